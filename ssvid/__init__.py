@@ -1,0 +1,33 @@
+"""ssvid: pretrain video backbones without labels, tell honestly what they are worth, hand them to the next project.
+
+Importing this package does not import torch: every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_PUBLIC = {
+    "pretrain": "ssvid.recipe.programs",
+    "probe": "ssvid.recipe.programs",
+    "load_backbone": "ssvid.export",
+    "export": "ssvid.export",
+    "create_backbone": "ssvid.backbones",
+    "list_backbones": "ssvid.backbones",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ssvid' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

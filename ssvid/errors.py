@@ -1,0 +1,58 @@
+"""What users meet when something is wrong: one paragraph with name, value, rule and way out. Exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SsvidError(Exception):
+    """A mistake that the user can mend. The command line prints it as one paragraph and exits with 2."""
+
+
+class RecipeError(SsvidError):
+    """A recipe, an override or an option is wrong. Lists every problem found, not only the first."""
+
+
+class DataError(SsvidError):
+    """A folder, list or manifest cannot be used."""
+
+
+class CheckpointError(SsvidError):
+    """A checkpoint or export is of another format or architecture, or damaged."""
+
+
+class PluginError(SsvidError):
+    """A task or backbone cannot be found, clashes with another, or breaks its contract."""
+
+
+class RunFolderError(SsvidError):
+    """A run folder exists, is in use, or does not fit the recipe."""
+
+
+class DecodeError(SsvidError):
+    """A video cannot be read.
+
+    Args:
+        path: the file.
+        what: what was tried and what came of it ("open", "frame 17 of 40").
+        cause: the decoder's own words or exception.
+    """
+
+    def __init__(self, path: str, what: str, cause: BaseException | str | None = None) -> None:
+        self.path = str(path)
+        self.what = what
+        self.cause = None if cause is None else (cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}")
+        super().__init__(self.path, self.what, self.cause)
+
+    def __str__(self) -> str:
+        reason = f" ({self.cause})" if self.cause else ""
+        return f"cannot decode {self.path}: {self.what}{reason}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence naming the nearest known names, or the whole list where nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listing = f"Known: {', '.join(known)}." if known else "None is known."
+    return f"Did you mean {near[0]!r}? {listing}" if near else listing
