@@ -1,0 +1,52 @@
+"""Options of the recipe groups ``data`` and ``loader``. Plain types; values are checked where they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class DataConfig:
+    """Which videos. A folder of videos is enough.
+
+    name: ``folder`` (every video below ``root``, no labels), ``class_folder`` (``root/<class>/*`` or
+        ``root/{train,val,test}/<class>/*``), ``list`` (``list`` names a file of ``path label`` lines), ``manifest``
+        (``list`` or ``root/manifest.csv`` is a table written by ``ssvid data index`` or ``ssvid data synth``).
+    root: folder that paths are relative to.
+    list: file for ``list`` and ``manifest``.
+    split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test``).
+    val_fraction: share of videos held out to measure the pretext metric on; 0 switches validation off.
+    segment_seconds: a longer video counts as several samples of about this length, so that an hour of footage is
+        drawn from in proportion to its duration.
+    index_workers: processes that scan new files; 0 is one per core.
+    """
+
+    name: str = "folder"
+    root: str = "???"
+    list: str = ""
+    split: str = ""
+    val_fraction: float = 0.05
+    segment_seconds: float = 30.0
+    index_workers: int = 0
+
+
+@dataclass
+class LoaderConfig:
+    """How clips reach the device.
+
+    global_batch: samples per optimizer step over all devices and accumulated micro-batches.
+    workers_per_device: decoding processes for each device; 0 decodes in the training process.
+    clips_per_video: samples drawn from one opened file; more is cheaper and less diverse. Divides the micro-batch.
+    decoder: ``auto`` takes, for each file, the fastest decoder that was found right for it.
+    prefetch_batches: batches that each worker prepares ahead.
+    max_unreadable_fraction: share of drawn videos that may be replaced because they cannot be read.
+    timeout_seconds: a batch that takes longer stops the run and says so; 0 waits for ever.
+    """
+
+    global_batch: int = 32
+    workers_per_device: int = 2
+    clips_per_video: int = 1
+    decoder: str = "auto"
+    prefetch_batches: int = 2
+    max_unreadable_fraction: float = 0.01
+    timeout_seconds: float = 120.0

@@ -1,0 +1,1 @@
+"""One LightningModule for all tasks, and the run folder around it."""

@@ -1,0 +1,70 @@
+"""Options of the recipe groups ``optim``, ``trainer`` and ``logger``. Plain types; values are checked where used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer and its schedule. The learning rate is ``base_lr * global_batch / 256``.
+
+    name: ``sgd`` or ``adamw``. epochs: passes over the training videos. warmup_epochs: linear warm-up from 0.
+    schedule: ``cosine`` (to 0), ``step`` (times ``step_gamma`` at each of ``step_epochs``) or ``constant``.
+    momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
+    grad_clip_norm: 0 is off.
+    """
+
+    name: str = "sgd"
+    base_lr: float = 0.1
+    epochs: int = 100
+    warmup_epochs: float = 5.0
+    schedule: str = "cosine"
+    step_epochs: list[int] = field(default_factory=list)
+    step_gamma: float = 0.1
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    grad_clip_norm: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how the steps run.
+
+    accelerator: ``auto``, ``cpu`` or ``gpu``. devices: ``auto`` or a number. num_nodes: machines.
+    precision: ``auto`` (bf16 where the GPU can, else 32), ``32`` or ``bf16``.
+    accumulate: micro-batches per optimizer step; ``global_batch`` already counts them.
+    deterministic: same bits on the same machine, at some cost on a GPU.
+    compile: ``torch.compile`` of the backbone. channels_last: 5-D weights in channels_last_3d.
+    threads: CPU threads of the training process; 0 leaves torch's choice.
+    log_every_steps: between lines of the log. val_every_epochs: between validations.
+    save_every_steps: besides the end of each epoch; 0 is off. pictures: PNGs of what the task sees, each validation.
+    max_steps: stop early after so many optimizer steps; the schedule is still planned for all epochs; -1 is off.
+    """
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    precision: str = "auto"
+    accumulate: int = 1
+    deterministic: bool = False
+    compile: bool = False
+    channels_last: bool = True
+    threads: int = 0
+    log_every_steps: int = 10
+    val_every_epochs: int = 1
+    save_every_steps: int = 0
+    pictures: bool = True
+    max_steps: int = -1
+
+
+@dataclass
+class LoggerConfig:
+    """Where numbers go besides ``metrics.jsonl``, which is always written.
+
+    wandb: ``disabled``, ``offline`` or ``online``. project: of wandb.
+    """
+
+    wandb: str = "disabled"
+    project: str = "ssvid"

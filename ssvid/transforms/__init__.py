@@ -1,0 +1,1 @@
+"""From frames to tensors: one draw per clip, whole clips at a time."""
