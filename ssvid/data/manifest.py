@@ -1,0 +1,487 @@
+"""The one table of a data set: which videos there are, what a full decode found in them, what they are labeled.
+
+A manifest is a CSV with a header. Its paths are relative to a root, it holds nothing of the machine it was written on,
+and it survives a round trip exactly. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ssvid.errors import DataError, did_you_mean
+from ssvid.types import VideoInfo
+
+OK = "ok"
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One video, or one window of a video.
+
+    path: relative to the manifest's root, POSIX. num_frames: frames that a sequential decode of the *whole file*
+    delivers. fps: frames per second. height, width: pixels as displayed. label, split, group: "" where unknown.
+    status: "ok" or "unreadable: why". decoders_ok: decoders that deliver the right frames of this file, on the machine
+    that indexed it. content_id: identity of the file's bytes; a prepared copy keeps its source's as ``source_id``.
+    start_frame, end_frame: the window [start, end) within the file; -1 means to the end.
+    """
+
+    path: str
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    variable_fps: bool = False
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    status: str = OK
+    decoders_ok: tuple[str, ...] = ()
+    content_id: str = ""
+    source_id: str = ""
+    start_frame: int = 0
+    end_frame: int = -1
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the index could decode the file from end to end."""
+        return self.status == OK
+
+    @property
+    def window_frames(self) -> int:
+        """Number of frames in the window; the whole file where no window is set."""
+        end = self.num_frames if self.end_frame < 0 else min(self.end_frame, self.num_frames)
+        return max(0, end - self.start_frame)
+
+    @property
+    def window_seconds(self) -> float:
+        """Duration of the window; 0 where the frame rate is unknown."""
+        return self.window_frames / self.fps if self.fps > 0 else 0.0
+
+    def video_info(self, root: str | Path) -> VideoInfo:
+        """What a clip maker plans with: the *window* as if it were a video of its own, frame 0 at ``start_frame``."""
+        path = str(Path(root) / self.path)
+        return VideoInfo(path, self.window_frames, self.fps, self.height, self.width, self.variable_fps)
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))
+# Which decoders a machine has, and the words in which one of them gives up, are no part of a data set's identity.
+_NOT_IDENTITY = ("status", "decoders_ok")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a data set and the folder their paths are relative to."""
+
+    root: Path
+    rows: tuple[VideoRow, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "rows", tuple(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as CSV. Whoever reads ``path`` meanwhile sees the old table or the new one, never a part."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            # surrogateescape: names that are no UTF-8 (old archives have them) survive the round trip as they are.
+            with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                file.writelines(_write_record(cells) for cells in (COLUMNS, *map(_cells, self.rows)))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path, root: str | Path | None = None, *, allow_outside: bool = False) -> Manifest:
+        """Read a table that ``save`` wrote.
+
+        Args:
+            path: the CSV.
+            root: the folder that its paths are relative to; the CSV's own folder where None.
+            allow_outside: accept paths that leave the root.
+
+        Raises:
+            DataError: the file is missing or no manifest; the first bad line is named with its rule.
+        """
+        path = Path(path)
+        rows = tuple(_parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS))
+        if not rows:
+            raise DataError(f"manifest ({path}) must list at least one video. Write it again with: ssvid data index.")
+        return cls(Path(root) if root is not None else path.absolute().parent, rows)
+
+    def sha256(self) -> str:
+        """Identity of the data set, hex: every row in order, independent of root, decoders and their error texts."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            cells = [cell for name, cell in zip(COLUMNS, _cells(row), strict=True) if name not in _NOT_IDENTITY]
+            cells.append(_write_bool(row.is_readable))
+            digest.update(ascii(cells).encode())  # repr would depend on the Unicode version of this Python
+        return digest.hexdigest()
+
+    def labels(self) -> tuple[str, ...]:
+        """Sorted names of all labels; rows without a label add none."""
+        return tuple(sorted({row.label for row in self.rows if row.label}))
+
+    def splits(self) -> tuple[str, ...]:
+        """Sorted names of all splits; rows without a split add none."""
+        return tuple(sorted({row.split for row in self.rows if row.split}))
+
+    def select(self, split: str | None = None, readable: bool = True) -> Manifest:
+        """The rows of one split (all of them where it is None or ""), without the unreadable ones unless told so.
+
+        Raises:
+            DataError: no row has this split.
+        """
+        if split and split not in self.splits():
+            raise DataError(
+                f"split ({split!r}) must be one of the manifest's splits. {did_you_mean(split, self.splits())}"
+                " Leave it empty to take all videos."
+            )
+        rows = (row for row in self.rows if not split or row.split == split)
+        return self.with_rows(row for row in rows if row.is_readable or not readable)
+
+    def with_rows(self, rows: Iterable[VideoRow]) -> Manifest:
+        """The same root with other rows."""
+        return Manifest(self.root, tuple(rows))
+
+    def path_of(self, row: VideoRow) -> Path:
+        """Where the file of a row lies on this machine."""
+        return self.root / row.path
+
+    def check_files(self) -> None:
+        """Make sure that every readable row's file exists, before hours of training find out.
+
+        Raises:
+            DataError: names the first missing file, how many are missing, and the way out.
+        """
+        missing = [row.path for row in self.rows if row.is_readable and not self.path_of(row).is_file()]
+        if missing:
+            raise DataError(
+                f"root ({self.root}) must hold the files of the manifest: {len(missing)} of {len(self.rows)} are"
+                f" missing, the first is {missing[0]!r}. Set data.root to the folder that holds them,"
+                " or write the manifest again with: ssvid data index."
+            )
+
+    def train_val_split(self, val_fraction: float, seed: int) -> tuple[Manifest, Manifest]:
+        """Hold out a share of the videos for validation.
+
+        Rows that share a group or the same content stay on one side. The side of such a unit is a hash of its name and
+        the seed, so it does not change when other files are added; the share is met in expectation. With at least two
+        units and a positive fraction, neither side is empty; a single unit is all train.
+
+        Args:
+            val_fraction: share of units held out, in [0, 1).
+            seed: another seed holds out others.
+
+        Returns:
+            (train, val), each in the order of the rows.
+        """
+        if not 0.0 <= val_fraction < 1.0:
+            raise DataError(
+                f"val_fraction ({val_fraction}) must be at least 0 and below 1. Set data.val_fraction=0.05."
+            )
+        units = _units(self.rows)
+        draws = {unit: _unit_draw(unit, seed) for unit in units}
+        held_out = {unit for unit, draw in draws.items() if draw < val_fraction}
+        order = sorted(draws, key=lambda unit: (draws[unit], unit))
+        if val_fraction > 0:
+            held_out = (held_out | set(order[:1])) - set(order[-1:])
+        sides: tuple[list[VideoRow], list[VideoRow]] = ([], [])
+        for row, unit in zip(self.rows, units, strict=True):
+            sides[unit in held_out].append(row)
+        return self.with_rows(sides[0]), self.with_rows(sides[1])
+
+
+def contained_path(text: str, *, allow_outside: bool = False) -> str:
+    """A path as a manifest writes it: POSIX, relative to the root, without "." parts.
+
+    The check is of the text alone: a link inside the root was put there by the owner of the data, a path in a list was
+    put there by whoever wrote the list.
+
+    Raises:
+        ValueError: it is empty or leaves the root; the text is the rule that it broke.
+    """
+    path = PurePosixPath(text)
+    if not text.strip() or "\0" in text or path == PurePosixPath("."):
+        raise ValueError(f"path ({text!r}) must name a file")
+    if not allow_outside and (path.is_absolute() or ".." in path.parts):
+        raise ValueError(f"path ({text!r}) must be relative and must not leave the root")
+    return str(path)
+
+
+def _units(rows: Iterable[VideoRow]) -> list[str]:
+    """For every row, the name of the smallest set of rows that must not be torn apart (union-find over two keys)."""
+    parents: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        parents.setdefault(key, key)
+        while parents[key] != key:
+            parents[key] = parents[parents[key]]
+            key = parents[key]
+        return key
+
+    keys = [_unit_keys(row) for row in rows]
+    for first, *others in keys:
+        for other in others:
+            # The smaller name leads, and "1 group" sorts before "2 content": a group keeps its draw as files join it.
+            low, high = sorted((find(first), find(other)))
+            parents[high] = low
+    return [find(first) for first, *_ in keys]
+
+
+def _unit_keys(row: VideoRow) -> list[str]:
+    content = row.source_id or row.content_id
+    keys = [f"1 group {row.group}"] if row.group else []
+    keys += [f"2 content {content}"] if content else []
+    return keys or [f"3 path {row.path}"]
+
+
+def _unit_draw(unit: str, seed: int) -> float:
+    """Uniform in [0, 1), a function of the unit and the seed alone."""
+    digest = hashlib.sha256(f"{seed} {unit}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+# ---- cells
+
+
+def _write_bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _read_bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def _read_whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _read_real(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "num_frames": _read_whole,
+    "fps": _read_real,
+    "height": _read_whole,
+    "width": _read_whole,
+    "variable_fps": _read_bool,
+    "decoders_ok": lambda text: tuple(text.split("+")) if text else (),
+    "start_frame": _read_whole,
+    "end_frame": _read_whole,
+}
+
+
+def _cells(row: VideoRow) -> list[str]:
+    return [_write_cell(getattr(row, name)) for name in COLUMNS]
+
+
+def _write_record(cells: Iterable[str]) -> str:
+    """One line of CSV. Written with CR LF and cut, because the writer quotes a CR only where it ends its own lines."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _write_cell(value: object) -> str:
+    if isinstance(value, bool):
+        return _write_bool(value)
+    if isinstance(value, tuple):
+        return "+".join(value)
+    # float() first: the repr of a numpy scalar carries its type.
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+# ---- lines
+
+
+@dataclass(frozen=True)
+class CsvLine:
+    """One record of a CSV and where it stands: ``number`` is the line of the file on which it starts."""
+
+    file: Path
+    number: int
+    cells: Mapping[str, str]
+
+    def error(self, rule: str, way_out: str) -> DataError:
+        """The error that names this line."""
+        return DataError(f"{self.file}, line {self.number}: {rule}. {way_out}")
+
+
+_REWRITE = "Mend the line, or write the manifest again with: ssvid data index."
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[CsvLine]:
+    """Yield the records of a CSV whose header holds exactly these columns, in any order.
+
+    Raises:
+        DataError: the file is missing or no CSV, the header has an unknown or lacks a column, a record is too long.
+    """
+    try:
+        file = open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
+    except OSError as cause:
+        raise DataError(
+            f"manifest ({path}) must be a readable file: {cause.strerror}. Write one with: ssvid data index."
+        ) from cause
+    with file:
+        reader = csv.reader(file, strict=True)
+        number = 1
+        try:
+            header = next(reader, [])
+            _check_header(path, header, columns)
+            number = reader.line_num + 1
+            for record in reader:
+                if record:
+                    yield _csv_line(path, number, header, record)
+                number = reader.line_num + 1
+        except csv.Error as cause:
+            raise DataError(f"{path}, line {number}: it must be CSV ({cause}). {_REWRITE}") from cause
+
+
+def _check_header(path: Path, header: list[str], columns: tuple[str, ...]) -> None:
+    unknown = [name for name in header if name not in columns]
+    missing = [name for name in columns if name not in header]
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    problems = [
+        f"{what} {', '.join(map(repr, names))}"
+        for what, names in (("unknown", unknown), ("missing", missing), ("twice", twice))
+        if names
+    ]
+    if problems:
+        raise DataError(
+            f"{path}, line 1: a manifest must have exactly the columns {', '.join(columns)}; {'; '.join(problems)}."
+            " Write it again with: ssvid data index; a list of paths and labels is read with data.name=list."
+        )
+
+
+def _csv_line(path: Path, number: int, header: list[str], record: list[str]) -> CsvLine:
+    if len(record) != len(header):
+        rule = f"it must have {len(header)} cells, it has {len(record)}"
+        raise CsvLine(path, number, {}).error(rule, _REWRITE)
+    return CsvLine(path, number, dict(zip(header, record, strict=True)))
+
+
+def _parse_line(line: CsvLine, *, allow_outside: bool) -> VideoRow:
+    values: dict[str, Any] = dict(line.cells)
+    for name, read in _READERS.items():
+        try:
+            values[name] = read(line.cells[name])
+        except ValueError as cause:
+            raise line.error(f"{name} ({line.cells[name]!r}) {cause}", _REWRITE) from None
+    try:
+        values["path"] = contained_path(values["path"], allow_outside=allow_outside)
+    except ValueError as cause:
+        raise line.error(str(cause), _REWRITE) from None
+    row = VideoRow(**values)
+    rule = _broken_rule(row)
+    if rule:
+        raise line.error(rule, _REWRITE)
+    return row
+
+
+def _broken_rule(row: VideoRow) -> str:
+    """The first rule between the cells that a row breaks, or ""."""
+    if row.status != OK and not row.status.startswith(UNREADABLE):
+        return f'status ({row.status!r}) must be "ok" or "unreadable: why"'
+    if min(row.num_frames, row.height, row.width, row.start_frame) < 0 or row.fps < 0:
+        return "num_frames, fps, height, width and start_frame must not be negative"
+    if row.is_readable and not (row.num_frames and row.fps and row.height and row.width):
+        return "num_frames, fps, height and width of a readable video must be positive"
+    if row.end_frame != -1 and row.end_frame <= row.start_frame:
+        return f"end_frame ({row.end_frame}) must be -1 or greater than start_frame ({row.start_frame})"
+    if row.is_readable and row.window_frames == 0:
+        return f"start_frame ({row.start_frame}) must be below num_frames ({row.num_frames})"
+    return ""
+
+
+# ---- summary
+
+
+def summarize(manifest: Manifest, *, max_listed: int = 10) -> str:
+    """A paragraph for the terminal: how many videos, how long, how large, which are unreadable and why."""
+    rows = [row for row in manifest.rows if row.is_readable]
+    facts = [_count(len(manifest.rows), "video"), format_duration(sum(row.window_seconds for row in rows))]
+    if rows:
+        facts += [_span([row.fps for row in rows]) + " fps", _sizes(rows)]
+    facts += _naming_facts(manifest)
+    return "\n".join([", ".join(facts), *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)])
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: "2 h 5 min", "12 min 30 s", "3.2 s"."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _span(values: list[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low}-{high}"
+
+
+def _sizes(rows: list[VideoRow]) -> str:
+    counts = Counter(f"{row.width}x{row.height}" for row in rows).most_common()
+    shown = [f"{size} ({count})" for size, count in counts[:3]]
+    return ", ".join(shown + ([_count(len(counts) - 3, "other size")] if len(counts) > 3 else []))
+
+
+def _naming_facts(manifest: Manifest) -> list[str]:
+    groups = {row.group for row in manifest.rows if row.group}
+    splits = Counter(row.split for row in manifest.rows if row.split)
+    contents = Counter((row.content_id, row.start_frame, row.end_frame) for row in manifest.rows if row.content_id)
+    copies = sum(count - 1 for count in contents.values())
+    return [
+        *([_count(len(manifest.labels()), "label")] if manifest.labels() else []),
+        *(f"split {name}: {splits[name]}" for name in sorted(splits)),
+        *([_count(len(groups), "group")] if groups else []),
+        *([_count(copies, "exact duplicate")] if copies else []),
+    ]
+
+
+def _unreadable_lines(manifest: Manifest, max_listed: int) -> list[str]:
+    bad = [row for row in manifest.rows if not row.is_readable]
+    if not bad:
+        return []
+    lines = [f"  {row.path}: {row.status.removeprefix(UNREADABLE).lstrip(': ')}" for row in bad[:max_listed]]
+    more = [f"  and {len(bad) - max_listed} more"] if len(bad) > max_listed else []
+    return [f"{len(bad)} unreadable:", *lines, *more]
+
+
+def _decoder_lines(rows: list[VideoRow]) -> list[str]:
+    counts = Counter(name for row in rows for name in row.decoders_ok)
+    told = [f"{name} right for {'all' if count == len(rows) else count}" for name, count in counts.most_common()]
+    return ["decoders: " + ", ".join(told)] if told else []
