@@ -88,13 +88,13 @@ class ClipPlan:
 class TaskOutput:
     """What a pretext task returns for one batch.
 
-    loss: scalar. metrics: per-sample values (B,), averaged over samples and ranks by the trainer. scores: tensors
-    whose first axis is B, fed to the task's ``epoch_metrics``. extras: tensors for pictures only.
+    loss: scalar. metrics: per-sample values (B,), averaged over samples and ranks by the trainer. scores: the arguments
+    of ``update`` of the task's ``epoch_metrics`` of the same name. extras: tensors for pictures only.
     """
 
     loss: Tensor
     metrics: Mapping[str, Tensor]
-    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,277 @@
+"""Is this clip at its natural speed, or sped up?
+
+SpeedNet: Learning the Speediness in Videos (Benaim et al., CVPR 2020, arXiv 2004.06130). No official code exists; the
+sources of each number are in ``docs/tasks/speediness.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAUROC
+
+from ssvid.backbones import Backbone, BackboneInfo
+from ssvid.errors import RecipeError
+from ssvid.tasks import BatchRandom, PretextTask, register_task
+from ssvid.transforms import center_square, crop_square, random_square, resize_clips
+from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+
+SPACINGS = ("even", "drop", "drop_paper")
+MAX_REDRAWS = 100
+
+
+@dataclass(frozen=True)
+class SpeedinessConfig:
+    """Options of the task. The three guards against cheating are ``same_batch``, ``spacing`` and ``random_resolution``.
+
+    num_frames: frames T of each clip (the paper trains on 64, the lecture shows 30).
+    normal_factors, sped_factors: ranges of the speed factor of the two classes.
+    spacing: temporal guard. ``even``: frames evenly spaced in both classes (nearest frame); ``drop``: frames dropped
+        alike in both classes, the sped version being the normal one at twice the step; ``drop_paper``: each class
+        drops by its own factor, as published; ``fixed``-like behavior is ``even`` with factors [1, 1] and [2, 2].
+    same_batch: both versions of a clip are in the batch; otherwise one of the two, at random.
+    random_resolution: every batch is resized to one random side in [min_px, max_px]; otherwise to ``eval_px``.
+    frame_px: side of the square that a worker cuts out and sends. crop_scale: its least side relative to the short
+        side of the video. eval_px: side in validation. flip: mirror half of the samples.
+    stage: backbone stage that the head sits on; "" is the last.
+    """
+
+    num_frames: int = 64
+    normal_factors: tuple[float, float] = (1.0, 1.2)
+    sped_factors: tuple[float, float] = (1.7, 2.2)
+    spacing: str = "even"
+    same_batch: bool = True
+    random_resolution: bool = True
+    min_px: int = 64
+    max_px: int = 336
+    eval_px: int = 224
+    frame_px: int = 256
+    crop_scale: float = 0.7
+    flip: bool = True
+    stage: str = ""
+
+
+# ---- sampling: pure index arithmetic ---------------------------------------------------------------------------------
+
+
+def even_offsets(num_frames: int, factor: float) -> np.ndarray:
+    """Frame offsets of a clip played ``factor`` times as fast, evenly spaced: round(k * factor), k = 0..T-1."""
+    return np.floor(np.arange(num_frames) * factor + 0.5).astype(np.int64)
+
+
+def dropped_offsets(num_frames: int, factor: float, rng: np.random.Generator) -> np.ndarray:
+    """Offsets of the first T frames that survive when each frame is dropped with probability 1 - 1/factor.
+
+    The first frame always survives. The mean gap between survivors is ``factor`` (SpeedNet, section 3.1).
+    """
+    gaps = rng.geometric(1.0 / factor, size=num_frames - 1)
+    return np.concatenate([[0], np.cumsum(gaps)]).astype(np.int64)
+
+
+def frames_needed(num_frames: int, factor: float) -> int:
+    """Consecutive frames that an evenly spaced clip of that factor spans."""
+    return int(even_offsets(num_frames, factor)[-1]) + 1
+
+
+def draw_offsets(config: SpeedinessConfig, available: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of the normal and of the sped-up version of one clip, both within ``available`` frames.
+
+    With ``drop`` one pattern of gaps serves both versions, doubled for the sped one: the spacing relative to the step
+    is the same, so that irregularity tells nothing. A draw that does not fit is drawn again, for both versions alike.
+    """
+    T = config.num_frames
+    for _ in range(MAX_REDRAWS):
+        normal_factor = float(rng.uniform(*config.normal_factors))
+        sped_factor = float(rng.uniform(*config.sped_factors))
+        if config.spacing == "even":
+            pair = even_offsets(T, normal_factor), even_offsets(T, sped_factor)
+        elif config.spacing == "drop":
+            offsets = dropped_offsets(T, normal_factor, rng)
+            pair = offsets, 2 * offsets
+        else:
+            pair = dropped_offsets(T, normal_factor, rng), dropped_offsets(T, sped_factor, rng)
+        if max(pair[0][-1], pair[1][-1]) < available:
+            return pair
+    tightest = np.arange(T, dtype=np.int64)  # the video is barely long enough: exact speeds 1 and 2 always fit
+    return tightest, 2 * tightest
+
+
+class SpeedinessClips:
+    """Worker side: two versions of one window of a video, cut to the same square."""
+
+    def __init__(self, config: SpeedinessConfig, training: bool) -> None:
+        self.config, self.training = config, training
+
+    @property
+    def min_frames(self) -> int:
+        """Both versions fit at every even factor, and at speed 2."""
+        fastest = max(2.0, self.config.sped_factors[1]) if self.training else 2.0
+        return frames_needed(self.config.num_frames, fastest)
+
+    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
+        """Windows and labels. Validation compares speed 1 with speed 2, evenly spaced, both versions always."""
+        if self.training:
+            normal, sped = draw_offsets(self.config, video.num_frames, rng)
+        else:
+            normal = np.arange(self.config.num_frames, dtype=np.int64)
+            sped = 2 * normal
+        # The shorter version lies anywhere within the longer one's window: one stretch of video, one read.
+        long, short = (sped, normal) if sped[-1] >= normal[-1] else (normal, sped)
+        start = int(rng.integers(video.num_frames - long[-1]))
+        inner = start + int(rng.integers(long[-1] - short[-1] + 1))
+        views = (inner + normal, start + sped) if long is sped else (start + normal, inner + sped)
+        labels = np.array([0, 1], dtype=np.int64)
+        if self.training and not self.config.same_batch:
+            keep = int(rng.integers(2))
+            return ClipPlan((views[keep],), {"is_sped": labels[keep : keep + 1]})
+        return ClipPlan(views, {"is_sped": labels})
+
+    def transform(
+        self,
+        views_TCHW: tuple[Tensor, ...],
+        plan: ClipPlan,
+        rng: np.random.Generator,
+        batch_rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        """``clips`` uint8 (V, T, C, frame_px, frame_px) and ``is_sped`` int64 (V,); one square for all versions."""
+        height, width = views_TCHW[0].shape[-2:]
+        box = random_square(height, width, rng, self.config.crop_scale) if self.training else center_square(height, width)
+        clips = torch.stack([crop_square(view, box, self.config.frame_px) for view in views_TCHW])
+        return {"clips": clips, "is_sped": torch.from_numpy(plan.targets["is_sped"])}
+
+
+# ---- the loss and its head -------------------------------------------------------------------------------------------
+
+
+def speediness_logits(map_BCTHW: Tensor, weight_C: Tensor, bias: Tensor) -> Tensor:
+    """One logit per clip: maximum over space, then mean over time, then a linear layer. Positive means sped up.
+
+    z = w . mean_t max_hw map(t, h, w) + b (SpeedNet, section 3.2: the most telling mover of each frame decides, and
+    the mean over time calms bursts).
+    """
+    return map_BCTHW.amax(dim=(3, 4)).mean(dim=2) @ weight_C + bias
+
+
+def speediness_loss(logits: Tensor, is_sped: Tensor) -> Tensor:
+    """Mean binary cross-entropy: -[y log s(z) + (1 - y) log(1 - s(z))], in float32."""
+    return F.binary_cross_entropy_with_logits(logits.float(), is_sped.float())
+
+
+@register_task("speediness")
+class Speediness(PretextTask):
+    """Is this clip at its natural speed, or sped up? (SpeedNet, Benaim et al., CVPR 2020)
+
+    Differs: the published random dropping gives the two classes different irregularity, which a network can read
+    instead of speed, so both classes are evenly spaced by default (``spacing``).
+    """
+
+    Config = SpeedinessConfig
+    targets = ("is_sped",)
+    targets_per_view = True
+
+    def __init__(self, config: SpeedinessConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config, backbone)
+        check_config(config, backbone)
+        self.stage = config.stage or None
+        self.head = nn.Linear(backbone.stage(self.stage).channels, 1)
+
+    def chance(self) -> Mapping[str, float]:
+        """Both classes are equally frequent."""
+        return {"accuracy": 0.5, "auc": 0.5}
+
+    def clip_maker(self, training: bool) -> SpeedinessClips:
+        return SpeedinessClips(self.config, training)
+
+    def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
+        """One side in pixels for the whole batch, flips per sample. ``clips`` become float (B, V, C, T, N, N)."""
+        training = self.training
+        size_px = self.config.eval_px
+        if training and self.config.random_resolution:
+            size_px = int(rng.shared.integers(self.config.min_px, self.config.max_px + 1))
+        clips_BVTCHW = batch["clips"]
+        B, V = clips_BVTCHW.shape[:2]
+        clips = resize_clips(clips_BVTCHW.flatten(0, 1).transpose(1, 2).float().div_(255), size_px).clamp_(0, 1)
+        clips_BVCTHW = clips.unflatten(0, (B, V))
+        if training and self.config.flip:
+            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips.device)
+            clips_BVCTHW = torch.where(flipped.view(B, 1, 1, 1, 1, 1), clips_BVCTHW.flip(-1), clips_BVCTHW)
+        return {**batch, "clips": clips_BVCTHW}
+
+    def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
+        clips_BVCTHW, is_sped_BV = batch["clips"], batch["is_sped"]
+        map_BCTHW = backbone(clips_BVCTHW.flatten(0, 1), self.stage)
+        logits = speediness_logits(map_BCTHW, self.head.weight[0], self.head.bias).float()
+        labels = is_sped_BV.flatten()
+        correct_BV = ((logits > 0) == (labels > 0)).float().view_as(is_sped_BV)
+        return TaskOutput(
+            loss=speediness_loss(logits, labels),
+            metrics={"accuracy": correct_BV.mean(dim=1)},
+            scores={"auc": (logits.detach(), labels)},
+            extras={"sped_prob": logits.detach().sigmoid().view_as(is_sped_BV)},
+        )
+
+    def epoch_metrics(self) -> Mapping[str, Metric]:
+        return {"auc": BinaryAUROC()}
+
+    def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
+        """Up to four pairs: one row of frames per version. Bars at the left: truth above, the network's score below."""
+        clips_BVCTHW = batch["clips"][:4].float().cpu()
+        probs_BV = output.extras["sped_prob"][:4].float().cpu().numpy()
+        truth_BV = batch["is_sped"][:4].cpu().numpy()
+        rows = [
+            _clip_row(clips_BVCTHW[b, v].numpy(), float(truth_BV[b, v]), float(probs_BV[b, v]))
+            for b in range(clips_BVCTHW.shape[0])
+            for v in range(clips_BVCTHW.shape[1])
+        ]
+        return {"clips": np.concatenate(rows, axis=0)}
+
+
+def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
+    """Refuse options that cannot work, all problems at once.
+
+    Raises:
+        RecipeError: names each option, its value, the rule and a way out.
+    """
+    c = config
+    problems = []
+    if c.num_frames < max(2, backbone.min_frames):
+        problems.append(f"num_frames ({c.num_frames}) must be at least {max(2, backbone.min_frames)}")
+    if c.spacing not in SPACINGS:
+        problems.append(f"spacing ({c.spacing!r}) must be one of {', '.join(SPACINGS)}")
+    for name in ("normal_factors", "sped_factors"):
+        low, high = getattr(c, name)
+        if not 1 <= low <= high:
+            problems.append(f"{name} ({low:g}, {high:g}) must rise and start at 1 or more")
+    if not c.normal_factors[1] < c.sped_factors[0]:
+        problems.append(
+            f"normal_factors must end ({c.normal_factors[1]:g}) below the start of sped_factors ({c.sped_factors[0]:g})"
+        )
+    if not 1 <= c.min_px <= c.max_px:
+        problems.append(f"min_px ({c.min_px}) must be at least 1 and at most max_px ({c.max_px})")
+    if not 0 < c.crop_scale <= 1:
+        problems.append(f"crop_scale ({c.crop_scale}) must lie in (0, 1]")
+    if min(c.eval_px, c.frame_px) < 1:
+        problems.append(f"eval_px ({c.eval_px}) and frame_px ({c.frame_px}) must be at least 1")
+    if problems:
+        raise RecipeError(f"task speediness: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+
+
+def _clip_row(clip_CTHW: np.ndarray, truth: float, prob: float, height_px: int = 64, max_frames: int = 16) -> np.ndarray:
+    """A row of frames with two bars: white length above is the truth, below the score. uint8 HWC."""
+    step = math.ceil(clip_CTHW.shape[1] / max_frames)
+    clip_TCHW = torch.from_numpy(clip_CTHW[:, ::step]).transpose(0, 1)
+    frames = F.interpolate(clip_TCHW, size=(height_px, height_px), mode="bilinear", antialias=True)
+    strip = np.concatenate((frames.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy(), axis=1)
+    bars = np.full((height_px, height_px, 3), 40, dtype=np.uint8)
+    bars[8:28, : round(truth * height_px)] = (90, 200, 90)
+    bars[36:56, : round(prob * height_px)] = (90, 140, 240)
+    gap = np.zeros((2, height_px + strip.shape[1], 3), dtype=np.uint8)
+    return np.concatenate([np.concatenate([bars, strip], axis=1), gap], axis=0)

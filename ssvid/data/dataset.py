@@ -1,0 +1,172 @@
+"""Tickets in, samples out: plan, one read, transform. Unreadable videos are replaced deterministically and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.sampler import EvalBatches
+from ssvid.errors import DataError, DecodeError
+from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo, batch_rng, sample_rng
+from ssvid.video import open_video, read_clips
+
+MAX_REPLACEMENTS = 10
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video that counts as one sample: ``num_frames`` from ``start_frame`` of the file."""
+
+    row: int
+    start_frame: int
+    num_frames: int
+
+
+def cut_segments(rows: Sequence[VideoRow], segment_seconds: float, min_frames: int) -> list[Segment]:
+    """Cut long videos into equal segments, so that footage is drawn from in proportion to its duration.
+
+    A video of up to 1.5 x ``segment_seconds`` stays whole; no segment is shorter than ``min_frames``. Rows shorter
+    than ``min_frames`` give none.
+
+    Raises:
+        DataError: segment_seconds is not positive.
+    """
+    if not segment_seconds > 0:
+        raise DataError(f"data.segment_seconds ({segment_seconds}) must be positive. Set data.segment_seconds=30.")
+    segments = []
+    for number, row in enumerate(rows):
+        frames = row.window_frames
+        if frames < min_frames:
+            continue
+        seconds = frames / row.fps if row.fps > 0 else 0.0
+        parts = max(1, min(round(seconds / segment_seconds), frames // max(min_frames, 1)))
+        edges = np.linspace(0, frames, parts + 1).astype(int)
+        segments += [
+            Segment(number, row.start_frame + int(a), int(b - a)) for a, b in zip(edges[:-1], edges[1:], strict=True)
+        ]
+    return segments
+
+
+class ClipDataset(Dataset):
+    """One item per group of tickets of the same video: the file is opened once, all its clips come from one read.
+
+    Args:
+        manifest: gives the root folder. rows: the readable rows to draw from. clip_maker: the task's worker side.
+        seed: of the recipe. decoder: forced decoder or ``auto``. segment_seconds: see ``cut_segments``.
+
+    Attributes:
+        too_short: rows left out because the clip maker needs more frames than they have.
+
+    Raises:
+        DataError: no row is long enough.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        rows: Sequence[VideoRow],
+        clip_maker: ClipMaker,
+        *,
+        seed: int,
+        decoder: str = "auto",
+        segment_seconds: float = 30.0,
+    ) -> None:
+        self.manifest, self.rows, self.clip_maker = manifest, list(rows), clip_maker
+        self.seed, self.decoder = seed, decoder
+        self.segments = cut_segments(self.rows, segment_seconds, clip_maker.min_frames)
+        self.too_short = [row for row in self.rows if row.window_frames < clip_maker.min_frames]
+        if not self.segments:
+            longest = max((row.window_frames for row in self.rows), default=0)
+            raise DataError(
+                f"no video is long enough: the task needs {clip_maker.min_frames} frames of one video, the longest of "
+                f"{len(self.rows)} has {longest}. Set task.options.num_frames to fewer frames, or use longer videos."
+            )
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def video_info(self, index: int) -> VideoInfo:
+        """What the plan of sample ``index`` sees: the segment as if it were a whole video."""
+        segment = self.segments[index]
+        info = self.rows[segment.row].video_info(self.manifest.root)
+        return replace(info, num_frames=segment.num_frames)
+
+    def path_of(self, index: int) -> str:
+        """Path of sample ``index``, relative to the manifest's root."""
+        return self.rows[self.segments[index].row].path
+
+    def __getitem__(self, group: tuple[Ticket, ...]) -> list[dict[str, Any]]:
+        failures: list[tuple[str, str]] = []
+        index = group[0].index
+        padding = group[0].attempt == EvalBatches.PADDING
+        attempt = 0
+        while True:
+            tickets = [t._replace(attempt=attempt) for t in group]
+            try:
+                samples = self._read(index, tickets)
+                break
+            except DecodeError as error:
+                failures.append((self.path_of(index), str(error)))
+                attempt += 1
+                if attempt > MAX_REPLACEMENTS:
+                    raise DataError(
+                        f"{attempt} videos in a row could not be read, the last: {error} "
+                        "Check the folder with `ssvid data index`."
+                    ) from error
+                index = self._replacement(group[0], attempt)
+        for sample in samples:
+            sample["weight"] = torch.tensor(0.0 if padding else 1.0)
+        samples[0]["unreadable"] = failures
+        return samples
+
+    def _replacement(self, ticket: Ticket, attempt: int) -> int:
+        """Another sample, drawn from the ticket's own address: the same on every machine and worker."""
+        rng = sample_rng(self.seed, ticket._replace(attempt=attempt))
+        return int(rng.integers(len(self.segments)))
+
+    def _read(self, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+        segment = self.segments[index]
+        row = self.rows[segment.row]
+        info = self.video_info(index)
+        rngs = [sample_rng(self.seed, t) for t in tickets]
+        shared = [batch_rng(self.seed, t) for t in tickets]
+        plans = [self.clip_maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
+        wanted = [view + segment.start_frame for plan in plans for view in plan.views]
+        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
+        with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
+            clips = iter(read_clips(reader, wanted))
+        samples = []
+        for ticket, plan, rng, batch in zip(tickets, plans, rngs, shared, strict=True):
+            views = tuple(next(clips) for _ in plan.views)
+            sample: dict[str, Any] = self.clip_maker.transform(views, plan, rng, batch)
+            sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
+            samples.append(sample)
+        return samples
+
+
+def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Stack samples to a batch: tensors get a leading axis B; ``unreadable`` lists are joined."""
+    samples = [sample for group in groups for sample in group]
+    batch: dict[str, Any] = {}
+    for name, value in samples[0].items():
+        if isinstance(value, Tensor):
+            batch[name] = torch.stack([sample[name] for sample in samples])
+    batch["unreadable"] = [failure for sample in samples for failure in sample.get("unreadable", [])]
+    return batch
+
+
+def tickets_of(batch: dict[str, Any]) -> list[Ticket]:
+    """The tickets that a batch carries."""
+    return [Ticket(*row) for row in batch["tickets"].tolist()]
+
+
+def is_training(ticket: Ticket) -> bool:
+    """Whether a ticket belongs to the training stream."""
+    return ticket.stream == Stream.TRAIN

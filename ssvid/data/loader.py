@@ -1,0 +1,112 @@
+"""Batches from worker processes. The loader survives the death of a worker: it rebuilds them and goes on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from ssvid.data.config import LoaderConfig
+from ssvid.data.dataset import ClipDataset, collate
+from ssvid.errors import DataError
+from ssvid.types import Ticket
+
+MAX_REBUILDS = 3
+
+
+class Batches(Protocol):
+    """A stateless batch sampler: iterating it again gives the same groups of tickets."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[list[tuple[Ticket, ...]]]: ...
+
+
+class ClipLoader:
+    """Iterates over collated batches in the order of ``batches``, whatever the number of workers.
+
+    Args:
+        dataset: opens files. batches: which tickets make up which batch. config: the recipe's ``loader`` group.
+        pin_memory: for asynchronous copies to a GPU.
+
+    Raises:
+        DataError: workers died more than ``MAX_REBUILDS`` times in one epoch, or a batch took too long.
+    """
+
+    def __init__(self, dataset: ClipDataset, batches: Batches, config: LoaderConfig, *, pin_memory: bool = False):
+        if config.workers_per_device < 0:
+            raise DataError(
+                f"loader.workers_per_device ({config.workers_per_device}) must not be negative. "
+                "Set loader.workers_per_device=0 to decode in the training process."
+            )
+        self.dataset, self.batches, self.config, self.pin_memory = dataset, batches, config, pin_memory
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    # Lightning asks a loader that resumes in mid-epoch for these two. There is no state: the position is the trainer's.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        del state
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # The position is asked for now, not at the first batch: by then the trainer has moved its counters.
+        return self._deliver(list(self.batches))
+
+    def _deliver(self, pending: list[list[tuple[Ticket, ...]]]) -> Iterator[dict[str, Any]]:
+        done = rebuilds = 0
+        while done < len(pending):
+            try:
+                for batch in self._workers(pending[done:]):
+                    done += 1
+                    yield batch
+            except RuntimeError as error:
+                if not _is_worker_death(error):
+                    raise
+                rebuilds += 1
+                if rebuilds > MAX_REBUILDS:
+                    raise DataError(self._death_notice(pending[done], error)) from error
+                warnings.warn(
+                    f"a data worker died ({error}); workers are started again at batch {done} of {len(pending)}.",
+                    stacklevel=2,
+                )
+
+    def _workers(self, groups: list[list[tuple[Ticket, ...]]]) -> DataLoader:
+        workers = self.config.workers_per_device
+        parallel: dict[str, Any] = {}
+        if workers:
+            parallel = {
+                "prefetch_factor": self.config.prefetch_batches,
+                "timeout": self.config.timeout_seconds,
+                "worker_init_fn": _single_thread,
+            }
+        return DataLoader(
+            self.dataset,
+            batch_sampler=groups,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+            **parallel,
+        )
+
+    def _death_notice(self, groups: list[tuple[Ticket, ...]], error: RuntimeError) -> str:
+        paths = ", ".join(self.dataset.path_of(group[0].index) for group in groups[:4])
+        return (
+            f"data workers died or hung {MAX_REBUILDS + 1} times ({error}). The batch that was being read starts with: "
+            f"{paths}. Set loader.decoder=pyav, loader.workers_per_device=0 to see the error itself, or a longer "
+            f"loader.timeout_seconds (now {self.config.timeout_seconds:g})."
+        )
+
+
+def _single_thread(worker_id: int) -> None:
+    del worker_id
+    torch.set_num_threads(1)
+
+
+def _is_worker_death(error: RuntimeError) -> bool:
+    text = str(error)
+    return "DataLoader worker" in text or "DataLoader timed out" in text

@@ -1,0 +1,151 @@
+"""What Lightning is given: the loaders of a run, positioned by the trainer's own counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytorch_lightning as pl
+
+from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.data.dataset import ClipDataset
+from ssvid.data.loader import ClipLoader
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.sampler import BatchLayout, EvalBatches, Position, TrainBatches
+from ssvid.errors import DataError
+from ssvid.tasks import PretextTask
+from ssvid.types import Stream
+
+
+@dataclass
+class UnreadableReport:
+    """Which videos could not be read during training, and how often something stood in for them."""
+
+    num_videos: int
+    max_fraction: float
+    reasons: dict[str, str] = field(default_factory=dict)
+    num_replaced: int = 0
+
+    def add(self, failures: Sequence[tuple[str, str]]) -> None:
+        """Count replacements.
+
+        Raises:
+            DataError: more videos than the limit allows are unreadable; the text lists them.
+        """
+        self.num_replaced += len(failures)
+        self.reasons.update(dict(failures))
+        self.check()
+
+    def check(self) -> None:
+        """Raise DataError where the limit is passed."""
+        share = len(self.reasons) / max(self.num_videos, 1)
+        if share > self.max_fraction:
+            listing = "\n".join(f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())[:20])
+            more = f"\n  ... and {len(self.reasons) - 20} more" if len(self.reasons) > 20 else ""
+            raise DataError(
+                f"{len(self.reasons)} of {self.num_videos} videos cannot be read ({share:.1%}), more than "
+                f"loader.max_unreadable_fraction ({self.max_fraction:g}) allows. Mend or remove them, or set "
+                f"loader.max_unreadable_fraction={share * 1.1:.3f}:\n{listing}{more}"
+            )
+
+    def summary(self) -> str:
+        """One paragraph for the end of a run; empty where every video was read."""
+        if not self.reasons:
+            return ""
+        names = "; ".join(f"{path} ({reason})" for path, reason in sorted(self.reasons.items()))
+        return f"{self.num_replaced} samples were replaced; {len(self.reasons)} videos cannot be read: {names}"
+
+
+class ClipDataModule(pl.LightningDataModule):
+    """The loaders of a pretraining run.
+
+    Args:
+        manifest: all videos. train_rows, val_rows: which of them; val_rows may be empty.
+        task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
+
+    Attributes:
+        unreadable: filled by the trainer from what the batches report.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        train_rows: Sequence[VideoRow],
+        val_rows: Sequence[VideoRow],
+        task: PretextTask,
+        *,
+        seed: int,
+        data: DataConfig,
+        loader: LoaderConfig,
+        accumulate: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.seed, self.loader, self.accumulate, self.pin_memory = seed, loader, accumulate, pin_memory
+        readable = [row for row in train_rows if row.is_readable]
+        self.unreadable = UnreadableReport(
+            len(train_rows),
+            loader.max_unreadable_fraction,
+            {row.path: row.status.removeprefix("unreadable: ") for row in train_rows if not row.is_readable},
+        )
+        self.unreadable.check()
+        self.train_set = ClipDataset(
+            manifest,
+            readable,
+            task.clip_maker(training=True),
+            seed=seed,
+            decoder=loader.decoder,
+            segment_seconds=data.segment_seconds,
+        )
+        self.val_set = self._val_set(manifest, [r for r in val_rows if r.is_readable], task)
+
+    def _val_set(self, manifest: Manifest, rows: Sequence[VideoRow], task: PretextTask) -> ClipDataset | None:
+        maker = task.clip_maker(training=False)
+        rows = [row for row in rows if row.window_frames >= maker.min_frames]
+        if not rows:
+            return None
+        # One sample per video: a long file must not outweigh the others in a mean over videos.
+        return ClipDataset(
+            manifest, rows, maker, seed=self.seed, decoder=self.loader.decoder, segment_seconds=float("inf")
+        )
+
+    def layout(self, world_size: int) -> BatchLayout:
+        """How the global batch is cut for so many processes."""
+        return BatchLayout(self.loader.global_batch, world_size, self.accumulate, self.loader.clips_per_video)
+
+    def train_batches(self, world_size: int = 1, rank: int = 0) -> TrainBatches:
+        """This rank's batches of tickets, from the trainer's position on."""
+        return TrainBatches(
+            len(self.train_set), self.layout(world_size), seed=self.seed, rank=rank, position=self._position
+        )
+
+    def train_dataloader(self) -> ClipLoader:
+        world, rank = self._ranks()
+        return ClipLoader(self.train_set, self.train_batches(world, rank), self.loader, pin_memory=self.pin_memory)
+
+    def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
+        if self.val_set is None:
+            return []
+        world, rank = self._ranks()
+        batch = self.layout(world).micro_batch
+        batches = EvalBatches(len(self.val_set), batch, stream=Stream.VAL, world_size=world, rank=rank)
+        return ClipLoader(self.val_set, batches, self.loader, pin_memory=self.pin_memory)
+
+    def _ranks(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def _position(self) -> Position:
+        """Epoch and micro-batches done. Read from Lightning's loops: only these know where a resumed run stands."""
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
+        return loop.epoch_progress.current.processed, done
+
+
+def require_rows(rows: Sequence[VideoRow], what: str) -> Sequence[VideoRow]:
+    """The rows, or a DataError where there are none."""
+    if not rows:
+        raise DataError(f"no video is left for {what}. Check data.root, data.split and data.val_fraction.")
+    return rows
