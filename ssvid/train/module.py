@@ -1,0 +1,131 @@
+"""The one LightningModule that every pretext task shares. State dict prefixes: ``backbone.`` and ``task.``, no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+
+from ssvid.backbones import Backbone
+from ssvid.data.dataset import tickets_of
+from ssvid.errors import SsvidError
+from ssvid.tasks import BatchRandom, PretextTask
+from ssvid.train.config import OptimConfig
+from ssvid.train.optim import build_optimizer, build_schedule
+from ssvid.types import Stream, TaskOutput, Ticket
+
+
+class PretrainModule(pl.LightningModule):
+    """Trains a backbone on a pretext task.
+
+    Args:
+        backbone, task: what is trained; the task is handed the backbone in every step.
+        seed: of the recipe. optim: the recipe's group. lr: the learning rate after scaling.
+        steps_per_epoch: optimizer steps, for the schedule. placebo: permute the targets in training.
+        meta: called when a checkpoint is saved, with (epoch, global step, latest validation metrics); plain types.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: PretextTask,
+        *,
+        seed: int,
+        optim: OptimConfig,
+        lr: float,
+        steps_per_epoch: int,
+        placebo: bool = False,
+        meta: Callable[[int, int, dict[str, float]], dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.task = backbone, task
+        self.seed, self.optim, self.lr = seed, optim, lr
+        self.steps_per_epoch, self.placebo, self.meta = steps_per_epoch, placebo, meta
+        self.val_metrics: dict[str, float] = {}
+        self.last_output: TaskOutput | None = None
+        self.last_batch: dict[str, Any] | None = None
+        # Held in a plain dict: as submodules they would add keys to the state dict.
+        self._epoch_metrics: dict[str, Metric] = {}
+
+    # ---- steps ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        tickets = tickets_of(batch)
+        self._reseed(tickets[0])
+        output = self._run(batch, tickets, placebo=self.placebo)
+        self.log("train/loss", output.loss.detach(), prog_bar=False)
+        for name, values in output.metrics.items():
+            self.log(f"train/{name}", values.mean().detach())
+        return output.loss
+
+    def on_validation_epoch_start(self) -> None:
+        metrics = dict(self.task.epoch_metrics())
+        self._epoch_metrics = {name: metric.to(self.device) for name, metric in metrics.items()}
+        self._means: dict[str, Metric] = {}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        weight = batch["weight"]
+        output = self._run(batch, tickets_of(batch), placebo=False)
+        values = {"loss": output.loss.expand(len(weight)), **output.metrics}
+        for name, per_sample in values.items():
+            mean = self._means.setdefault(name, MeanMetric().to(self.device))
+            mean.update(per_sample.float(), weight)
+        if bool((weight > 0).all()):
+            for name, metric in self._epoch_metrics.items():
+                metric.update(*output.scores[name])
+
+    def on_validation_epoch_end(self) -> None:
+        named = {**self._means, **self._epoch_metrics}
+        results = {name: float(metric.compute()) for name, metric in sorted(named.items())}
+        self._epoch_metrics, self._means = {}, {}
+        if self.trainer.sanity_checking:
+            return
+        self.val_metrics = results
+        for name, value in results.items():
+            # Already reduced over ranks by torchmetrics: the same number everywhere.
+            self.log(f"val/{name}", value, rank_zero_only=False, sync_dist=False)
+
+    def _run(self, batch: dict[str, Any], tickets: list[Ticket], *, placebo: bool) -> TaskOutput:
+        draws = BatchRandom.of(self.seed, tickets)
+        with torch.no_grad():
+            batch = self.task.augment(batch, draws)
+            if placebo:
+                batch = self.task.placebo(batch, draws.shared)
+        output: TaskOutput = self.task(batch, self.backbone)
+        self.last_batch, self.last_output = batch, output
+        return output
+
+    def _reseed(self, ticket: Ticket) -> None:
+        """Dropout and the like draw the same numbers after a restart: torch is seeded by (seed, global step, rank)."""
+        words = [self.seed, int(Stream.TRAIN), self.global_step, self.global_rank, ticket.epoch]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+    # ---- Lightning's hooks ------------------------------------------------------------------------------------
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.task.after_step(self.backbone, self.global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self, self.optim, self.lr)
+        schedule = build_schedule(optimizer, self.optim, self.steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.meta is not None:
+            checkpoint["ssvid"] = self.meta(self.current_epoch, self.global_step, dict(self.val_metrics))
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        self.val_metrics = dict(checkpoint.get("ssvid", {}).get("pretext_metrics", {}))
+
+
+class StopRun(SsvidError):
+    """A run that must end: a loss that is not a number, too many unreadable videos."""

@@ -1,0 +1,80 @@
+"""Optimizers and schedules. The rule for the learning rate stands here and is printed by every run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ssvid.errors import RecipeError, did_you_mean
+from ssvid.train.config import OptimConfig
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "step", "constant")
+
+
+def check_optim(config: OptimConfig) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        RecipeError: names the value, the rule and the way out.
+    """
+    if config.name not in OPTIMIZERS:
+        raise RecipeError(f"optim.name ({config.name!r}) is unknown. {did_you_mean(config.name, OPTIMIZERS)}")
+    if config.schedule not in SCHEDULES:
+        raise RecipeError(f"optim.schedule ({config.schedule!r}) is unknown. {did_you_mean(config.schedule, SCHEDULES)}")
+    if config.epochs < 1:
+        raise RecipeError(f"optim.epochs ({config.epochs}) must be at least 1. Set optim.epochs=1 or more.")
+    if not config.base_lr > 0:
+        raise RecipeError(f"optim.base_lr ({config.base_lr}) must be positive. Set optim.base_lr=0.1, say.")
+    if not 0 <= config.warmup_epochs <= config.epochs:
+        raise RecipeError(
+            f"optim.warmup_epochs ({config.warmup_epochs:g}) must lie between 0 and optim.epochs ({config.epochs}). "
+            f"Set optim.warmup_epochs={config.epochs / 10:g}."
+        )
+
+
+def scaled_lr(config: OptimConfig, global_batch: int) -> float:
+    """lr = base_lr * global_batch / 256; the global batch counts all devices and accumulated micro-batches."""
+    return config.base_lr * global_batch / 256
+
+
+def lr_factor(config: OptimConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """Optimizer step (from 0) -> factor on the learning rate: linear warm-up, then the schedule.
+
+    The first step of a warm-up of w steps has factor 1/w; the cosine reaches 0 after the last step of all.
+    """
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    total = config.epochs * steps_per_epoch
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        if config.schedule == "step":
+            return config.step_gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.step_epochs)
+        return 1.0
+
+    return factor
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
+    """SGD or AdamW over what requires a gradient; no weight decay on biases and normalization (1-D parameters)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=lr, betas=(config.betas[0], config.betas[1]))
+
+
+def build_schedule(optimizer: Optimizer, config: OptimConfig, steps_per_epoch: int) -> LambdaLR:
+    """The schedule, advanced once per optimizer step."""
+    return LambdaLR(optimizer, lr_factor(config, steps_per_epoch))

@@ -1,0 +1,110 @@
+"""The folder that holds everything about one run. It is never overwritten silently, and two runs never share it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssvid.errors import RunFolderError
+
+
+class RunFolder:
+    """Paths of one run: recipes, environment, manifest, metrics, checkpoints, pictures."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    recipe = property(lambda self: self.path / "recipe.yaml")
+    resolved = property(lambda self: self.path / "recipe.resolved.yaml")
+    env = property(lambda self: self.path / "env.json")
+    manifest = property(lambda self: self.path / "manifest.csv")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    last_checkpoint = property(lambda self: self.path / "checkpoints" / "last.ckpt")
+    pictures = property(lambda self: self.path / "pictures")
+    results = property(lambda self: self.path / "results.json")
+    export = property(lambda self: self.path / "export")
+
+    def create(self) -> None:
+        """Make a new, empty folder.
+
+        Raises:
+            RunFolderError: it exists and is not empty.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            going_on = (
+                "add --resume to continue it, or " if self.last_checkpoint.exists() else "it holds no checkpoint; "
+            )
+            raise RunFolderError(
+                f"run folder {self.path} exists; a run never overwrites another. To keep it, {going_on}"
+                "choose another folder with --run-dir."
+            )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def require_resumable(self) -> None:
+        """Raise RunFolderError where there is nothing to continue."""
+        if not self.last_checkpoint.exists():
+            raise RunFolderError(
+                f"run folder {self.path} has no checkpoints/last.ckpt to resume from. Start the run without --resume, "
+                "or name the folder of the run with --run-dir."
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone.
+
+        Raises:
+            RunFolderError: another process writes into it.
+        """
+        import fcntl
+
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunFolderError(
+                    f"run folder {self.path} is in use by another process. Wait for it, or choose another --run-dir."
+                ) from error
+            yield
+
+
+def next_free(parent: str | Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
+    path = Path(parent) / name
+    number = 2
+    while path.exists():
+        path = Path(parent) / f"{name}-{number}"
+        number += 1
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, without names of hosts, users or environment variables."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    packages = {}
+    for name in ("ssvid", "torch", "torchvision", "pytorch-lightning", "torchcodec", "av", "decord", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):  # an optional package that is not installed has no version
+            packages[name] = version(name)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": gpus,
+        "packages": packages,
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

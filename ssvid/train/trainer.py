@@ -1,0 +1,139 @@
+"""Builds Lightning's trainer from a recipe: devices, precision, callbacks. What ``auto`` means is decided here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
+
+from ssvid.data.module import UnreadableReport
+from ssvid.errors import RecipeError, did_you_mean
+from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, ShowProgress, StopOnNaN
+from ssvid.train.checkpoint_io import AtomicCheckpointIO
+from ssvid.train.config import OptimConfig, TrainerConfig
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+def resolve_trainer(config: TrainerConfig) -> TrainerConfig:
+    """The config with every ``auto`` replaced by what this machine gives.
+
+    Raises:
+        RecipeError: an unknown or absent device, an unknown precision.
+    """
+    if config.accelerator not in ACCELERATORS:
+        raise RecipeError(
+            f"trainer.accelerator ({config.accelerator!r}) is unknown. {did_you_mean(config.accelerator, ACCELERATORS)}"
+        )
+    has_gpu = torch.cuda.is_available()
+    if config.accelerator == "gpu" and not has_gpu:
+        raise RecipeError(
+            "trainer.accelerator (gpu) needs a CUDA device, and torch sees none here. Set trainer.accelerator=cpu, or "
+            "see `ssvid doctor`."
+        )
+    accelerator = ("gpu" if has_gpu else "cpu") if config.accelerator == "auto" else config.accelerator
+    devices = _devices(config.devices, accelerator)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32"
+    if precision not in PRECISIONS:
+        raise RecipeError(f"trainer.precision ({precision!r}) is unknown. {did_you_mean(precision, PRECISIONS)}")
+    if config.num_nodes < 1 or config.accumulate < 1:
+        raise RecipeError(
+            f"trainer.num_nodes ({config.num_nodes}) and trainer.accumulate ({config.accumulate}) must be at least 1."
+        )
+    return replace(config, accelerator=accelerator, devices=str(devices), precision=precision)
+
+
+def _devices(devices: str, accelerator: str) -> int:
+    present = torch.cuda.device_count() if accelerator == "gpu" else 0
+    if str(devices) == "auto":
+        return max(1, present)
+    if not str(devices).isdigit() or int(devices) < 1:
+        raise RecipeError(
+            f"trainer.devices ({devices!r}) must be auto or a whole number of at least 1. Set trainer.devices=1."
+        )
+    if accelerator == "gpu" and int(devices) > present:
+        raise RecipeError(
+            f"trainer.devices ({devices}) must not exceed the {present} GPUs of this machine. "
+            f"Set trainer.devices={present}."
+        )
+    return int(devices)
+
+
+def build_trainer(
+    config: TrainerConfig,
+    optim: OptimConfig,
+    *,
+    folder: Path,
+    loggers: list[Logger],
+    chance: dict[str, float],
+    global_batch: int,
+    unreadable: UnreadableReport,
+    validates: bool,
+    show_progress: bool = True,
+) -> pl.Trainer:
+    """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here."""
+    _calm_lightning()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    callbacks: list[pl.Callback] = [
+        CountUnreadable(unreadable),
+        StopOnNaN(),
+        SaveLast(folder / "checkpoints" / "last.ckpt", config.save_every_steps),
+    ]
+    if config.pictures:
+        callbacks.append(Pictures(folder / "pictures"))
+    if show_progress:
+        callbacks.append(ShowProgress(chance, global_batch, config.log_every_steps))
+    world = int(config.devices) * config.num_nodes
+    strategy: Any = DDPStrategy(find_unused_parameters=False) if world > 1 else "auto"
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=int(config.devices),
+        num_nodes=config.num_nodes,
+        strategy=strategy,
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+        max_epochs=optim.epochs,
+        max_steps=config.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=optim.grad_clip_norm or None,
+        log_every_n_steps=config.log_every_steps,
+        check_val_every_n_epoch=config.val_every_epochs,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
+        deterministic=config.deterministic,
+        benchmark=not config.deterministic,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+
+
+def global_rank() -> int:
+    """This process's rank as its launcher set it; 0 where there is no launcher."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def _calm_lightning() -> None:
+    """Lightning's notes on devices and workers say what our own header says already."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*GPU available but not used.*", ".*in eval mode.*"):
+        warnings.filterwarnings("ignore", message=text)
