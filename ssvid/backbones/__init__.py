@@ -1,0 +1,32 @@
+"""Networks without heads, behind one contract. A stranger's package adds its own through the entry points ``ssvid.backbones``."""
+
+from ssvid.backbones import r3d, tiny3d  # noqa: F401  importing them registers them
+from ssvid.backbones.contract import (
+    POOLS,
+    Backbone,
+    BackboneInfo,
+    BackboneInputError,
+    StageInfo,
+    backbones,
+    convert_to_channels_last_3d,
+    create_backbone,
+    initialize_backbone,
+    list_backbones,
+    pool_map,
+    register_backbone,
+)
+
+__all__ = [
+    "POOLS",
+    "Backbone",
+    "BackboneInfo",
+    "BackboneInputError",
+    "StageInfo",
+    "backbones",
+    "convert_to_channels_last_3d",
+    "create_backbone",
+    "initialize_backbone",
+    "list_backbones",
+    "pool_map",
+    "register_backbone",
+]

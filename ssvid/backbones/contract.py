@@ -1,0 +1,308 @@
+"""What every network looks like from outside: a clip in, the feature map of any stage out, no head.
+
+Axis letters: B batch, C channels, T frames, H W pixels, D feature width, N positions (``docs/glossary.md``).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from ssvid.errors import PluginError, RecipeError, SsvidError, did_you_mean
+from ssvid.registry import Registry
+
+backbones = Registry("backbone", "ssvid.backbones")
+register_backbone = backbones.register
+
+POOLS = ("avg", "avgmax")
+
+
+class BackboneInputError(SsvidError, ValueError):
+    """A clip that the network cannot take: wrong type, axes, channels, length or size."""
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One depth at which a feature map can be taken.
+
+    channels: width D of its map. stride_space, stride_time: input pixels or frames per cell of the map, from the input
+    on (not from the stage before).
+    """
+
+    name: str
+    channels: int
+    stride_space: int
+    stride_time: int
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a task, an evaluation or an export must know of a network. Holds plain types only.
+
+    stages: shallow to deep. modality: "rgb" or "flow". min_frames, min_px: the least a clip must have.
+    num_frames, size: clip length in frames and side in pixels that the network is meant for; others work too.
+    mean, std: per channel, for input in [0, 1]; the network applies them itself. takes_mask: whether ``keep_BN`` works.
+    options: what ``create_backbone`` was given, defaults included.
+    """
+
+    name: str
+    stages: tuple[StageInfo, ...]
+    modality: str = "rgb"
+    in_channels: int = 3
+    min_frames: int = 1
+    min_px: int = 1
+    size: int = 112
+    num_frames: int = 16
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    takes_mask: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of all stages, shallow to deep."""
+        return tuple(stage.name for stage in self.stages)
+
+    def stage(self, name: str | None = None) -> StageInfo:
+        """The stage of that name; None is the last.
+
+        Raises:
+            RecipeError: no stage has that name.
+        """
+        return self.stages[-1 if name is None else self.depth(name)]
+
+    def depth(self, name: str) -> int:
+        """Position of a stage, 0 for the shallowest. Raises RecipeError where there is none of that name."""
+        if name not in self.stage_names:
+            raise RecipeError(f"backbone {self.name} has no stage {name!r}. {did_you_mean(name, self.stage_names)}")
+        return self.stage_names.index(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types that JSON and a weights-only checkpoint can hold."""
+        plain = asdict(self)
+        return plain | {"stages": [asdict(s) for s in self.stages], "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> BackboneInfo:
+        """The inverse of ``to_dict``. Keys that a later version added are ignored."""
+        known = {key: value for key, value in plain.items() if key in cls.__dataclass_fields__}
+        stages = tuple(StageInfo(**stage) for stage in plain["stages"])
+        lists = {key: tuple(known[key]) for key in ("mean", "std") if key in known}
+        return cls(**(known | lists | {"stages": stages}))
+
+
+class Backbone(nn.Module):
+    """A network without a head. Subclass it, register it with ``@register_backbone(name)``.
+
+    A subclass gives ``info`` to ``__init__`` and then owns one submodule per stage, named as the stage; or it
+    overrides ``run_stage``. Every option is a keyword argument of its ``__init__`` with a default of plain type.
+    ``forward`` is the only entry: compilation, sharding and hooks hang on it.
+    """
+
+    mean_C111: Tensor
+    std_C111: Tensor
+
+    def __init__(self, info: BackboneInfo) -> None:
+        super().__init__()
+        self.info = info
+        self._last_trained: str | None = None
+        # Not persistent: no key is added to the network's own, and the values travel in config.json.
+        self.register_buffer("mean_C111", torch.tensor(info.mean).view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("std_C111", torch.tensor(info.std).view(-1, 1, 1, 1), persistent=False)
+
+    @overload
+    def forward(self, clip_BCTHW: Tensor, stage: str | None = None, keep_BN: Tensor | None = None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, clip_BCTHW: Tensor, stage: Sequence[str], keep_BN: Tensor | None = None
+    ) -> tuple[Tensor, ...]: ...
+
+    def forward(
+        self, clip_BCTHW: Tensor, stage: str | Sequence[str] | None = None, keep_BN: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The feature map BCTHW of a stage. Stages deeper than the one asked for are not computed.
+
+        Args:
+            clip_BCTHW: float in [0, 1], not normalized.
+            stage: name of a stage; None is the deepest one that is not frozen. A list or tuple of names returns a
+                tuple of their maps, in the order asked, from one pass.
+            keep_BN: bool, the positions to compute; only for networks with ``info.takes_mask``.
+
+        Raises:
+            BackboneInputError: the clip is not what the network takes.
+            RecipeError: there is no such stage.
+        """
+        self._check_input(clip_BCTHW, keep_BN)
+        wanted = [stage or self.default_stage] if stage is None or isinstance(stage, str) else list(stage)
+        deepest = max(self.info.depth(name) for name in wanted)
+        maps: dict[str, Tensor] = {}
+        x_BCTHW = self.normalize(clip_BCTHW)
+        for name in self.info.stage_names[: deepest + 1]:
+            x_BCTHW = self.run_stage(name, x_BCTHW, keep_BN)
+            if name in wanted:
+                maps[name] = x_BCTHW
+        if stage is None or isinstance(stage, str):
+            return x_BCTHW
+        return tuple(maps[name] for name in wanted)
+
+    def normalize(self, clip_BCTHW: Tensor) -> Tensor:
+        """From float in [0, 1] to what the first stage takes. Any fixed first layer belongs here."""
+        return (clip_BCTHW - self.mean_C111) / self.std_C111
+
+    def run_stage(self, name: str, x_BCTHW: Tensor, keep_BN: Tensor | None) -> Tensor:
+        """Compute one stage from the map of the stage before it."""
+        return self.get_submodule(name)(x_BCTHW)
+
+    def embed(self, clip_BCTHW: Tensor, stage: str | None = None, pool: str = "avg") -> Tensor:
+        """One vector per clip, BD: mean over T, H, W ("avg"), or mean and maximum side by side ("avgmax", 2D wide)."""
+        return pool_map(self(clip_BCTHW, stage), pool)
+
+    def embed_stages(
+        self, clip_BCTHW: Tensor, stages: Sequence[str] | None = None, pool: str = "avgmax"
+    ) -> dict[str, Tensor]:
+        """One vector BD per clip and stage, from one pass. ``stages`` None takes all down to the default stage."""
+        names = self.info.stage_names[: self.info.depth(self.default_stage) + 1] if stages is None else tuple(stages)
+        return {name: pool_map(map_, pool) for name, map_ in zip(names, self(clip_BCTHW, names), strict=True)}
+
+    @property
+    def default_stage(self) -> str:
+        """The stage that ``stage=None`` means: the last, or the one given to ``freeze_after``."""
+        return self._last_trained or self.info.stages[-1].name
+
+    def freeze_after(self, stage: str | None) -> None:
+        """Freeze every stage deeper than this one; None freezes nothing.
+
+        Frozen stages get no gradient and keep their batch statistics; ``stage=None`` then means this stage, so they
+        are not run unless asked for by name.
+        """
+        self._last_trained = None if stage is None else self.info.stage(stage).name
+        for module in self._frozen_stages():
+            module.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch between training and evaluation; frozen stages stay in evaluation."""
+        super().train(mode)
+        for module in self._frozen_stages():
+            module.eval()
+        return self
+
+    def _frozen_stages(self) -> Iterator[nn.Module]:
+        for name in self.info.stage_names[self.info.depth(self.default_stage) + 1 :]:
+            yield self.get_submodule(name)
+
+    def _check_input(self, clip: Tensor, keep_BN: Tensor | None) -> None:
+        info = self.info
+        shape = tuple(clip.shape)
+        if clip.ndim != 5:
+            raise BackboneInputError(
+                f"clip has shape {shape}; {info.name} takes five axes (B, C, T, H, W). "
+                "Add a batch axis with clip[None] to a single clip, a time axis with x[:, :, None] to still pictures."
+            )
+        if not clip.is_floating_point():
+            raise BackboneInputError(
+                f"clip has dtype {clip.dtype}; {info.name} takes float in [0, 1]. Pass clip.float() / 255 for uint8 pixels."
+            )
+        if clip.shape[1] != info.in_channels:
+            raise BackboneInputError(
+                f"clip has {shape[1]} channels (shape {shape}, axes B, C, T, H, W); {info.name} takes {info.in_channels}. "
+                "Decoded frames are TCHW: move their axes with permute before passing them."
+            )
+        if clip.shape[2] < info.min_frames:
+            raise BackboneInputError(
+                f"clip has {shape[2]} frames; {info.name} needs at least {info.min_frames}. Use longer clips."
+            )
+        if min(clip.shape[3], clip.shape[4]) < info.min_px:
+            raise BackboneInputError(
+                f"clip is {shape[3]} x {shape[4]} pixels; {info.name} needs at least {info.min_px} on each side. "
+                "Use a larger resize or crop."
+            )
+        if keep_BN is not None and not info.takes_mask:
+            raise BackboneInputError(
+                f"keep_BN was given, but {info.name} cannot leave positions out (takes_mask is False). "
+                "Mask the pixels instead, or use a backbone that takes a mask."
+            )
+
+
+def pool_map(map_BCTHW: Tensor, pool: str = "avg") -> Tensor:
+    """A vector BD of a feature map: mean over T, H, W ("avg"), or mean and maximum side by side ("avgmax")."""
+    if pool not in POOLS:
+        raise RecipeError(f"pool ({pool!r}) is unknown. {did_you_mean(str(pool), POOLS)}")
+    mean_BD = map_BCTHW.mean(dim=(2, 3, 4))
+    return mean_BD if pool == "avg" else torch.cat([mean_BD, map_BCTHW.amax(dim=(2, 3, 4))], dim=1)
+
+
+def convert_to_channels_last_3d(module: nn.Module) -> nn.Module:
+    """Lay the 5-D parameters out channels-last, in place: faster 3-D convolutions.
+
+    ``module.to(memory_format=torch.channels_last_3d)`` raises where a module also holds a 2-D convolution.
+    """
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return module
+
+
+def create_backbone(name: str, **options: Any) -> Backbone:
+    """Build a registered network with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        PluginError: no backbone has that name.
+        RecipeError: the backbone has no such option, or not with such a value.
+    """
+    factory = backbones.get(name)
+    legal = inspect.signature(factory).parameters
+    unknown = [f"unknown option {option!r}. {did_you_mean(option, legal)}" for option in options if option not in legal]
+    if unknown:
+        raise RecipeError(f"backbone {name}: {' '.join(unknown)}")
+    backbone = factory(**options)
+    if not isinstance(backbone, Backbone):
+        raise PluginError(f"backbone {name!r} ({factory.__module__}) made a {type(backbone).__name__}, not a Backbone.")
+    return backbone
+
+
+def initialize_backbone(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> Backbone:
+    """The network that this seed gives, whatever was drawn before; torch's global generator is left as it was.
+
+    Training starts from it and the random row of every evaluation is it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_backbone(name, **(options or {}))
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell pattern, sorted."""
+    return fnmatch.filter(backbones.names(), pattern)
+
+
+def check_option(backbone: str, option: str, value: Any, legal: Sequence[Any]) -> Any:
+    """The value of an option if it is one of the legal ones.
+
+    Raises:
+        RecipeError: it is not; the text lists those that are.
+    """
+    if isinstance(value, bool) or value not in legal:
+        listing = ", ".join(str(v) for v in legal)
+        raise RecipeError(f"backbone {backbone}: {option} ({value!r}) must be one of {listing}.")
+    return value
+
+
+def spread_stride(total: int, per_stage: Sequence[int]) -> tuple[int, ...]:
+    """Strides per stage whose product is ``total``: the shallow stages keep theirs, the deep ones lose them.
+
+    >>> spread_stride(4, (2, 1, 2, 2, 2))
+    (2, 1, 2, 1, 1)
+    """
+    strides: list[int] = []
+    left = total
+    for native in per_stage:
+        strides.append(native if left >= native else 1)
+        left //= strides[-1]
+    return tuple(strides)
