@@ -1,0 +1,241 @@
+"""Plain values against dataclasses: every unknown key and every wrong type is found, not only the first.
+
+OmegaConf's structured configs do the typing of each value; they stop at the first wrong key, hence the walk here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssvid.errors import did_you_mean
+from ssvid.recipe.yaml_text import MISSING
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+def plain_problems(value: Any, path: str = "") -> Iterator[str]:
+    """What in a value is not a plain type, not a number, or asks for interpolation; with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{path or 'the top level'}: key {key!r} must be text."
+            yield from plain_problems(item, join(path, str(key)))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from plain_problems(item, f"{path}[{i}]")
+    elif isinstance(value, str) and "${" in value:
+        yield f"{path} ({value!r}) holds '${{', and recipes are not interpolated. Write the value itself."
+    elif isinstance(value, float) and math.isnan(value):
+        yield f"{path} (nan) must be a number."
+    elif not isinstance(value, str | int | float | bool | None):
+        plain = "text, a number, true/false, null, a list or a group"
+        yield f"{path} ({value!r}) is a {type(value).__name__}; it must be {plain}."
+
+
+def to_plain(value: Any) -> Any:
+    """Dicts, lists, text, numbers, booleans and None; tuples become lists, paths text, enums their names."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_scalar else value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``: groups are merged key by key, everything else is replaced. An empty group is {}."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = merge(old if isinstance(old, Mapping) else {}, value)
+        elif value is None and isinstance(old, Mapping):
+            continue
+        else:
+            merged[key] = value
+    return merged
+
+
+class Typing:
+    """One check of plain values against a tree of dataclasses. ``problems`` collects what is wrong.
+
+    Args:
+        schema: the dataclass of the top level.
+    """
+
+    def __init__(self, schema: type) -> None:
+        self.schema = schema
+        self.problems: list[str] = []
+        self._paths = list(leaf_paths(schema))
+
+    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults with ``values`` on top, converted to the declared types; tuples stay tuples, ``???`` stays."""
+        config = OmegaConf.structured(self.schema)
+        self._group(config, self.schema, values, "")
+        return OmegaConf.to_container(config)  # type: ignore[return-value]
+
+    def _group(self, node: Any, schema: type, values: Mapping[str, Any], path: str) -> None:
+        OmegaConf.set_readonly(node, False)  # frozen dataclasses are read-only configs
+        legal = field_hints(schema)
+        for key, value in values.items():
+            where = join(path, key)
+            if key not in legal:
+                self.problems.append(self._unknown(where, key, legal))
+            elif (group := group_of(legal[key])) is not None:
+                self._subgroup(node, group, key, value, where, hint=legal[key])
+            else:
+                self._leaf(node, key, value, where, hint=legal[key])
+
+    def _subgroup(self, node: Any, group: type, key: str, value: Any, where: str, *, hint: Any) -> None:
+        if value is None:
+            if hint is not group:  # an optional group is switched off
+                node[key] = None
+            return  # "optim:" with nothing below it is an empty group
+        if not isinstance(value, Mapping):
+            keys = ", ".join(field_hints(group)) or "(none)"
+            self.problems.append(f"{where} ({value!r}) must be a group of keys: {keys}.")
+            return
+        if node[key] is None:
+            node[key] = OmegaConf.structured(group)
+        self._group(node[key], group, value, where)
+
+    def _leaf(self, node: Any, key: str, value: Any, where: str, *, hint: Any) -> None:
+        try:
+            if isinstance(value, bool) and not _takes(hint, bool):
+                raise ValueError("OmegaConf turns a boolean into text")
+            OmegaConf.update(node, key, value, merge=False)
+        except (OmegaConfBaseException, ValueError):
+            self.problems.append(f"{where} ({value!r}) must be {describe(hint)}. Set {where}=...")
+
+    def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
+        elsewhere = [p for p in self._paths if p.rpartition(".")[2] == key]
+        if elsewhere:
+            near = " or ".join(map(repr, elsewhere))
+            return f"unknown key {where!r}. Did you mean {near}? Known here: {', '.join(sorted(legal))}."
+        return f"unknown key {where!r}. {did_you_mean(key, legal)}"
+
+
+def missing_paths(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the values that are still ``???``."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from missing_paths(value, join(path, key))
+        elif isinstance(value, str) and value == MISSING:
+            yield join(path, key)
+
+
+def leaf_paths(schema: type, path: str = "") -> Iterator[str]:
+    """Every ``key.path`` that the schema knows, groups left out."""
+    for key, hint in field_hints(schema).items():
+        group = group_of(hint)
+        if group is None:
+            yield join(path, key)
+        else:
+            yield from leaf_paths(group, join(path, key))
+
+
+def build(schema: type, values: Mapping[str, Any]) -> Any:
+    """The dataclass itself, from values that ``Typing.apply`` has converted."""
+    ready = {}
+    for key, hint in field_hints(schema).items():
+        group = group_of(hint)
+        is_group = group is not None and isinstance(values[key], Mapping)
+        value = values[key]
+        if is_group:
+            ready[key] = build(typing.cast(type, group), value)
+        else:
+            ready[key] = to_plain(value) if isinstance(value, dict) else value
+    return schema(**ready)
+
+
+def options_of(function: Any) -> type:
+    """A dataclass with a field for each keyword argument that a class or function takes, typed and with its default."""
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = _hints(target)
+    keywords = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != "self"
+    ]
+    return dataclasses.make_dataclass(
+        "Options", [(p.name, hints.get(p.name, Any), _default(p.default, p.empty)) for p in keywords], kw_only=True
+    )
+
+
+def _default(value: Any, empty: Any) -> Any:
+    if value is empty:
+        return dataclasses.field(default=MISSING)
+    if isinstance(value, list | dict | set):
+        return dataclasses.field(default_factory=lambda: value.copy())
+    return dataclasses.field(default=value)
+
+
+def field_hints(schema: type) -> dict[str, Any]:
+    """Field name -> resolved type of a dataclass, in order."""
+    hints = _hints(schema)
+    return {f.name: hints.get(f.name, Any) for f in dataclasses.fields(schema) if f.init}
+
+
+def _hints(thing: Any) -> dict[str, Any]:
+    return typing.get_type_hints(thing)
+
+
+def group_of(hint: Any) -> type | None:
+    """The dataclass behind a type, also behind ``Config | None``; None for everything else."""
+    if inspect.isclass(hint) and dataclasses.is_dataclass(hint):
+        return hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        groups = [group for arg in typing.get_args(hint) if (group := group_of(arg)) is not None]
+        return groups[0] if len(groups) == 1 and len(typing.get_args(hint)) == 2 else None
+    return None
+
+
+def describe(hint: Any) -> str:
+    """A type in words: ``list[int]`` is "a list of whole numbers"."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(a) for a in args)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(repr, args))}"
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        one_kind = len(set(args)) == 1 and args[0] in _PLURALS
+        return f"a list of {len(args)} {_PLURALS[args[0]]}" if one_kind else f"a list of {len(args)} values"
+    if origin in (list, tuple, Sequence) and args:
+        return f"a list of {_PLURALS.get(args[0], f'values, each {describe(args[0])}')}"
+    if hint in (list, tuple):
+        return "a list"
+    if origin in (dict, Mapping) or hint is dict:
+        return "a group of keys"
+    return _WORDS.get(hint, f"of type {getattr(hint, '__name__', hint)}")
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    """Whether a value of that type is meant by the hint without conversion."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_takes(a, kind) for a in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return any(type(a) is kind for a in typing.get_args(hint))
+    return hint is Any or hint is kind
+
+
+def join(path: str, key: str) -> str:
+    """``optim`` and ``epochs`` to ``optim.epochs``."""
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,218 @@
+"""From a recipe's name and overrides to typed options: defaults, then the recipe, then the overrides.
+
+Every problem is reported at once. What leaves here is plain: dicts, lists, text, numbers, booleans, None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssvid.errors import RecipeError, SsvidError, did_you_mean
+from ssvid.recipe.check import Typing, build, join, merge, missing_paths, plain_problems, to_plain
+from ssvid.recipe.find import find_recipe, read_recipe_text
+from ssvid.recipe.options import backbone_options, task_options
+from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe
+from ssvid.recipe.yaml_text import MISSING, parse_value, parse_yaml
+
+_KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")
+
+
+class LoadedRecipe(NamedTuple):
+    """A recipe that has been checked.
+
+    recipe: typed. resolved: the same as plain types, every default written out. text: the file as it was read.
+    path: of that file. origins: ``key.path`` -> "recipe" or "command line", for every value that was set.
+    """
+
+    recipe: Recipe
+    resolved: dict[str, Any]
+    text: str
+    path: Path | None
+    origins: dict[str, str]
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    nested: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    allow_missing: bool = False,
+) -> LoadedRecipe:
+    """Find, merge and check a recipe.
+
+    Args:
+        source: a path, a shipped name (``demo/speediness``), or the recipe itself as a mapping.
+        overrides: ``key.path=value``; the value is read as YAML. Later ones win.
+        nested: the same as a mapping, from Python; wins over ``overrides``.
+        kind: the kind that the caller can run; any kind where it is None.
+        allow_missing: leave values that are still ``???`` (to show a recipe without running it).
+
+    Raises:
+        RecipeError: with every problem that was found: unknown keys, wrong types, missing values.
+    """
+    values, text, path = _read(source)
+    problems: list[str] = []
+    said = _parse_overrides(overrides, problems)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer, content in (("recipe", values), ("command line", said), ("call", to_plain(nested or {}))):
+        merged = merge(merged, content)
+        origins |= dict.fromkeys(_leaves(content), layer)
+    problems += plain_problems(merged)
+    schema = _kind_schema(merged, kind, problems)
+    if schema is None:
+        raise _all_problems(source, problems)
+    typed_values = _check(schema, merged, allow_missing, problems)
+    if problems:
+        raise _all_problems(source, problems)
+    return LoadedRecipe(build(schema, typed_values), to_plain(typed_values), text, path, origins)
+
+
+def diff_recipes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """Lines ``key.path: old -> new`` for every value in which two resolved recipes differ."""
+    lines: list[str] = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        where, before, after = join(path, key), old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += diff_recipes(before, after, where)
+        elif before != after or type(before) is not type(after):
+            lines.append(f"{where}: {before!r} -> {after!r}")
+    return lines
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+_ABSENT = _Absent()
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
+    if isinstance(source, Mapping):
+        return to_plain(source), "", None
+    path = find_recipe(source)
+    text = read_recipe_text(path)
+    values = parse_yaml(text, f"recipe {source}")
+    if not isinstance(values, dict):
+        held = "nothing" if values is None else f"a {type(values).__name__}"
+        raise RecipeError(f"recipe {source} holds {held}; it must hold keys such as kind and data. See: ssvid recipes")
+    return values, text, path
+
+
+def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    """``["optim.epochs=5"]`` to ``{"optim": {"epochs": 5}}``; what is not an override goes to ``problems``."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            problems.append(f"override {override!r} must read key.path=value, such as optim.epochs=5.")
+            continue
+        try:
+            value = parse_value(text, f"the value of override {override!r}")
+        except RecipeError as error:
+            problems.append(f"{error} If it is text, quote it twice: \"{key}='...'\".")
+            continue
+        values = merge(values, _nested(key, value))
+    return values
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    key, dot, rest = path.partition(".")
+    return {key: _nested(rest, value) if dot else value}
+
+
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, join(path, key))
+        else:
+            yield join(path, key)
+
+
+def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[str]) -> type | None:
+    """The dataclass of the recipe's kind; None, and a problem more, where nothing else can be checked."""
+    kind = values.get("kind")
+    if kind is None:
+        problems.append(f"kind is not set. Add a line 'kind: {wanted or 'pretrain'}'. Known: {', '.join(KINDS)}.")
+    elif kind not in KINDS:
+        problems.append(f"kind: unknown kind {kind!r}. {did_you_mean(str(kind), KINDS)}")
+    elif wanted is not None and kind != wanted:
+        problems.append(f"its kind is {kind!r}, and {wanted!r} is asked for. Run it with: ssvid {kind}")
+    else:
+        return KINDS[kind]
+    return None
+
+
+def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problems: list[str]) -> dict[str, Any]:
+    """Typed values; what is wrong with them is added to ``problems``."""
+    typed = Typing(_with_options(schema, merged, problems))
+    values = typed.apply(merged)
+    problems += typed.problems
+    if not allow_missing:
+        way_out = "Add {0}=... to the command, or write it in the recipe."
+        problems += [f"{path} is not set. {way_out.format(path)}" for path in missing_paths(values)]
+    problems += _dead_keys(merged, values, schema)
+    return values
+
+
+def _with_options(schema: type, merged: Mapping[str, Any], problems: list[str]) -> type:
+    """The schema with ``task.options`` and ``backbone.options`` typed by what the recipe names."""
+    groups = {f.name: f for f in dataclasses.fields(schema)}
+    typed: list[tuple[str, Any, Any]] = []
+    finders: dict[str, Callable[[str], type]] = {"task": task_options, "backbone": backbone_options}
+    for group, options_for in finders.items():
+        said = merged.get(group)
+        name = said.get("name") if isinstance(said, Mapping) else None
+        if group not in groups or not isinstance(name, str) or name in ("", MISSING):
+            continue
+        try:
+            options = options_for(name)
+            changed = _retyped(groups[group].default_factory, options)  # type: ignore[arg-type]
+            Typing(changed).apply({})
+        except SsvidError as error:
+            problems.append(f"{group}.name: {error}")
+        except Exception as error:  # a stranger's Config may use types that have no place in a recipe
+            reason = f"{type(error).__name__}: {error}"
+            problems.append(f"{group}.name: the options of {group} {name!r} cannot be typed ({reason}).")
+        else:
+            typed.append((group, changed, dataclasses.field(default_factory=changed)))
+    if not typed:
+        return schema
+    return dataclasses.make_dataclass(schema.__name__, typed, bases=(schema,))
+
+
+def _retyped(group: type, options: type) -> type:
+    default = dataclasses.field(default_factory=lambda: options)
+    return dataclasses.make_dataclass(group.__name__, [("options", options, default)], bases=(group,))
+
+
+def _dead_keys(merged: Mapping[str, Any], values: Mapping[str, Any], schema: type) -> Iterator[str]:
+    """Keys that were set and do nothing, because another key says so. A key at its default is left alone."""
+    defaults = to_plain(dataclasses.asdict(schema()))
+    for path, (decider, used_when) in USED_ONLY_WHEN.items():
+        said, default, deciding = _at(merged, path), _at(defaults, path), _at(values, decider)
+        if said is None or default is None or deciding in used_when or to_plain(_at(values, path)) == default:
+            continue
+        used = " or ".join(used_when)
+        yield f"{path} ({said!r}) does nothing where {decider} is {deciding!r}; it is used with {used}. Remove it."
+
+
+def _at(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return None
+        values = values[key]
+    return values
+
+
+def _all_problems(source: str | Path | Mapping[str, Any], problems: Sequence[str]) -> RecipeError:
+    name = "the recipe" if isinstance(source, Mapping) else f"recipe {source}"
+    if len(problems) == 1:
+        return RecipeError(f"{name} cannot be used: {problems[0]}")
+    return RecipeError("\n".join([f"{name} has {len(problems)} problems:", *(f"  - {p}" for p in problems)]))

@@ -1,0 +1,90 @@
+"""What a recipe may say: one dataclass per kind, composed from the options of the rooms that use them.
+
+Values that are only names (an optimizer, a decoder) are checked by the room that knows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol
+from ssvid.recipe.yaml_text import MISSING
+from ssvid.train.config import LoggerConfig, OptimConfig, TrainerConfig
+
+
+@dataclass
+class BackboneConfig:
+    """Which network. name: see ``ssvid backbones``. options: keyword arguments of that network."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TaskConfig:
+    """What is learned. name: see ``ssvid tasks``. options: fields of the task's own Config.
+
+    placebo: train with the targets permuted over the batch, the control row of every evaluation.
+    """
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+    placebo: bool = False
+
+
+@dataclass
+class PretrainRecipe:
+    """``kind: pretrain``: a backbone learns from unlabeled videos.
+
+    init_from: checkpoint or export whose backbone weights to start from ("" starts from the seed).
+    """
+
+    kind: str = "pretrain"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    init_from: str = ""
+
+
+@dataclass
+class ProbeBackboneConfig:
+    """The network of ``--backbone random``; a checkpoint or an export brings its own. "" where none is named."""
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ProbeRecipe:
+    """``kind: probe``: what a frozen backbone is worth, measured on labeled videos.
+
+    features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN.
+    """
+
+    kind: str = "probe"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
+    features: FeatureProtocol = field(default_factory=FeatureProtocol)
+    probe: ProbeProtocol = field(default_factory=ProbeProtocol)
+
+
+Recipe = PretrainRecipe | ProbeRecipe
+
+KINDS: dict[str, type] = {"pretrain": PretrainRecipe, "probe": ProbeRecipe}
+
+# A key that is set and does nothing misleads: path -> (path of the key that decides, values under which it is used).
+USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "optim.momentum": ("optim.name", ("sgd",)),
+    "optim.betas": ("optim.name", ("adamw",)),
+    "optim.step_epochs": ("optim.schedule", ("step",)),
+    "optim.step_gamma": ("optim.schedule", ("step",)),
+    "data.list": ("data.name", ("list", "manifest")),
+}
