@@ -24,7 +24,7 @@ from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import center_square, crop_square, random_square, resize_clips
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
-SPACINGS = ("even", "drop", "drop_paper")
+SPACINGS = ("even", "drop", "drop_paper", "off")
 MAX_REDRAWS = 100
 
 
@@ -36,7 +36,7 @@ class SpeedinessConfig:
     normal_factors, sped_factors: ranges of the speed factor of the two classes.
     spacing: temporal guard. ``even``: frames evenly spaced in both classes (nearest frame); ``drop``: frames dropped
         alike in both classes, the sped version being the normal one at twice the step; ``drop_paper``: each class
-        drops by its own factor, as published; ``fixed``-like behavior is ``even`` with factors [1, 1] and [2, 2].
+        drops by its own factor, as published; ``off``: speeds are exactly 1 and 2.
     same_batch: both versions of a clip are in the batch; otherwise one of the two, at random.
     random_resolution: every batch is resized to one random side in [min_px, max_px]; otherwise to ``eval_px``.
     frame_px: side of the square that a worker cuts out and sends. crop_scale: its least side relative to the short
@@ -88,6 +88,9 @@ def draw_offsets(config: SpeedinessConfig, available: int, rng: np.random.Genera
     is the same, so that irregularity tells nothing. A draw that does not fit is drawn again, for both versions alike.
     """
     T = config.num_frames
+    exact = np.arange(T, dtype=np.int64)
+    if config.spacing == "off":
+        return exact, 2 * exact
     for _ in range(MAX_REDRAWS):
         normal_factor = float(rng.uniform(*config.normal_factors))
         sped_factor = float(rng.uniform(*config.sped_factors))
@@ -100,8 +103,7 @@ def draw_offsets(config: SpeedinessConfig, available: int, rng: np.random.Genera
             pair = dropped_offsets(T, normal_factor, rng), dropped_offsets(T, sped_factor, rng)
         if max(pair[0][-1], pair[1][-1]) < available:
             return pair
-    tightest = np.arange(T, dtype=np.int64)  # the video is barely long enough: exact speeds 1 and 2 always fit
-    return tightest, 2 * tightest
+    return exact, 2 * exact  # the video is barely long enough for speeds 1 and 2
 
 
 class SpeedinessClips:
