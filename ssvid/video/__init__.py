@@ -1,0 +1,68 @@
+"""File to frames: readers that agree on what frame i is, a scanner, a writer, pure index arithmetic.
+
+**Frame i of a file is the i-th frame that a sequential PyAV decode delivers**, upright. Every reader here either
+returns that frame or raises. Importing this package imports no decoder and no torch: names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssvid.video.decoders import (
+        DECODERS_BY_SPEED,
+        DecoderStatus,
+        available_decoders,
+        resolve_decoder,
+    )
+    from ssvid.video.reader import VideoReader, open_video, read_clips
+    from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded, random_clip
+    from ssvid.video.scan import VideoScan, content_id, scan_video
+    from ssvid.video.writer import write_video
+
+_HOME = {
+    "DECODERS_BY_SPEED": "decoders",
+    "DecoderStatus": "decoders",
+    "available_decoders": "decoders",
+    "resolve_decoder": "decoders",
+    "VideoReader": "reader",
+    "open_video": "reader",
+    "read_clips": "reader",
+    "clip_indices": "sampling",
+    "evenly_spaced_clips": "sampling",
+    "is_padded": "sampling",
+    "random_clip": "sampling",
+    "VideoScan": "scan",
+    "content_id": "scan",
+    "scan_video": "scan",
+    "write_video": "writer",
+}
+
+__all__ = [
+    "DECODERS_BY_SPEED",
+    "DecoderStatus",
+    "VideoReader",
+    "VideoScan",
+    "available_decoders",
+    "clip_indices",
+    "content_id",
+    "evenly_spaced_clips",
+    "is_padded",
+    "open_video",
+    "random_clip",
+    "read_clips",
+    "resolve_decoder",
+    "scan_video",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ssvid.video' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ssvid.video.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,97 @@
+"""Which decoders this machine has, which of them is right for a file, and how one is opened by name.
+
+Nothing here imports a decoder before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ssvid.errors import SsvidError, did_you_mean
+
+if TYPE_CHECKING:
+    from ssvid.types import VideoInfo
+    from ssvid.video.reader import VideoReader
+
+# Measured by tests/benchmarks/bench_decoders.py, fastest first.
+DECODERS_BY_SPEED = ("torchcodec", "decord", "pyav")
+
+_DISTRIBUTIONS = {"torchcodec": "torchcodec", "decord": "decord", "pyav": "av"}
+_WAYS_OUT = {
+    "torchcodec": "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)",
+    "decord": "pip install decord (wheels exist for x86-64 Linux and Windows only)",
+    "pyav": "pip install av",
+}
+
+
+@dataclass(frozen=True)
+class DecoderStatus:
+    """What is known of one decoder: its version (None: not installed) and what keeps it from working (None: nothing)."""
+
+    version: str | None
+    problem: str | None
+
+    @property
+    def works(self) -> bool:
+        """Whether files can be opened with it."""
+        return self.version is not None and self.problem is None
+
+
+def available_decoders() -> dict[str, DecoderStatus]:
+    """The status of every decoder, in the order of ``DECODERS_BY_SPEED``. Imports those that are installed."""
+    return {name: decoder_status(name) for name in DECODERS_BY_SPEED}
+
+
+@lru_cache(maxsize=None)
+def decoder_status(name: str) -> DecoderStatus:
+    """Try to import one decoder. Cached: a process asks once."""
+    distribution = _DISTRIBUTIONS[name]
+    if importlib.util.find_spec(distribution) is None:
+        return DecoderStatus(None, f"not installed: {_WAYS_OUT[name]}")
+    try:
+        version = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    try:
+        importlib.import_module(f"ssvid.video.{name}_reader")
+    except (ImportError, OSError, RuntimeError) as error:  # a shared library is missing or of the wrong version
+        first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return DecoderStatus(version, f"cannot be imported ({first_line.strip()}). {_WAYS_OUT[name]}")
+    return DecoderStatus(version, None)
+
+
+def resolve_decoder(decoder: str = "auto", decoders_ok: Sequence[str] = ()) -> str:
+    """Turn ``auto`` into a name: the fastest decoder that works here and is right for the file.
+
+    Args:
+        decoder: ``auto`` or a name, which is checked and returned.
+        decoders_ok: the decoders known to be right for the file. Empty: nothing is known, so PyAV.
+
+    Raises:
+        SsvidError: the name is unknown, or the decoder does not work here.
+    """
+    if decoder == "auto":
+        usable = (name for name in DECODERS_BY_SPEED if name in decoders_ok and decoder_status(name).works)
+        return next(usable, "pyav")
+    if decoder not in DECODERS_BY_SPEED:
+        raise SsvidError(f"decoder ({decoder!r}) is not known. {did_you_mean(decoder, ('auto', *DECODERS_BY_SPEED))}")
+    status = decoder_status(decoder)
+    if not status.works:
+        raise SsvidError(
+            f"decoder ({decoder!r}) does not work here: {status.problem}. Set loader.decoder=auto to use what is installed."
+        )
+    return decoder
+
+
+def create_reader(name: str, path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:
+    """Open a file with one decoder. ``seek`` False makes PyAV decode from the start; the others ignore it."""
+    module = importlib.import_module(f"ssvid.video.{name}_reader")
+    if name == "pyav":
+        return module.PyavReader(path, info, seek=seek)
+    return module.TorchcodecReader(path, info) if name == "torchcodec" else module.DecordReader(path, info)

@@ -1,0 +1,374 @@
+"""Frames by PyAV: the decoder that defines what frame i is, and its exact random access.
+
+A sequential decode of the whole file is right by definition. Random access is a short cut that is taken only where it
+provably delivers the same frames (``PacketTable``), and that is checked frame by frame while it runs; at the first
+surprise the file is decoded from the start instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from ssvid.errors import DecodeError
+from ssvid.types import VideoInfo
+from ssvid.video.reader import ReaderBase, checked_path
+
+# FFmpegError is the root of PyAV's errors; the others escape from its Python layer on odd files.
+_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, RuntimeError, UnicodeError)
+
+# Random access is tried for these alone. Containers: those that carry presentation times, and AVI, which does not, but
+# where decoding order is presentation order as long as there are no B-frames. Codecs: those whose key frame starts afresh.
+_SEEKABLE_CONTAINERS = frozenset({"mov", "matroska", "avi"})
+_SEEKABLE_CODECS = frozenset(
+    {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd"}
+)
+_TABLE_CACHE_FRAMES = 2_000_000  # about 50 MB
+
+
+@contextmanager
+def open_stream(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file for one-threaded decoding of its main video stream, and close it.
+
+    Raises:
+        DecodeError: FFmpeg cannot open the file, there is no video in it, or it is a still image.
+    """
+    try:
+        # No network and no other file: a text file named .mp4 could be a playlist.
+        container = av.open(path, metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    except _ERRORS as error:
+        raise DecodeError(path, "not a video that FFmpeg can open", error) from error
+    with container:
+        names = container.format.name.split(",")
+        if any(name.endswith("_pipe") or name == "image2" for name in names):
+            raise DecodeError(path, f"this is a still image ({container.format.name}), not a video")
+        stream = _main_video_stream(path, container)
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _main_video_stream(path: str, container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise DecodeError(path, "there is no video in it (sound only, or data)")
+    stream = container.streams.best("video") or container.streams.video[0]
+    if stream.codec_context is None:
+        raise DecodeError(path, "FFmpeg has no decoder for its video")
+    return stream
+
+
+class SequentialDecode:
+    """Every frame of a stream in the order of a sequential decode: an iterable that can be walked once.
+
+    A packet that the decoder refuses is skipped and counted, and decoding goes on, as players do; an unreadable rest of the
+    file ends it. num_packets: read so far. num_errors: packets refused. first_error: the decoder's words.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container = container
+        self._stream = stream
+        self.num_packets = 0
+        self.num_errors = 0
+        self.first_error: str | None = None
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except _ERRORS as error:
+                self._count(error)
+                yield from self._decode(None)  # the frames that the decoder still holds
+                return
+            if packet is None:
+                return
+            self.num_packets += packet.size > 0
+            yield from self._decode(packet)
+
+    def _decode(self, packet: av.Packet | None) -> list[VideoFrame]:
+        try:
+            return list(self._stream.codec_context.decode(packet))
+        except _ERRORS as error:
+            self._count(error)
+            return []
+
+    def _count(self, error: BaseException) -> None:
+        self.num_errors += 1
+        if self.first_error is None:
+            self.first_error = f"{type(error).__name__}: {error}"
+
+
+def num_listed_packets(container: InputContainer, stream: VideoStream) -> int:
+    """Packets that the file's own table lists one by one: MP4 and MOV. 0 elsewhere, where a header merely estimates.
+
+    Not ``stream.frames``: an edit list may leave some of those out rightly.
+    """
+    return len(stream.index_entries) if "mov" in container.format.name.split(",") else 0
+
+
+class FrameConverter:
+    """Turns decoded frames into upright RGB arrays (H, W, 3) uint8, keeping the conversion's set-up between frames."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        """The frame's pixels, upright; a view where no rotation is needed."""
+        # One thread: swscale's automatic choice starts as many as there are cores, for every frame.
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height]
+        return _upright(rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
+
+
+def _upright(pixels_HWC: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """Apply the display matrix (rotation by a multiple of 90 degrees, mirroring) that the container gave the frame."""
+    turns, mirrored = orientation(frame)
+    if mirrored:
+        pixels_HWC = pixels_HWC[:, ::-1]
+    return np.rot90(pixels_HWC, turns) if turns else pixels_HWC
+
+
+def orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Quarter turns counter-clockwise, and whether the frame is mirrored left to right before them."""
+    side = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if side is None:
+        return 0, False
+    matrix = np.frombuffer(bytes(side), np.int32)[:9].reshape(3, 3)
+    return matrix_orientation(matrix[:2, :2])
+
+
+def matrix_orientation(matrix: np.ndarray) -> tuple[int, bool]:
+    """The same for the upper left 2 x 2 of a display matrix: a point (x, y), y down, moves to (x, y) @ matrix."""
+    matrix = matrix.astype(np.float64)
+    if not matrix.any():
+        return 0, False  # damaged headers carry this
+    mirrored = bool(np.linalg.det(matrix) < 0)
+    if mirrored:
+        matrix = np.diag([-1.0, 1.0]) @ matrix
+    clockwise = np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0]))  # where the x axis goes, y down
+    return int(np.round(-clockwise / 90.0)) % 4, mirrored
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """The packets of a file in decoding order, where they say all that random access needs.
+
+    pts: presentation times (P,), unique. is_key: whether decoding can start there (P,). shown_pts: the times of the frames
+    that are shown, ascending (F,): frame i is the one with shown_pts[i]. needs_no_b_frames: the times were guessed by the
+    demuxer, and are right only while no B-frame turns up.
+    """
+
+    pts: np.ndarray
+    is_key: np.ndarray
+    shown_pts: np.ndarray
+    needs_no_b_frames: bool
+
+    def key_packet_for(self, pts: int) -> int:
+        """The last packet from which the frame of this time can be decoded: the nearest key frame shown no later."""
+        usable = np.flatnonzero(self.is_key & (self.pts <= pts))
+        return int(usable[np.argmax(self.pts[usable])]) if len(usable) else -1
+
+
+def read_packet_table(path: str) -> PacketTable | None:
+    """Read the packet headers of a file (no decoding). None where random access cannot be shown to be exact."""
+    with open_stream(path) as (container, stream):
+        formats = _SEEKABLE_CONTAINERS.intersection(container.format.name.split(","))
+        if not formats or stream.codec_context.codec.canonical_name not in _SEEKABLE_CODECS:
+            return None
+        try:
+            rows = [
+                (p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size
+            ]
+        except _ERRORS:
+            return None  # a damaged file: decoded from the start
+        return _table_of(rows, "avi" in formats)
+
+
+def _table_of(
+    rows: list[tuple[int | None, int | None, bool, bool, bool]], times_are_guessed: bool
+) -> PacketTable | None:
+    if not rows or any(pts is None or corrupt for pts, _, _, _, corrupt in rows):
+        return None
+    if times_are_guessed and any(pts != dts for pts, dts, *_ in rows):
+        return None
+    pts = np.array([row[0] for row in rows], np.int64)
+    is_key = np.array([row[2] for row in rows], bool)
+    shown_pts = np.sort(pts[~np.array([row[3] for row in rows], bool)])
+    if len(np.unique(pts)) < len(pts) or not is_key[0]:
+        return None
+    return PacketTable(pts, is_key, shown_pts, times_are_guessed)
+
+
+_TABLES: OrderedDict[tuple[str, int, int], PacketTable | None] = OrderedDict()
+
+
+def packet_table(path: str) -> PacketTable | None:
+    """``read_packet_table``, remembered for this process under path, size and time of change."""
+    stat = os.stat(path)
+    key = (path, stat.st_size, stat.st_mtime_ns)
+    if key not in _TABLES:
+        _TABLES[key] = read_packet_table(path)
+        while len(_TABLES) > 1 and sum(len(t.pts) if t else 1 for t in _TABLES.values()) > _TABLE_CACHE_FRAMES:
+            _TABLES.popitem(last=False)
+    _TABLES.move_to_end(key)
+    return _TABLES[key]
+
+
+class _SurpriseError(Exception):
+    """Random access met something that the packet table does not explain. Never leaves this file."""
+
+
+class PyavReader(ReaderBase):
+    """A video read by PyAV on one thread. The file is open only while frames are decoded.
+
+    Args:
+        info: what a scan of the whole file found.
+        seek: False decodes from the start of the file up to the last wanted frame, always.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, *, seek: bool = True) -> None:
+        super().__init__(path, info)
+        self._seek = seek
+
+    def _decode_sorted(self, indices: np.ndarray) -> Tensor:
+        table = packet_table(self.path) if self._seek else None
+        if table is not None and len(table.shown_pts) == self.info.num_frames:
+            try:
+                return _to_tensor(_decode_by_seeking(self.path, table, indices))
+            except _SurpriseError:
+                pass  # the sequential decode below is right whatever the packets say
+        return _to_tensor(_decode_from_start(self.path, indices))
+
+
+def _to_tensor(frames_HWC: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(frames_HWC)).permute(0, 3, 1, 2)
+
+
+def _decode_from_start(path: str, indices: np.ndarray) -> list[np.ndarray]:
+    """One pass from the start of the file to the last wanted frame; only wanted frames are converted and kept."""
+    wanted = set(indices.tolist())
+    last, convert, frames, count = int(indices[-1]), FrameConverter(), [], 0
+    with open_stream(path) as (container, stream):
+        decode = SequentialDecode(container, stream)
+        for count, frame in enumerate(decode, start=1):  # noqa: B007
+            if count - 1 in wanted:
+                frames.append(convert(frame))
+            if count - 1 == last:
+                break
+    if len(frames) < len(indices):
+        raise DecodeError(
+            path, f"frame {last} was asked for, and the file ends after {count} frames", decode.first_error
+        )
+    return _same_shape(path, frames)
+
+
+def _same_shape(path: str, frames: list[np.ndarray]) -> list[np.ndarray]:
+    if len({frame.shape for frame in frames}) > 1:
+        raise DecodeError(path, "the picture size changes in mid-stream")
+    return frames
+
+
+def _decode_by_seeking(path: str, table: PacketTable, indices: np.ndarray) -> list[np.ndarray]:
+    """Jump to the key frame before each wanted frame, unless decoding on gets there as soon."""
+    convert, frames = FrameConverter(), []
+    with open_stream(path) as (container, stream):
+        walk = _CheckedWalk(container, stream, table)
+        for index in indices.tolist():
+            try:
+                frames.append(convert(walk.frame(index)))
+            except _ERRORS as error:
+                raise _SurpriseError(str(error)) from error
+    return _same_shape(path, frames)
+
+
+class _CheckedWalk:
+    """Decodes forward from key frames, and checks that every frame is the one that the packet table expects."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, table: PacketTable) -> None:
+        self._container = container
+        self._stream = stream
+        self._table = table
+        self._packet_of = {int(pts): number for number, pts in enumerate(table.pts)}
+        self._packets: Iterator[av.Packet] = iter(())
+        self._ready: list[VideoFrame] = []
+        self._position = -1  # the packet that was decoded last
+        self._index = -1  # the frame that was delivered last
+        self._frame: VideoFrame | None = None
+
+    def frame(self, index: int) -> VideoFrame:
+        """The frame of this number; numbers must not fall from call to call."""
+        key = self._table.key_packet_for(int(self._table.shown_pts[index]))
+        if key < 0:
+            raise _SurpriseError("no key frame before the wanted frame")
+        if self._frame is None or key > self._position:
+            self._jump(key)
+        while self._index < index:
+            self._advance()
+        if self._index != index or self._frame is None:
+            raise _SurpriseError("the wanted frame was passed over")
+        return self._frame
+
+    def _jump(self, key: int) -> None:
+        key_pts = int(self._table.pts[key])
+        self._container.seek(key_pts, stream=self._stream, backward=True, any_frame=False)
+        self._packets = self._container.demux(self._stream)
+        first = next(self._packets)
+        position = self._packet_of.get(first.pts if first.pts is not None else -1)
+        if position is None or position > key or not self._table.is_key[position]:
+            raise _SurpriseError("the seek landed elsewhere")
+        self._position = position
+        # Frames shown before the key frame belong to an open group of pictures and lack their references.
+        self._first_pts = int(self._table.pts[position])
+        self._index = int(np.searchsorted(self._table.shown_pts, self._first_pts)) - 1
+        self._ready = list(self._stream.codec_context.decode(first))
+
+    def _advance(self) -> None:
+        """Take the next frame that is shown, and check that it is the one that the table has next."""
+        while True:
+            while not self._ready:
+                self._feed()
+            frame = self._ready.pop(0)
+            if frame.pts is not None and frame.pts < self._first_pts:
+                continue
+            break
+        self._index += 1
+        if self._index >= len(self._table.shown_pts) or frame.pts != self._table.shown_pts[self._index]:
+            raise _SurpriseError("a decoded frame carries an unexpected time")
+        if frame.is_corrupt or (self._table.needs_no_b_frames and frame.pict_type == PictureType.B):
+            raise _SurpriseError("a damaged frame, or a B-frame in a file without presentation times")
+        self._frame = frame
+
+    def _feed(self) -> None:
+        packet = next(self._packets, None)
+        if packet is None:
+            raise _SurpriseError("the file ends early")
+        if packet.size:
+            self._position += 1
+            if self._position >= len(self._table.pts) or packet.pts != self._table.pts[self._position]:
+                raise _SurpriseError("a packet is not the one that the table has next")
+        self._ready = list(self._stream.codec_context.decode(packet))
+
+
+__all__ = [
+    "FrameConverter",
+    "PacketTable",
+    "PyavReader",
+    "SequentialDecode",
+    "checked_path",
+    "open_stream",
+    "orientation",
+]

@@ -1,0 +1,291 @@
+"""What a file holds, learned by decoding all of it, and which decoders deliver its frames rightly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from ssvid.errors import DecodeError
+from ssvid.types import VideoInfo
+from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status
+from ssvid.video.pyav_reader import FrameConverter, SequentialDecode, num_listed_packets, open_stream, packet_table
+from ssvid.video.reader import checked_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Above this share of damaged or missing frames a file counts as unreadable. Below it the damage is noted, and only PyAV's
+# sequential decode, which defines the frames, is trusted with the file.
+MAX_DAMAGED_FRACTION = 0.05
+
+# A frame may differ from PyAV's by the rounding of the color conversion, in mean absolute difference of 8-bit RGB...
+MAX_ROUNDING = 2.0
+# ... and by no more than this share of its distance to the neighboring frames, or a shift by one could pass for rounding.
+MAX_SHARE_OF_MOTION = 0.25
+
+_CONTENT_BLOCK = 64 * 1024
+
+
+@dataclass(frozen=True)
+class VideoScan:
+    """What a scan found.
+
+    info: of the whole file. decoders_ok: the decoders that delivered the compared frames rightly, fastest first; "pyav" among
+    them means that its random access is proved. Empty for a damaged file, which PyAV then decodes from its start.
+    has_b_frames: frames are stored in another order than shown. notes: what else is worth knowing, by subject.
+    """
+
+    info: VideoInfo
+    decoders_ok: tuple[str, ...]
+    has_b_frames: bool
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def content_id(path: str | os.PathLike[str]) -> str:
+    """The identity of a video's content: SHA-256 of its size and its first and last 64 KiB, 32 hex characters.
+
+    The same for every copy, and read in constant time however long the video is.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(size.to_bytes(8, "little"))
+        digest.update(file.read(_CONTENT_BLOCK))
+        file.seek(max(size - _CONTENT_BLOCK, 0))
+        digest.update(file.read(_CONTENT_BLOCK))
+    return digest.hexdigest()[:32]
+
+
+def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = None) -> VideoScan:
+    """Decode a whole file once, and compare the decoders with what came out.
+
+    Nothing is taken from the header that decoding can tell. Memory stays flat: a handful of frames are kept.
+
+    Args:
+        path: the file.
+        decoders: the decoders to compare. None: all that work here. Empty: none.
+
+    Returns:
+        ``info.fps`` is the number of frames over the time they span (mean), from the decoded time stamps.
+        ``info.variable_fps`` is set where more than 1 % of the frames last more than a tenth longer or shorter than the median.
+
+    Raises:
+        DecodeError: the file is no video, holds a still image or no frame, changes its picture size in mid-stream, or more
+            than ``MAX_DAMAGED_FRACTION`` of its frames are damaged or missing.
+    """
+    text = checked_path(path)
+    survey = _Survey(text)
+    survey.run()
+    notes = dict(survey.notes)
+    names = [name for name in DECODERS_BY_SPEED if decoder_status(name).works] if decoders is None else list(decoders)
+    decoders_ok = () if survey.num_damaged else _compare_decoders(survey, names, notes)
+    return VideoScan(survey.info, decoders_ok, survey.has_b_frames, notes)
+
+
+class _Survey:
+    """One sequential decode of a file, and all that it teaches."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pts: list[int | None] = []
+        self.has_b_frames = False
+        self.num_damaged = 0
+        self.notes: dict[str, str] = {}
+        self.witnesses = WitnessKeeper()
+        self.info: VideoInfo
+
+    def run(self) -> None:
+        """Decode, then judge and sum up."""
+        with open_stream(self.path) as (container, stream):
+            decode = SequentialDecode(container, stream)
+            shape = self._watch(decode)
+            if shape is None:
+                raise DecodeError(self.path, "not one frame of it could be decoded", decode.first_error)
+            self._judge_damage(decode, num_listed_packets(container, stream))
+            self._note_header(stream)
+            self.info = self._sum_up(stream, shape)
+
+    def _watch(self, decode: SequentialDecode) -> tuple[int, int] | None:
+        convert, shape = FrameConverter(), None
+        for frame in decode:
+            pixels = convert(frame)
+            height, width = pixels.shape[:2]
+            if shape is not None and (height, width) != shape:
+                before = f"from {shape[1]} x {shape[0]} to {width} x {height} pixels"
+                raise DecodeError(
+                    self.path, f"the picture size changes in mid-stream, at frame {len(self.pts)}, {before}"
+                )
+            shape = (height, width)
+            self.pts.append(frame.pts)
+            self.has_b_frames |= frame.pict_type == PictureType.B
+            self.num_damaged += bool(frame.is_corrupt)
+            self.witnesses.add(pixels)
+        return shape
+
+    def _judge_damage(self, decode: SequentialDecode, num_listed: int) -> None:
+        num_missing = max(num_listed - decode.num_packets, 0)
+        self.num_damaged += decode.num_errors + num_missing
+        if not self.num_damaged:
+            return
+        total = len(self.pts) + decode.num_errors + num_missing
+        what = f"{self.num_damaged} of {total} frames are damaged or missing"
+        if self.num_damaged > MAX_DAMAGED_FRACTION * total:
+            limit = f"at most {MAX_DAMAGED_FRACTION:.0%} may be"
+            raise DecodeError(self.path, f"{what}; {limit}", decode.first_error)
+        self.notes["damage"] = what + (f" ({decode.first_error})" if decode.first_error else "")
+
+    def _note_header(self, stream: VideoStream) -> None:
+        if stream.frames and stream.frames != len(self.pts):
+            self.notes["header"] = f"promises {stream.frames} frames, decoding delivers {len(self.pts)}"
+
+    def _sum_up(self, stream: VideoStream, shape: tuple[int, int]) -> VideoInfo:
+        rate = stream.average_rate or stream.guessed_rate
+        fps, variable, note = measure_fps(self.pts, stream.time_base or Fraction(1), rate)
+        if note:
+            self.notes["fps"] = note
+        return VideoInfo(self.path, len(self.pts), fps, *shape, variable_fps=variable)
+
+
+def measure_fps(
+    pts: Sequence[int | None], time_base: Fraction, header_rate: Fraction | None
+) -> tuple[float, bool, str | None]:
+    """Frames per second from the decoded time stamps.
+
+    Args:
+        pts: of every frame, in any order; None where a frame has none.
+        time_base: seconds per unit of pts.
+        header_rate: what the header says, taken only where the time stamps say nothing.
+
+    Returns:
+        fps (intervals over the time they span: a mean, so that time stamps rounded to milliseconds do not matter); whether
+        it varies (more than 1 % of the intervals differ from the median by more than a tenth of it and more than one unit);
+        a note where fps is not measured.
+    """
+    times = np.unique([t for t in pts if t is not None])
+    if len(times) < 2 or len(times) < len(pts):
+        return (
+            float(header_rate or 25),
+            False,
+            f"from the header ({header_rate or 'absent, 25 assumed'}): too few time stamps",
+        )
+    intervals = np.diff(times)
+    median = float(np.median(intervals))
+    odd = np.abs(intervals - median) > max(0.1 * median, 1.0)
+    fps = len(intervals) / float((times[-1] - times[0]) * time_base)
+    return fps, bool(odd.mean() > 0.01), None
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A frame that tells a right decoder from one that is off by one: it differs from both its neighbors.
+
+    motion: the smaller of its distances to the frame before and the frame after.
+    """
+
+    index: int
+    pixels_HWC: np.ndarray
+    motion: float
+
+
+def distance(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
+    """Mean absolute difference of two uint8 pictures."""
+    return float(np.abs(a_HWC.astype(np.int16) - b_HWC).mean())
+
+
+class WitnessKeeper:
+    """Finds, in one pass and flat memory, the frame with the most motion in every stretch of a video of unknown length."""
+
+    _MAX_STRETCHES = 8
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._length = 1  # frames in a stretch: doubled whenever there are too many stretches
+        self._best: list[Witness] = []
+        self._last: np.ndarray | None = None
+        self._distance_before = math.inf
+
+    def add(self, pixels_HWC: np.ndarray) -> None:
+        """Take the next frame of the video."""
+        pixels_HWC = pixels_HWC.copy()  # the decoder reuses its buffers
+        if self._last is not None:
+            moved = distance(pixels_HWC, self._last)
+            self._offer(Witness(self._count - 1, self._last, min(self._distance_before, moved)))
+            self._distance_before = moved
+        self._last = pixels_HWC
+        self._count += 1
+
+    def _offer(self, witness: Witness) -> None:
+        stretch = witness.index // self._length
+        if stretch == self._MAX_STRETCHES:
+            pairs = zip(self._best[::2], self._best[1::2], strict=True)
+            self._best = [max(pair, key=lambda w: w.motion) for pair in pairs]
+            self._length *= 2
+            stretch = witness.index // self._length
+        if stretch == len(self._best):
+            self._best.append(witness)
+        elif witness.motion > self._best[stretch].motion:
+            self._best[stretch] = witness
+
+    def chosen(self) -> list[Witness]:
+        """One witness each from the start, the middle and the end of the video, and its very last frame."""
+        if self._last is None:
+            return []
+        last = Witness(self._count - 1, self._last, self._distance_before)
+        if not self._best:
+            return [last]
+        middle = len(self._best) // 2
+        return [*(self._best[i] for i in sorted({0, middle, len(self._best) - 1})), last]
+
+
+def _compare_decoders(survey: _Survey, names: Sequence[str], notes: dict[str, str]) -> tuple[str, ...]:
+    """The decoders that deliver the witnesses rightly; what is wrong with the others goes into the notes."""
+    right = []
+    for name in names:
+        problem = _random_access_problem(survey) if name == "pyav" else None
+        problem = problem or _witness_problem(name, survey)
+        if problem is None:
+            right.append(name)
+        else:
+            notes[name] = problem
+    return tuple(right)
+
+
+def _random_access_problem(survey: _Survey) -> str | None:
+    """The packets must predict the decoded frames one by one, wherever PyAV's random access would rely on them."""
+    table = packet_table(survey.path)
+    if table is None or len(table.shown_pts) != len(survey.pts):
+        return None  # PyAV's reader does not seek in such a file
+    if table.needs_no_b_frames and survey.has_b_frames:
+        return "B-frames in a file whose packets carry no presentation times"
+    return None if np.array_equal(table.shown_pts, np.array(survey.pts, object)) else "packet times are not frame times"
+
+
+def _witness_problem(name: str, survey: _Survey) -> str | None:
+    """What is wrong with this decoder's frames, or None. Asked backwards one by one, so that each read must seek."""
+    witnesses = survey.witnesses.chosen()
+    try:
+        with create_reader(name, survey.path, survey.info) as reader:
+            for witness in reversed(witnesses):
+                problem = _difference(witness, reader.frames_at(np.array([witness.index]))[0])
+                if problem:
+                    return problem
+            together = reader.frames_at(np.array([witness.index for witness in witnesses]))
+    except DecodeError as error:
+        return f"{error.what} ({error.cause})" if error.cause else error.what
+    return next(filter(None, map(_difference, witnesses, together)), None)
+
+
+def _difference(witness: Witness, frame_CHW: Tensor) -> str | None:
+    apart = distance(frame_CHW.permute(1, 2, 0).numpy(), witness.pixels_HWC)
+    if apart == 0 or (apart <= MAX_ROUNDING and apart <= MAX_SHARE_OF_MOTION * witness.motion):
+        return None
+    return f"frame {witness.index} differs by {apart:.2f}, its neighbors by {witness.motion:.2f} (mean of 8-bit RGB)"
