@@ -1,0 +1,65 @@
+# ssvid: `make` or `make help` lists what there is. Everything runs inside .venv; nothing outside this folder changes.
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# The newest Python that is supported and present; or say `make setup PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell for v in 3.13 3.12 3.11 3.14; do python$$v -c pass 2>/dev/null && echo python$$v && break; done || true)
+READY  := $(VENV)/.ready
+# torchcodec is the fastest decoder and needs the system's FFmpeg: taken where that is found.
+EXTRAS := $(shell if ldconfig -p 2>/dev/null | grep -q libavcodec; then echo dev,torchcodec; else echo dev; fi)
+OUT    ?= build/gpu
+GPU_PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint type format bench gpu gpu-pack build clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## install ssvid and its tools into .venv (about 5 GB, once)
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "ssvid needs Python 3.11 to 3.14, and none was found. Install one, then: make setup PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { echo "ssvid needs Python 3.11 to 3.14, but $(PYTHON) is `$(PYTHON) --version`. Say: make setup PYTHON=/path/to/python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	@echo "installing ssvid [$(EXTRAS)] into $(VENV); the first time this downloads about 5 GB"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(READY)  ## pretrain without labels, probe, export: the whole way in a few minutes
+	$(BIN)/ssvid demo
+
+test: $(READY)  ## the quick tests (offline; with the real videos where SSVID_REAL_DATA is set)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-all: $(READY)  ## the quick and the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu'
+
+lint: $(READY)  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY)  ## mypy on both packages
+	$(BIN)/mypy
+
+format: $(READY)  ## ruff: write the formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## measure decoding, loading, steps, start-up on this machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
+
+gpu-pack: $(READY)  ## gather what `make gpu` needs offline into .gpu-pack (under 60 MB)
+	$(BIN)/python -m tests.benchmarks.gpu_pack .gpu-pack
+
+gpu:  ## r3d_18 in fp32 and bf16 on a GPU, tables and JSON to OUT=DIR; at most 9 minutes, works offline
+	GPU_PYTHON="$(GPU_PYTHON)" sh tests/benchmarks/gpu.sh --out "$(OUT)"
+
+build: $(READY)  ## wheel and source archive into dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+
+clean:  ## remove what was built (not .venv, not runs)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .ssvid-demo
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
