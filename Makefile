@@ -3,7 +3,7 @@
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # The newest Python that is supported and present; or say `make setup PYTHON=/path/to/python3.12`.
-PYTHON ?= $(shell for v in 3.13 3.12 3.11 3.14; do python$$v -c pass 2>/dev/null && echo python$$v && break; done || true)
+PYTHON ?= $(shell for v in 3.13 3.12 3.11 3.14 3; do python$$v -c pass 2>/dev/null && echo python$$v && break; done || true)
 READY  := $(VENV)/.ready
 # torchcodec is the fastest decoder and needs the system's FFmpeg: taken where that is found.
 EXTRAS := $(shell if ldconfig -p 2>/dev/null | grep -q libavcodec; then echo dev,torchcodec; else echo dev; fi)

@@ -65,11 +65,13 @@ class ClipLoader:
                     done += 1
                     yield batch
             except RuntimeError as error:
-                if not _is_worker_death(error):
+                if "DataLoader timed out" in str(error):
+                    raise DataError(self._notice("hung", pending[done], error)) from error
+                if "DataLoader worker" not in str(error):
                     raise
                 rebuilds += 1
                 if rebuilds > MAX_REBUILDS:
-                    raise DataError(self._death_notice(pending[done], error)) from error
+                    raise DataError(self._notice(f"died {rebuilds} times", pending[done], error)) from error
                 warnings.warn(
                     f"a data worker died ({error}); workers are started again at batch {done} of {len(pending)}.",
                     stacklevel=2,
@@ -93,10 +95,10 @@ class ClipLoader:
             **parallel,
         )
 
-    def _death_notice(self, groups: list[tuple[Ticket, ...]], error: RuntimeError) -> str:
+    def _notice(self, what: str, groups: list[tuple[Ticket, ...]], error: RuntimeError) -> str:
         paths = ", ".join(self.dataset.path_of(group[0].index) for group in groups[:4])
         return (
-            f"data workers died or hung {MAX_REBUILDS + 1} times ({error}). The batch that was being read starts with: "
+            f"a data worker {what} ({error}). The batch that was being read starts with: "
             f"{paths}. Set loader.decoder=pyav, loader.workers_per_device=0 to see the error itself, or a longer "
             f"loader.timeout_seconds (now {self.config.timeout_seconds:g})."
         )
@@ -106,7 +108,3 @@ def _single_thread(worker_id: int) -> None:
     del worker_id
     torch.set_num_threads(1)
 
-
-def _is_worker_death(error: RuntimeError) -> bool:
-    text = str(error)
-    return "DataLoader worker" in text or "DataLoader timed out" in text

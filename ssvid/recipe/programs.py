@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ def pretrain(
     run_dir: str | Path | None = None,
     resume: bool = False,
     show_progress: bool = True,
+    callbacks: Sequence[Any] = (),
     **nested: Any,
 ) -> PretrainResult:
     """Train a backbone on unlabeled videos as a recipe says.
@@ -82,6 +83,7 @@ def pretrain(
         recipe: shipped name, path, or mapping. overrides: ``key.path=value``. nested: the same as keyword groups.
         run_dir: the run folder; ``runs/<recipe name>``, numbered, where None.
         resume: go on with an existing run folder, bit for bit.
+        callbacks: more Lightning callbacks, after our own.
 
     Raises:
         SsvidError: any mistake in the recipe, the data or the folder.
@@ -95,18 +97,18 @@ def pretrain(
     folder = _open_folder(loaded, resolved, run_dir, resume)
     rank = global_rank()
     with folder.locked() if rank == 0 else contextlib.nullcontext():
-        return _pretrain(config, resolved, folder, resume=resume, rank=rank, say=say, show_progress=show_progress)
+        return _pretrain(config, resolved, folder, resume, rank, say, show_progress, callbacks)
 
 
 def _pretrain(
     config: PretrainRecipe,
     resolved: dict[str, Any],
     folder: RunFolder,
-    *,
     resume: bool,
     rank: int,
     say: Say,
     show_progress: bool,
+    callbacks: Sequence[Any],
 ) -> PretrainResult:
     manifest = _manifest_of_run(config.data, folder, resume, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
@@ -156,6 +158,7 @@ def _pretrain(
         unreadable=module_data.unreadable,
         validates=module_data.val_set is not None,
         show_progress=show_progress,
+        more_callbacks=callbacks,
     )
     trainer.fit(module, datamodule=module_data, ckpt_path=checkpoint, weights_only=True)
     result = PretrainResult(

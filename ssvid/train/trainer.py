@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def build_trainer(
     unreadable: UnreadableReport,
     validates: bool,
     show_progress: bool = True,
+    more_callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here."""
     _calm_lightning()
@@ -95,6 +97,7 @@ def build_trainer(
         callbacks.append(Pictures(folder / "pictures"))
     if show_progress:
         callbacks.append(ShowProgress(chance, global_batch, config.log_every_steps))
+    callbacks += more_callbacks
     world = int(config.devices) * config.num_nodes
     strategy: Any = DDPStrategy(find_unused_parameters=False) if world > 1 else "auto"
     return pl.Trainer(

@@ -1,0 +1,53 @@
+"""Videos that the tests make and encode themselves, and the way to the real ones."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssvid.video import write_video
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """The tests never read or write the user's own cache."""
+    before = os.environ.get("SSVID_CACHE")
+    os.environ["SSVID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        os.environ.pop("SSVID_CACHE")
+    else:
+        os.environ["SSVID_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real videos; tests that use it are marked ``real``."""
+    path = os.environ.get("SSVID_REAL_DATA")
+    if not path:
+        pytest.skip("SSVID_REAL_DATA is not set")
+    return Path(path)
+
+
+def moving_square(num_frames: int, height: int = 48, width: int = 64, *, seed: int = 0) -> list[np.ndarray]:
+    """Frames HWC of a bright square that slides over a textured ground, one pixel a frame."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 120, (height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    top, left = (int(v) for v in rng.integers(0, (height - 12, width - 12)))
+    frames = []
+    for t in range(num_frames):
+        frame = ground.copy()
+        x = (left + t) % (width - 12)
+        frame[top : top + 12, x : x + 12] = (250, 240, 90)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory) -> Path:
+    """A bare folder of 26 short H.264 videos. Read only: copy it before changing it."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(26):
+        write_video(folder / f"{i:02d}.mp4", moving_square(40 + i % 3, seed=i), fps=25)
+    return folder
