@@ -1,0 +1,155 @@
+"""The command ``ssvid``: one file per verb, each imports what it needs when it runs.
+
+Exit codes: 0 success; 2 the user's mistake, told in one paragraph; 1 ours, with a traceback; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ssvid import __version__
+from ssvid.cli import data, demo, doctor, export, listings, pretrain, probe, show, terminal
+from ssvid.cli.parser import Parser, UsageError, parse
+from ssvid.errors import SsvidError, did_you_mean
+
+OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+# In the order in which --help lists them: from the first try to the last detail.
+_VERBS = (
+    demo.add_demo,
+    pretrain.add_pretrain,
+    probe.add_probe,
+    export.add_export,
+    data.add_data,
+    show.add_show,
+    listings.add_recipes,
+    listings.add_tasks,
+    listings.add_backbones,
+    doctor.add_doctor,
+)
+
+_EPILOG = """\
+first steps:
+  ssvid demo                                          pretrain, score and export on synthetic videos, a few minutes
+  ssvid recipes                                       what can be run
+  ssvid pretrain pretrain/speediness data.root=DIR    learn from a folder of videos, no labels needed
+  ssvid VERB --help                                   options of a verb, with an example
+
+exit codes: 0 success; 2 a mistake that you can mend (one paragraph says how); 1 a defect of ssvid.
+"""
+
+# What the system may refuse about a path that the user gave.
+_USER_ERRNOS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+
+
+def build_parser() -> Parser:
+    """The parser with every verb."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--debug", action="store_true", help="show the traceback of a mistake too")
+    parser = Parser(
+        prog="ssvid",
+        description="Pretrain video backbones without labels, measure what they are worth, export them.",
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"ssvid {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", parser_class=Parser)
+    for add_verb in _VERBS:
+        add_verb(verbs, common)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: words after ``ssvid``; those of the process where None.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _run(words)
+    except SsvidError as error:
+        if debug:
+            traceback.print_exc()
+        terminal.say(f"ssvid: {error}")
+        return YOURS
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        terminal.say("ssvid: interrupted.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return PIPE_CLOSED
+    except OSError as error:
+        return _system_error(error, debug)
+    except SystemExit as exit_:  # --help and --version
+        return exit_.code if isinstance(exit_.code, int) else OK
+    except Exception:
+        return _defect()
+
+
+def _run(words: list[str]) -> int:
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return OK
+    args = parse(parser, words)
+    if args.verb is None:
+        raise UsageError(f"a verb is missing. {did_you_mean('', _verb_names(parser))} See: ssvid --help")
+    code = args.run(args)
+    sys.stdout.flush()
+    return code or OK
+
+
+def _verb_names(parser: Parser) -> list[str]:
+    choices = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return list(choices or ())
+
+
+def _system_error(error: OSError, debug: bool) -> int:
+    """A path that the system refuses is the user's to mend; any other OSError is ours."""
+    if error.errno not in _USER_ERRNOS or error.filename is None:
+        return _defect()
+    if debug:
+        traceback.print_exc()
+    terminal.say(
+        f"ssvid: {error.filename}: {error.strerror}. Mend the path, its permissions or the disk, and try again."
+    )
+    return YOURS
+
+
+def _defect() -> int:
+    traceback.print_exc()
+    terminal.say(
+        f"ssvid: this is a defect of ssvid {__version__}, not of what you typed. "
+        "Please report it with the lines above and the output of: ssvid doctor"
+    )
+    return OURS
+
+
+def _abandon_stdout() -> None:
+    """The reader of our output has gone (``ssvid ... | head``): nothing more can be written, not even at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+__all__ = ["build_parser", "main"]

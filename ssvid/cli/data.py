@@ -1,0 +1,152 @@
+"""``ssvid data``: make synthetic videos, or index one's own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, positive, whole
+from ssvid.errors import DataError
+
+READERS = ("folder", "class_folder", "list")
+
+_SYNTH = """\
+Renders and encodes an action data set whose classes are motions: train and test split, manifest.csv, and the ground
+truth (speed, order, masks, tracks) beside the videos. The same seed gives the same pixels.
+"""
+_SYNTH_EPILOG = """\
+example:
+  ssvid data synth videos/synthetic --train 800 --test 200 --seed 1
+"""
+_INDEX = """\
+Decodes every video once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
+decoders return the right frames. Files that have not changed are taken from a cache.
+"""
+_INDEX_EPILOG = """\
+examples:
+  ssvid data index videos
+  ssvid data index videos --reader class_folder -o videos.csv
+  ssvid data index videos --reader list --list train.txt -o train.csv
+"""
+
+
+def add_data(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb and the verbs below it."""
+    parser = verbs.add_parser(
+        "data",
+        help="make synthetic videos, or index your own",
+        description="Make synthetic videos, or index your own.",
+        epilog="example:\n  ssvid data index videos\n",
+        parents=[common],
+    )
+    below = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", required=True)
+    _add_synth(below, common)
+    _add_index(below, common)
+    parser.set_defaults(parser=parser)
+
+
+def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "synth",
+        help="render and encode a synthetic action data set",
+        description=_SYNTH,
+        epilog=_SYNTH_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")
+    parser.add_argument("--train", metavar="N", type=whole(0), default=400, help="training videos (default: 400)")
+    parser.add_argument("--test", metavar="N", type=whole(0), default=200, help="test videos (default: 200)")
+    parser.add_argument("--seconds", metavar="S", type=positive, default=3.0, help="length of each (default: 3)")
+    parser.add_argument("--size", metavar="PX", type=whole(32), default=128, help="side in pixels (default: 128)")
+    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
+    parser.add_argument("--workers", metavar="N", type=whole(1), default=2, help="processes (default: 2)")
+    add_json(parser)
+    parser.set_defaults(run=run_synth, parser=parser)
+
+
+def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "index",
+        help="scan videos and write manifest.csv",
+        description=_INDEX,
+        epilog=_INDEX_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("root", metavar="ROOT", help="folder of videos, at any depth")
+    parser.add_argument("-o", "--out", metavar="FILE", help="table to write (default: ROOT/manifest.csv)")
+    parser.add_argument(
+        "--reader",
+        choices=READERS,
+        default="folder",
+        help="folder: no labels; class_folder: the folder is the label; list: lines of 'path label' (default: folder)",
+    )
+    parser.add_argument("--list", metavar="FILE", help="the list, for --reader list")
+    parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
+    parser.add_argument("--no-cache", action="store_true", help="scan every file again")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
+    add_json(parser)
+    parser.set_defaults(run=run_index, parser=parser)
+
+
+def run_synth(args: argparse.Namespace) -> None:
+    """Make the videos and print where they are."""
+    from ssvid.data.synth import synthesize
+
+    if args.train + args.test == 0:
+        raise DataError("--train (0) and --test (0) must not both be 0: there would be no video. Set --train 400.")
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder. Nothing is overwritten: name another folder.")
+    with terminal.progress("videos") as report:
+        manifest = synthesize(
+            out,
+            num_train=args.train,
+            num_test=args.test,
+            seconds=args.seconds,
+            size_px=args.size,
+            seed=args.seed,
+            workers=args.workers,
+            progress=report,
+        )
+    _print_manifest(manifest, out / "manifest.csv", as_json=args.json)
+
+
+def run_index(args: argparse.Namespace) -> None:
+    """Scan the videos, write the table, print what was found."""
+    from ssvid.data.index import build_manifest
+    from ssvid.data.readers import list_videos
+
+    root = Path(args.root)
+    out = Path(args.out) if args.out else root / "manifest.csv"
+    if out.is_dir():
+        raise DataError(f"-o ({out}) is a folder, and the table is one file. Name a file: -o {out / 'manifest.csv'}")
+    if out.exists() and not args.overwrite:
+        raise DataError(f"{out} exists and would be replaced. Add --overwrite, or write elsewhere with -o FILE.")
+    entries = list_videos(args.reader, root, Path(args.list) if args.list else None)
+    with terminal.progress("scanning") as report:
+        manifest = build_manifest(root, entries, workers=args.workers, cache=not args.no_cache, progress=report)
+    manifest.save(out)
+    _print_manifest(manifest, out, as_json=args.json)
+
+
+def _print_manifest(manifest: Any, path: Path, *, as_json: bool) -> None:
+    from ssvid.data.manifest import summarize
+
+    if not as_json:
+        print(summarize(manifest))
+        print(f"written: {path}")
+        return
+    unreadable = {row.path: row.status for row in manifest.rows if not row.is_readable}
+    terminal.print_json(
+        {
+            "manifest": path,
+            "sha256": manifest.sha256(),
+            "num_videos": len(manifest),
+            "num_unreadable": len(unreadable),
+            "unreadable": unreadable,
+            "labels": manifest.labels(),
+            "splits": manifest.splits(),
+        }
+    )

@@ -1,0 +1,114 @@
+"""The argument parser of all verbs. Mistakes become one paragraph with a suggestion; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ssvid.errors import SsvidError, did_you_mean
+
+
+class UsageError(SsvidError):
+    """The command line itself is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that raises instead of exiting, never guesses abbreviations, and names the nearest word."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("allow_abbrev", False)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        text = re.sub(r"^argument (\S+): ", r"\1: ", message)
+        raise UsageError(f"{text.rstrip('.')}. See: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"unknown name {value!r}. {did_you_mean(str(value), known)}")
+
+    def option_names(self) -> list[str]:
+        """Every option that this parser takes, as it is typed."""
+        return sorted(self._option_string_actions)
+
+
+def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line. ``key=value`` words may stand before, between and after the options.
+
+    Raises:
+        UsageError: a word that no verb takes, with the nearest option.
+    """
+    args, rest = parser.parse_known_args(argv)
+    overrides = getattr(args, "overrides", None)
+    unknown = []
+    for word in rest:
+        if overrides is not None and not word.startswith("-"):
+            overrides.append(word)
+        else:
+            unknown.append(word)
+    if unknown:
+        verb: Parser = getattr(args, "parser", parser)
+        raise UsageError(f"{_unknown_words(verb, unknown)} See: {verb.prog} --help")
+    return args
+
+
+def _unknown_words(verb: Parser, words: Sequence[str]) -> str:
+    word = words[0].partition("=")[0]
+    if not word.startswith("-"):
+        return f"{verb.prog} does not know what to do with {' '.join(map(repr, words))}."
+    options = verb.option_names()
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    plain = word.lstrip("-")
+    if near:
+        return f"{verb.prog} has no option {word!r}. Did you mean {near[0]!r}?"
+    setting = f" Settings of a recipe are written without dashes: {plain}=..." if "." in plain else ""
+    return f"{verb.prog} has no option {word!r}. Known: {', '.join(o for o in options if o.startswith('--'))}.{setting}"
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``: the result as one JSON document on stdout, everything else on stderr."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, all else on stderr")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """``RECIPE [key=value ...]``."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a shipped name (see: ssvid recipes)")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="change the recipe: optim.epochs=20 data.root=videos optim.betas=[0.9,0.98]",
+    )
+
+
+def whole(least: int) -> Any:
+    """An argparse type: a whole number of at least ``least``."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value

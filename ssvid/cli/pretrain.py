@@ -1,0 +1,44 @@
+"""``ssvid pretrain``: a backbone learns from unlabeled videos."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, add_recipe
+
+_DESCRIPTION = """\
+Trains a backbone on a folder of videos; no labels and no lists are needed. Everything is kept in a run folder:
+the recipe, metrics.jsonl, pictures of what the task sees, checkpoints. An existing run folder is never overwritten.
+"""
+_EPILOG = """\
+examples:
+  ssvid pretrain pretrain/speediness data.root=videos
+  ssvid pretrain pretrain/speediness data.root=videos optim.epochs=20 trainer.devices=2 --run-dir runs/mine
+  ssvid pretrain runs/mine/recipe.resolved.yaml --run-dir runs/mine --resume
+"""
+
+
+def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "pretrain",
+        help="train a backbone on unlabeled videos",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    add_recipe(parser)
+    parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: runs/<recipe>, numbered)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir, bit for bit")
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and print where the checkpoint is."""
+    from ssvid.recipe import programs
+
+    result = programs.pretrain(args.recipe, *args.overrides, run_dir=args.run_dir, resume=args.resume)
+    terminal.print_result(result, as_json=args.json)

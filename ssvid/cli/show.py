@@ -1,0 +1,43 @@
+"""``ssvid show``: what a recipe will do, without doing it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, add_recipe
+
+_DESCRIPTION = """\
+Prints the resolved recipe with every default written out, shapes, learning rate, steps per epoch. Runs nothing.
+"""
+_EPILOG = """\
+example:
+  ssvid show pretrain/speediness optim.epochs=20
+"""
+
+
+def add_show(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "show",
+        help="print a resolved recipe, shapes and steps; run nothing",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    add_recipe(parser)
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the recipe; with ``--json`` the resolved values alone."""
+    if args.json:
+        from ssvid.recipe.load import load_recipe
+
+        terminal.print_json(load_recipe(args.recipe, args.overrides, allow_missing=True).resolved)
+        return
+    from ssvid.recipe import programs
+
+    print(programs.show(args.recipe, *args.overrides))
