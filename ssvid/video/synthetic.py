@@ -175,7 +175,7 @@ _MOTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
 }
 MOTIONS = tuple(_MOTIONS)
 
-# natural constants: name -> (low, high), drawn uniformly. Turned by ``direction``: motions whose law has no up and down.
+# natural constants: name -> (low, high), drawn uniformly.
 _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "slide": {"period": (1.0, 1.0), "reach": (0.3, 0.42)},
     "spin": {"period": (1.1, 1.1), "reach": (4.0, 6.0)},
@@ -188,7 +188,7 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
 }
-_UPRIGHT = ("bounce", "pendulum")
+_UPRIGHT = ("bounce", "pendulum")  # gravity has a direction; the other motions' axes are turned by ``direction``
 
 
 def _periods(t: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
@@ -230,13 +230,13 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     direction = rng.uniform(0, 2 * math.pi)
     turn = 1 if rng.random() < 0.5 else -1
     start = rng.uniform(0.0, 2.0)
-    center = tuple(float(c) for c in rng.uniform(0.42, 0.58, 2) * size_px)
-    radius = tuple(float(r) for r in rng.uniform(0.1, 0.16, 2) * size_px)
+    center, radius = rng.uniform(0.42, 0.58, 2) * size_px, rng.uniform(0.1, 0.16, 2) * size_px
     natural = {name: rng.uniform(*bounds) for name, bounds in _NATURAL[motion].items()}
-    natural["radius"] = radius[0] / size_px
+    natural["radius"] = float(radius[0]) / size_px
     return Scene(
-        motion, size_px, speed, direction, turn, start, MappingProxyType(natural), center, radius,
-        tuple(int(s) for s in seed),
+        motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
+        center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
+        seed=tuple(int(s) for s in seed),
     )  # fmt: skip
 
 
@@ -396,7 +396,7 @@ def _overlap(first: int, length: int, size: int) -> tuple[slice, slice]:
 
 def _shifted(image: np.ndarray, offset_xy: np.ndarray, size: int) -> np.ndarray:
     """A (size, size) window of ``image`` at a fractional offset, bilinear."""
-    x, y = (int(math.floor(v)) for v in offset_xy)
+    x, y = (math.floor(v) for v in offset_xy)
     fx, fy = np.float32(offset_xy[0] - x), np.float32(offset_xy[1] - y)
     window = image[y : y + size + 1, x : x + size + 1]
     rows = window[:-1] + fy * (window[1:] - window[:-1])

@@ -1,0 +1,219 @@
+"""The embedded data set: synthetic scenes, really encoded, with their ground truth beside them.
+
+    OUT/manifest.csv
+    OUT/train/<motion>/<motion>_00000.mp4     OUT/test/<motion>/...
+    OUT/truth/train/<motion>/<motion>_00000.npz
+
+A video is a function of (seed, split, index) alone: neither the number of videos nor the number of workers changes it.
+The splits never share a scene, because the split is part of every scene's seed.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError
+from ssvid.video import content_id, scan_video, write_video
+from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
+
+SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
+CRF = 18
+PRESET = "superfast"
+GOP = 12
+MIN_SIZE_PX = 32
+MIN_FRAMES = 2
+NUM_SCANNED = 2  # videos of each split that all decoders are tried on; a scan costs as much as two videos
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video to be made; pickled to a worker."""
+
+    out: Path
+    split: str
+    index: int
+    seed: int
+    num_frames: int
+    fps: float
+    size_px: int
+
+    @property
+    def name(self) -> str:
+        motion = MOTIONS[self.index % len(MOTIONS)]
+        return f"{self.split}/{motion}/{motion}_{self.index:05d}"
+
+
+def synthesize(
+    out: str | os.PathLike[str],
+    *,
+    num_train: int = 400,
+    num_test: int = 200,
+    seconds: float = 3.0,
+    fps: float = 25.0,
+    size_px: int = 128,
+    seed: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Render, encode and write the data set; the classes (``MOTIONS``) take turns, so that they are balanced.
+
+    Args:
+        out: a new or empty folder.
+        seconds, fps: length and rate of every video.
+        size_px: height and width, even.
+        seed: another seed gives another data set.
+        workers: processes; 0 takes as many as this process may use. Does not change a pixel.
+        progress: called as progress(videos done, videos in all).
+
+    Returns:
+        The manifest, also written to ``out/manifest.csv``.
+
+    Raises:
+        DataError: a bad argument, or ``out`` holds something. What was written is removed when the work fails.
+    """
+    num_frames = _check_arguments(num_train, num_test, seconds, fps, size_px, seed, workers)
+    out = Path(out)
+    _check_out(out)
+    counts = dict(zip(SPLITS, (num_train, num_test), strict=True))
+    jobs = [_Job(out, split, i, seed, num_frames, fps, size_px) for split in SPLITS for i in range(counts[split])]
+    try:
+        rows = _run(jobs, min(workers or available_cpus(), len(jobs)), progress or (lambda done, total: None))
+        manifest = Manifest(out, tuple(rows))
+        manifest.save(out / "manifest.csv")
+    except BaseException:  # also an interrupt: a half-written data set would be refused at the next try
+        for name in (*SPLITS, "truth"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        raise
+    return manifest
+
+
+def scene_of(seed: int, split: str, index: int, size_px: int = 128) -> Scene:
+    """The scene of a video of the data set, to be rendered again at other times or speeds."""
+    return draw_scene(MOTIONS[index % len(MOTIONS)], (seed, SPLITS.index(split), index), size_px)
+
+
+def truth_path(row_path: str) -> str:
+    """Where the ground truth of a video lies, relative to the manifest's root."""
+    return str(Path("truth", row_path).with_suffix(".npz"))
+
+
+def load_truth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read one ground truth file.
+
+    Returns:
+        motion, speed (factor on the natural tempo), direction, turn, start, size_px, seed; times (T,) in seconds; x, y,
+        angle, scale (S, T) and affine (S, T, 2, 3) as in ``Poses``; camera (T, 2); masks (S, T, H, W) bool;
+        tracks (T, P, 2), visible (T, P), point_owner (P,) as in ``Rendering``.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        truth = {name: file[name] for name in file.files}
+    size = int(truth["size_px"])
+    truth["masks"] = np.unpackbits(truth["masks"], axis=-1, count=size).astype(bool)
+    return truth
+
+
+def available_cpus() -> int:
+    """Number of CPUs that this process may use; containers and taskset are respected."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_arguments(
+    num_train: int, num_test: int, seconds: float, fps: float, size_px: int, seed: int, workers: int
+) -> int:
+    """Refuse what cannot be rendered; returns the number of frames of a video."""
+    for name, value in (("num_train", num_train), ("num_test", num_test), ("seed", seed), ("workers", workers)):
+        if value < 0:
+            raise DataError(f"{name} ({value}) must be 0 or more.")
+    if num_train + num_test == 0:
+        raise DataError("num_train (0) and num_test (0) must not both be 0. Ask for at least one video.")
+    if not 0 < fps <= 1000:
+        raise DataError(f"fps ({fps}) must be above 0 and at most 1000.")
+    if not MIN_FRAMES <= seconds * fps < math.inf:  # NaN fails too
+        rule = f"must be a finite length that gives at least {MIN_FRAMES} frames at {fps} fps"
+        raise DataError(f"seconds ({seconds}) {rule}.")
+    if size_px < MIN_SIZE_PX or size_px % 2:
+        raise DataError(f"size_px ({size_px}) must be even (H.264) and at least {MIN_SIZE_PX}.")
+    return round(seconds * fps)
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"out ({out}) must be a folder, but it is a file. Choose another name.")
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"out ({out}) must be new or empty, but it holds files. Choose another folder or delete it.")
+
+
+def _run(jobs: list[_Job], workers: int, progress: Progress) -> list[VideoRow]:
+    rows: dict[str, VideoRow] = {}
+    for done, row in enumerate(_results(jobs, workers), start=1):
+        rows[row.path] = row
+        progress(done, len(jobs))
+    decoders = _agreed_decoders(rows.values())
+    return [_with_decoders(rows[f"{job.name}.mp4"], decoders) for job in jobs]
+
+
+def _results(jobs: list[_Job], workers: int) -> Iterator[VideoRow]:
+    if workers == 1:
+        yield from map(_make_video, jobs)
+        return
+    # spawn: forking a process whose torch threads have started may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures: list[Future[VideoRow]] = [pool.submit(_make_video, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _make_video(job: _Job) -> VideoRow:
+    """Render and encode one video and write its truth; returns its row, scanned for a few videos only."""
+    scene = scene_of(job.seed, job.split, job.index, job.size_px)
+    rendering = render(scene, np.arange(job.num_frames) / job.fps)
+    path = job.out / f"{job.name}.mp4"
+    write_video(path, rendering.frames_THWC, job.fps, crf=CRF, preset=PRESET, gop=GOP)
+    _write_truth(job.out / truth_path(f"{job.name}.mp4"), scene, rendering)
+    # All files come from one encoder with one setting, so a scan of a few of them tells of all.
+    decoders = scan_video(path).decoders_ok if job.index < NUM_SCANNED else ()
+    return VideoRow(
+        path=f"{job.name}.mp4", num_frames=job.num_frames, fps=float(job.fps), height=job.size_px, width=job.size_px,
+        label=scene.motion, split=job.split, decoders_ok=decoders, content_id=content_id(path),
+    )  # fmt: skip
+
+
+def _write_truth(path: Path, scene: Scene, rendering: Rendering) -> None:
+    poses = rendering.poses
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path, motion=scene.motion, speed=scene.speed, direction=scene.direction, turn=scene.turn, start=scene.start,
+        size_px=scene.size_px, seed=np.asarray(scene.seed), times=rendering.times, x=poses.x, y=poses.y,
+        angle=poses.angle, scale=poses.scale, affine=poses.affine_ST23.astype(np.float32), camera=poses.camera_T2,
+        masks=np.packbits(rendering.masks_STHW, axis=-1), tracks=rendering.tracks_TP2.astype(np.float32),
+        visible=rendering.visible_TP, point_owner=rendering.point_owner_P,
+    )  # fmt: skip
+
+
+def _agreed_decoders(rows: Iterable[VideoRow]) -> tuple[str, ...]:
+    """The decoders that were right for every scanned video, in the scan's order."""
+    scanned = [row.decoders_ok for row in rows if row.decoders_ok]
+    return tuple(name for name in scanned[0] if all(name in other for other in scanned)) if scanned else ()
+
+
+def _with_decoders(row: VideoRow, decoders: tuple[str, ...]) -> VideoRow:
+    return VideoRow(**{**vars(row), "decoders_ok": decoders})

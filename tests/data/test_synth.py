@@ -1,0 +1,150 @@
+"""The data set on disk: the same for any number of workers, balanced, disjoint, decodable."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssvid.data.manifest import Manifest
+from ssvid.data.synth import SPLITS, available_cpus, load_truth, scene_of, synthesize, truth_path
+from ssvid.errors import DataError
+from ssvid.video import open_video, scan_video
+from ssvid.video.synthetic import MOTIONS, render
+
+SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return synthesize(tmp_path_factory.mktemp("synth"), workers=1, **SMALL)
+
+
+def file_bytes(manifest: Manifest) -> dict[str, bytes]:
+    return {row.path: manifest.path_of(row).read_bytes() for row in manifest.rows}
+
+
+def test_files_are_the_same_for_any_number_of_workers(made: Manifest, tmp_path: Path) -> None:
+    ticks: list[tuple[int, int]] = []
+    again = synthesize(tmp_path, workers=2, progress=lambda *tick: ticks.append(tick), **SMALL)
+    assert file_bytes(again) == file_bytes(made)
+    assert again.rows == made.rows
+    assert ticks == [(i, 22) for i in range(1, 23)]
+
+
+def test_a_video_does_not_depend_on_how_many_there_are(made: Manifest, tmp_path: Path) -> None:
+    fewer = synthesize(tmp_path, workers=1, **{**SMALL, "num_train": 2, "num_test": 1})
+    assert file_bytes(fewer).items() <= file_bytes(made).items()
+
+
+def test_another_seed_gives_other_videos(made: Manifest, tmp_path: Path) -> None:
+    other = synthesize(tmp_path, workers=1, **{**SMALL, "num_train": 2, "num_test": 0, "seed": 4})
+    assert not {row.content_id for row in other.rows} & {row.content_id for row in made.rows}
+
+
+def test_the_manifest_on_disk_is_the_one_returned(made: Manifest) -> None:
+    loaded = Manifest.load(made.root / "manifest.csv")
+    assert loaded.rows == made.rows
+    assert loaded.labels() == tuple(sorted(MOTIONS))
+
+
+def test_classes_are_balanced_within_each_split(made: Manifest) -> None:
+    for split in SPLITS:
+        counts = Counter(row.label for row in made.rows if row.split == split)
+        assert set(counts) == set(MOTIONS)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_manifest_agrees_with_a_scan_of_every_file(made: Manifest) -> None:
+    for row in made.rows:
+        scan = scan_video(made.path_of(row))
+        assert (row.num_frames, row.height, row.width) == (scan.info.num_frames, scan.info.height, scan.info.width)
+        assert row.fps == pytest.approx(scan.info.fps)
+        assert row.decoders_ok == scan.decoders_ok
+        assert not row.variable_fps
+        assert not scan.has_b_frames
+
+
+def test_train_and_test_share_no_scene(made: Manifest) -> None:
+    seeds = {split: {scene_of(3, split, i).seed for i in range(500)} for split in SPLITS}
+    assert not seeds["train"] & seeds["test"]
+    assert len({row.content_id for row in made.rows}) == len(made.rows)
+    train, test = (render(scene_of(3, split, 0, 32), [0.0]).frames_THWC for split in SPLITS)
+    assert (train != test).mean() > 0.9
+
+
+def test_decoded_frames_are_near_the_rendered_ones(tmp_path: Path) -> None:
+    manifest = synthesize(tmp_path, num_train=4, num_test=0, seconds=1.0, seed=1)
+    for i, row in enumerate(manifest.rows):
+        rendered = render(scene_of(1, "train", i), np.arange(25) / 25).frames_THWC
+        with open_video(manifest.path_of(row), "pyav", info=row.video_info(manifest.root)) as reader:
+            decoded = reader.frames_at(np.arange(25)).permute(0, 2, 3, 1).numpy()
+        assert np.abs(decoded.astype(float) - rendered).mean() < 5.0  # grey levels
+
+
+def test_the_truth_is_that_of_the_scene(made: Manifest) -> None:
+    row = made.rows[3]
+    truth = load_truth(made.root / truth_path(row.path))
+    rendering = render(scene_of(3, "train", 3, 32), truth["times"])
+    assert str(truth["motion"]) == row.label == MOTIONS[3]
+    np.testing.assert_array_equal(truth["masks"], rendering.masks_STHW)
+    np.testing.assert_allclose(truth["tracks"], rendering.tracks_TP2, atol=1e-4)
+    np.testing.assert_array_equal(truth["x"], rendering.poses.x)
+    assert truth["affine"].shape == (2, row.num_frames, 2, 3)
+    assert truth["visible"].shape == truth["tracks"].shape[:2]
+
+
+def test_speed_and_direction_do_not_depend_on_the_class() -> None:
+    """Between-class share of the variance over 2,000 scenes is what chance gives (9 / 1999 = 0.0045)."""
+    scenes = [scene_of(0, "train", i) for i in range(2000)]
+    motion = np.array([MOTIONS.index(s.motion) for s in scenes])
+    for values in ([s.speed for s in scenes], [np.cos(s.direction) for s in scenes], [s.turn for s in scenes]):
+        x = np.asarray(values, dtype=float)
+        between = sum((motion == k).sum() * (x[motion == k].mean() - x.mean()) ** 2 for k in range(len(MOTIONS)))
+        assert between / ((x - x.mean()) ** 2).sum() < 0.0125  # F(9, 1990) stays below this in 999 of 1,000 data sets
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match="must be new or empty, but it holds files"):
+        synthesize(tmp_path, **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(DataError, match="must be a folder, but it is a file"):
+        synthesize(tmp_path / "mine.txt", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_train": -1}, "num_train \\(-1\\) must be 0 or more"),
+        ({"num_train": 0, "num_test": 0}, "must not both be 0"),
+        ({"seconds": 0.0}, "seconds \\(0.0\\) must be a finite length that gives at least 2 frames at 25.0 fps"),
+        ({"seconds": float("nan")}, "seconds \\(nan\\) must be"),
+        ({"fps": 0.0}, "fps \\(0.0\\) must be above 0"),
+        ({"size_px": 33}, "size_px \\(33\\) must be even"),
+        ({"size_px": 16}, "at least 32"),
+        ({"seed": -1}, "seed \\(-1\\) must be 0 or more"),
+        ({"workers": -1}, "workers \\(-1\\) must be 0 or more"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, change: dict[str, float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        synthesize(tmp_path / "out", **{**SMALL, **change})  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_written_is_removed_when_the_work_fails(tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    def interrupt(done: int, total: int) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(tmp_path, workers=1, progress=interrupt, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_at_least_one_cpu_is_available() -> None:
+    assert available_cpus() >= 1
