@@ -1,0 +1,173 @@
+"""The random row: what the same architecture is worth before it was trained, in the better of its two forms.
+
+A network as initialized carries batch-norm statistics of nothing. Estimating them on training clips can help or hurt by
+several points, so both forms are scored; the one that is better *on held-out train* stands beside the pretrained row.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError
+from ssvid.evals.evaluate import evaluate_backbone
+from ssvid.evals.features import Progress, clips_of, evaluation_mode, read_videos
+from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
+from ssvid.evals.results import ResultRow
+
+AS_INITIALIZED = "as initialized"
+CALIBRATED = "batch norm calibrated"
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """Both forms of the random network. better: the rows to put beside a pretrained network; other: the rest.
+
+    other is empty for a network without batch norm, whose two forms are one.
+    """
+
+    better: list[ResultRow]
+    other: list[ResultRow]
+
+
+def random_rows(
+    backbone_name: str,
+    options: Mapping[str, Any] | None,
+    seed: int,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    feature_protocol: FeatureProtocol,
+    probe_protocol: ProbeProtocol,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    trained_stage: str | None = None,
+    name: str = "random",
+) -> RandomRows:
+    """Score the network that pretraining with this seed started from, as initialized and with batch norm calibrated.
+
+    The better form is the one whose probe is better on the held-out part of train; test has no say. Its rows are named
+    ``name``, the other's "``name``, as initialized" or the like.
+
+    Args:
+        trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.
+        progress: called with (videos done, videos in all) for each form anew.
+    """
+    network = initialize_backbone(backbone_name, options, seed=seed)
+    forms = {AS_INITIALIZED: network}
+    if has_batch_statistics(network):
+        forms[CALIBRATED] = calibrate_batch_norm(
+            network, manifest, train_rows, feature_protocol, device=device, trained_stage=trained_stage
+        )
+    scored = {
+        form: evaluate_backbone(
+            backbone,
+            manifest,
+            train_rows=train_rows,
+            test_rows=test_rows,
+            feature_protocol=feature_protocol,
+            probe_protocol=probe_protocol,
+            device=device,
+            cache_dir=cache_dir,
+            progress=progress,
+            name=name,
+            provenance={"stage": trained_stage, "content_ids": [], "random": {"seed": seed, "form": form}},
+        )
+        for form, backbone in forms.items()
+    }
+    heldout = {form: rows[0].context["head"]["heldout_top1"] for form, rows in scored.items()}
+    best = max(heldout, key=lambda form: heldout[form])
+    choice = {"form": best, "on": "held-out part of train", "heldout_top1": heldout}
+    named = {form: [_with_choice(row, choice) for row in rows] for form, rows in scored.items()}
+    others = [replace(r, name=f"{name}, {form}") for form, rows in named.items() if form != best for r in rows]
+    return RandomRows(named[best], others)
+
+
+def calibrate_batch_norm(
+    backbone: Backbone,
+    manifest: Manifest,
+    rows: Sequence[VideoRow],
+    protocol: FeatureProtocol,
+    *,
+    device: str | torch.device = "cpu",
+    trained_stage: str | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """A copy whose batch-norm statistics are the averages over batches of the rows' clips; no weight changes.
+
+    The rows are shuffled first: manifests are sorted by class, and batches of one class would leave the spread between
+    classes out of the variance. A last batch that is not full is left out, as it would count as much as a full one.
+
+    Raises:
+        DataError: none of the rows can be read.
+    """
+    copied = copy.deepcopy(backbone).to(device)
+    resolved = resolve_feature_protocol(protocol, copied.info, trained_stage)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    readable = [rows[i] for i in order if rows[i].is_readable]
+    with evaluation_mode(copied), _estimating(copied):
+        seen = 0
+        for clips_BCTHW in _full_batches(manifest, readable, resolved, torch.device(device)):
+            copied(clips_BCTHW, copied.info.stage_names)
+            seen += 1
+    if not seen:
+        raise DataError(f"none of the {len(rows)} videos could be read. Set data.root to the folder of the videos.")
+    return copied
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether the network has batch norm with running statistics."""
+    return any(True for _ in _batch_norms(module))
+
+
+def _batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
+    return (m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats)
+
+
+@contextmanager
+def _estimating(module: nn.Module) -> Iterator[None]:
+    """Batch norm collects a plain average from zero on (momentum None); everything else stays in evaluation mode."""
+    norms = {m: m.momentum for m in _batch_norms(module)}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.training = True
+    try:
+        yield
+    finally:
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
+            norm.training = False
+
+
+def _full_batches(
+    manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Batches of clips of ``batch_size`` readable videos each; a smaller one only where there are fewer videos."""
+    waiting = []
+    given = False
+    for item in read_videos(manifest, rows, protocol):
+        if item.clips_VTCHW is not None:
+            waiting.append(item)
+        if len(waiting) == protocol.batch_size:
+            yield clips_of(waiting, protocol, device)
+            waiting, given = [], True
+    if waiting and not given:
+        yield clips_of(waiting, protocol, device)
+
+
+def _with_choice(row: ResultRow, choice: Mapping[str, Any]) -> ResultRow:
+    return replace(row, context={**row.context, "better_form": dict(choice)})

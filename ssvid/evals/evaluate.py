@@ -1,0 +1,238 @@
+"""One network under one protocol: linear probe, k-NN and retrieval, each number with all that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssvid.backbones import Backbone
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError
+from ssvid.evals.features import Features, Progress, extract_features, row_id
+from ssvid.evals.knn import NeighborResult, score_neighbors
+from ssvid.evals.linear_probe import ProbeResult, linear_probe
+from ssvid.evals.protocol import (
+    FeatureProtocol,
+    ProbeProtocol,
+    check_probe_protocol,
+    resolve_feature_protocol,
+)
+from ssvid.evals.results import ResultRow, bootstrap_interval, versions
+
+
+def evaluate_backbone(
+    backbone: Backbone,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    feature_protocol: FeatureProtocol,
+    probe_protocol: ProbeProtocol,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    name: str = "pretrained",
+    provenance: Mapping[str, Any] | None = None,
+) -> list[ResultRow]:
+    """Score frozen features: linear probe top-1 (and top-5 above 5 classes), weighted k-NN, R@1.
+
+    Unreadable training videos are left out and listed; unreadable test videos count as wrong and are listed.
+
+    Args:
+        train_rows, test_rows: labeled rows of the manifest, unreadable ones included.
+        name: of the network in tables.
+        provenance: where the weights come from ("stage", "content_ids", "placebo", "partial", ...); taken from the
+            backbone's own ``provenance`` where None.
+
+    Raises:
+        DataError: labels or a split are missing, or a class has no training video.
+        RecipeError: a protocol makes no sense or does not fit.
+    """
+    check_rows(manifest, train_rows, test_rows)
+    check_probe_protocol(probe_protocol, sum(row.is_readable for row in train_rows))
+    origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
+    stage = origin.get("stage")
+    total = len(train_rows) + len(test_rows)
+    train, test = (
+        extract_features(
+            backbone,
+            manifest,
+            rows,
+            feature_protocol,
+            device=device,
+            cache_dir=cache_dir,
+            trained_stage=stage,
+            progress=None if progress is None else _shifted(progress, before, total),
+        )
+        for rows, before in ((train_rows, 0), (test_rows, len(train_rows)))
+    )
+    probe = linear_probe(train, test, probe_protocol)
+    neighbors = score_neighbors(train, test, probe_protocol)
+    context = {
+        "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
+        "weights_sha256": train.weights_sha256,
+        "weights": _origin(origin),
+        "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
+        "probe_protocol": _lists(asdict(probe_protocol)),
+        "device": str(device),
+        **_data_context(manifest, train_rows, test_rows, train, test),
+        "leak": leak_note(test_rows, train_rows, origin),
+        "versions": versions(),
+    }
+    return list(_rows(name, test, probe, neighbors, probe_protocol, context))
+
+
+def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Sequence[VideoRow]) -> None:
+    """Make sure that there is something to learn from and to test on, before a video is read.
+
+    Raises:
+        DataError: says what is missing and how to get it.
+    """
+    if not manifest.labels():
+        raise DataError(
+            f"none of the {len(manifest)} videos of the manifest has a label, and a probe needs labels. "
+            "Use class folders (data.name=class_folder) or a list of paths and labels (data.name=list)."
+        )
+    for split, rows in (("train", train_rows), ("test", test_rows)):
+        if not rows:
+            raise DataError(
+                f"there is no {split} video; the manifest's splits are {', '.join(manifest.splits()) or 'empty'}. "
+                "Put the videos into train/<class> and test/<class>, or fill the manifest's column split."
+            )
+        unlabeled = [row.path for row in rows if not row.label]
+        if unlabeled:
+            raise DataError(
+                f"{len(unlabeled)} of {len(rows)} {split} videos have no label, the first is {unlabeled[0]!r}. "
+                "Label them, or give them another split."
+            )
+    known = {row.label for row in train_rows if row.is_readable}
+    unseen = sorted({row.label for row in test_rows} - known)
+    if unseen:
+        raise DataError(
+            f"class {', '.join(map(repr, unseen[:5]))}{' ...' if len(unseen) > 5 else ''} is in test and has no "
+            "readable training video: a probe cannot learn it. "
+            "Add training videos of it, or take its videos out of test."
+        )
+    both = {row_id(row) for row in train_rows} & {row_id(row) for row in test_rows}
+    if both:
+        raise DataError(
+            f"{len(both)} videos are in both train and test, the first is {min(both)!r}. Give each video one split."
+        )
+
+
+def leak_note(
+    test_rows: Iterable[VideoRow], train_rows: Iterable[VideoRow], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How many test videos the network was pretrained on, and how many have the content of a training video.
+
+    ``pretrained_on_test`` is None where the weights do not say what they were trained on.
+    """
+    test = [_contents(row) for row in test_rows]
+    probe_train = set().union(*(_contents(row) for row in train_rows))
+    seen = provenance.get("content_ids")
+    return {
+        "num_test": len(test),
+        "pretrained_on_test": None if seen is None else _overlap(test, set(seen)),
+        "same_content_in_train_and_test": _overlap(test, probe_train),
+    }
+
+
+def _contents(row: VideoRow) -> set[str]:
+    return {identity for identity in (row.content_id, row.source_id) if identity}
+
+
+def _overlap(rows: Iterable[set[str]], contents: set[str]) -> int:
+    return sum(bool(identities & contents) for identities in rows)
+
+
+def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result says about where its weights come from; the list of training videos stays with the weights."""
+    known = {key: value for key, value in provenance.items() if key != "content_ids"}
+    if provenance.get("content_ids") is not None:
+        known["num_pretraining_videos"] = len(provenance["content_ids"])
+    return {"stage": None, "placebo": False, "partial": False} | known
+
+
+def _data_context(
+    manifest: Manifest,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    train: Features,
+    test: Features,
+) -> dict[str, Any]:
+    return {
+        "manifest_sha256": manifest.sha256(),
+        "data": {
+            side: {
+                "split": sorted({row.split for row in rows}),
+                "num_videos": len(rows),
+                "num_classes": len({row.label for row in rows}),
+                "unreadable": [list(listed) for listed in features.unreadable],
+                "padded": list(features.padded),
+                "decoders": dict(features.decoders or {}),
+            }
+            for side, rows, features in (("train", train_rows, train), ("test", test_rows, test))
+        },
+    }
+
+
+def _rows(
+    name: str,
+    test: Features,
+    probe: ProbeResult,
+    neighbors: NeighborResult,
+    protocol: ProbeProtocol,
+    context: Mapping[str, Any],
+) -> Iterable[ResultRow]:
+    facts = _notes(context)
+    head = {
+        "chosen": {"regularization": probe.selection.regularization, "on": "held-out part of train"},
+        "heldout_top1": probe.selection.heldout_top1,
+        "num_heldout": probe.selection.num_heldout,
+        "grid": [asdict(point) for point in probe.selection.grid],
+        "warnings": list(probe.warnings),
+    }
+    of_probe = {**context, "head": head, "notes": [*facts, *probe.warnings]}
+    of_neighbors = {**context, "notes": facts}
+
+    def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
+        interval = bootstrap_interval(correct_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
+        return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, more)
+
+    yield row("probe_top1", probe.correct_N, probe.chance, of_probe)
+    if probe.top5_correct_N is not None and probe.top5_chance is not None:
+        yield row("probe_top5", probe.top5_correct_N, probe.top5_chance, of_probe)
+    for k, correct_N in neighbors.knn_correct.items():
+        yield row(f"knn{k}_top1", correct_N, neighbors.knn_chance, of_neighbors)
+    yield row("recall_at_1", neighbors.retrieval_correct_N, neighbors.retrieval_chance, of_neighbors)
+
+
+def _notes(context: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that a reader of the number must know."""
+    test, train = context["data"]["test"], context["data"]["train"]
+    leak, weights = context["leak"], context["weights"]
+    facts = [
+        (len(test["unreadable"]), "unreadable test videos, counted as wrong"),
+        (len(train["unreadable"]), "unreadable training videos, left out"),
+        (len(test["padded"]), "test videos shorter than a clip, last frame repeated"),
+        (len(train["padded"]), "training videos shorter than a clip, last frame repeated"),
+        (leak["pretrained_on_test"] or 0, "test videos were in the pretraining data (their labels were not)"),
+        (leak["same_content_in_train_and_test"], "test videos have the same content as a training video"),
+    ]
+    said = [f"{count} {what}" for count, what in facts if count]
+    if weights["partial"]:
+        said.append("the weights were loaded in part (--partial)")
+    return said
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
+def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

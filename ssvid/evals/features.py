@@ -1,0 +1,476 @@
+"""Frozen features of videos: read once, pooled per stage, kept on disk until something they depend on changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as pixels
+
+from ssvid.backbones import Backbone
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError, DecodeError, SsvidError
+from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.video import content_id, evenly_spaced_clips, is_padded, open_video, read_clips, resolve_decoder
+
+# Part of every cache key: raise it whenever the same inputs would give other features.
+FEATURE_FORMAT = 1
+# They change how fast the features come, not what they are (to about 1e-6: other batches, other kernels).
+_NOT_IN_KEY = ("batch_size", "workers", "timeout_seconds", "untrained_stage")
+
+Progress = Callable[[int, int], None]
+
+
+class Listed(NamedTuple):
+    """A video that needs a word beside the number, and the word."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """One vector per video, in the order asked for. An unreadable video keeps its place: its row is NaN.
+
+    values_ND: float32. ids: one name per video. labels, groups: "" where there is none. stage_columns: [start, end) of
+    each stage. unreadable: with the decoder's words. padded: shorter than one clip, so their last frame was repeated.
+    decoders: how many videos each decoder read. weights_sha256: of the network. from_cache: nothing was computed.
+    """
+
+    values_ND: np.ndarray
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    stage_columns: Mapping[str, tuple[int, int]]
+    unreadable: tuple[Listed, ...] = ()
+    padded: tuple[str, ...] = ()
+    decoders: Mapping[str, int] | None = None
+    weights_sha256: str = ""
+    from_cache: bool = False
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values_ND: np.ndarray,
+        labels: Sequence[str],
+        *,
+        groups: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Features:
+        """Features that were made elsewhere; a row that is not finite counts as unreadable."""
+        values = np.array(values_ND, dtype=np.float32)
+        names = tuple(ids) if ids is not None else tuple(str(i) for i in range(len(values)))
+        bad = ~np.isfinite(values).all(axis=1)
+        values[bad] = np.nan
+        unreadable = tuple(Listed(names[i], "not finite") for i in np.flatnonzero(bad))
+        columns = {"features": (0, values.shape[1])}
+        return cls(values, names, tuple(labels), tuple(groups or names), columns, unreadable)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Which videos have a vector: bool, one per video."""
+        return ~np.isnan(self.values_ND).any(axis=1)
+
+    def only(self, *stages: str) -> Features:
+        """The columns of these stages alone, in the order given."""
+        parts = [self.values_ND[:, slice(*self.stage_columns[name])] for name in stages]
+        return replace(self, values_ND=np.concatenate(parts, axis=1), stage_columns=_columns(stages, parts))
+
+
+def row_id(row: VideoRow) -> str:
+    """The name of a video in results: its path, with the window where it has one (``a/b.mp4#30-90``)."""
+    windowed = row.start_frame or row.end_frame >= 0
+    return f"{row.path}#{row.start_frame}-{row.end_frame}" if windowed else row.path
+
+
+def row_unit(row: VideoRow) -> str:
+    """What must not be torn apart when part of train is held out: the group, or else the content, or else the file."""
+    return row.group or row.source_id or row.content_id or row.path
+
+
+def extract_features(
+    backbone: Backbone,
+    manifest: Manifest,
+    rows: Sequence[VideoRow],
+    protocol: FeatureProtocol,
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    trained_stage: str | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """One float32 vector per video: the mean over its clips of the pooled stage features, in evaluation mode.
+
+    Nothing is ever substituted: a video that cannot be read is listed and has no vector.
+
+    Args:
+        backbone: moved to ``device``; its weights, buffers and training flags are left as they were.
+        rows: of the manifest; a row's window is a video of its own.
+        cache_dir: features are kept here, keyed by all they depend on. Not written when a video failed that the
+            manifest holds for readable: it may be readable next time.
+        trained_stage: the deepest stage that pretraining trained; deeper ones are not used unasked.
+        progress: called with (videos done, videos in all).
+
+    Raises:
+        RecipeError: the protocol makes no sense or does not fit the backbone.
+        DataError: no row is readable, a file is not the one that the manifest describes, or a forced decoder is wrong.
+        DecodeError: a reading process died or did not come back.
+    """
+    rows = tuple(rows)
+    resolved = resolve_feature_protocol(protocol, backbone.info, trained_stage)
+    check_decoder(rows, resolved)
+    check_contents(manifest, rows)
+    weights = weights_sha256(backbone)
+    cache = _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, torch.device(device)))
+    features = _load(cache, rows, weights)
+    if features is None:
+        features = _compute(backbone, manifest, rows, resolved, torch.device(device), progress)
+        features = replace(features, weights_sha256=weights)
+        if cache is not None and len(features.unreadable) == sum(not row.is_readable for row in rows):
+            _save(cache, features)
+    elif progress is not None:
+        progress(len(rows), len(rows))
+    return features
+
+
+# ---- reading, in worker processes
+
+
+class _Item(NamedTuple):
+    """What one video gave: its clips, or the reason why it gave none."""
+
+    position: int
+    clips_VTCHW: Tensor | None
+    reason: str = ""
+
+
+class _ClipDataset(Dataset):
+    """The clips of one video per item, uint8. Holds plain values only, so that any start method can pickle it."""
+
+    def __init__(self, manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
+        self.root, self.rows, self.protocol = manifest.root, tuple(rows), protocol
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> _Item:
+        row = self.rows[index]
+        if not row.is_readable:
+            return _Item(index, None, row.status)
+        try:
+            return _Item(index, self._read(row))
+        except DecodeError as error:
+            return _Item(index, None, str(error))
+
+    def _read(self, row: VideoRow) -> Tensor:
+        p = self.protocol
+        clips = evenly_spaced_clips(row.window_frames, p.num_clips, p.num_frames, p.stride_frames)
+        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.root)
+        with open_video(whole.path, p.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
+            return torch.stack(read_clips(reader, [clip + row.start_frame for clip in clips]))
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def read_videos(manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> Iterator[_Item]:
+    """The clips of every row, in order, read by worker processes one video at a time.
+
+    Raises:
+        DecodeError: a worker died or did not come back in time; names the video that was waited for.
+    """
+    workers = min(protocol.workers, len(rows))
+    loader = DataLoader(
+        _ClipDataset(manifest, rows, protocol),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
+        timeout=protocol.timeout_seconds if workers else 0,
+        generator=torch.Generator(),  # a loader without one advances torch's global generator
+    )
+    done = 0
+    try:
+        for item in loader:
+            yield item
+            done += 1
+    except RuntimeError as error:
+        if "DataLoader" not in str(error) or done >= len(rows):
+            raise
+        raise DecodeError(
+            str(manifest.path_of(rows[done])),
+            f"a reading process died or gave nothing for {protocol.timeout_seconds:g} s while it was waited for; "
+            "index the folder again to find the file, or read with workers=0",
+            str(error).splitlines()[0],
+        ) from error
+
+
+# ---- computing
+
+
+def _compute(
+    backbone: Backbone,
+    manifest: Manifest,
+    rows: tuple[VideoRow, ...],
+    protocol: FeatureProtocol,
+    device: torch.device,
+    progress: Progress | None,
+) -> Features:
+    backbone.to(device)
+    vectors: dict[int, np.ndarray] = {}
+    columns: dict[str, tuple[int, int]] = {}
+    unreadable: list[Listed] = []
+    done = 0
+    with evaluation_mode(backbone):
+        for items in _batches(read_videos(manifest, rows, protocol), protocol.batch_size):
+            read = [item for item in items if item.clips_VTCHW is not None]
+            unreadable += [Listed(row_id(rows[i.position]), i.reason) for i in items if i.clips_VTCHW is None]
+            if read:
+                stages = _embed(backbone, read, protocol, device)
+                columns = _columns(protocol.stage_names, stages)
+                joined = np.concatenate(stages, axis=1)
+                vectors |= {item.position: vector for item, vector in zip(read, joined, strict=True)}
+            done += len(items)
+            if progress is not None:
+                progress(done, len(rows))
+    if not vectors:
+        first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
+        raise DataError(
+            f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
+        )
+    return _features(backbone, rows, protocol, vectors, columns, unreadable)
+
+
+def _features(
+    backbone: Backbone,
+    rows: tuple[VideoRow, ...],
+    protocol: FeatureProtocol,
+    vectors: Mapping[int, np.ndarray],
+    columns: Mapping[str, tuple[int, int]],
+    unreadable: Sequence[Listed],
+) -> Features:
+    values = np.full((len(rows), next(iter(vectors.values())).size), np.nan, dtype=np.float32)
+    for index, vector in vectors.items():
+        values[index] = vector
+    if not np.isfinite(values[list(vectors)]).all():
+        raise SsvidError(
+            f"backbone {backbone.info.name} gives features that are not finite. Its weights are damaged or its "
+            "training diverged: look at the loss in metrics.jsonl, or take an earlier checkpoint."
+        )
+    return _describe(
+        Features(values, (), (), (), dict(columns), tuple(unreadable)),
+        rows,
+        padded=tuple(row_id(rows[i]) for i in sorted(vectors) if _is_padded(rows[i], protocol)),
+        decoders=dict(Counter(_decoder_of(rows[i], protocol) for i in sorted(vectors))),
+    )
+
+
+def _describe(features: Features, rows: Sequence[VideoRow], **changes: Any) -> Features:
+    return replace(
+        features,
+        ids=tuple(row_id(row) for row in rows),
+        labels=tuple(row.label for row in rows),
+        groups=tuple(row_unit(row) for row in rows),
+        **changes,
+    )
+
+
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _embed(
+    backbone: Backbone, items: Sequence[_Item], protocol: FeatureProtocol, device: torch.device
+) -> list[np.ndarray]:
+    """For each stage, one vector per video: (videos, width)."""
+    clips = clips_of(items, protocol, device)
+    by_stage = backbone.embed_stages(clips, protocol.stage_names, protocol.pool)
+    return [
+        by_stage[name].float().unflatten(0, (len(items), protocol.num_clips)).mean(dim=1).cpu().numpy()
+        for name in protocol.stage_names
+    ]
+
+
+def clips_of(items: Sequence[_Item], protocol: FeatureProtocol, device: torch.device) -> Tensor:
+    """All clips of some videos as one batch BCTHW, video by video: float in [0, 1], resized and cropped."""
+    clips = [
+        prepare_pixels(item.clips_VTCHW.to(device), protocol.resize_px, protocol.crop_px)
+        for item in items
+        if item.clips_VTCHW is not None
+    ]
+    return torch.cat(clips).transpose(1, 2)
+
+
+def prepare_pixels(clips_VTCHW: Tensor, resize_px: int, crop_px: int) -> Tensor:
+    """uint8 frames to float in [0, 1]: short side to ``resize_px`` (bilinear, antialiased), center crop.
+
+    Each video is resized by itself, so that its pixels do not depend on what else is in the batch.
+    """
+    flat = clips_VTCHW.flatten(0, 1).float().div_(255)
+    resized = pixels.resize(flat, [resize_px], antialias=True)
+    return pixels.center_crop(resized, [crop_px]).unflatten(0, clips_VTCHW.shape[:2])
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, full float32 convolutions; every module's own training flag comes back."""
+    flags = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        for m, training in flags.items():
+            m.training = training
+
+
+def _columns(names: Sequence[str], parts: Sequence[np.ndarray]) -> dict[str, tuple[int, int]]:
+    ends = np.cumsum([part.shape[1] for part in parts]).tolist()
+    return {name: (end - part.shape[1], end) for name, part, end in zip(names, parts, ends, strict=True)}
+
+
+# ---- identity
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Identity of all parameters and buffers, the non-persistent ones (mean, std) included: hex."""
+    digest = hashlib.sha256()
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_contents(manifest: Manifest, rows: Sequence[VideoRow]) -> None:
+    """Make sure that the files are those that the manifest describes; a missing one is left to be listed as unreadable.
+
+    Raises:
+        DataError: names the first file that changed, and the way out.
+    """
+    changed = [row.path for row in rows if row.is_readable and row.content_id and not _is_same(manifest, row)]
+    if changed:
+        raise DataError(
+            f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {changed[0]!r} "
+            f"(root {manifest.root}): their content changed since. Index the folder again with: ssvid data index."
+        )
+
+
+def _is_same(manifest: Manifest, row: VideoRow) -> bool:
+    path = manifest.path_of(row)
+    return not path.is_file() or content_id(path) == row.content_id
+
+
+def _is_padded(row: VideoRow, protocol: FeatureProtocol) -> bool:
+    return is_padded(row.window_frames, protocol.num_frames, protocol.stride_frames)
+
+
+def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
+    """Make sure that a forced decoder works here and is right for every file: a mistake of ours is no unreadable video.
+
+    Raises:
+        SsvidError: the decoder is unknown or does not work here. DataError: it is wrong for a file.
+    """
+    name = resolve_decoder(protocol.decoder)
+    if protocol.decoder in ("auto", "pyav"):
+        return
+    wrong = [row.path for row in rows if row.is_readable and row.decoders_ok and name not in row.decoders_ok]
+    if wrong:
+        raise DataError(
+            f"decoder ({name!r}) must deliver the right frames: it is wrong for {len(wrong)} of {len(rows)}, the "
+            f"first {wrong[0]!r}. Set features.decoder=auto to take the right one for each file."
+        )
+
+
+def _decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
+    return resolve_decoder(protocol.decoder, row.decoders_ok)
+
+
+def _cache_key(
+    backbone: Backbone, weights: str, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
+) -> str:
+    values = {name: value for name, value in asdict(protocol).items() if name not in _NOT_IN_KEY}
+    parts = {
+        "format": FEATURE_FORMAT,
+        "weights": weights,
+        "backbone": [backbone.info.name, sorted((k, repr(v)) for k, v in backbone.info.options.items())],
+        "protocol": values,
+        "device": device.type,
+        "torch": torch.__version__,
+        "rows": [_row_key(row, protocol) for row in rows],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _row_key(row: VideoRow, protocol: FeatureProtocol) -> list[Any]:
+    # Decoders agree on which frame is which, not on the last bit of a color.
+    decoder = _decoder_of(row, protocol) if row.is_readable else ""
+    return [row.path, row.content_id, row.num_frames, row.start_frame, row.end_frame, row.status, decoder]
+
+
+# ---- the cache
+
+
+def _cache_file(cache_dir: str | Path | None, key: str) -> Path | None:
+    return None if cache_dir is None else Path(cache_dir) / f"features-{key[:40]}.safetensors"
+
+
+def _save(path: Path, features: Features) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = {
+        "stage_columns": dict(features.stage_columns),
+        "unreadable": features.unreadable,
+        "padded": features.padded,
+        "decoders": features.decoders,
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({"values_ND": features.values_ND}, temporary, metadata={"ssvid": json.dumps(meta)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features | None:
+    """Features from the cache; None where there are none or the file is damaged (they are computed again then)."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            values, meta = file.get_tensor("values_ND"), json.loads(file.metadata()["ssvid"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    features = Features(
+        values,
+        (),
+        (),
+        (),
+        {name: (start, end) for name, (start, end) in meta["stage_columns"].items()},
+        tuple(Listed(*pair) for pair in meta["unreadable"]),
+        tuple(meta["padded"]),
+        meta["decoders"],
+        weights,
+        from_cache=True,
+    )
+    return _describe(features, rows)

@@ -1,0 +1,234 @@
+"""What an evaluation number depends on besides the weights and the videos: plain values, checked where they are used.
+
+A protocol is *resolved* against a backbone before the first video is read: every automatic value gets its number or
+name, and the resolved protocol stands beside the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ssvid.backbones import POOLS, BackboneInfo
+from ssvid.errors import RecipeError, did_you_mean
+
+NORMALIZATIONS = ("standard", "l2", "none")
+# The usual margin between resize and crop: 128 for a crop of 112, 256 for one of 224.
+_RESIZE_PER_CROP = 8 / 7
+
+
+@dataclass(frozen=True)
+class FeatureProtocol:
+    """How a video becomes one frozen feature vector.
+
+    num_frames, stride_frames: of each clip. num_clips: spread evenly over the video; their vectors are averaged.
+    resize_px: short side after resizing; 0 is 8/7 of the crop. crop_px: side of the center crop; 0 is the backbone's
+        own ``size``.
+    stages: "all" (every stage down to the deepest trained one, side by side), "trained" (the deepest trained one), or
+        names joined by commas. untrained_stage: allow a stage deeper than the deepest trained one.
+    pool: "avg", or "avgmax" for mean and maximum over T, H, W side by side.
+    decoder: "auto" or a decoder's name. batch_size: videos per pass. workers: reading processes; 0 reads in this one.
+    timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
+    """
+
+    num_frames: int = 16
+    stride_frames: int = 1
+    num_clips: int = 2
+    resize_px: int = 0
+    crop_px: int = 0
+    stages: str = "all"
+    untrained_stage: bool = False
+    pool: str = "avg"
+    decoder: str = "auto"
+    batch_size: int = 16
+    workers: int = 2
+    timeout_seconds: float = 120.0
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of a resolved protocol, in the order of their columns."""
+        return tuple(self.stages.split(","))
+
+
+@dataclass(frozen=True)
+class ProbeProtocol:
+    """How frozen features are scored.
+
+    regularization: strengths of the L2 penalty that the linear probe may choose from: the weight of |W|^2 / 2 beside
+        the *mean* cross-entropy. holdout_fraction: share of train held out to choose on. num_holdouts: how many
+        disjoint parts of that share are held out in turn; their scores are averaged.
+    normalization: of each feature column before the probe: "standard" (mean 0, deviation 1 on train), "l2", "none".
+    max_iterations: of each fit; a fit that needs more is reported.
+    knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
+    seed: of the held-out parts and of the bootstrap. num_bootstrap: resamples behind every 95 % interval.
+    """
+
+    regularization: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    holdout_fraction: float = 0.2
+    num_holdouts: int = 5
+    normalization: str = "standard"
+    max_iterations: int = 1000
+    knn_ks: tuple[int, ...] = (20,)
+    knn_temperature: float = 0.07
+    seed: int = 0
+    num_bootstrap: int = 2000
+
+
+def resolve_feature_protocol(
+    protocol: FeatureProtocol, info: BackboneInfo, trained_stage: str | None = None
+) -> FeatureProtocol:
+    """The protocol with every automatic value filled in for this backbone.
+
+    Args:
+        trained_stage: the deepest stage that pretraining trained; None where all are (or none is).
+
+    Raises:
+        RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
+    """
+    crop_px = protocol.crop_px or info.size
+    resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
+    filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
+    _raise_all([*_value_problems(filled), *_fit_problems(filled, info)])
+    return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage)))
+
+
+def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) -> None:
+    """Make sure that the values make sense, and fit the number of training videos where it is given.
+
+    Raises:
+        RecipeError: all that is wrong, each with its rule and way out.
+    """
+    p = protocol
+    problems = [
+        _rule(
+            not p.regularization or min(p.regularization) <= 0,
+            "probe.regularization",
+            list(p.regularization),
+            "must be a list of positive numbers",
+            "[0.01, 0.1, 1.0]",
+        ),
+        _rule(
+            not 0 < p.holdout_fraction <= 0.5,
+            "probe.holdout_fraction",
+            p.holdout_fraction,
+            "must be above 0 and at most 0.5",
+            "0.2",
+        ),
+        _rule(
+            not 1 <= p.num_holdouts <= max(1, round(1 / max(p.holdout_fraction, 1e-9))),
+            "probe.num_holdouts",
+            p.num_holdouts,
+            "must be at least 1 and at most 1 / holdout_fraction",
+            "1",
+        ),
+        _rule(p.max_iterations < 1, "probe.max_iterations", p.max_iterations, "must be at least 1", "1000"),
+        _rule(
+            not p.knn_ks or min(p.knn_ks) < 1,
+            "probe.knn_ks",
+            list(p.knn_ks),
+            "must be a list of whole numbers above 0",
+            "[20]",
+        ),
+        _rule(
+            num_train is not None and max(p.knn_ks, default=0) > num_train,
+            "probe.knn_ks",
+            list(p.knn_ks),
+            f"must be at most the number of training videos, {num_train}",
+            f"[{max(1, min(num_train or 1, 5))}]",
+        ),
+        _rule(p.knn_temperature <= 0, "probe.knn_temperature", p.knn_temperature, "must be positive", "0.07"),
+        _rule(p.num_bootstrap < 100, "probe.num_bootstrap", p.num_bootstrap, "must be at least 100", "2000"),
+    ]
+    if p.normalization not in NORMALIZATIONS:
+        problems.append(
+            f"probe.normalization ({p.normalization!r}) is unknown. {_meant(p.normalization, NORMALIZATIONS)}"
+        )
+    _raise_all(problems)
+
+
+def _value_problems(p: FeatureProtocol) -> list[str]:
+    at_least_one = ("num_frames", "stride_frames", "num_clips", "crop_px", "resize_px", "batch_size")
+    problems = [
+        _rule(getattr(p, name) < 1, f"features.{name}", getattr(p, name), "must be at least 1", default)
+        for name, default in zip(at_least_one, ("16", "1", "2", "0 (automatic)", "0 (automatic)", "16"), strict=True)
+    ]
+    problems += [
+        _rule(
+            0 < p.resize_px < p.crop_px,
+            "features.resize_px",
+            p.resize_px,
+            f"must be at least crop_px, {p.crop_px}",
+            "0 (automatic)",
+        ),
+        _rule(p.workers < 0, "features.workers", p.workers, "must not be negative", "0"),
+        _rule(p.timeout_seconds < 0, "features.timeout_seconds", p.timeout_seconds, "must not be negative", "120"),
+    ]
+    if p.pool not in POOLS:
+        problems.append(f"features.pool ({p.pool!r}) is unknown. {_meant(p.pool, POOLS)}")
+    return problems
+
+
+def _fit_problems(p: FeatureProtocol, info: BackboneInfo) -> list[str]:
+    problems = [
+        _rule(
+            0 < p.num_frames < info.min_frames,
+            "features.num_frames",
+            p.num_frames,
+            f"must be at least {info.min_frames} for backbone {info.name}",
+            str(info.num_frames),
+        ),
+        _rule(
+            0 < p.crop_px < info.min_px,
+            "features.crop_px",
+            p.crop_px,
+            f"must be at least {info.min_px} for backbone {info.name}",
+            str(info.size),
+        ),
+    ]
+    if info.modality != "rgb":
+        problems.append(
+            f"backbone {info.name} takes {info.modality}, but videos are decoded to rgb. Evaluate a backbone for rgb."
+        )
+    return problems
+
+
+def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None) -> tuple[str, ...]:
+    deepest = len(info.stages) - 1 if trained_stage is None else info.depth(trained_stage)
+    if p.stages == "all":
+        return info.stage_names[: deepest + 1]
+    if p.stages == "trained":
+        return (info.stage_names[deepest],)
+    names = tuple(name.strip() for name in p.stages.split(","))
+    _raise_all([_stage_problem(name, info, deepest, p.untrained_stage) for name in names])
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            f"features.stages ({p.stages}) must name each stage once. Set features.stages=all for all of them."
+        )
+    return names
+
+
+def _stage_problem(name: str, info: BackboneInfo, deepest: int, untrained_stage: bool) -> str:
+    if name not in info.stage_names:
+        known = ("all", "trained", *info.stage_names)
+        return f"features.stages: backbone {info.name} has no stage {name!r}. {_meant(name, known)}"
+    if info.depth(name) > deepest and not untrained_stage:
+        return (
+            f"features.stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: what "
+            "lies beyond it was never trained. Set features.stages=trained, or features.untrained_stage=true to score it all the same."
+        )
+    return ""
+
+
+def _rule(broken: bool, key: str, value: object, rule: str, way_out: str) -> str:
+    """A problem as a sentence, or "". key: where a recipe has the value."""
+    return f"{key} ({value}) {rule}. Set {key}={way_out}." if broken else ""
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(str(name), known)
+
+
+def _raise_all(problems: Iterable[str]) -> None:
+    found = [problem for problem in problems if problem]
+    if found:
+        raise RecipeError("\n".join(found))

@@ -1,0 +1,291 @@
+"""Numbers with their doubt and their protocol: intervals, paired differences, ``results.json``, a table."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssvid.errors import DataError
+
+RESULTS_FORMAT = 1
+_DRAWS_AT_ONCE = 2_000_000  # bounds the memory of the bootstrap: 8 bytes each
+_PACKAGES = ("ssvid", "torch", "torchvision", "numpy", "scikit-learn")
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One number of one network.
+
+    name: which network, as the table prints it ("pretrained", "random", "placebo"). metric: what was measured.
+    value: in [0, 1]. interval: 95 %, bootstrap over the test videos. chance: what a guess blind to the video scores.
+    correct_N: for each test video whether it was right; an unreadable one never is. ids: names of these videos.
+    context: everything else that the number depends on; plain types.
+    """
+
+    name: str
+    metric: str
+    value: float
+    interval: Interval
+    chance: float
+    correct_N: np.ndarray
+    ids: tuple[str, ...]
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Difference(NamedTuple):
+    """A paired difference of two accuracies on the same videos, with its 95 % interval."""
+
+    mean: float
+    interval: Interval
+    num_videos: int
+
+
+class SeedSummary(NamedTuple):
+    """A quantity over seeds. ratio is mean / standard_error: above 2 is the usual bar, and few seeds make it rough."""
+
+    mean: float
+    standard_error: float
+    ratio: float
+    num_seeds: int
+
+
+# ---- doubt
+
+
+def bootstrap_interval(values_N: np.ndarray, *, num_bootstrap: int = 2000, seed: int = 0) -> Interval:
+    """95 % percentile interval of the mean over videos drawn with replacement (Efron 1979).
+
+    It knows the doubt that lies in the choice of test videos, not that of the training seed. Where all values are
+    alike it has no width.
+    """
+    values = np.asarray(values_N, dtype=np.float64)
+    if values.size == 0:
+        return (math.nan, math.nan)
+    rng = np.random.default_rng([seed, values.size])
+    chunk = max(1, _DRAWS_AT_ONCE // values.size)
+    means = [
+        values[rng.integers(0, values.size, (min(chunk, num_bootstrap - done), values.size))].mean(axis=1)
+        for done in range(0, num_bootstrap, chunk)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(
+    correct_a: np.ndarray, correct_b: np.ndarray, *, num_bootstrap: int = 2000, seed: int = 0
+) -> Difference:
+    """Accuracy of a minus accuracy of b on the same videos in the same order.
+
+    Raises:
+        DataError: the two were not measured on as many videos.
+    """
+    a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise DataError(
+            f"a paired difference needs both results on the same videos, got {a.shape} and {b.shape} of them. "
+            "Evaluate both on one manifest and split."
+        )
+    interval = bootstrap_interval(a - b, num_bootstrap=num_bootstrap, seed=seed)
+    return Difference(float((a - b).mean()), interval, a.size)
+
+
+def compare_rows(a: ResultRow, b: ResultRow) -> Difference:
+    """``paired_difference`` of two rows, after making sure that they share metric and videos.
+
+    Raises:
+        DataError: they do not.
+    """
+    if a.metric != b.metric or a.ids != b.ids:
+        raise DataError(
+            f"{a.name} ({a.metric}, {len(a.ids)} videos) and {b.name} ({b.metric}, {len(b.ids)} videos) must share "
+            "metric and test videos to be compared. Evaluate both on one manifest and split."
+        )
+    return paired_difference(a.correct_N, b.correct_N)
+
+
+def over_seeds(values: Sequence[float]) -> SeedSummary:
+    """Mean over seeds, its standard error s / sqrt(n), and their ratio.
+
+    Raises:
+        DataError: fewer than two seeds, which have no standard error.
+    """
+    if len(values) < 2:
+        raise DataError(f"seeds ({len(values)}) must be at least 2 for a standard error. Run more seeds.")
+    mean = float(np.mean(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    ratio = mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
+    return SeedSummary(mean, error, ratio, len(values))
+
+
+# ---- results.json
+
+
+def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write ``results.json``: each number with its whole context. Readers see the old file or the new one, no part.
+
+    The ids of the test videos are written once per distinct list; ``correct`` is one digit per video in that order.
+
+    Args:
+        path: the file, or a folder for ``results.json`` in it.
+        extra: plain values about the whole run, such as the recipe.
+    """
+    path = Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(rows)
+    plain = {
+        "format": RESULTS_FORMAT,
+        "versions": versions(),
+        **(extra or {}),
+        "video_lists": {_list_name(row.ids): list(row.ids) for row in rows},
+        "rows": [_plain_row(row) for row in rows],
+    }
+    text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=True, default=_refuse)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_results(path: str | Path) -> list[ResultRow]:
+    """The rows of a ``results.json``.
+
+    Raises:
+        DataError: the file is missing or no results file of this format.
+    """
+    try:
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        if plain["format"] != RESULTS_FORMAT:
+            raise DataError(
+                f"{path}: format ({plain['format']}) must be {RESULTS_FORMAT}. Evaluate again to rewrite it."
+            )
+        return [_row_of(row, plain["video_lists"]) for row in plain["rows"]]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as cause:
+        raise DataError(
+            f"{path} must be a results.json that ssvid wrote ({type(cause).__name__}: {cause}). Evaluate again."
+        ) from cause
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a number depends on, and the Python and machine that made it."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {"python": platform.python_version(), "machine": platform.machine()}
+
+
+def _plain_row(row: ResultRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "metric": row.metric,
+        "value": row.value,
+        "interval95": list(row.interval),
+        "chance": row.chance,
+        "num_videos": len(row.ids),
+        "video_list": _list_name(row.ids),
+        "correct": "".join("1" if right else "0" for right in row.correct_N),
+        **row.context,
+    }
+
+
+def _row_of(plain: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> ResultRow:
+    own = ("name", "metric", "value", "interval95", "chance", "num_videos", "video_list", "correct")
+    return ResultRow(
+        plain["name"],
+        plain["metric"],
+        plain["value"],
+        (plain["interval95"][0], plain["interval95"][1]),
+        plain["chance"],
+        np.array([digit == "1" for digit in plain["correct"]], dtype=bool),
+        tuple(lists[plain["video_list"]]),
+        {key: value for key, value in plain.items() if key not in own},
+    )
+
+
+def _list_name(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{value!r} ({type(value).__name__}) is no plain type; results.json holds only those")
+
+
+# ---- the table
+
+
+def render_table(rows: Sequence[ResultRow], *, notes: bool = True) -> str:
+    """The rows as plain text: one line per network, one column per metric, the chance line, what must be known.
+
+    A cell is the value and its 95 % interval in percent: ``81.3 [75.9, 86.5]``.
+    """
+    if not rows:
+        return "no results"
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    names = list(dict.fromkeys(row.name for row in rows))
+    cells = {(row.name, row.metric): _cell(row) for row in rows}
+    lines = [["%", *(title_of(metric) for metric in metrics)]]
+    lines += [[name, *(cells.get((name, metric), "-") for metric in metrics)] for name in names]
+    lines.append(["chance", *(_chance(rows, metric) for metric in metrics)])
+    table = _align(lines)
+    return "\n".join([*table, *(_notes(rows) if notes else [])])
+
+
+def title_of(metric: str) -> str:
+    """A metric as a table's head says it: ``knn20_top1`` is "k-NN top-1, k=20"."""
+    known = {"probe_top1": "probe top-1", "probe_top5": "probe top-5", "recall_at_1": "R@1"}
+    if metric.startswith("knn") and metric.endswith("_top1"):
+        return f"{metric[3:-5]}-NN top-1"
+    return known.get(metric, metric)
+
+
+def _cell(row: ResultRow) -> str:
+    low, high = row.interval
+    return f"{100 * row.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _chance(rows: Sequence[ResultRow], metric: str) -> str:
+    levels = sorted({f"{100 * row.chance:.1f}" for row in rows if row.metric == metric})
+    return " or ".join(levels)
+
+
+def _align(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    rule = "-" * max(len(line) for line in drawn)
+    return [drawn[0], rule, *drawn[1:-1], rule, drawn[-1]]
+
+
+def _notes(rows: Sequence[ResultRow]) -> list[str]:
+    """What a reader of the table must know, each fact once, with the names that it holds for."""
+    holders: dict[str, list[str]] = {}
+    for row in rows:
+        for fact in row.context.get("notes", ()):
+            names = holders.setdefault(fact, [])
+            if row.name not in names:
+                names.append(row.name)
+    everyone = len({row.name for row in rows})
+    counts = sorted({len(row.ids) for row in rows})
+    head = f"{' or '.join(map(str, counts))} test videos; [..] is the 95 % interval over them, for one trained network."
+    told = (fact if len(names) == everyone else f"{', '.join(names)}: {fact}" for fact, names in holders.items())
+    return [head, *told]
