@@ -145,7 +145,9 @@ class SpeedinessClips:
     ) -> dict[str, Tensor]:
         """``clips`` uint8 (V, T, C, frame_px, frame_px) and ``is_sped`` int64 (V,); one square for all versions."""
         height, width = views_TCHW[0].shape[-2:]
-        box = random_square(height, width, rng, self.config.crop_scale) if self.training else center_square(height, width)
+        box = (
+            random_square(height, width, rng, self.config.crop_scale) if self.training else center_square(height, width)
+        )
         clips = torch.stack([crop_square(view, box, self.config.frame_px) for view in views_TCHW])
         return {"clips": clips, "is_sped": torch.from_numpy(plan.targets["is_sped"])}
 
@@ -266,7 +268,9 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         raise RecipeError(f"task speediness: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
 
 
-def _clip_row(clip_CTHW: np.ndarray, truth: float, prob: float, height_px: int = 64, max_frames: int = 16) -> np.ndarray:
+def _clip_row(
+    clip_CTHW: np.ndarray, truth: float, prob: float, height_px: int = 64, max_frames: int = 16
+) -> np.ndarray:
     """A row of frames with two bars: white length above is the truth, below the score. uint8 HWC."""
     step = math.ceil(clip_CTHW.shape[1] / max_frames)
     clip_TCHW = torch.from_numpy(clip_CTHW[:, ::step]).transpose(0, 1)

@@ -107,4 +107,3 @@ class ClipLoader:
 def _single_thread(worker_id: int) -> None:
     del worker_id
     torch.set_num_threads(1)
-

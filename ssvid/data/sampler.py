@@ -101,7 +101,9 @@ class TrainBatches:
             step, micro = divmod(number, self.layout.accumulate)
             videos = order[step * self.layout.videos_per_global_batch :][: self.layout.videos_per_global_batch]
             yield [
-                tuple(Ticket(int(Stream.TRAIN), epoch, step, int(i), clip) for clip in range(self.layout.clips_per_video))
+                tuple(
+                    Ticket(int(Stream.TRAIN), epoch, step, int(i), clip) for clip in range(self.layout.clips_per_video)
+                )
                 for i in videos[self.layout.slice_of(self.rank, micro)]
             ]
 

@@ -66,8 +66,8 @@ def _step_of(line: str) -> float:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """The finished lines of a ``metrics.jsonl``; a run may be writing the next one."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def build_loggers(config: LoggerConfig, folder: Path, recipe: Mapping[str, Any]) -> list[Logger]:

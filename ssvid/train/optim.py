@@ -26,7 +26,9 @@ def check_optim(config: OptimConfig) -> None:
     if config.name not in OPTIMIZERS:
         raise RecipeError(f"optim.name ({config.name!r}) is unknown. {did_you_mean(config.name, OPTIMIZERS)}")
     if config.schedule not in SCHEDULES:
-        raise RecipeError(f"optim.schedule ({config.schedule!r}) is unknown. {did_you_mean(config.schedule, SCHEDULES)}")
+        raise RecipeError(
+            f"optim.schedule ({config.schedule!r}) is unknown. {did_you_mean(config.schedule, SCHEDULES)}"
+        )
     if config.epochs < 1:
         raise RecipeError(f"optim.epochs ({config.epochs}) must be at least 1. Set optim.epochs=1 or more.")
     if not config.base_lr > 0:

@@ -116,7 +116,11 @@ def test_more_unreadable_videos_than_the_limit_stop_the_run_with_the_list():
 
 
 def test_long_footage_counts_in_proportion_to_its_duration():
-    rows = [VideoRow("short", 250, 25.0, 48, 64), VideoRow("hour", 90_000, 25.0, 48, 64), VideoRow("tiny", 3, 25.0, 8, 8)]
+    rows = [
+        VideoRow("short", 250, 25.0, 48, 64),
+        VideoRow("hour", 90_000, 25.0, 48, 64),
+        VideoRow("tiny", 3, 25.0, 8, 8),
+    ]
     segments = cut_segments(rows, 30.0, min_frames=16)
     per_row = [[s for s in segments if s.row == i] for i in range(3)]
     assert [len(p) for p in per_row] == [1, 120, 0]
@@ -169,8 +173,6 @@ def test_a_worker_that_hangs_stops_the_run_with_the_file_and_a_way_out(video_fol
 
     rows = rows_of(video_folder)
     dataset = ClipDataset(Manifest(video_folder, tuple(rows)), rows, Hangs(), seed=1)
-    loader = ClipLoader(
-        dataset, EvalBatches(2, 2), LoaderConfig(workers_per_device=1, timeout_seconds=0.5)
-    )
+    loader = ClipLoader(dataset, EvalBatches(2, 2), LoaderConfig(workers_per_device=1, timeout_seconds=0.5))
     with pytest.raises(DataError, match=r"worker hung .*00.mp4.*timeout_seconds \(now 0.5\)"):
         list(loader)

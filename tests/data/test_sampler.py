@@ -68,7 +68,9 @@ def test_validation_scores_each_sample_once_and_ranks_take_equally_many_batches(
 
 
 def test_a_global_batch_that_does_not_divide_names_the_nearest_that_does():
-    with pytest.raises(DataError, match=r"loader.global_batch \(10\) must be a multiple of .* = 4. Set loader.global_batch=8"):
+    with pytest.raises(
+        DataError, match=r"loader.global_batch \(10\) must be a multiple of .* = 4. Set loader.global_batch=8"
+    ):
         BatchLayout(10, world_size=2, accumulate=2)
 
 

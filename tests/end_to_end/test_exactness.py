@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from ssvid.checkpoints import read_checkpoint
 
 SCRIPT = Path(__file__).with_name("run_hashed.py")

@@ -1,0 +1,375 @@
+"""``pretrain``: videos -> manifest -> loaders -> trainer -> checkpoint, in a run folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssvid.backbones import Backbone, convert_to_channels_last_3d, initialize_backbone
+from ssvid.checkpoints import load_backbone_weights, make_meta, read_checkpoint
+from ssvid.data.config import DataConfig
+from ssvid.data.index import build_manifest
+from ssvid.data.manifest import Manifest
+from ssvid.data.module import ClipDataModule
+from ssvid.data.readers import list_videos
+from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
+from ssvid.recipe.options import make_backbone_options, make_task_config
+from ssvid.recipe.schema import PretrainRecipe
+from ssvid.recipe.yaml_text import parse_yaml, to_yaml
+from ssvid.tasks import PretextTask, tasks
+from ssvid.train.loggers import JsonLines, build_loggers
+from ssvid.train.module import PretrainModule
+from ssvid.train.optim import check_optim, scaled_lr
+from ssvid.train.run_folder import RunFolder, environment, next_free, write_json
+from ssvid.train.trainer import build_trainer, global_rank, resolve_trainer
+
+RUNS = Path("runs")
+# What a resumed run may change: where it runs and how much it prints, never what it computes.
+FREE_TO_CHANGE = (
+    "trainer.",
+    "loader.workers_per_device",
+    "loader.prefetch_batches",
+    "loader.timeout_seconds",
+    "logger.",
+)
+BOUND = ("trainer.accumulate", "trainer.precision", "trainer.max_steps")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class PretrainResult:
+    """What a pretraining run leaves behind.
+
+    run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
+    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out.
+    too_short: paths of videos with fewer frames than the task needs.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+    chance: dict[str, float]
+    num_steps: int
+    unreadable: dict[str, str] = field(default_factory=dict)
+    too_short: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for ``--json`` and ``results.json``."""
+        return asdict(self) | {"run_dir": str(self.run_dir), "checkpoint": str(self.checkpoint)}
+
+    def __str__(self) -> str:
+        values = "  ".join(
+            f"val {name} {value:.3f}" + (f" (chance {self.chance[name]:.2f})" if name in self.chance else "")
+            for name, value in self.metrics.items()
+        )
+        return f"{self.num_steps} steps done.  {values}\ncheckpoint: {self.checkpoint}"
+
+
+def pretrain(
+    recipe: str | Path | Mapping[str, Any],
+    *overrides: str,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    show_progress: bool = True,
+    callbacks: Sequence[Any] = (),
+    **nested: Any,
+) -> PretrainResult:
+    """Train a backbone on unlabeled videos as a recipe says.
+
+    Args:
+        recipe: shipped name, path, or mapping. overrides: ``key.path=value``. nested: the same as keyword groups.
+        run_dir: the run folder; ``runs/<recipe name>``, numbered, where None.
+        resume: go on with an existing run folder, bit for bit.
+        callbacks: more Lightning callbacks, after our own.
+
+    Raises:
+        SsvidError: any mistake in the recipe, the data or the folder.
+    """
+    loaded = load_recipe(recipe, overrides, nested=nested, kind="pretrain")
+    config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
+    say = speaker(show_progress)
+    config.trainer = resolve_trainer(config.trainer)
+    check_optim(config.optim)
+    resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
+    folder = _open_folder(loaded, resolved, run_dir, resume)
+    rank = global_rank()
+    with folder.locked() if rank == 0 else contextlib.nullcontext():
+        return _pretrain(config, resolved, folder, resume, rank, say, show_progress, callbacks)
+
+
+def _pretrain(
+    config: PretrainRecipe,
+    resolved: dict[str, Any],
+    folder: RunFolder,
+    resume: bool,
+    rank: int,
+    say: Say,
+    show_progress: bool,
+    callbacks: Sequence[Any],
+) -> PretrainResult:
+    manifest = _manifest_of_run(config.data, folder, resume, rank, say)
+    train_rows, val_rows = split_rows(manifest, config.data, config.seed)
+    backbone, task = build_networks(config)
+    module_data = ClipDataModule(
+        manifest,
+        train_rows.rows,
+        val_rows.rows,
+        task,
+        seed=config.seed,
+        data=config.data,
+        loader=config.loader,
+        accumulate=config.trainer.accumulate,
+        pin_memory=config.trainer.accelerator == "gpu",
+    )
+    world = int(config.trainer.devices) * config.trainer.num_nodes
+    steps_per_epoch = module_data.train_batches(world).steps_per_epoch
+    lr = scaled_lr(config.optim, config.loader.global_batch)
+    say(_header(config, module_data, steps_per_epoch, lr))
+    if not resume:
+        _prepare(task, module_data, rank)
+    if config.trainer.channels_last:
+        convert_to_channels_last_3d(backbone)
+    if config.trainer.compile:
+        backbone.compile()
+    module = PretrainModule(
+        backbone,
+        task,
+        seed=config.seed,
+        optim=config.optim,
+        lr=lr,
+        steps_per_epoch=steps_per_epoch,
+        placebo=config.task.placebo,
+        meta=_meta_maker(config, resolved, manifest, train_rows, task.stage),
+    )
+    loggers = build_loggers(config.logger, folder.path, resolved)
+    checkpoint = folder.last_checkpoint if resume else None
+    if checkpoint is not None and rank == 0:
+        _rewind(loggers, checkpoint)
+    trainer = build_trainer(
+        config.trainer,
+        config.optim,
+        folder=folder.path,
+        loggers=loggers,
+        chance=dict(task.chance()),
+        global_batch=config.loader.global_batch,
+        unreadable=module_data.unreadable,
+        validates=module_data.val_set is not None,
+        show_progress=show_progress,
+        more_callbacks=callbacks,
+    )
+    trainer.fit(module, datamodule=module_data, ckpt_path=checkpoint, weights_only=True)
+    result = PretrainResult(
+        folder.path,
+        folder.last_checkpoint,
+        module.val_metrics,
+        dict(task.chance()),
+        trainer.global_step,
+        dict(module_data.unreadable.reasons),
+        [row.path for row in module_data.train_set.too_short],
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if rank == 0:
+        write_json(folder.results, result.as_dict())
+    if module_data.unreadable.reasons:
+        say(module_data.unreadable.summary())
+    return result
+
+
+# ---- the parts of a run ----------------------------------------------------------------------------------------------
+
+
+def load_manifest(data: DataConfig, say: Say | None = None) -> Manifest:
+    """The table of videos that a recipe's ``data`` group names; new files are scanned.
+
+    Raises:
+        DataError: no such folder, no videos, a bad line.
+    """
+    root = Path(data.root)
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "nothing"
+        raise DataError(
+            f"data.root ({data.root}) must be a folder of videos, but there is {kind}. Set data.root=FOLDER."
+        )
+    if data.name == "manifest":
+        manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
+        manifest.check_files()
+        return manifest
+    entries = list_videos(data.name, root, Path(data.list) if data.list else None)
+    progress = _index_progress(say) if say else None
+    return build_manifest(root, entries, workers=data.index_workers, progress=progress)
+
+
+def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
+    """Rows to train on and rows to measure the pretext metric on. Rows of split ``test`` are in neither.
+
+    A split named ``val`` in the manifest is the validation set; otherwise ``data.val_fraction`` of the rows is held out.
+    """
+    if data.split:
+        chosen = manifest.select(data.split, readable=False)
+    else:
+        chosen = manifest.with_rows(row for row in manifest.rows if row.split != "test")
+    if not data.split and "val" in manifest.splits():
+        held_out = [row for row in chosen.rows if row.split == "val"]
+        return chosen.with_rows(r for r in chosen.rows if r.split != "val"), chosen.with_rows(held_out)
+    return chosen.train_val_split(data.val_fraction, seed)
+
+
+def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
+    """Backbone and task with the weights that the seed gives (or ``init_from``), later stages frozen."""
+    import torch
+
+    options = make_backbone_options(config.backbone.name, config.backbone.options)
+    backbone = initialize_backbone(config.backbone.name, options, seed=config.seed)
+    task_config = make_task_config(config.task.name, config.task.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        task: PretextTask = tasks.get(config.task.name)(task_config, backbone.info)
+        task.setup(backbone)
+    if config.init_from:
+        from ssvid.export import read_weights
+
+        load_backbone_weights(backbone, read_weights(config.init_from))
+    backbone.freeze_after(task.stage)
+    return backbone, task
+
+
+def _open_folder(loaded: LoadedRecipe, resolved: dict[str, Any], run_dir: str | Path | None, resume: bool) -> RunFolder:
+    name = loaded.path.stem if loaded.path else str(resolved["task"]["name"])
+    if resume and run_dir is None:
+        raise RunFolderError("--resume needs the folder of the run to continue. Name it with --run-dir.")
+    folder = RunFolder(run_dir if run_dir is not None else next_free(RUNS, name))
+    if global_rank() != 0:
+        return folder
+    if resume:
+        folder.require_resumable()
+        _refuse_changes(folder, resolved)
+        return folder
+    folder.create()
+    folder.recipe.write_text(loaded.text or to_yaml(resolved), encoding="utf-8")
+    folder.resolved.write_text(to_yaml(resolved), encoding="utf-8")
+    write_json(folder.env, environment())
+    return folder
+
+
+def _refuse_changes(folder: RunFolder, resolved: dict[str, Any]) -> None:
+    before = parse_yaml(folder.resolved.read_text(encoding="utf-8"), str(folder.resolved))
+    changes = [line for line in diff_recipes(before, resolved) if not _may_change(line.split(":")[0])]
+    if changes:
+        listing = "\n".join(f"  {line}" for line in changes)
+        raise RecipeError(
+            f"the recipe is not the one that {folder.path} was started with; a resumed run computes the same numbers. "
+            f"Undo these changes, or start a new run (init_from={folder.last_checkpoint} takes its weights):\n{listing}"
+        )
+
+
+def _may_change(key: str) -> bool:
+    return key.startswith(FREE_TO_CHANGE) and key not in BOUND
+
+
+def _manifest_of_run(data: DataConfig, folder: RunFolder, resume: bool, rank: int, say: Say) -> Manifest:
+    if resume and folder.manifest.exists():
+        manifest = Manifest.load(folder.manifest, root=data.root, allow_outside=True)
+        manifest.check_files()
+        return manifest
+    manifest = load_manifest(data, say if rank == 0 else None)
+    if rank == 0:
+        manifest.save(folder.manifest)
+        (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+    return manifest
+
+
+def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
+    """Run the task's ``prepare`` on rank 0; the other ranks get its buffers when the strategy wraps the model."""
+    if rank != 0 or type(task).prepare is PretextTask.prepare:
+        return
+    from ssvid.types import Stream, Ticket
+
+    def samples() -> Iterable[Mapping[str, Any]]:
+        for index in range(len(data.train_set)):
+            yield from data.train_set[(Ticket(int(Stream.PREPARE), 0, 0, index),)]
+
+    task.prepare(samples())
+
+
+def _meta_maker(
+    config: PretrainRecipe, resolved: dict[str, Any], manifest: Manifest, train_rows: Manifest, stage: str | None
+) -> Callable[[int, int, dict[str, float]], dict[str, Any]]:
+    content_ids = sorted({row.source_id or row.content_id for row in train_rows.rows if row.is_readable})
+    versions = environment()["packages"]
+
+    def meta(epoch: int, global_step: int, metrics: dict[str, float]) -> dict[str, Any]:
+        return make_meta(
+            backbone=resolved["backbone"]["name"],
+            backbone_options=resolved["backbone"]["options"],
+            task=config.task.name,
+            task_options=resolved["task"]["options"],
+            stage=stage,
+            recipe=resolved,
+            manifest_sha256=manifest.sha256(),
+            num_videos=len(train_rows),
+            content_ids=content_ids,
+            seed=config.seed,
+            placebo=config.task.placebo,
+            epoch=epoch,
+            global_step=global_step,
+            pretext_metrics=metrics,
+            versions=versions,
+        )
+
+    return meta
+
+
+def _rewind(loggers: list[Any], checkpoint: Path) -> None:
+    step = read_checkpoint(checkpoint).meta["global_step"]
+    for logger in loggers:
+        if isinstance(logger, JsonLines):
+            logger.rewind(step)
+
+
+def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:
+    c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
+    layout = data.layout(world)
+    lines = [
+        f"task {c.task.name}{' (placebo: targets permuted)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
+        f"seed {c.seed}",
+        f"{len(data.train_set.rows)} videos to train on ({len(data.train_set)} samples), "
+        f"{len(data.val_set) if data.val_set else 0} held out, {len(data.train_set.too_short)} too short"
+        + _names([row.path for row in data.train_set.too_short]),
+        f"global batch {c.loader.global_batch} = {world} x {c.trainer.accelerator} x {layout.micro_batch} samples x "
+        f"{c.trainer.accumulate} accumulated; {steps_per_epoch} steps x {c.optim.epochs} epochs",
+        f"lr {lr:.6g} = base_lr {c.optim.base_lr:g} x {c.loader.global_batch} / 256, {c.optim.name}, "
+        f"{c.optim.schedule}; precision {c.trainer.precision}",
+    ]
+    if data.unreadable.reasons:
+        lines.append(f"{len(data.unreadable.reasons)} unreadable" + _names(sorted(data.unreadable.reasons)))
+    return "\n".join(lines)
+
+
+def _names(paths: list[str], most: int = 5) -> str:
+    if not paths:
+        return ""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return f": {', '.join(paths[:most])}{more}"
+
+
+def _index_progress(say: Say) -> Callable[[int, int, str], None]:
+    def progress(done: int, total: int, path: str) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            say(f"scanning videos: {done}/{total}")
+
+    return progress
+
+
+def speaker(show: bool) -> Say:
+    def say(text: str) -> None:
+        if show and global_rank() == 0:
+            print(text, file=sys.stderr, flush=True)
+
+    return say
