@@ -1,0 +1,202 @@
+"""The only file that knows state-dict prefixes and format versions.
+
+A checkpoint is Lightning's dict; its ``state_dict`` has the prefixes ``backbone.`` and ``task.`` and no other, and its key
+``ssvid`` holds plain types: what was trained, on what, how far. Everything loads with ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from ssvid.backbones import Backbone
+from ssvid.errors import CheckpointError
+
+FORMAT = 1
+BACKBONE_PREFIX, TASK_PREFIX = "backbone.", "task."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds for others than the trainer: its meta data, and the weights without their prefixes."""
+
+    path: Path
+    meta: dict[str, Any]
+    backbone_state: dict[str, Tensor]
+    task_state: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How the keys of a state dict met those of a network."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every key met its like."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        counts = [f"{len(self.matched)} keys matched"]
+        for name in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, name)
+            shown = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+            counts.append(f"{len(keys)} {name}{shown}")
+        return ", ".join(counts)
+
+
+def make_meta(
+    *,
+    backbone: str,
+    backbone_options: Mapping[str, Any],
+    task: str | None,
+    task_options: Mapping[str, Any],
+    stage: str | None,
+    recipe: Mapping[str, Any],
+    manifest_sha256: str,
+    num_videos: int,
+    content_ids: Sequence[str],
+    seed: int,
+    placebo: bool,
+    epoch: int,
+    global_step: int,
+    pretext_metrics: Mapping[str, float],
+    chance: Mapping[str, float],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """The plain dict under the key ``ssvid``. stage: the deepest stage that was trained; None is the last."""
+    return {
+        "format": FORMAT,
+        "kind": "checkpoint",
+        "backbone": {"name": backbone, "options": dict(backbone_options)},
+        "task": None if task is None else {"name": task, "options": dict(task_options)},
+        "stage": stage,
+        "recipe": dict(recipe),
+        "data": {"manifest_sha256": manifest_sha256, "num_videos": num_videos, "content_ids": list(content_ids)},
+        "seed": seed,
+        "placebo": placebo,
+        "epoch": epoch,
+        "global_step": global_step,
+        "pretext_metrics": dict(pretext_metrics),
+        "chance": dict(chance),
+        "versions": dict(versions),
+    }
+
+
+def load_checkpoint_dict(path: Path) -> dict[str, Any]:
+    """A torch file as a dict, without running any code that it may hold.
+
+    Raises:
+        CheckpointError: no such file, damaged, or more than tensors and plain types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} is not a file. Name a .ckpt that a run wrote, such as checkpoints/last.ckpt.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file fails in many ways; all mean the same to the user
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: it is damaged, or holds more than tensors and plain values, which is "
+            f"refused because it could run code ({type(error).__name__}: {first[:200]}). Use a file that ssvid wrote."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}, not a dict. Use a file that ssvid wrote.")
+    return content
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Meta data and weights of a checkpoint that ssvid wrote.
+
+    Raises:
+        CheckpointError: another program's file, a newer format, or a damaged one.
+    """
+    path = Path(path)
+    content = load_checkpoint_dict(path)
+    meta, state = content.get("ssvid"), content.get("state_dict")
+    if not isinstance(meta, dict) or not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path} is not a checkpoint of ssvid: it lacks 'ssvid' and 'state_dict' (it has "
+            f"{', '.join(map(repr, list(content)[:4]))}). Use checkpoints/last.ckpt of a run, or an exported folder."
+        )
+    if not isinstance(meta.get("format"), int) or meta["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {meta.get('format')!r}; this ssvid reads formats up to {FORMAT}. Install a newer ssvid."
+        )
+    backbone, task = split_state_dict(state)
+    return Checkpoint(path, meta, backbone, task)
+
+
+def split_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the backbone and of the task, prefixes cut.
+
+    Raises:
+        CheckpointError: a key has neither prefix.
+    """
+    strangers = [key for key in state if not key.startswith((BACKBONE_PREFIX, TASK_PREFIX))]
+    if strangers:
+        raise CheckpointError(
+            f"{len(strangers)} keys have neither the prefix {BACKBONE_PREFIX!r} nor {TASK_PREFIX!r}: {', '.join(strangers[:3])}."
+        )
+    cut = [
+        {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        for prefix in (BACKBONE_PREFIX, TASK_PREFIX)
+    ]
+    return cut[0], cut[1]
+
+
+def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, partial: bool = False) -> LoadReport:
+    """Fill a network; every key must match in name and shape unless ``partial``.
+
+    Raises:
+        CheckpointError: keys are missing, unexpected or of another shape; nothing was loaded. With ``partial`` only
+            when nothing matches at all.
+    """
+    own = backbone.state_dict()
+    fits = {k for k in own if k in state and own[k].shape == state[k].shape}
+    report = LoadReport(
+        matched=tuple(k for k in own if k in fits),
+        missing=tuple(k for k in own if k not in state),
+        unexpected=tuple(k for k in state if k not in own),
+        mismatched=tuple(k for k in own if k in state and k not in fits),
+    )
+    if not report.matched or not (partial or report.is_complete):
+        raise CheckpointError(
+            f"the weights do not fit backbone {backbone.info.name}: {report}. Name the backbone and the options that "
+            "they were trained with" + ("." if partial else ", or accept what fits with --partial (results then say so).")
+        )
+    backbone.load_state_dict({k: state[k] for k in report.matched}, strict=False)
+    return report
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that ``path`` always holds the old content or the whole new one, even after a power cut.
+
+    The temporary file lies in the same folder: renaming across file systems is a copy, and a copy can be cut short.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
