@@ -91,10 +91,10 @@ class BackboneInfo:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> BackboneInfo:
         """The inverse of ``to_dict``. Keys that a later version added are ignored."""
-        known = {key: value for key, value in plain.items() if key in cls.__dataclass_fields__}
-        stages = tuple(StageInfo(**stage) for stage in plain["stages"])
-        lists = {key: tuple(known[key]) for key in ("mean", "std") if key in known}
-        return cls(**(known | lists | {"stages": stages}))
+        known: dict[str, Any] = {key: value for key, value in plain.items() if key in cls.__dataclass_fields__}
+        known["stages"] = tuple(StageInfo(**stage) for stage in plain["stages"])
+        known |= {key: tuple(known[key]) for key in ("mean", "std") if key in known}
+        return cls(**known)
 
 
 class Backbone(nn.Module):
@@ -121,11 +121,11 @@ class Backbone(nn.Module):
 
     @overload
     def forward(
-        self, clip_BCTHW: Tensor, stage: Sequence[str], keep_BN: Tensor | None = None
+        self, clip_BCTHW: Tensor, stage: list[str] | tuple[str, ...], keep_BN: Tensor | None = None
     ) -> tuple[Tensor, ...]: ...
 
     def forward(
-        self, clip_BCTHW: Tensor, stage: str | Sequence[str] | None = None, keep_BN: Tensor | None = None
+        self, clip_BCTHW: Tensor, stage: str | list[str] | tuple[str, ...] | None = None, keep_BN: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         """The feature map BCTHW of a stage. Stages deeper than the one asked for are not computed.
 
