@@ -12,15 +12,15 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _PUBLIC = {
-    "pretrain": "ssvid.recipe.programs",
-    "probe": "ssvid.recipe.programs",
+    "pretrain": "ssvid.recipe.pretraining",
+    "probe": "ssvid.recipe.probing",
     "load_backbone": "ssvid.export",
     "export": "ssvid.export",
     "create_backbone": "ssvid.backbones",
     "list_backbones": "ssvid.backbones",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -75,7 +75,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
             f"{name_or_path} is a folder, and a recipe is a YAML file or a shipped name. "
             f"For a folder of videos give a recipe and data.root={name_or_path}. See: ssvid recipes"
         )
-    if path.suffix in SUFFIXES or path.is_absolute() or name.startswith((".", "~")):
+    if path.suffix in SUFFIXES or path.is_absolute() or str(name_or_path).startswith((".", "~")):
         hint = did_you_mean(path.with_suffix("").as_posix(), shipped)
         raise RecipeError(f"there is no recipe file {name_or_path}. A shipped recipe is called by its name. {hint}")
     raise RecipeError(f"unknown recipe {name!r}: neither a file nor a shipped name. {did_you_mean(name, shipped)}")

@@ -140,7 +140,7 @@ def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[s
     kind = values.get("kind")
     if kind is None:
         problems.append(f"kind is not set. Add a line 'kind: {wanted or 'pretrain'}'. Known: {', '.join(KINDS)}.")
-    elif kind not in KINDS:
+    elif not isinstance(kind, str) or kind not in KINDS:
         problems.append(f"kind: unknown kind {kind!r}. {did_you_mean(str(kind), KINDS)}")
     elif wanted is not None and kind != wanted:
         problems.append(f"its kind is {kind!r}, and {wanted!r} is asked for. Run it with: ssvid {kind}")

@@ -145,7 +145,7 @@ def _pretrain(
         lr=lr,
         steps_per_epoch=steps_per_epoch,
         placebo=config.task.placebo,
-        meta=_meta_maker(config, resolved, manifest, train_rows, task.stage),
+        meta=_meta_maker(config, resolved, manifest, train_rows, task),
     )
     loggers = build_loggers(config.logger, folder.path, resolved)
     checkpoint = folder.last_checkpoint if resume else None
@@ -299,7 +299,7 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
 
 
 def _meta_maker(
-    config: PretrainRecipe, resolved: dict[str, Any], manifest: Manifest, train_rows: Manifest, stage: str | None
+    config: PretrainRecipe, resolved: dict[str, Any], manifest: Manifest, train_rows: Manifest, task: PretextTask
 ) -> Callable[[int, int, dict[str, float]], dict[str, Any]]:
     content_ids = sorted({row.source_id or row.content_id for row in train_rows.rows if row.is_readable})
     versions = environment()["packages"]
@@ -310,7 +310,7 @@ def _meta_maker(
             backbone_options=resolved["backbone"]["options"],
             task=config.task.name,
             task_options=resolved["task"]["options"],
-            stage=stage,
+            stage=task.stage,
             recipe=resolved,
             manifest_sha256=manifest.sha256(),
             num_videos=len(train_rows),
@@ -320,6 +320,7 @@ def _meta_maker(
             epoch=epoch,
             global_step=global_step,
             pretext_metrics=metrics,
+            chance=dict(task.chance()),
             versions=versions,
         )
 

@@ -1,8 +1,24 @@
-"""The programs behind the verbs. Each wires rooms together and returns what it found; each has a file of its own."""
+"""The programs behind the verbs, each in a file of its own, loaded when first used."""
 
-from ssvid.recipe.demonstration import DemoResult, demo
-from ssvid.recipe.pretraining import PretrainResult, pretrain
-from ssvid.recipe.probing import ProbeOutcome, probe
-from ssvid.recipe.showing import show
+from __future__ import annotations
 
-__all__ = ["DemoResult", "PretrainResult", "ProbeOutcome", "demo", "pretrain", "probe", "show"]
+import importlib
+from typing import Any
+
+_HOME = {
+    "DemoResult": "demonstration",
+    "PretrainResult": "pretraining",
+    "ProbeOutcome": "probing",
+    "demo": "demonstration",
+    "pretrain": "pretraining",
+    "probe": "probing",
+    "show": "showing",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ssvid.recipe.programs' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ssvid.recipe.{_HOME[name]}"), name)
