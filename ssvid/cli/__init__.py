@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ssvid import __version__
 from ssvid.cli import data, demo, doctor, export, listings, pretrain, probe, show, terminal
 from ssvid.cli.parser import Parser, UsageError, parse
-from ssvid.errors import SsvidError, did_you_mean
+from ssvid.errors import SsvidError
 
 OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -36,10 +36,10 @@ _VERBS = (
 
 _EPILOG = """\
 first steps:
-  ssvid demo                                          pretrain, score and export on synthetic videos, a few minutes
-  ssvid recipes                                       what can be run
-  ssvid pretrain pretrain/speediness data.root=DIR    learn from a folder of videos, no labels needed
-  ssvid VERB --help                                   options of a verb, with an example
+  ssvid demo                                               pretrain, score, export on synthetic videos; minutes
+  ssvid recipes                                            what can be run
+  ssvid pretrain pretrain/speediness_tiny data.root=DIR    learn from a folder of videos, no labels needed
+  ssvid VERB --help                                        options of a verb, with an example
 
 exit codes: 0 success; 2 a mistake that you can mend (one paragraph says how); 1 a defect of ssvid.
 """
@@ -114,15 +114,10 @@ def _run(words: list[str]) -> int:
         return OK
     args = parse(parser, words)
     if args.verb is None:
-        raise UsageError(f"a verb is missing. {did_you_mean('', _verb_names(parser))} See: ssvid --help")
+        raise UsageError("a verb is missing. See: ssvid --help")
     code = args.run(args)
     sys.stdout.flush()
     return code or OK
-
-
-def _verb_names(parser: Parser) -> list[str]:
-    choices = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(choices or ())
 
 
 def _system_error(error: OSError, debug: bool) -> int:
@@ -132,7 +127,7 @@ def _system_error(error: OSError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     terminal.say(
-        f"ssvid: {error.filename}: {error.strerror}. Mend the path, its permissions or the disk, and try again."
+        f"ssvid: {error.filename}: {error.strerror}. Mend the path, its permissions or the disk and try again."
     )
     return YOURS
 

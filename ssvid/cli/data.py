@@ -61,7 +61,7 @@ def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", metavar="S", type=positive, default=3.0, help="length of each (default: 3)")
     parser.add_argument("--size", metavar="PX", type=whole(32), default=128, help="side in pixels (default: 128)")
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
-    parser.add_argument("--workers", metavar="N", type=whole(1), default=2, help="processes (default: 2)")
+    parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
     add_json(parser)
     parser.set_defaults(run=run_synth, parser=parser)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from typing import Any
 
+from ssvid import __version__
 from ssvid.cli import terminal
 from ssvid.cli.parser import add_json
 
@@ -39,41 +40,50 @@ def run(args: argparse.Namespace) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that doctor reports, as plain types."""
+    """Everything that doctor reports, as plain types. What cannot be examined is named in ``failures``."""
+    failures: dict[str, str] = {}
     found: dict[str, Any] = {
-        "ssvid": importlib.metadata.version("ssvid") if _is_installed("ssvid") else _own_version(),
+        "ssvid": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: importlib.metadata.version(name) if _is_installed(name) else None for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "cores": _usable_cores(),
-        "gpus": _gpus(),
+        "gpus": _examined("gpus", _gpus, [], failures),
         "ffmpeg": shutil.which("ffmpeg"),
-        "decoders": _decoders(),
-        "auto_decoder": _auto_decoder(),
-        "plugins": _plugins(),
+        "decoders": _examined("decoders", _decoders, {}, failures),
+        "auto_decoder": _examined("auto_decoder", _auto_decoder, None, failures),
+        "tasks": _examined("tasks", _tasks, [], failures),
+        "backbones": _examined("backbones", _backbones, [], failures),
+        "recipes": _examined("recipes", _recipes, [], failures),
+        "broken_plugins": _examined("broken_plugins", _broken_plugins, [], failures),
+        "failures": failures,
     }
-    found["warnings"] = _warnings(found)
-    found["faster"] = way_to_be_faster(found)
+    found["warnings"] = _warnings(found) + _examined("cudnn", _cudnn_warnings, [], failures)
+    found["faster"] = way_to_be_faster(found["decoders"])
     return found
 
 
 def paragraph(found: dict[str, Any]) -> str:
-    """The report in one paragraph; warnings and the way to be faster get a line each."""
+    """The report in one paragraph; what is wrong and the way to be faster get a line each."""
     packages = ", ".join(f"{name} {version or 'MISSING'}" for name, version in found["packages"].items())
-    plugins = found["plugins"]
+    decoders = "; ".join(_decoder_words(name, status) for name, status in found["decoders"].items())
+    counts = ", ".join(terminal.counted(found[f"{noun}s"], noun) for noun in ("task", "backbone", "recipe"))
     sentences = [
         f"ssvid {found['ssvid']} on Python {found['python']}, {found['system']}: {packages}.",
-        f"{found['cores']} CPU cores usable; {_gpu_words(found['gpus'])}.",
-        f"FFmpeg program: {found['ffmpeg'] or 'not found (not needed: PyAV carries its own)'}.",
-        f"Decoders: {'; '.join(_decoder_words(name, status) for name, status in found['decoders'].items())}.",
-        f"'auto' takes {found['auto_decoder']} where the index has found it right for a file, else the next one that is.",
-        f"{_counted(plugins['tasks'], 'task')}, {_counted(plugins['backbones'], 'backbone')}, "
-        f"{_counted(plugins['recipes'], 'recipe')} found.",
+        f"{terminal.counted(range(found['cores']), 'CPU core')} usable; {_gpu_words(found['gpus'])}.",
+        f"FFmpeg: {found['ffmpeg'] or 'not found; only torchcodec needs it'}.",
+        f"Decoders, fastest first: {decoders or 'not known'}.",
+        f"'auto' takes {found['auto_decoder']}, or the next one for a file that it does not decode exactly.",
+        f"Found: {counts}.",
     ]
     lines = [" ".join(sentences)]
-    lines += [f"broken plug-in: {b['module']} failed to import: {b['reason']}" for b in plugins["broken"]]
+    lines += [f"warning: {what} could not be examined: {why}" for what, why in found["failures"].items()]
+    lines += [f"warning: plug-in {b['module']} failed to import: {b['reason']}" for b in found["broken_plugins"]]
     lines += [f"warning: {warning}" for warning in found["warnings"]]
-    lines.append(f"To make it faster: {found['faster']}" if found["faster"] else "Nothing to mend was found.")
+    if found["faster"]:
+        lines.append(f"To make it faster: {found['faster']}")
+    elif len(lines) == 1:
+        lines.append("Nothing to mend was found.")
     return "\n".join(lines)
 
 
@@ -89,8 +99,8 @@ def cudnn_warnings(torch_version: str, cudnn: int | None) -> list[str]:
     shown = f"{cudnn // 10000}.{cudnn % 10000 // 100}.{cudnn % 100}"
     if torch_version.startswith("2.9.") and cudnn < 91500:
         warnings.append(
-            f"torch {torch_version} with cuDNN {shown}: 3-D convolutions under mixed precision are about 4 times slower and "
-            "take more memory. Use torch 2.10 or newer, or pip install 'nvidia-cudnn-cu12>=9.15'."
+            f"torch {torch_version} with cuDNN {shown}: 3-D convolutions are about 4 times slower under mixed precision "
+            "and take more memory. Use torch 2.10 or newer, or pip install 'nvidia-cudnn-cu12>=9.15'."
         )
     if 90800 <= cudnn <= 91002:
         warnings.append(
@@ -100,36 +110,59 @@ def cudnn_warnings(torch_version: str, cudnn: int | None) -> list[str]:
     return warnings
 
 
-def way_to_be_faster(found: dict[str, Any]) -> str | None:
+def way_to_be_faster(decoders: dict[str, dict[str, Any]]) -> str | None:
     """The one command that would make this machine faster; None where nothing is left to gain."""
-    torchcodec = found["decoders"].get("torchcodec", {})
-    if not torchcodec.get("works"):
-        system = "" if found["ffmpeg"] else "apt install ffmpeg && "
-        return f"{system}pip install 'ssvid[torchcodec]'"
-    return None
+    torchcodec = decoders.get("torchcodec")
+    if torchcodec is None or torchcodec["works"]:
+        return None
+    install = "" if torchcodec["version"] else "pip install 'ssvid[torchcodec]'"
+    libraries = "" if install and shutil.which("ffmpeg") else _install_ffmpeg()
+    return " && ".join(part for part in (libraries, install) if part)
+
+
+def _install_ffmpeg() -> str:
+    sudo = "sudo " if hasattr(os, "geteuid") and os.geteuid() != 0 else ""
+    managers = {
+        "apt-get": f"{sudo}apt-get install -y ffmpeg",
+        "dnf": f"{sudo}dnf install -y ffmpeg-free",
+        "brew": "brew install ffmpeg",
+        "conda": "conda install -y -c conda-forge ffmpeg",
+    }
+    return next((command for name, command in managers.items() if shutil.which(name)), "(install FFmpeg 4 or newer)")
 
 
 def _warnings(found: dict[str, Any]) -> list[str]:
-    import torch
-
-    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
-    warnings = cudnn_warnings(torch.__version__, cudnn)
+    warnings = []
     missing = [name for name, version in found["packages"].items() if version is None]
     if missing:
-        warnings.append(f"{', '.join(missing)} is not installed. Mend it with: pip install --force-reinstall ssvid")
+        warnings.append(f"{', '.join(missing)} is not installed. Mend it with: pip install {' '.join(missing)}")
+    if not found["gpus"] and shutil.which("nvidia-smi"):
+        warnings.append(
+            "there is an NVIDIA driver, but torch sees no GPU. Install a torch build for CUDA, or mend the driver."
+        )
     return warnings
 
 
-def _is_installed(distribution: str) -> bool:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return bool(importlib.metadata.version(distribution))
-    return False
+def _cudnn_warnings() -> list[str]:
+    import torch
+
+    return cudnn_warnings(torch.__version__, torch.backends.cudnn.version() if torch.cuda.is_available() else None)
 
 
-def _own_version() -> str:
-    from ssvid import __version__
+def _examined(what: str, examine_it: Callable[[], Any], otherwise: Any, failures: dict[str, str]) -> Any:
+    """What the function finds. An installation may be broken in any way, and then the report matters most."""
+    try:
+        return examine_it()
+    except Exception as error:
+        failures[what] = f"{type(error).__name__}: {error}"
+        return otherwise
 
-    return __version__
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _usable_cores() -> int:
@@ -153,8 +186,8 @@ def _decoders() -> dict[str, dict[str, Any]]:
     from ssvid.video import available_decoders
 
     return {
-        name: {"version": s.version, "problem": s.problem, "works": s.version is not None and s.problem is None}
-        for name, s in available_decoders().items()
+        name: {"version": status.version, "problem": status.problem, "works": status.works}
+        for name, status in available_decoders().items()
     }
 
 
@@ -164,24 +197,36 @@ def _auto_decoder() -> str:
     return resolve_decoder("auto", DECODERS_BY_SPEED)
 
 
-def _plugins() -> dict[str, Any]:
-    from ssvid.backbones import backbones
-    from ssvid.recipe.find import list_recipes
+def _tasks() -> list[str]:
     from ssvid.tasks import tasks
 
-    return {
-        "tasks": tasks.names(),
-        "backbones": backbones.names(),
-        "recipes": [recipe.name for recipe in list_recipes()],
-        "broken": [{"module": b.module, "reason": b.reason} for b in (*tasks.broken, *backbones.broken)],
-    }
+    return tasks.names()
+
+
+def _backbones() -> list[str]:
+    from ssvid.backbones import backbones
+
+    return backbones.names()
+
+
+def _recipes() -> list[str]:
+    from ssvid.recipe.find import list_recipes
+
+    return [recipe.name for recipe in list_recipes()]
+
+
+def _broken_plugins() -> list[dict[str, str]]:
+    from ssvid.backbones import backbones
+    from ssvid.tasks import tasks
+
+    return [{"module": b.module, "reason": b.reason} for b in (*tasks.broken, *backbones.broken)]
 
 
 def _gpu_words(gpus: list[dict[str, Any]]) -> str:
     if not gpus:
         return "no GPU"
     words = [f"{gpu['name']} ({gpu['memory_gib']:g} GiB, {'bf16' if gpu['bf16'] else 'no bf16'})" for gpu in gpus]
-    return f"{_counted(gpus, 'GPU')}: {', '.join(words)}"
+    return f"{terminal.counted(gpus, 'GPU')}: {', '.join(words)}"
 
 
 def _decoder_words(name: str, status: dict[str, Any]) -> str:
@@ -189,7 +234,3 @@ def _decoder_words(name: str, status: dict[str, Any]) -> str:
         return f"{name} {status['version']}"
     version = f" {status['version']}" if status["version"] else ""
     return f"{name}{version} ({str(status['problem']).rstrip('.')})"
-
-
-def _counted(things: list[Any], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
+import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
@@ -19,7 +21,7 @@ def add_recipes(verbs: Any, common: argparse.ArgumentParser) -> None:
         "Lists the recipes that come with ssvid. With a NAME, prints that file: its header says what it does,\n"
         "the command, the cost and the expected number. Save and change it to make your own."
     )
-    parser.epilog = "example:\n  ssvid recipes demo/speediness > mine.yaml\n"
+    parser.epilog = "example:\n  ssvid recipes pretrain/speediness_tiny > mine.yaml\n"
     parser.set_defaults(run=run_recipes)
 
 
@@ -67,7 +69,7 @@ def run_recipes(args: argparse.Namespace) -> None:
         terminal.print_json([{"name": r.name, "path": r.path, "header": r.header} for r in recipes])
         return
     terminal.print_columns([(r.name, r.title) for r in recipes])
-    print(f"\n{len(recipes)} recipes in {shipped_recipes_dir()}. Print one: ssvid recipes NAME")
+    print(f"\n{terminal.counted(recipes, 'recipe')} in {shipped_recipes_dir()}. Print one: ssvid recipes NAME")
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def run_tasks(args: argparse.Namespace) -> None:
         _print_task(described[0])
     else:
         terminal.print_columns([(task["name"], task["summary"]) for task in described])
-        print(f"\n{len(names)} tasks. Options of one: ssvid tasks NAME")
+        print(f"\n{terminal.counted(names, 'task')}. Options of one: ssvid tasks NAME")
     _say_broken(tasks)
 
 
@@ -144,7 +146,7 @@ def run_backbones(args: argparse.Namespace) -> None:
     else:
         rows = [(b["name"], f"{b['summary']} [{b['parameters'] / 1e6:.2f} M parameters]") for b in described]
         terminal.print_columns(rows)
-        print(f"\n{len(names)} backbones. Stages and options of one: ssvid backbones NAME")
+        print(f"\n{terminal.counted(names, 'backbone')}. Stages and options of one: ssvid backbones NAME")
     _say_broken(backbones)
 
 
@@ -162,7 +164,7 @@ def _describe_backbone(name: str, backbone: Any) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in network.parameters()),
         "info": network.info.to_dict(),
         "options": _option_rows(options, field_hints(options)),
-        "option_help": inspect.getdoc(backbone) or "",
+        "option_help": arguments_of(inspect.getdoc(backbone) or ""),
     }
 
 
@@ -181,12 +183,24 @@ def _print_backbone(backbone: dict[str, Any]) -> None:
 
 def first_line(doc: str) -> str:
     """The first paragraph of a docstring on one line."""
-    return " ".join(inspect.cleandoc(doc).partition("\n\n")[0].split())
+    return unmarked(" ".join(inspect.cleandoc(doc).partition("\n\n")[0].split()))
+
+
+def arguments_of(doc: str) -> str:
+    """The lines below ``Args:`` of a docstring, up to the next section."""
+    _, found, below = doc.partition("\nArgs:\n")
+    lines = list(itertools.takewhile(lambda line: not line or line[0] == " ", below.splitlines()))
+    return textwrap.dedent("\n".join(lines)).strip() if found else ""
 
 
 def _second_paragraph(doc: str | None) -> str:
     paragraphs = inspect.cleandoc(doc or "").split("\n\n")
-    return " ".join(paragraphs[1].split()) if len(paragraphs) > 1 else ""
+    return unmarked(" ".join(paragraphs[1].split())) if len(paragraphs) > 1 else ""
+
+
+def unmarked(doc: str) -> str:
+    """Docstring text for a terminal: without the double backquotes."""
+    return doc.replace("``", "`")
 
 
 def _option_rows(options: type, hints: dict[str, Any]) -> list[dict[str, Any]]:
@@ -220,7 +234,7 @@ def _print_options(rows: list[dict[str, Any]], prefix: str, help_text: str) -> N
         indent="  ",
     )
     if help_text:
-        print(f"\n{help_text}")
+        print(f"\n{unmarked(help_text)}")
 
 
 def _typed(value: Any) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from ssvid.cli import terminal
 from ssvid.errors import SsvidError, did_you_mean
 
 
@@ -15,11 +16,19 @@ class UsageError(SsvidError):
     """The command line itself is wrong."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps paragraphs and examples as written; leaves room for the longest verb and option."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **({"max_help_position": 28, "width": terminal.width() - 2} | options))
+        self._action_max_length = 14  # argparse forgets that verbs are indented further, and would break the longest
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises instead of exiting, never guesses abbreviations, and names the nearest word."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _Formatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)
 
@@ -31,7 +40,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"unknown name {value!r}. {did_you_mean(str(value), known)}")
+            is_verb = isinstance(action, argparse._SubParsersAction)
+            problem = f"unknown {'verb' if is_verb else 'value'} {value!r}. {did_you_mean(str(value), known)}"
+            raise argparse.ArgumentError(None if is_verb else action, problem)
 
     def option_names(self) -> list[str]:
         """Every option that this parser takes, as it is typed."""

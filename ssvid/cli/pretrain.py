@@ -14,8 +14,8 @@ the recipe, metrics.jsonl, pictures of what the task sees, checkpoints. An exist
 """
 _EPILOG = """\
 examples:
-  ssvid pretrain pretrain/speediness data.root=videos
-  ssvid pretrain pretrain/speediness data.root=videos optim.epochs=20 trainer.devices=2 --run-dir runs/mine
+  ssvid pretrain pretrain/speediness_tiny data.root=videos
+  ssvid pretrain pretrain/speediness_tiny data.root=videos optim.epochs=20 trainer.devices=2 --run-dir runs/mine
   ssvid pretrain runs/mine/recipe.resolved.yaml --run-dir runs/mine --resume
 """
 

@@ -14,7 +14,7 @@ The same architecture without training always stands beside; nothing is padded, 
 """
 _EPILOG = """\
 example:
-  ssvid probe probe/linear data.root=videos data.name=class_folder --backbone runs/mine/checkpoints/last.ckpt
+  ssvid probe probe/folder data.root=videos --backbone runs/mine/checkpoints/last.ckpt
 """
 
 
@@ -32,7 +32,7 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="PATH",
         required=True,
-        help="a checkpoint, an exported folder, or the word 'random' (then the recipe names the network: backbone.name=...)",
+        help="a checkpoint, an exported folder, or 'random' (the network is then backbone.name=... of the recipe)",
     )
     parser.add_argument("--placebo", metavar="PATH", help="checkpoint of the same recipe run with task.placebo=true")
     parser.add_argument("--out", metavar="DIR", help="folder for results.json (default: beside the checkpoint)")

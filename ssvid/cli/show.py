@@ -13,7 +13,7 @@ Prints the resolved recipe with every default written out, shapes, learning rate
 """
 _EPILOG = """\
 example:
-  ssvid show pretrain/speediness optim.epochs=20
+  ssvid show pretrain/speediness_tiny optim.epochs=20
 """
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 _INDENT = re.compile(r"\s*(?:- )?")
@@ -31,7 +31,8 @@ def wrap(text: str, columns: int | None = None) -> str:
     columns = columns or width()
     lines = []
     for line in text.splitlines():
-        lead = _INDENT.match(line).group()  # type: ignore[union-attr]  the pattern matches the empty text too
+        match = _INDENT.match(line)
+        lead = match.group() if match else ""
         lines.append(
             textwrap.fill(
                 line[len(lead) :],
@@ -134,3 +135,8 @@ def _line_report(title: str, lines: int) -> Report:
             print(f"{title}: {done}/{total} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
 
     return report
+
+
+def counted(things: Sized, noun: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
