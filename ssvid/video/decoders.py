@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ssvid.errors import SsvidError, did_you_mean
@@ -32,7 +32,7 @@ _WAYS_OUT = {
 
 @dataclass(frozen=True)
 class DecoderStatus:
-    """What is known of one decoder: its version (None: not installed) and what keeps it from working (None: nothing)."""
+    """One decoder here: its version (None: not installed), and what keeps it from working (None: nothing)."""
 
     version: str | None
     problem: str | None
@@ -48,7 +48,7 @@ def available_decoders() -> dict[str, DecoderStatus]:
     return {name: decoder_status(name) for name in DECODERS_BY_SPEED}
 
 
-@lru_cache(maxsize=None)
+@cache
 def decoder_status(name: str) -> DecoderStatus:
     """Try to import one decoder. Cached: a process asks once."""
     distribution = _DISTRIBUTIONS[name]
@@ -84,7 +84,8 @@ def resolve_decoder(decoder: str = "auto", decoders_ok: Sequence[str] = ()) -> s
     status = decoder_status(decoder)
     if not status.works:
         raise SsvidError(
-            f"decoder ({decoder!r}) does not work here: {status.problem}. Set loader.decoder=auto to use what is installed."
+            f"decoder ({decoder!r}) does not work here: {status.problem}."
+            " Set loader.decoder=auto to use what is installed."
         )
     return decoder
 

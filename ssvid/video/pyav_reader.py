@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -31,7 +32,7 @@ from ssvid.video.reader import ReaderBase, checked_path
 _ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, RuntimeError, UnicodeError)
 
 # Random access is tried for these alone. Containers: those that carry presentation times, and AVI, which does not, but
-# where decoding order is presentation order as long as there are no B-frames. Codecs: those whose key frame starts afresh.
+# where decoding order is presentation order as long as there are no B-frames. Codecs: a key frame starts afresh.
 _SEEKABLE_CONTAINERS = frozenset({"mov", "matroska", "avi"})
 _SEEKABLE_CODECS = frozenset(
     {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd"}
@@ -67,14 +68,14 @@ def _main_video_stream(path: str, container: InputContainer) -> VideoStream:
     stream = container.streams.best("video") or container.streams.video[0]
     if stream.codec_context is None:
         raise DecodeError(path, "FFmpeg has no decoder for its video")
-    return stream
+    return cast(VideoStream, stream)
 
 
 class SequentialDecode:
     """Every frame of a stream in the order of a sequential decode: an iterable that can be walked once.
 
-    A packet that the decoder refuses is skipped and counted, and decoding goes on, as players do; an unreadable rest of the
-    file ends it. num_packets: read so far. num_errors: packets refused. first_error: the decoder's words.
+    A packet that the decoder refuses is skipped and counted, and decoding goes on, as players do; an unreadable rest of
+    the file ends it. num_packets: read so far. num_errors: packets refused. first_error: the decoder's words.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -130,7 +131,7 @@ class FrameConverter:
         # One thread: swscale's automatic choice starts as many as there are cores, for every frame.
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height]
         return _upright(rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
 
 
@@ -144,7 +145,7 @@ def _upright(pixels_HWC: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
     """Quarter turns counter-clockwise, and whether the frame is mirrored left to right before them."""
-    side = frame.side_data.get(SideData.DISPLAYMATRIX)
+    side = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
     if side is None:
         return 0, False
     matrix = np.frombuffer(bytes(side), np.int32)[:9].reshape(3, 3)
@@ -167,9 +168,9 @@ def matrix_orientation(matrix: np.ndarray) -> tuple[int, bool]:
 class PacketTable:
     """The packets of a file in decoding order, where they say all that random access needs.
 
-    pts: presentation times (P,), unique. is_key: whether decoding can start there (P,). shown_pts: the times of the frames
-    that are shown, ascending (F,): frame i is the one with shown_pts[i]. needs_no_b_frames: the times were guessed by the
-    demuxer, and are right only while no B-frame turns up.
+    pts: presentation times (P,), unique. is_key: whether decoding can start there (P,). shown_pts: the times of the
+    frames that are shown, ascending (F,): frame i is the one with shown_pts[i]. needs_no_b_frames: the times were guessed
+    by the demuxer, and are right only while no B-frame turns up.
     """
 
     pts: np.ndarray
@@ -264,7 +265,7 @@ def _decode_from_start(path: str, indices: np.ndarray) -> list[np.ndarray]:
     last, convert, frames, count = int(indices[-1]), FrameConverter(), [], 0
     with open_stream(path) as (container, stream):
         decode = SequentialDecode(container, stream)
-        for count, frame in enumerate(decode, start=1):  # noqa: B007
+        for count, frame in enumerate(decode, start=1):
             if count - 1 in wanted:
                 frames.append(convert(frame))
             if count - 1 == last:

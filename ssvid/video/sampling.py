@@ -11,7 +11,8 @@ def clip_span(num_frames: int, stride_frames: int) -> int:
     """Frames from the first to the last of a clip, both counted."""
     if num_frames < 1 or stride_frames < 1:
         raise DataError(
-            f"num_frames ({num_frames}) and stride_frames ({stride_frames}) must both be at least 1. Change the clip length or stride."
+            f"num_frames ({num_frames}) and stride_frames ({stride_frames}) must both be at least 1."
+            " Change the length or the stride of the clip."
         )
     return (num_frames - 1) * stride_frames + 1
 
@@ -52,8 +53,8 @@ def evenly_spaced_clips(
 ) -> tuple[np.ndarray, ...]:
     """The clips of an evaluation: the first starts at frame 0, the last ends at the last frame, one alone is central.
 
-    Where the video is shorter than a clip its last frame is repeated: the only place where ssvid repeats a frame, because
-    an evaluation must score every video. ``is_padded`` says whether that happened.
+    Where the video is shorter than a clip its last frame is repeated: the only place where ssvid repeats a frame,
+    because an evaluation must score every video. ``is_padded`` says whether that happened.
 
     Returns:
         ``num_clips`` arrays, int64 (num_frames,) each.

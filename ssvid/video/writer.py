@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -111,7 +112,7 @@ def _encode(
     count = 0
     with av.open(str(partial), "w") as container:
         first = next(frames)
-        stream = container.add_stream(codec, rate=fps, options=options)
+        stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
         _set_up(stream, first.shape[0], first.shape[1], fps, gop, b_frames)
         convert = VideoReformatter()
         for count, frame in enumerate(_chain(first, frames), start=1):
