@@ -141,7 +141,7 @@ class ClipDataModule(pl.LightningDataModule):
             return 0, 0
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
-        return loop.epoch_progress.current.processed, done
+        return loop.epoch_progress.current.processed, done  # type: ignore[attr-defined]
 
 
 def require_rows(rows: Sequence[VideoRow], what: str) -> Sequence[VideoRow]:

@@ -162,6 +162,7 @@ def _pretrain(
         validates=module_data.val_set is not None,
         show_progress=show_progress,
         more_callbacks=callbacks,
+        batches_per_epoch=steps_per_epoch * config.trainer.accumulate,
     )
     trainer.fit(module, datamodule=module_data, ckpt_path=checkpoint, weights_only=True)
     result = PretrainResult(

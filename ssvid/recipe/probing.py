@@ -69,7 +69,7 @@ def probe(
     loaded = load_recipe(recipe, overrides, nested=nested, kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     say = speaker(show_progress)
-    named = {"name": config.backbone.name or None, "options": config.backbone.options or None, "seed": config.seed}
+    named: dict[str, Any] = {"name": config.backbone.name or None, "options": config.backbone.options or None, "seed": config.seed}
     network = load_backbone(backbone, partial=partial, **named)
     folder = _out_folder(out, backbone, loaded.path)
     manifest = load_manifest(config.data, say)

@@ -145,7 +145,7 @@ class ShowProgress(pl.Callback):
         self._waited = self._worked = 0.0
         self._steps = 0
         for logger in trainer.loggers:
-            logger.log_metrics({**perf, "epoch": trainer.current_epoch}, step=trainer.global_step)
+            logger.log_metrics({**perf, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         self._print(trainer, perf)
 
     @rank_zero_only

@@ -18,7 +18,7 @@ WANDB_MODES = ("disabled", "offline", "online")
 
 
 class JsonLines(Logger):
-    """One JSON object per line: ``step`` (optimizer steps done), ``epoch`` and the metrics of that moment."""
+    """One JSON object per line: ``step`` (number of the optimizer step just done, from 0), ``epoch``, the metrics."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class JsonLines(Logger):
         """The recipe stands in the run folder; nothing to do."""
 
     def rewind(self, step: int) -> None:
-        """Drop what was logged after ``step``: a resumed run logs it again."""
+        """Drop what was logged for steps from ``step`` on: a resumed run logs it again."""
         if not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
+        kept = [line for line in lines if _step_of(line) < step]
         self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 

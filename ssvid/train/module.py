@@ -111,13 +111,10 @@ class PretrainModule(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.task.after_step(self.backbone, self.global_step)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optim, self.lr)
         schedule = build_schedule(optimizer, self.optim, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.meta is not None:

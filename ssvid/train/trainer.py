@@ -83,6 +83,7 @@ def build_trainer(
     validates: bool,
     show_progress: bool = True,
     more_callbacks: Sequence[pl.Callback] = (),
+    batches_per_epoch: int,
 ) -> pl.Trainer:
     """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here."""
     _calm_lightning()
@@ -110,7 +111,7 @@ def build_trainer(
         max_steps=config.max_steps,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=optim.grad_clip_norm or None,
-        log_every_n_steps=config.log_every_steps,
+        log_every_n_steps=max(1, min(config.log_every_steps, batches_per_epoch)),
         check_val_every_n_epoch=config.val_every_epochs,
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
@@ -138,5 +139,11 @@ def global_rank() -> int:
 def _calm_lightning() -> None:
     """Lightning's notes on devices and workers say what our own header says already."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*GPU available but not used.*", ".*in eval mode.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*GPU available but not used.*",
+        ".*in eval mode.*",
+        ".*smaller than the logging interval.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+    ):
         warnings.filterwarnings("ignore", message=text)
