@@ -216,18 +216,25 @@ def _notes(context: Mapping[str, Any]) -> list[str]:
     """One line for each thing that a reader of the number must know."""
     test, train = context["data"]["test"], context["data"]["train"]
     leak, weights = context["leak"], context["weights"]
-    facts = [
-        (len(test["unreadable"]), "unreadable test videos, counted as wrong"),
-        (len(train["unreadable"]), "unreadable training videos, left out"),
-        (len(test["padded"]), "test videos shorter than a clip, last frame repeated"),
-        (len(train["padded"]), "training videos shorter than a clip, last frame repeated"),
-        (leak["pretrained_on_test"] or 0, "test videos were in the pretraining data (their labels were not)"),
-        (leak["same_content_in_train_and_test"], "test videos have the same content as a training video"),
-    ]
-    said = [f"{count} {what}" for count, what in facts if count]
+    listed = {
+        "unreadable test videos, counted as wrong": [video for video, _ in test["unreadable"]],
+        "unreadable training videos, left out": [video for video, _ in train["unreadable"]],
+        "test videos shorter than a clip, last frame repeated": test["padded"],
+        "training videos shorter than a clip, last frame repeated": train["padded"],
+    }
+    said = [f"{what}: {len(videos)} ({_first(videos)})" for what, videos in listed.items() if videos]
+    counts = {
+        "test videos that were in the pretraining data (without their labels)": leak["pretrained_on_test"],
+        "test videos with the content of a training video": leak["same_content_in_train_and_test"],
+    }
+    said += [f"{what}: {count}" for what, count in counts.items() if count]
     if weights["partial"]:
         said.append("the weights were loaded in part (--partial)")
     return said
+
+
+def _first(videos: Sequence[str], most: int = 5) -> str:
+    return ", ".join(videos[:most]) + (", ..." if len(videos) > most else "")
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

@@ -88,7 +88,11 @@ def resolve_feature_protocol(
     crop_px = protocol.crop_px or info.size
     resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
-    _raise_all([*_value_problems(filled), *_fit_problems(filled, info)])
+    if info.modality != "rgb":
+        raise RecipeError(
+            f"backbone {info.name} takes {info.modality}, but videos are decoded to rgb. Evaluate a backbone for rgb."
+        )
+    _raise_all(_broken("features", filled, _feature_checks(filled, info)))
     return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage)))
 
 
@@ -99,97 +103,70 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
         RecipeError: all that is wrong, each with its rule and way out.
     """
     p = protocol
-    problems = [
-        _rule(
-            not p.regularization or min(p.regularization) <= 0,
-            "probe.regularization",
-            list(p.regularization),
+    most = num_train or max(p.knn_ks, default=1)
+    checks: list[_Check] = [
+        (
+            "regularization",
+            min(p.regularization, default=0) > 0,
             "must be a list of positive numbers",
-            "[0.01, 0.1, 1.0]",
+            "[0.01, 0.1, 1]",
         ),
-        _rule(
-            not 0 < p.holdout_fraction <= 0.5,
-            "probe.holdout_fraction",
-            p.holdout_fraction,
-            "must be above 0 and at most 0.5",
-            "0.2",
+        ("holdout_fraction", 0 < p.holdout_fraction <= 0.5, "must be above 0 and at most 0.5", "0.2"),
+        ("num_holdouts", 1 <= p.num_holdouts <= _parts(p.holdout_fraction), "must be 1 to 1 / holdout_fraction", "1"),
+        ("normalization", p.normalization in NORMALIZATIONS, f"must be one of {', '.join(NORMALIZATIONS)}", "standard"),
+        ("max_iterations", p.max_iterations >= 1, "must be at least 1", "1000"),
+        ("knn_ks", min(p.knn_ks, default=0) >= 1, "must be a list of whole numbers above 0", "[20]"),
+        (
+            "knn_ks",
+            max(p.knn_ks, default=0) <= most,
+            f"must be at most the number of training videos, {most}",
+            f"[{min(most, 5)}]",
         ),
-        _rule(
-            not 1 <= p.num_holdouts <= max(1, round(1 / max(p.holdout_fraction, 1e-9))),
-            "probe.num_holdouts",
-            p.num_holdouts,
-            "must be at least 1 and at most 1 / holdout_fraction",
-            "1",
-        ),
-        _rule(p.max_iterations < 1, "probe.max_iterations", p.max_iterations, "must be at least 1", "1000"),
-        _rule(
-            not p.knn_ks or min(p.knn_ks) < 1,
-            "probe.knn_ks",
-            list(p.knn_ks),
-            "must be a list of whole numbers above 0",
-            "[20]",
-        ),
-        _rule(
-            num_train is not None and max(p.knn_ks, default=0) > num_train,
-            "probe.knn_ks",
-            list(p.knn_ks),
-            f"must be at most the number of training videos, {num_train}",
-            f"[{max(1, min(num_train or 1, 5))}]",
-        ),
-        _rule(p.knn_temperature <= 0, "probe.knn_temperature", p.knn_temperature, "must be positive", "0.07"),
-        _rule(p.num_bootstrap < 100, "probe.num_bootstrap", p.num_bootstrap, "must be at least 100", "2000"),
+        ("knn_temperature", p.knn_temperature > 0, "must be positive", "0.07"),
+        ("num_bootstrap", p.num_bootstrap >= 100, "must be at least 100", "2000"),
     ]
-    if p.normalization not in NORMALIZATIONS:
-        problems.append(
-            f"probe.normalization ({p.normalization!r}) is unknown. {_meant(p.normalization, NORMALIZATIONS)}"
-        )
-    _raise_all(problems)
+    _raise_all(_broken("probe", protocol, checks))
 
 
-def _value_problems(p: FeatureProtocol) -> list[str]:
-    at_least_one = ("num_frames", "stride_frames", "num_clips", "crop_px", "resize_px", "batch_size")
-    problems = [
-        _rule(getattr(p, name) < 1, f"features.{name}", getattr(p, name), "must be at least 1", default)
-        for name, default in zip(at_least_one, ("16", "1", "2", "0 (automatic)", "0 (automatic)", "16"), strict=True)
-    ]
-    problems += [
-        _rule(
-            0 < p.resize_px < p.crop_px,
-            "features.resize_px",
-            p.resize_px,
-            f"must be at least crop_px, {p.crop_px}",
-            "0 (automatic)",
-        ),
-        _rule(p.workers < 0, "features.workers", p.workers, "must not be negative", "0"),
-        _rule(p.timeout_seconds < 0, "features.timeout_seconds", p.timeout_seconds, "must not be negative", "120"),
-    ]
-    if p.pool not in POOLS:
-        problems.append(f"features.pool ({p.pool!r}) is unknown. {_meant(p.pool, POOLS)}")
-    return problems
+# name of a value, whether it is fine, the rule in words, a value that is fine
+_Check = tuple[str, bool, str, str]
 
 
-def _fit_problems(p: FeatureProtocol, info: BackboneInfo) -> list[str]:
-    problems = [
-        _rule(
-            0 < p.num_frames < info.min_frames,
-            "features.num_frames",
-            p.num_frames,
-            f"must be at least {info.min_frames} for backbone {info.name}",
-            str(info.num_frames),
-        ),
-        _rule(
-            0 < p.crop_px < info.min_px,
-            "features.crop_px",
-            p.crop_px,
-            f"must be at least {info.min_px} for backbone {info.name}",
-            str(info.size),
-        ),
+def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
+    at_least = {
+        "num_frames": (info.min_frames, str(info.num_frames)),
+        "stride_frames": (1, "1"),
+        "num_clips": (1, "2"),
+        "crop_px": (info.min_px, "0 (automatic)"),
+        "batch_size": (1, "16"),
+    }
+    checks = [
+        (name, getattr(p, name) >= least, f"must be at least {least} for backbone {info.name}", default)
+        for name, (least, default) in at_least.items()
     ]
-    if info.modality != "rgb":
-        problems.append(
-            f"backbone {info.name} takes {info.modality}, but videos are decoded to rgb. Evaluate a backbone for rgb."
-        )
-    return problems
+    return [
+        *checks,
+        ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
+        ("pool", p.pool in POOLS, f"must be one of {', '.join(POOLS)}", "avg"),
+        ("workers", p.workers >= 0, "must not be negative", "0"),
+        ("timeout_seconds", p.timeout_seconds >= 0, "must not be negative", "120"),
+    ]
+
+
+def _broken(group: str, protocol: FeatureProtocol | ProbeProtocol, checks: Iterable[_Check]) -> list[str]:
+    return [
+        f"{group}.{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}.{name}={way_out}."
+        for name, fine, rule, way_out in checks
+        if not fine
+    ]
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _parts(holdout_fraction: float) -> int:
+    return round(1 / holdout_fraction) if holdout_fraction > 0 else 1
 
 
 def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None) -> tuple[str, ...]:
@@ -213,15 +190,11 @@ def _stage_problem(name: str, info: BackboneInfo, deepest: int, untrained_stage:
         return f"features.stages: backbone {info.name} has no stage {name!r}. {_meant(name, known)}"
     if info.depth(name) > deepest and not untrained_stage:
         return (
-            f"features.stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: what "
-            "lies beyond it was never trained. Set features.stages=trained, or features.untrained_stage=true to score it all the same."
+            f"features.stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: "
+            "what lies beyond it was never trained. Set features.stages=trained, or features.untrained_stage=true to "
+            "score it all the same."
         )
     return ""
-
-
-def _rule(broken: bool, key: str, value: object, rule: str, way_out: str) -> str:
-    """A problem as a sentence, or "". key: where a recipe has the value."""
-    return f"{key} ({value}) {rule}. Set {key}={way_out}." if broken else ""
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

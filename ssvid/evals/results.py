@@ -252,10 +252,10 @@ def render_table(rows: Sequence[ResultRow], *, notes: bool = True) -> str:
 
 
 def title_of(metric: str) -> str:
-    """A metric as a table's head says it: ``knn20_top1`` is "k-NN top-1, k=20"."""
+    """A metric as a table's head says it: ``knn20_top1`` is "k-NN (k=20)"."""
     known = {"probe_top1": "probe top-1", "probe_top5": "probe top-5", "recall_at_1": "R@1"}
     if metric.startswith("knn") and metric.endswith("_top1"):
-        return f"{metric[3:-5]}-NN top-1"
+        return f"k-NN (k={metric[3:-5]})"
     return known.get(metric, metric)
 
 

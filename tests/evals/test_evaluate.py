@@ -1,0 +1,152 @@
+"""One network under one protocol, from encoded videos to rows and a file."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ssvid.data.manifest import Manifest
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals import evaluate_backbone, leak_note, read_results, render_table, write_results
+
+
+@pytest.fixture
+def evaluate(backbone, manifest, quick, probe):
+    def run(**changes):
+        given = {
+            "manifest": manifest,
+            "train_rows": manifest.select("train", readable=False).rows,
+            "test_rows": manifest.select("test", readable=False).rows,
+            "feature_protocol": quick,
+            "probe_protocol": probe,
+        } | changes
+        return evaluate_backbone(backbone, given.pop("manifest"), **given)
+
+    return run
+
+
+def test_colors_are_told_apart_by_any_network(evaluate, backbone):
+    """The three classes differ in color: even an untrained network's first stage tells them apart."""
+    rows = evaluate()
+    assert [row.metric for row in rows] == ["probe_top1", "knn3_top1", "recall_at_1"]
+    assert all(row.name == "pretrained" for row in rows)
+    assert all(len(row.ids) == 9 for row in rows)
+    assert rows[0].value >= 8 / 9
+    assert rows[0].chance == pytest.approx(1 / 3)
+
+
+def test_each_number_carries_its_whole_protocol(evaluate, manifest, backbone, tmp_path):
+    provenance = {"stage": "stage2", "placebo": True, "partial": False, "content_ids": ["a", "b"]}
+    rows = evaluate(provenance=provenance, name="placebo")
+    context = json.loads(write_results(tmp_path, rows).read_text())["rows"][0]
+    assert context["feature_protocol"]["stages"] == "stage1,stage2"  # not beyond what was trained
+    assert context["feature_protocol"]["crop_px"] == 24
+    assert context["probe_protocol"]["regularization"] == [0.01, 0.1, 1.0]
+    assert context["head"]["chosen"]["on"] == "held-out part of train"
+    assert len(context["head"]["grid"]) == 3
+    assert context["head"]["num_heldout"] == 18
+    assert context["weights"] == {
+        "stage": "stage2", "placebo": True, "partial": False, "num_pretraining_videos": 2
+    }  # fmt: skip
+    assert len(context["weights_sha256"]) == 64
+    assert context["backbone"]["name"] == "tiny3d"
+    assert context["manifest_sha256"] == manifest.sha256()
+    assert context["data"]["test"] == {
+        "split": ["test"], "num_videos": 9, "num_classes": 3, "unreadable": [], "padded": [], "decoders": {"pyav": 9}
+    }  # fmt: skip
+    assert context["versions"]["torch"]
+    assert context["interval95"][0] <= context["value"] <= context["interval95"][1]
+    assert len(read_results(tmp_path / "results.json")) == 3
+
+
+def test_the_same_evaluation_gives_the_same_rows(evaluate, tmp_path):
+    first, again, cached = evaluate(), evaluate(cache_dir=tmp_path), evaluate(cache_dir=tmp_path)
+    for rows in (again, cached):
+        for row, other in zip(first, rows, strict=True):
+            np.testing.assert_array_equal(row.correct_N, other.correct_N)
+            assert (row.value, row.interval, row.context) == (other.value, other.interval, other.context)
+
+
+def test_an_unreadable_test_video_is_wrong_and_listed(evaluate, manifest):
+    test = list(manifest.select("test").rows)
+    test[0] = replace(test[0], status="unreadable: cut off")
+    train = list(manifest.select("train").rows)
+    train[0] = replace(train[0], path="train/blue/gone.mp4")
+    whole = Manifest(manifest.root, (*train, *test))
+    rows = evaluate(manifest=whole, train_rows=train, test_rows=test)
+    for row in rows:
+        assert len(row.ids) == 9
+        assert not row.correct_N[0]
+        assert row.value <= 8 / 9
+        assert row.context["data"]["test"]["unreadable"] == [[test[0].path, "unreadable: cut off"]]
+        assert row.context["data"]["train"]["unreadable"][0][0] == "train/blue/gone.mp4"
+    table = render_table(rows)
+    assert "unreadable test videos, counted as wrong: 1 (test/blue/0.mp4)" in table
+    assert "unreadable training videos, left out: 1 (train/blue/gone.mp4)" in table
+
+
+def test_progress_runs_once_over_train_and_test(evaluate):
+    seen = []
+    evaluate(progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (27, 27)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_a_leak_is_counted(manifest):
+    train, test = manifest.select("train").rows, manifest.select("test").rows
+    seen = [test[0].content_id, train[0].content_id]
+    assert leak_note(test, train, {"content_ids": seen}) == {
+        "num_test": 9, "pretrained_on_test": 1, "same_content_in_train_and_test": 0
+    }  # fmt: skip
+    prepared = [replace(test[0], content_id="smaller copy", source_id=test[0].content_id)]
+    assert leak_note(prepared, train, {"content_ids": seen})["pretrained_on_test"] == 1
+    assert leak_note(test, train, {})["pretrained_on_test"] is None
+    copy = replace(train[3], path="test/copy.mp4")
+    assert leak_note([*test, copy], train, {})["same_content_in_train_and_test"] == 1
+
+
+def test_a_leak_is_said_in_the_table(evaluate, manifest):
+    seen = [row.content_id for row in manifest.select("test").rows[:4]]
+    rows = evaluate(provenance={"content_ids": seen, "partial": True})
+    assert "test videos that were in the pretraining data (without their labels): 4" in render_table(rows)
+    assert "the weights were loaded in part (--partial)" in render_table(rows)
+
+
+# ---- what cannot be evaluated
+
+
+def test_no_labels(evaluate, manifest):
+    bare = manifest.with_rows(replace(row, label="") for row in manifest.rows)
+    with pytest.raises(DataError, match=r"none of the 27 videos of the manifest has a label.*data.name=class_folder"):
+        evaluate(manifest=bare, train_rows=bare.rows[:18], test_rows=bare.rows[18:])
+
+
+def test_some_labels(evaluate, manifest):
+    test = [replace(manifest.rows[-1], label=""), *manifest.rows[18:20]]
+    with pytest.raises(DataError, match=r"1 of 3 test videos have no label, the first is 'test/red/2.mp4'"):
+        evaluate(test_rows=test)
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_no_split(evaluate, side):
+    with pytest.raises(DataError, match=f"there is no {side} video; the manifest's splits are test, train"):
+        evaluate(**{f"{side}_rows": ()})
+
+
+def test_a_class_that_is_only_in_test(evaluate, manifest):
+    train = [row for row in manifest.select("train").rows if row.label != "green"]
+    with pytest.raises(DataError, match=r"class 'green' is in test and has no readable training video"):
+        evaluate(train_rows=train)
+
+
+def test_a_video_in_both_splits(evaluate, manifest):
+    with pytest.raises(DataError, match=r"1 videos are in both train and test, the first is 'train/blue/0.mp4'"):
+        evaluate(test_rows=[manifest.rows[0]])
+
+
+def test_a_protocol_that_does_not_fit_is_refused_before_a_video_is_read(evaluate, probe, quick):
+    seen = []
+    with pytest.raises(RecipeError, match=r"probe.knn_ks \(\[30\]\) must be at most the number of training videos, 18"):
+        evaluate(probe_protocol=replace(probe, knn_ks=(30,)), progress=lambda *_: seen.append(1))
+    assert not seen

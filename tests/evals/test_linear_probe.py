@@ -1,0 +1,167 @@
+"""The probe against what must hold: separable is solved, noise is chance, test has no say, groups hold together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals import Features, ProbeProtocol, linear_probe, select_regularization
+from ssvid.evals.linear_probe import holdouts
+
+from .conftest import toy_features
+
+PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0), num_bootstrap=500)
+
+
+def test_separable_classes_are_solved():
+    result = linear_probe(toy_features(20), toy_features(10, seed=1), PROTOCOL)
+    assert result.top1 == 1.0
+    assert result.interval == (1.0, 1.0)
+    assert result.chance == 0.25
+    assert result.correct_N.shape == (40,)
+    assert result.top5 is None
+    assert result.num_train == 80
+
+
+def test_two_classes_are_solved():
+    result = linear_probe(toy_features(20, num_classes=2), toy_features(10, num_classes=2, seed=1), PROTOCOL)
+    assert result.top1 == 1.0
+    assert set(result.predictions) == {"class0", "class1"}
+
+
+def test_labels_that_say_nothing_give_chance():
+    """Labels shuffled in train: the accuracy on 400 test videos stays within 5 standard errors of 1/4."""
+    train = toy_features(50)
+    shuffled = replace(train, labels=tuple(np.random.default_rng(0).permutation(train.labels)))
+    test = toy_features(100, seed=1, noise=3.0)
+    assert abs(linear_probe(shuffled, test, PROTOCOL).top1 - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 400)
+
+
+def test_predictions_are_those_of_scikit_learn():
+    """With one penalty, the probe is scikit-learn's regression on standardized train, nothing else."""
+    train, test = toy_features(15, noise=2.0), toy_features(50, noise=2.0, seed=1)
+    result = linear_probe(train, test, replace(PROTOCOL, regularization=(0.1,)))
+    scaler = StandardScaler().fit(train.values_ND.astype(np.float64))
+    model = LogisticRegression(C=1 / (0.1 * 60), max_iter=5000, tol=1e-8)
+    model.fit(scaler.transform(train.values_ND), np.array(train.labels))
+    expected = model.predict(scaler.transform(test.values_ND.astype(np.float64)))
+    assert np.mean(np.array(result.predictions) == expected) >= 0.995
+    assert result.top1 < 1.0  # the case is not trivial
+
+
+def test_test_labels_have_no_say_in_the_choice():
+    train, test = toy_features(20, noise=2.0), toy_features(10, noise=2.0, seed=1)
+    other = replace(test, labels=tuple(reversed(test.labels)), values_ND=-test.values_ND)
+    first, second = linear_probe(train, test, PROTOCOL), linear_probe(train, other, PROTOCOL)
+    assert first.selection == second.selection
+    assert first.selection == select_regularization(train, PROTOCOL)
+    assert first.top1 != second.top1
+
+
+def test_the_whole_grid_is_reported_and_the_best_of_it_chosen():
+    selection = select_regularization(toy_features(20, noise=2.0), PROTOCOL)
+    assert [point.regularization for point in selection.grid] == [1.0, 0.1, 0.01]
+    assert selection.heldout_top1 == max(point.heldout_top1 for point in selection.grid)
+    assert selection.num_heldout == 80  # each video is held out once with 5 parts of a fifth
+
+
+def test_among_equal_penalties_the_strongest_is_chosen():
+    assert select_regularization(toy_features(20, noise=0.01), PROTOCOL).regularization == 1.0
+
+
+def test_a_choice_at_the_edge_of_the_grid_is_said():
+    assert any("edge of its grid" in w for w in select_regularization(toy_features(20, noise=0.01), PROTOCOL).warnings)
+
+
+@pytest.mark.parametrize("num_holdouts", [1, 5])
+def test_groups_never_straddle_and_parts_are_disjoint(num_holdouts):
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["a", "b", "c"], 120).astype(object)
+    groups = rng.integers(0, 12, 120).astype(str).astype(object)
+    parts = list(holdouts(labels, groups, replace(PROTOCOL, num_holdouts=num_holdouts), []))
+    assert len(parts) == num_holdouts
+    for fit_on, score_on in parts:
+        assert not set(groups[fit_on]) & set(groups[score_on])
+        assert len(fit_on) + len(score_on) == 120
+    scored = np.concatenate([score_on for _, score_on in parts])
+    assert len(set(scored)) == len(scored)
+
+
+def test_a_group_that_straddles_would_be_found_out():
+    """Each group has a signature of its own and one label: only a held-out part that tears groups apart scores well."""
+    rng = np.random.default_rng(0)
+    signatures = rng.normal(size=(20, 32)) * 5
+    groups = np.repeat(np.arange(20), 6)
+    labels = [f"class{g % 4}" for g in groups]
+    values = signatures[groups] + 0.1 * rng.normal(size=(120, 32))
+    torn = select_regularization(Features.from_arrays(values, labels), PROTOCOL)
+    whole = select_regularization(Features.from_arrays(values, labels, groups=[str(g) for g in groups]), PROTOCOL)
+    assert torn.heldout_top1 == 1.0
+    assert whole.heldout_top1 < 0.6
+
+
+def test_without_groups_the_held_out_part_has_every_class():
+    labels = np.array(["a"] * 10 + ["b"] * 30, dtype=object)
+    for _, score_on in holdouts(labels, np.arange(40).astype(str).astype(object), PROTOCOL, []):
+        assert sorted(labels[score_on]).count("a") == 2
+
+
+def test_an_unreadable_test_video_is_wrong_and_an_unreadable_training_video_left_out():
+    train, test = toy_features(20), toy_features(10, seed=1)
+    train.values_ND[0] = np.nan
+    test.values_ND[[3, 7]] = np.nan
+    result = linear_probe(train, test, PROTOCOL)
+    assert result.num_train == 79
+    assert result.top1 == 38 / 40
+    assert result.predictions[3] == ""
+    assert not result.correct_N[[3, 7]].any()
+
+
+def test_top5_counts_the_five_best_of_more_than_five_classes():
+    train, test = toy_features(20, num_classes=8, noise=2.5), toy_features(20, num_classes=8, noise=2.5, seed=1)
+    test.values_ND[0] = np.nan
+    result = linear_probe(train, test, PROTOCOL)
+    assert result.top1 < result.top5 < 1.0
+    assert not result.top5_correct_N[0]
+    assert result.top5_chance == 5 / 8
+
+
+def test_a_fit_that_does_not_converge_is_said_and_not_swallowed(recwarn):
+    result = linear_probe(toy_features(20, noise=2.0), toy_features(5, seed=1), replace(PROTOCOL, max_iterations=1))
+    assert any("failed to converge" in w for w in result.warnings)
+    assert not any(point.converged for point in result.selection.grid)
+    assert not [w for w in recwarn if "converge" in str(w.message)]  # told once, in the result
+
+
+def test_one_class_is_refused():
+    train = replace(toy_features(5), labels=("class0",) * 20)
+    with pytest.raises(DataError, match=r"train has 1 class \('class0'\) among 20 readable videos, .* at least 2"):
+        linear_probe(train, toy_features(5), PROTOCOL)
+
+
+def test_one_group_is_refused():
+    train = replace(toy_features(5), groups=("g",) * 20)
+    with pytest.raises(DataError, match="at least 2 are needed to hold a part of train out"):
+        linear_probe(train, toy_features(5), PROTOCOL)
+
+
+def test_a_class_with_one_training_video_is_no_obstacle():
+    train = toy_features(20)
+    labels = ("rare", *train.labels[1:])
+    result = linear_probe(replace(train, labels=labels), toy_features(10, seed=1), PROTOCOL)
+    assert result.top1 > 0.9
+    assert any("held-out parts of train" in w for w in result.warnings)
+
+
+def test_wrong_values_are_all_named():
+    wrong = ProbeProtocol(regularization=(0.0,), holdout_fraction=0.9, normalization="z", knn_temperature=0.0)
+    with pytest.raises(RecipeError) as caught:
+        linear_probe(toy_features(5), toy_features(5), wrong)
+    text = str(caught.value)
+    assert "probe.regularization ([0.0]) must be a list of positive numbers. Set probe.regularization=" in text
+    assert "probe.holdout_fraction (0.9) must be above 0 and at most 0.5. Set probe.holdout_fraction=0.2." in text
+    assert "probe.normalization (z) must be one of standard, l2, none." in text
+    assert "probe.knn_temperature (0.0) must be positive." in text
