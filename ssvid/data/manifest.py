@@ -432,7 +432,8 @@ def summarize(manifest: Manifest, *, max_listed: int = 10) -> str:
     if rows:
         facts += [_span([row.fps for row in rows]) + " fps", _sizes(rows)]
     facts += _naming_facts(manifest)
-    return "\n".join([", ".join(facts), *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)])
+    lines = [", ".join(facts), *_leak_lines(rows), *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)]
+    return "\n".join(lines)
 
 
 def format_duration(seconds: float) -> str:
@@ -469,6 +470,20 @@ def _naming_facts(manifest: Manifest) -> list[str]:
         *(f"split {name}: {splits[name]}" for name in sorted(splits)),
         *([_count(len(groups), "group")] if groups else []),
         *([_count(copies, "exact duplicate")] if copies else []),
+    ]
+
+
+def _leak_lines(rows: list[VideoRow]) -> list[str]:
+    """A warning where the same content stands in several splits: scores on such videos are worth nothing."""
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        if row.split and (row.source_id or row.content_id):
+            splits.setdefault(row.source_id or row.content_id, set()).add(row.split)
+    leaked = [row for row in rows if len(splits.get(row.source_id or row.content_id, ())) > 1]
+    if not leaked:
+        return []
+    return [
+        f"warning: {len(leaked)} videos have the same content in more than one split, the first is {leaked[0].path}"
     ]
 
 

@@ -314,6 +314,13 @@ def test_summary_says_how_many_how_long_and_what_is_wrong() -> None:
     )
 
 
+def test_summary_warns_of_content_in_more_than_one_split() -> None:
+    rows = [row("a", split="train"), row("b", split="test"), row("c", split="test", content_id="id of a"), row("d")]
+    told = summarize(Manifest(Path("/r"), tuple(rows))).splitlines()[1]
+    assert told == "warning: 2 videos have the same content in more than one split, the first is a"
+    assert "warning" not in summarize(Manifest(Path("/r"), (rows[0], rows[1], rows[3])))
+
+
 def test_summary_of_many_unreadable_is_cut() -> None:
     rows = tuple(row(f"{index}.mp4", status="unreadable: x") for index in range(5))
     assert summarize(Manifest(Path("/r"), rows), max_listed=2).splitlines()[-1] == "  and 3 more"
