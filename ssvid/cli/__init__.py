@@ -91,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         terminal.say(f"ssvid: {error}")
         return YOURS
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:  # its text, where it has one, says how to go on
         if debug:
             traceback.print_exc()
-        terminal.say("ssvid: interrupted.")
+        terminal.say(f"ssvid: interrupted. {interrupt}".rstrip())
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()

@@ -9,12 +9,14 @@ from ssvid.cli import terminal
 from ssvid.cli.parser import add_json
 
 _DESCRIPTION = """\
-Writes a folder with backbone.safetensors, config.json and a model card (README.md). An existing folder is never
-overwritten. Format ssvid is loaded with ssvid.load_backbone(OUT); format torchvision with torchvision alone.
+Format ssvid writes a folder: backbone.safetensors, config.json, a model card (README.md) and, for networks that
+torchvision has not, backbone.pt2, which loads with torch alone. ssvid.load_backbone(OUT) loads it.
+Format torchvision writes one file (.pth or .safetensors) with torchvision's keys. Nothing is ever overwritten.
 """
 _EPILOG = """\
-example:
-  ssvid export runs/mine/checkpoints/last.ckpt exports/mine
+examples:
+  ssvid export runs/mine exports/mine
+  ssvid export runs/mine r3d_18.pth --format torchvision
 """
 
 
@@ -27,8 +29,8 @@ def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
         epilog=_EPILOG,
         parents=[common],
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="last.ckpt of a run, or another export")
-    parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run folder, or another export")
+    parser.add_argument("out", metavar="OUT", help="what to write; it must not exist")
     parser.add_argument("--format", choices=("ssvid", "torchvision"), default="ssvid", help="default: %(default)s")
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)

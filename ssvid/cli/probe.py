@@ -14,7 +14,7 @@ The same architecture without training always stands beside; nothing is padded, 
 """
 _EPILOG = """\
 example:
-  ssvid probe probe/folder data.root=videos --backbone runs/mine/checkpoints/last.ckpt
+  ssvid probe probe/folder data.root=videos --backbone runs/mine
 """
 
 
@@ -32,10 +32,24 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="PATH",
         required=True,
-        help="a checkpoint, an exported folder, or 'random' (the network is then backbone.name=... of the recipe)",
+        help="a checkpoint, a run folder, an export, or 'random' (with --backbone-name)",
     )
-    parser.add_argument("--placebo", metavar="PATH", help="checkpoint of the same recipe run with task.placebo=true")
-    parser.add_argument("--out", metavar="DIR", help="folder for results.json (default: beside the checkpoint)")
+    parser.add_argument(
+        "--placebo",
+        metavar="PATH",
+        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
+    )
+    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+    parser.add_argument(
+        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
+    )
+    parser.add_argument(
+        "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for results.json (default: beside the checkpoint, numbered)"
+    )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -44,5 +58,18 @@ def run(args: argparse.Namespace) -> None:
     """Score and print the table."""
     from ssvid.recipe import programs
 
-    result = programs.probe(args.recipe, *args.overrides, backbone=args.backbone, placebo=args.placebo, out=args.out)
+    overrides = list(args.overrides)
+    if args.backbone_name:
+        overrides.append(f"backbone.name={args.backbone_name}")
+    if args.untrained_stage:
+        overrides.append("features.untrained_stage=true")
+    result = programs.probe(
+        args.recipe,
+        *overrides,
+        backbone=args.backbone,
+        placebo=args.placebo,
+        out=args.out,
+        partial=args.partial,
+        device=args.device,
+    )
     terminal.print_result(result, as_json=args.json)
