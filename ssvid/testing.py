@@ -1,19 +1,23 @@
 """Contract checks that anybody who writes a plug-in can call from their own tests.
 
-``check_backbone("mine")`` returns nothing, or raises AssertionError with what is broken.
+``check_backbone("mine")`` and ``check_task("mine")`` return nothing, or raise AssertionError with what is broken.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone
+from ssvid.tasks import BatchRandom, PretextTask, tasks
+from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo
 
 
 def check_backbone(name: str, **options: Any) -> None:
@@ -127,3 +131,126 @@ def _check_gradients(backbone: Backbone) -> None:
     beyond = tuple(f"{name}." for name in names[names.index(stage) + 1 :])
     moved = [k for k, v in backbone.state_dict().items() if k.startswith(beyond) and not torch.equal(v, before[k])]
     _require(not moved, f"frozen state moved: {moved}")
+
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+# Options by which a task is made small enough for a test, where its Config has them.
+SMALL_OPTIONS = {"num_frames": 8, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 32}
+
+
+def check_task(name: str, backbone: str = "tiny3d", **options: Any) -> None:
+    """Check a registered task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
+
+    Args:
+        backbone: network that the task is handed. options: of the task's Config, over ``SMALL_OPTIONS``.
+    """
+    network = initialize_backbone(backbone, seed=0)
+    task = _make_task(name, network.info, options)
+    _check_task_state(task, network)
+    for training in (True, False):
+        _check_plans(task.clip_maker(training))
+    for training in (True, False):
+        task.train(training)
+        _check_step(task, network, training)
+    _check_task_gradients(task, network)
+    _check_placebo(task)
+
+
+def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> PretextTask:
+    factory = tasks.get(name)
+    if factory.Config is type(None):
+        return factory(None, info)
+    known = {field.name for field in dataclasses.fields(factory.Config)}
+    small = {key: value for key, value in SMALL_OPTIONS.items() if key in known}
+    return factory(factory.Config(**(small | options)), info)
+
+
+def _check_task_state(task: PretextTask, network: Backbone) -> None:
+    owned = {id(p) for p in task.parameters()} & {id(p) for p in network.parameters()}
+    _require(not owned, "the task owns parameters of the backbone: it must only be handed it")
+    _require(bool(task.chance()), "chance() must say what a blind guess scores")
+    network.info.stage(task.stage)
+
+
+def _video(num_frames: int) -> VideoInfo:
+    return VideoInfo("noise", num_frames, 25.0, 48, 64)
+
+
+def _check_plans(maker: ClipMaker) -> None:
+    pickle.loads(pickle.dumps(maker))
+    before = np.random.get_state()[1].tobytes()  # type: ignore[union-attr,index]
+    for num_frames in (maker.min_frames, maker.min_frames + 37):
+        for seed in range(20):
+            plan, again = (maker.plan(_video(num_frames), *_generators(seed)) for _ in range(2))
+            pairs = zip(plan.views, again.views, strict=True)
+            _require(all(np.array_equal(a, b) for a, b in pairs), "plan() is not a function of its generators")
+            for view in plan.views:
+                _require(view.dtype == np.int64 and view.ndim == 1 and view.size > 0, "a view is int64 (T,)")
+                _require(0 <= view.min() and view.max() < num_frames, "a view leaves the video")
+    after = np.random.get_state()[1].tobytes()  # type: ignore[union-attr,index]
+    _require(before == after, "plan() draws from numpy's global generator")
+
+
+def _generators(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+    return np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+
+
+def _task_batch(task: PretextTask, training: bool, num_samples: int = 4) -> tuple[dict[str, Any], BatchRandom]:
+    maker = task.clip_maker(training)
+    info = _video(maker.min_frames + 9)
+    noise = torch.randint(0, 256, (info.num_frames, 3, 48, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
+    samples = []
+    for seed in range(num_samples):
+        plan = maker.plan(info, *_generators(seed))
+        views = tuple(noise[torch.from_numpy(view)] for view in plan.views)
+        sample = maker.transform(views, plan, *_generators(seed))
+        _require(set(plan.targets) <= set(sample), f"targets {set(plan.targets) - set(sample)} are not in the sample")
+        _require(set(task.targets) <= set(sample), f"task.targets {task.targets} are not in the sample")
+        samples.append(sample)
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    _require(any(v.dtype == torch.uint8 for v in batch.values()), "pixels leave the worker as uint8")
+    return batch, BatchRandom.of(0, [Ticket(int(Stream.TRAIN), 0, 0, i) for i in range(num_samples)])
+
+
+def _check_step(task: PretextTask, network: Backbone, training: bool) -> None:
+    batch, draws = _task_batch(task, training)
+    augmented = task.augment(dict(batch), draws)
+    _require(all(v.dtype != torch.uint8 for v in augmented.values()), "augment() leaves uint8 pixels")
+    again = task.augment(dict(batch), _task_batch(task, training)[1])
+    same = all(torch.equal(again[key], augmented[key]) for key in augmented)
+    _require(same, "augment() is not a function of its draws")
+    with torch.no_grad():
+        output = task(augmented, network.train(training))
+    _require(output.loss.ndim == 0 and bool(torch.isfinite(output.loss)), "the loss must be one finite number")
+    for metric, values in output.metrics.items():
+        _require(tuple(values.shape) == (len(draws.samples),), f"metric {metric!r} must have one value per sample")
+    extra = set(task.epoch_metrics()) - set(output.scores)
+    _require(not extra, f"epoch metrics {extra} get no scores")
+    unknown = set(task.chance()) - set(output.metrics) - set(task.epoch_metrics())
+    _require(not unknown, f"chance() names {unknown}, which are measured nowhere")
+    for metric in task.epoch_metrics():
+        task.epoch_metrics()[metric].update(*output.scores[metric])
+    for key, picture in task.visualize(augmented, output).items():
+        _require(picture.dtype == np.uint8 and picture.ndim == 3, f"picture {key!r} must be uint8 HWC")
+
+
+def _check_task_gradients(task: PretextTask, network: Backbone) -> None:
+    network.freeze_after(task.stage)
+    batch, draws = _task_batch(task, True)
+    task.train()(task.augment(batch, draws), network.train()).loss.backward()
+    trained = [*task.named_parameters(), *network.named_parameters()]
+    without = [name for name, p in trained if p.requires_grad and p.grad is None]
+    _require(not without, f"{without} get no gradient: no parameter may stay unused, or training on many GPUs fails")
+
+
+def _check_placebo(task: PretextTask) -> None:
+    batch, draws = _task_batch(task.train(), True, num_samples=16)
+    augmented = task.augment(batch, draws)
+    changed = task.placebo(augmented, np.random.default_rng(1))
+    moved = {key for key in augmented if not torch.equal(augmented[key], changed[key])}
+    _require(bool(moved), "placebo() changes nothing")
+    _require(not task.targets or moved <= set(task.targets), f"placebo() changes {moved - set(task.targets)} too")
+    for key in moved:
+        alike = torch.equal(augmented[key].flatten().sort().values, changed[key].flatten().sort().values)
+        _require(alike or not task.targets, f"placebo() must permute {key!r}, not invent it")

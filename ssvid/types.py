@@ -38,7 +38,7 @@ class Ticket(NamedTuple):
     stream: int
     epoch: int
     step: int
-    index: int  # type: ignore[assignment]  tuple.index() is not missed
+    index: int  # type: ignore[assignment]
     clip: int = 0
     attempt: int = 0
 
