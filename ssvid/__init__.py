@@ -15,7 +15,6 @@ _PUBLIC = {
     "pretrain": "ssvid.recipe.pretraining",
     "probe": "ssvid.recipe.probing",
     "load_backbone": "ssvid.export",
-    "export": "ssvid.export",
     "create_backbone": "ssvid.backbones",
     "list_backbones": "ssvid.backbones",
 }

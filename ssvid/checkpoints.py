@@ -6,7 +6,9 @@ A checkpoint is Lightning's dict; its ``state_dict`` has the prefixes ``backbone
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,17 +103,26 @@ def load_checkpoint_dict(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} is not a file. Name a .ckpt that a run wrote, such as checkpoints/last.ckpt.")
+        raise CheckpointError(
+            f"checkpoint {path} is not a file. Name a .ckpt that a run wrote, such as checkpoints/last.ckpt."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file fails in many ways; all mean the same to the user
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path} cannot be read: it is damaged, or holds more than tensors and plain values, which is "
-            f"refused because it could run code ({type(error).__name__}: {first[:200]}). Use a file that ssvid wrote."
+            f"checkpoint {path} is refused: it is damaged, or holds more than tensors and plain values, and such a file can "
+            "run code when it is opened. Use a file that ssvid wrote, or ask for the weights as .safetensors."
+        ) from error
+    except Exception as error:  # a damaged file fails in many ways; all mean the same to the user
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: it is damaged or cut short ({type(error).__name__}: {first[:200]}). "
+            "Use another checkpoint of the run, or train again."
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}, not a dict. Use a file that ssvid wrote.")
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(content).__name__}, not a dict. Use a file that ssvid wrote."
+        )
     return content
 
 
@@ -125,16 +136,44 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = load_checkpoint_dict(path)
     meta, state = content.get("ssvid"), content.get("state_dict")
     if not isinstance(meta, dict) or not isinstance(state, dict):
+        raise CheckpointError(_foreign(path, content))
+    version = meta.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT:
         raise CheckpointError(
-            f"{path} is not a checkpoint of ssvid: it lacks 'ssvid' and 'state_dict' (it has "
-            f"{', '.join(map(repr, list(content)[:4]))}). Use checkpoints/last.ckpt of a run, or an exported folder."
+            f"{path} has checkpoint format {version!r}; this ssvid reads formats 1 to {FORMAT}. Install a newer ssvid."
         )
-    if not isinstance(meta.get("format"), int) or meta["format"] > FORMAT:
+    backbone = meta.get("backbone")
+    if not isinstance(backbone, dict) or not isinstance(backbone.get("name"), str) or "options" not in backbone:
         raise CheckpointError(
-            f"{path} has format {meta.get('format')!r}; this ssvid reads formats up to {FORMAT}. Install a newer ssvid."
+            f"{path} does not say which backbone it holds. It is damaged; train again, or take a backup."
         )
-    backbone, task = split_state_dict(state)
-    return Checkpoint(path, meta, backbone, task)
+    weights, task = split_state_dict(state)
+    return Checkpoint(path, meta, weights, task)
+
+
+def _foreign(path: Path, content: Mapping[str, Any]) -> str:
+    """What to do with a file that another program wrote."""
+    keys = ", ".join(map(repr, list(content)[:4])) or "nothing"
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return (
+            f"{path} is a bare state dict (it has {keys}, ...), not a checkpoint of ssvid. Where its keys are torchvision's, "
+            "load it in Python: backbone = ssvid.create_backbone('r3d_18'); "
+            f"backbone.load_state_dict(torch.load({str(path)!r}, weights_only=True), strict=False)."
+        )
+    return (
+        f"{path} is not a checkpoint of ssvid: it lacks 'ssvid' and 'state_dict' (it has {keys}). "
+        "Use checkpoints/last.ckpt of a run, or an exported folder."
+    )
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Identity of a set of weights: over names, types, shapes and values, whatever file and memory layout they are in."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def split_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -173,13 +212,14 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, pa
     if not report.matched or not (partial or report.is_complete):
         raise CheckpointError(
             f"the weights do not fit backbone {backbone.info.name}: {report}. Name the backbone and the options that "
-            "they were trained with" + ("." if partial else ", or accept what fits with --partial (results then say so).")
+            "they were trained with"
+            + ("." if partial else ", or accept what fits with --partial (results then say so).")
         )
     backbone.load_state_dict({k: state[k] for k in report.matched}, strict=False)
     return report
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that ``path`` always holds the old content or the whole new one, even after a power cut.
 
     The temporary file lies in the same folder: renaming across file systems is a copy, and a copy can be cut short.

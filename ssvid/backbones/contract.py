@@ -107,10 +107,12 @@ class Backbone(nn.Module):
 
     mean_C111: Tensor
     std_C111: Tensor
+    provenance: Mapping[str, Any]  # where the weights come from; empty until somebody who knows fills it
 
     def __init__(self, info: BackboneInfo) -> None:
         super().__init__()
         self.info = info
+        self.provenance = {}
         self._last_trained: str | None = None
         # Not persistent: no key is added to the network's own, and the values travel in config.json.
         self.register_buffer("mean_C111", torch.tensor(info.mean).view(-1, 1, 1, 1), persistent=False)

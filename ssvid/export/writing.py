@@ -1,0 +1,250 @@
+"""Write a backbone so that others can load it, without ssvid too: see the model card that lies beside the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssvid.backbones import Backbone, BackboneInfo, create_backbone
+from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256, write_atomic
+from ssvid.errors import CheckpointError, SsvidError, did_you_mean
+from ssvid.export.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
+from ssvid.export.model_card import model_card
+
+FORMATS = ("ssvid", "torchvision")
+# our name -> torchvision's builder in torchvision.models.video, whose state-dict keys ours are
+TORCHVISION = {"r3d_18": "r3d_18"}
+CARD, PROGRAM = "README.md", "backbone.pt2"
+PROGRAM_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written. Prints as a few lines.
+
+    files: paths. weights: how the keys met those of the network that will take them. notes: what the next user must know.
+    """
+
+    out: Path
+    format: str
+    files: tuple[Path, ...]
+    weights: LoadReport
+    weights_sha256: str
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for ``--json``."""
+        counts = {key: len(keys) for key, keys in asdict(self.weights).items()}
+        return {
+            "out": str(self.out),
+            "format": self.format,
+            "files": [str(path) for path in self.files],
+            "weights": counts,
+            "weights_sha256": self.weights_sha256,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        sizes = [f"  {path}  {path.stat().st_size / 1e6:.2f} MB" for path in self.files]
+        return "\n".join([f"exported to {self.out}: {self.weights}", *sizes, *self.notes])
+
+
+def export(checkpoint: str | Path, out: str | Path, *, format: str = "ssvid") -> ExportReport:
+    """Write the backbone of a checkpoint, run folder or export so that others can load it.
+
+    Args:
+        checkpoint: a checkpoint, a run folder or another export.
+        out: what to write; it must not exist. Format ``ssvid``: a folder. Format ``torchvision``: a file that ends in
+            .pth or .safetensors, for ``torchvision.models.video.r3d_18().load_state_dict(..., strict=False)``.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or ``out`` exists.
+        SsvidError: no such format, or torchvision has no such network.
+    """
+    if format not in FORMATS:
+        raise SsvidError(f"export format ({format!r}) is unknown. {did_you_mean(format, FORMATS)}")
+    out = Path(out)
+    if out.exists():
+        raise CheckpointError(f"{out} exists, and an export never overwrites. Choose another name, or move it away.")
+    source = read_source(checkpoint)
+    return _export_torchvision(source, out) if format == "torchvision" else _export_folder(source, out)
+
+
+def _export_folder(source: Source, out: Path) -> ExportReport:
+    backbone = create_backbone(source.name, **source.options).eval()
+    report = load_backbone_weights(backbone, source.state)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        notes = _fill_folder(temporary, source, backbone)
+        os.replace(temporary, out)  # the folder appears whole or not at all
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    files = tuple(sorted(out.iterdir()))
+    return ExportReport(out, "ssvid", files, report, weights_sha256(source.state), notes)
+
+
+def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str, ...]:
+    from safetensors.torch import save_file
+
+    state = _contiguous(source.state)
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    config = _config(source, backbone.info)
+    notes: tuple[str, ...] = ()
+    builder = _torchvision_builder(source.name, backbone.info)
+    if builder is None:
+        program, notes = _write_program(folder / PROGRAM, backbone, config["stage"])
+        config["program"] = program
+    _write_json(folder / CONFIG, config)
+    if source.content_ids is not None:
+        _write_json(folder / CONTENT_IDS, source.content_ids)
+    (folder / CARD).write_text(model_card(config, backbone.info, torchvision=builder), encoding="utf-8")
+    return notes
+
+
+def _torchvision_builder(name: str, info: BackboneInfo) -> str | None:
+    """torchvision's builder of the very same network; with other strides its maps would be others."""
+    return TORCHVISION.get(name) if info.options == create_backbone(name).info.options else None
+
+
+def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The recipe as others may see it: an export is made to be handed on, and paths name people and machines."""
+    if recipe is None:
+        return None
+    data = dict(recipe.get("data", {}))
+    hidden = {key: "???" for key in ("root", "list") if data.get(key)}
+    shown = dict(recipe) | {"data": data | hidden}
+    return shown | ({"init_from": "???"} if shown.get("init_from") else {})
+
+
+def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
+    meta = source.meta
+    data = meta.get("data", {})
+    return {
+        "kind": EXPORT_KIND,
+        "format": EXPORT_FORMAT,
+        "backbone": {"name": source.name, "options": dict(info.options)},
+        "info": info.to_dict(),
+        "stage": info.stage(meta.get("stage")).name,
+        "weights_sha256": weights_sha256(source.state),
+        "num_parameters": sum(
+            v.numel() for k, v in source.state.items() if v.is_floating_point() and "running_" not in k
+        ),
+        "provenance": {
+            "task": meta.get("task"),
+            "recipe": _without_paths(meta.get("recipe")),
+            "data": {key: value for key, value in data.items() if key != "content_ids"},
+            "seed": meta.get("seed"),
+            "placebo": meta.get("placebo", False),
+            "partial": meta.get("partial", False),
+            "epoch": meta.get("epoch"),
+            "global_step": meta.get("global_step"),
+            "pretext_metrics": meta.get("pretext_metrics", {}),
+            "chance": meta.get("chance", {}),
+            "versions": meta.get("versions", {}),
+        },
+    }
+
+
+class _StageMap(nn.Module):
+    """A backbone as a function of the clip alone: the map of one stage."""
+
+    def __init__(self, backbone: Backbone, stage: str) -> None:
+        super().__init__()
+        self.backbone, self.stage = backbone, stage
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        return self.backbone(clip_BCTHW, self.stage)
+
+
+def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Write ``backbone.pt2`` through torch.export and compare it; what is dynamic in it, and notes.
+
+    A network that torch.export cannot take is exported without it: the note says why.
+    """
+    info = backbone.info
+    where = info.stage(stage)
+    # One more than a stride: torch.export tells maps of one cell from larger ones, and the program is for the larger.
+    least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": where.stride_space + 1}
+    least["W"] = least["H"]
+    clip = torch.rand(
+        2, info.in_channels, max(info.num_frames, least["T"]), max(info.size, least["H"]), max(info.size, least["W"])
+    )
+    axes = {axis: torch.export.Dim(name, min=least[name]) for axis, name in ((0, "B"), (2, "T"), (3, "H"), (4, "W"))}
+    try:
+        program = torch.export.export(_StageMap(backbone, stage), (clip,), dynamic_shapes={"clip_BCTHW": axes})
+    except Exception as error:  # torch.export fails in many ways on networks that are not ours; the rest is whole
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        return None, (
+            f"{PROGRAM} was not written: torch.export cannot take {info.name} ({type(error).__name__}: {first}).",
+        )
+    torch.export.save(program, path)
+    with torch.no_grad():
+        error_max = (torch.export.load(path).module()(clip) - backbone(clip, stage)).abs().max().item()
+    if not error_max <= PROGRAM_TOLERANCE:
+        raise SsvidError(f"{PROGRAM} differs from the backbone by {error_max:.1e}, more than {PROGRAM_TOLERANCE:.0e}.")
+    return {"file": PROGRAM, "input": "clip_BCTHW", "output": f"map BCTHW of {stage}", "least": least}, ()
+
+
+def _export_torchvision(source: Source, out: Path) -> ExportReport:
+    builder = TORCHVISION.get(source.name)
+    if builder is None:
+        raise SsvidError(
+            f"torchvision has no network like {source.name!r} (it has {', '.join(TORCHVISION)}). "
+            f"Use --format ssvid: its {PROGRAM} loads with torch alone."
+        )
+    if out.suffix not in (".pth", ".safetensors"):
+        raise SsvidError(f"format torchvision writes one file, and {out} must end in .pth or .safetensors. Rename it.")
+    import torchvision
+
+    network = getattr(torchvision.models.video, builder)(weights=None)
+    state = _contiguous(source.state)
+    result = network.load_state_dict(state, strict=False)
+    report = LoadReport(
+        tuple(k for k in state if k not in result.unexpected_keys),
+        tuple(result.missing_keys),
+        tuple(result.unexpected_keys),
+        (),
+    )
+    if report.unexpected or any(not key.startswith("fc.") for key in report.missing):
+        raise CheckpointError(f"the weights do not fit torchvision's {builder}: {report}.")
+    _write_state(out, state)
+    info = create_backbone(source.name, **source.options).info
+    return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(info))
+
+
+def _torchvision_notes(info: BackboneInfo) -> tuple[str, ...]:
+    usual = create_backbone(info.name).info
+    notes = [f"normalize its input yourself: mean {list(info.mean)}, std {list(info.std)} of pixels in [0, 1]."]
+    if info.options != usual.options:
+        notes.append(
+            f"it was trained with {dict(info.options)}; torchvision's class has {dict(usual.options)}, so that its maps "
+            "are coarser and other than those of the training."
+        )
+    return tuple(notes)
+
+
+def _write_state(out: Path, state: dict[str, Tensor]) -> None:
+    if out.suffix == ".pth":
+        write_atomic(out, lambda file: torch.save(state, file))
+        return
+    from safetensors.torch import save
+
+    write_atomic(out, lambda file: file.write(save(state, metadata={"format": "pt"})))
+
+
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Row-major copies: training in channels-last leaves strides that other readers do not expect."""
+    return {key: value.detach().contiguous() for key, value in state.items()}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
