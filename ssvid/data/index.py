@@ -36,8 +36,8 @@ from ssvid.errors import DataError, DecodeError, did_you_mean
 
 Progress = Callable[[int, int, str], None]
 
-# Part of the cache's key: raise it when a scan learns or judges something else, so that old results are not believed.
-SCAN_VERSION = 1
+# Part of the cache's key: raise it with every change of what scan_video learns or judges, or old results are believed.
+SCAN_VERSION = 2
 # A file may take its timeout plus the time a slow decoder needs for this many bytes: hours of footage are no hang.
 SLOWEST_BYTES_PER_SECOND = 250_000
 # The module that opens videos; tests put a misbehaving one in its place.
