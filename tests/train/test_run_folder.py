@@ -1,0 +1,104 @@
+"""Run folders are never overwritten, never shared, and tell how to go on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ssvid.errors import RecipeError, RunFolderError
+from ssvid.train.config import LoggerConfig, TrainerConfig
+from ssvid.train.loggers import JsonLines, build_loggers, read_metrics
+from ssvid.train.run_folder import RunFolder, environment, next_free, write_json
+from ssvid.train.trainer import resolve_trainer
+
+
+def test_an_existing_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(RunFolderError, match=r"exists; a run never overwrites another.*--run-dir"):
+        RunFolder(tmp_path).create()
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_folder_with_a_checkpoint_offers_to_resume(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.last_checkpoint.write_bytes(b"x")
+    with pytest.raises(RunFolderError, match="add --resume to continue it"):
+        folder.create()
+
+
+def test_nothing_to_resume_says_so(tmp_path):
+    with pytest.raises(RunFolderError, match=r"no checkpoints/last.ckpt to resume from. Start the run without --resume"):
+        RunFolder(tmp_path).require_resumable()
+
+
+def test_a_second_process_is_locked_out(tmp_path):
+    code = (
+        "import sys; from ssvid.train.run_folder import RunFolder\n"
+        "from ssvid.errors import RunFolderError\n"
+        "try:\n    RunFolder(sys.argv[1]).locked().__enter__()\nexcept RunFolderError as e:\n    print(e)"
+    )
+    with RunFolder(tmp_path).locked():
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "is in use by another process" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_names_are_numbered(tmp_path):
+    assert next_free(tmp_path, "a").name == "a"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a-2").mkdir()
+    assert next_free(tmp_path, "a").name == "a-3"
+
+
+def test_the_environment_names_versions_and_no_person_or_host(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret-key")
+    text = json.dumps(environment())
+    assert "torch" in environment()["packages"]
+    assert "secret-key" not in text
+
+
+def test_json_is_replaced_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    write_json(tmp_path / "a.json", {"x": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 2}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_metrics_are_lines_and_a_resumed_run_drops_what_it_will_log_again(tmp_path):
+    logger = JsonLines(tmp_path / "m.jsonl")
+    for step in range(5):
+        logger.log_metrics({"train/loss": 1.0 / (step + 1), "epoch": 0}, step=step)
+    with open(logger.path, "a") as file:
+        file.write('{"step": 5, "train/lo')  # a killed run leaves half a line
+    assert len(read_metrics(logger.path)) == 5
+    logger.rewind(3)
+    assert [line["step"] for line in read_metrics(logger.path)] == [0, 1, 2]
+    logger.log_metrics({"train/loss": float("nan"), "epoch": 1.0}, step=3)
+    assert read_metrics(logger.path)[-1] == {"step": 3, "epoch": 1, "train/loss": "nan"}
+
+
+def test_unknown_wandb_mode(tmp_path):
+    with pytest.raises(RecipeError, match=r"logger.wandb \('of'\) is unknown"):
+        build_loggers(LoggerConfig(wandb="of"), tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"accelerator": "tpu"}, r"trainer.accelerator \('tpu'\) is unknown"),
+        ({"devices": "zwei"}, r"trainer.devices \('zwei'\) must be auto or a whole number"),
+        ({"precision": "16"}, r"trainer.precision \('16'\) is unknown"),
+        ({"num_nodes": 0}, r"trainer.num_nodes \(0\) and trainer.accumulate \(1\) must be at least 1"),
+    ],
+)
+def test_devices_and_precision_are_checked(options, text):
+    with pytest.raises(RecipeError, match=text):
+        resolve_trainer(TrainerConfig(**{"accelerator": "cpu", **options}))
+
+
+def test_auto_is_resolved_to_names():
+    config = resolve_trainer(TrainerConfig(accelerator="cpu"))
+    assert (config.accelerator, config.devices, config.precision) == ("cpu", "1", "32")
