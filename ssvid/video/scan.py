@@ -173,8 +173,8 @@ def measure_fps(
         header_rate: what the header says, taken only where the time stamps say nothing.
 
     Returns:
-        fps: of the intervals that are within a tenth (or one unit) of their median, the mean, so that neither a dropped
-        frame nor time stamps rounded to milliseconds matter; of all intervals, where the rate varies.
+        fps: of the intervals that are within a tenth (or a unit of the clock) of their median, the mean, so that neither
+        a dropped frame nor time stamps rounded to milliseconds matter; of all intervals, where the rate varies.
         Whether it varies: more than 1 % of the intervals, and more than one, are not within that.
         A note, where fps is not measured.
     """
@@ -184,7 +184,8 @@ def measure_fps(
         return float(header_rate or 25), False, f"from the header ({source}): too few time stamps"
     intervals = np.diff(times)
     median = float(np.median(intervals))
-    regular = np.abs(intervals - median) <= max(0.1 * median, 1.0)
+    # One unit is the rounding of the container's clock, unless a frame itself lasts hardly longer than that.
+    regular = np.abs(intervals - median) <= max(0.1 * median, min(1.0, 0.4 * median))
     num_odd = int((~regular).sum())
     variable = num_odd > max(0.01 * len(intervals), 1)
     return 1 / float((intervals if variable else intervals[regular]).mean() * time_base), variable, None
