@@ -112,7 +112,13 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str,
 
 def _torchvision_builder(name: str, info: BackboneInfo) -> str | None:
     """torchvision's builder of the very same network; with other strides its maps would be others."""
-    return TORCHVISION.get(name) if info.options == create_backbone(name).info.options else None
+    return TORCHVISION[name] if name in TORCHVISION and info.options == _usual_info(name).options else None
+
+
+def _usual_info(name: str) -> BackboneInfo:
+    """What the network is with its default options; no weight is drawn."""
+    with torch.device("meta"):
+        return create_backbone(name).info
 
 
 def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -217,12 +223,13 @@ def _export_torchvision(source: Source, out: Path) -> ExportReport:
     if report.unexpected or any(not key.startswith("fc.") for key in report.missing):
         raise CheckpointError(f"the weights do not fit torchvision's {builder}: {report}.")
     _write_state(out, state)
-    info = create_backbone(source.name, **source.options).info
+    with torch.device("meta"):
+        info = create_backbone(source.name, **source.options).info
     return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(info))
 
 
 def _torchvision_notes(info: BackboneInfo) -> tuple[str, ...]:
-    usual = create_backbone(info.name).info
+    usual = _usual_info(info.name)
     notes = [f"normalize its input yourself: mean {list(info.mean)}, std {list(info.std)} of pixels in [0, 1]."]
     if info.options != usual.options:
         notes.append(
