@@ -58,7 +58,10 @@ def test_the_schedule_state_is_plain():
         (OptimConfig(schedule="cosin"), r"optim.schedule \('cosin'\) is unknown. Did you mean 'cosine'"),
         (OptimConfig(epochs=0), r"optim.epochs \(0\) must be at least 1"),
         (OptimConfig(base_lr=0.0), r"optim.base_lr \(0.0\) must be positive"),
-        (OptimConfig(epochs=3, warmup_epochs=5), r"optim.warmup_epochs \(5\) must lie between 0 and optim.epochs \(3\)"),
+        (
+            OptimConfig(epochs=3, warmup_epochs=5),
+            r"optim.warmup_epochs \(5\) must lie between 0 and optim.epochs \(3\)",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config, text):

@@ -29,7 +29,9 @@ def test_a_folder_with_a_checkpoint_offers_to_resume(tmp_path):
 
 
 def test_nothing_to_resume_says_so(tmp_path):
-    with pytest.raises(RunFolderError, match=r"no checkpoints/last.ckpt to resume from. Start the run without --resume"):
+    with pytest.raises(
+        RunFolderError, match=r"no checkpoints/last.ckpt to resume from. Start the run without --resume"
+    ):
         RunFolder(tmp_path).require_resumable()
 
 
