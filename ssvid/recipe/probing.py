@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
 from ssvid.export import load_backbone
+from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import RUNS, Say, load_manifest, pretrain, speaker
 from ssvid.recipe.schema import ProbeRecipe
@@ -69,7 +68,12 @@ def probe(
     loaded = load_recipe(recipe, overrides, nested=nested, kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     say = speaker(show_progress)
-    named: dict[str, Any] = {"name": config.backbone.name or None, "options": config.backbone.options or None, "seed": config.seed}
+    device = resolve_device(device)
+    named: dict[str, Any] = {
+        "name": config.backbone.name or None,
+        "options": config.backbone.options or None,
+        "seed": config.seed,
+    }
     network = load_backbone(backbone, partial=partial, **named)
     folder = _out_folder(out, backbone, loaded.path)
     manifest = load_manifest(config.data, say)
@@ -88,7 +92,7 @@ def probe(
         train_rows=train_rows,
         test_rows=test_rows,
         cache_dir=folder / "features",
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        device=device,
         say=say,
     )
     path = write_results(

@@ -144,3 +144,12 @@ def test_a_probe_needs_train_and_test(few_videos, tmp_path, capsys):
     argv = ["probe", "probe/folder", f"data.root={few_videos}", "data.name=manifest", "--out", str(tmp_path / "out")]
     message = told(capsys, *argv, "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2")
     assert "splits train and test" in message
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_devices_that_are_not_there(few_videos, tmp_path, capsys, device):
+    argv = ["probe", "probe/folder", f"data.root={few_videos}", "data.name=manifest", "--out", str(tmp_path / "out")]
+    message = told(capsys, *argv, "--backbone", "random", "--backbone-name", "tiny3d", "--device", device)
+    assert device in message
+    assert "cpu" in message
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,31 @@
+"""Which device an evaluation runs on."""
+
+from __future__ import annotations
+
+from ssvid.errors import SsvidError, did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(device: str = "auto") -> str:
+    """The device to use: ``auto`` is a CUDA GPU where there is one, else the CPU. ``cuda:1`` is the second GPU.
+
+    Raises:
+        SsvidError: no device has that name, or this machine or this torch has none of it.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
+        raise SsvidError(f"device ({device!r}) is unknown. {did_you_mean(device, (*DEVICES, 'cuda:0'))}")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise SsvidError(
+            f"device ({device}) must be a GPU that torch sees, and it sees {count or 'none'}. Take --device auto or "
+            "cpu; ssvid doctor tells more."
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise SsvidError("device (mps) must be a GPU of Apple, and torch sees none. Take --device auto or cpu.")
+    return device
