@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
@@ -13,8 +14,10 @@ from ssvid.data.loader import ClipLoader
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.sampler import BatchLayout, EvalBatches, Position, TrainBatches
 from ssvid.errors import DataError
-from ssvid.tasks import PretextTask
 from ssvid.types import Stream
+
+if TYPE_CHECKING:
+    from ssvid.tasks import PretextTask
 
 
 @dataclass
