@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -159,6 +158,8 @@ def _examined(what: str, examine_it: Callable[[], Any], otherwise: Any, failures
 
 
 def _version(distribution: str) -> str | None:
+    import importlib.metadata  # here, because it is a third of the start-up time of every other verb
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

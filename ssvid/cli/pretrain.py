@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
@@ -16,7 +17,7 @@ _EPILOG = """\
 examples:
   ssvid pretrain pretrain/speediness_tiny data.root=videos
   ssvid pretrain pretrain/speediness_tiny data.root=videos optim.epochs=20 trainer.devices=2 --run-dir runs/mine
-  ssvid pretrain runs/mine/recipe.resolved.yaml --run-dir runs/mine --resume
+  ssvid pretrain runs/mine --resume
 """
 
 
@@ -31,7 +32,11 @@ def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     add_recipe(parser)
     parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: runs/<recipe>, numbered)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir, bit for bit")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir",
+    )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -40,5 +45,9 @@ def run(args: argparse.Namespace) -> None:
     """Train and print where the checkpoint is."""
     from ssvid.recipe import programs
 
-    result = programs.pretrain(args.recipe, *args.overrides, run_dir=args.run_dir, resume=args.resume)
+    recipe, run_dir = args.recipe, args.run_dir
+    resolved = Path(recipe) / "recipe.resolved.yaml"
+    if args.resume and run_dir is None and resolved.is_file():
+        recipe, run_dir = resolved, recipe
+    result = programs.pretrain(recipe, *args.overrides, run_dir=run_dir, resume=args.resume)
     terminal.print_result(result, as_json=args.json)

@@ -70,6 +70,11 @@ def find_recipe(name_or_path: str | Path) -> Path:
     name = path.as_posix()
     if name in shipped:
         return shipped[name]
+    if (path / "recipe.resolved.yaml").is_file():
+        raise RecipeError(
+            f"{name_or_path} is the folder of a run, and a recipe is asked for. Go on with the run: ssvid pretrain "
+            f"{name_or_path} --resume. Take its recipe: {path / 'recipe.resolved.yaml'}"
+        )
     if path.is_dir():
         raise RecipeError(
             f"{name_or_path} is a folder, and a recipe is a YAML file or a shipped name. "

@@ -1,8 +1,11 @@
 """What goes wrong on the way from a folder of videos to an export: one paragraph, 2, and nothing is lost."""
 
+import json
 import shutil
 
 import pytest
+
+from ssvid.cli import main
 
 from .test_cli import told
 
@@ -153,3 +156,19 @@ def test_devices_that_are_not_there(few_videos, tmp_path, capsys, device):
     assert device in message
     assert "cpu" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_on_with_the_same_recipe_only(few_videos, tmp_path, capsys):
+    assert main(pretrain(few_videos, tmp_path, "trainer.pictures=false", "--json")) == 0
+    run = tmp_path / "run"
+    assert json.loads(capsys.readouterr().out)["num_steps"] == 1
+    before = sorted(p.name for p in run.iterdir())
+
+    message = told(capsys, "pretrain", str(run), "--resume", "optim.epochs=9")
+    assert "the recipe is not the one" in message
+    assert "optim.epochs: 1 -> 9" in message
+    assert "is the folder of a run" in told(capsys, "pretrain", str(run))
+    assert sorted(p.name for p in run.iterdir()) == before
+
+    assert main(["pretrain", str(run), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_steps"] == 1

@@ -6,7 +6,7 @@ import pytest
 
 from ssvid.backbones import backbones
 from ssvid.cli import main
-from ssvid.cli.listings import arguments_of, first_line
+from ssvid.cli.describe import arguments_of, first_line
 from ssvid.recipe import list_recipes, load_recipe, parse_yaml
 from ssvid.registry import BrokenPlugin
 from ssvid.tasks import PretextTask, tasks

@@ -55,6 +55,12 @@ def test_unknown_names(shipped, name, parts):
         assert part in str(caught.value)
 
 
+def test_the_folder_of_a_run_is_no_recipe(shipped, tmp_path):
+    (tmp_path / "recipe.resolved.yaml").write_text("kind: pretrain\n")
+    with pytest.raises(RecipeError, match=r"is the folder of a run.*--resume.*recipe\.resolved\.yaml"):
+        find_recipe(tmp_path)
+
+
 def test_files_that_are_no_recipes(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "huge.yaml").write_bytes(b"#" * 1_000_001)

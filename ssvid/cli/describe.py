@@ -1,0 +1,189 @@
+"""What a registered task or network is, in words: for ``ssvid tasks`` and ``ssvid backbones``. Imports torch."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import textwrap
+from dataclasses import MISSING, fields
+from typing import Any
+
+from ssvid.backbones import backbones, create_backbone
+from ssvid.cli import terminal
+from ssvid.recipe.check import describe, field_hints, to_plain
+from ssvid.recipe.options import backbone_options, task_options
+from ssvid.recipe.yaml_text import to_yaml
+from ssvid.registry import Registry
+from ssvid.tasks import tasks
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def print_tasks(only: str | None, *, as_json: bool) -> None:
+    """All tasks with their first line; or one with its chance levels and options."""
+    names = tasks.names()
+    if only and as_json:
+        terminal.print_json(_describe_task(only, tasks.get(only)))
+    elif only:
+        _print_task(_describe_task(only, tasks.get(only)))
+    elif as_json:
+        described = [_describe_task(name, tasks.get(name)) for name in names]
+        terminal.print_json({"tasks": described, "broken": _broken(tasks)})
+    else:
+        terminal.print_columns([(name, _task_summary(tasks.get(name))) for name in names])
+        print(f"\n{terminal.counted(names, 'task')}. Options of one: ssvid tasks NAME")
+    _say_broken(tasks)
+
+
+def _describe_task(name: str, task: Any) -> dict[str, Any]:
+    module = inspect.getmodule(task)
+    options = task_options(name)
+    return {
+        "name": name,
+        "summary": _task_summary(task),
+        "paper": _second_paragraph(module.__doc__ if module else ""),
+        "module": task.__module__,
+        "targets": list(task.targets),
+        "chance": _chance(task, options),
+        "options": _option_rows(options, field_hints(options)),
+        "option_help": inspect.getdoc(options) or "",
+    }
+
+
+def _task_summary(task: Any) -> str:
+    """What the file of the task says in its first line, or the class: inherited docstrings tell nothing."""
+    module = inspect.getmodule(task)
+    return first_line((module.__doc__ if module else "") or task.__doc__ or "")
+
+
+def _chance(task: Any, options: type) -> dict[str, float] | None:
+    """Chance levels with default options; None where the task needs options that have no default."""
+    if any(f.default is MISSING and f.default_factory is MISSING for f in fields(options)):
+        return None
+    return {metric: float(value) for metric, value in task(options(), create_backbone("tiny3d").info).chance().items()}
+
+
+def _print_task(task: dict[str, Any]) -> None:
+    print(f"{task['name']}: {task['summary']}")
+    if task["paper"]:
+        print(terminal.wrap(task["paper"]))
+    print(f"\nfile: {task['module']}")
+    print(f"targets (permuted by the placebo): {', '.join(task['targets']) or '(the task has its own placebo)'}")
+    if task["chance"]:
+        print("chance: " + ", ".join(f"{metric} {value:g}" for metric, value in task["chance"].items()))
+    _print_options(task["options"], "task.options.", task["option_help"])
+
+
+# ---- backbones -------------------------------------------------------------------------------------------------------
+
+
+def print_backbones(only: str | None, *, as_json: bool) -> None:
+    """All networks with their size; or one with its stages and options."""
+    names = [only] if only else backbones.names()
+    described = [_describe_backbone(name, backbones.get(name)) for name in names]
+    if as_json:
+        terminal.print_json(described[0] if only else {"backbones": described, "broken": _broken(backbones)})
+    elif only:
+        _print_backbone(described[0])
+    else:
+        rows = [(b["name"], f"{b['summary']} [{b['parameters'] / 1e6:.2f} M parameters]") for b in described]
+        terminal.print_columns(rows)
+        print(f"\n{terminal.counted(names, 'backbone')}. Stages and options of one: ssvid backbones NAME")
+    _say_broken(backbones)
+
+
+def _describe_backbone(name: str, backbone: Any) -> dict[str, Any]:
+    options = backbone_options(name)
+    network = create_backbone(name)
+    return {
+        "name": name,
+        "summary": first_line(inspect.getdoc(backbone) or ""),
+        "module": backbone.__module__,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "info": network.info.to_dict(),
+        "options": _option_rows(options, field_hints(options)),
+        "option_help": arguments_of(inspect.getdoc(backbone) or ""),
+    }
+
+
+def _print_backbone(backbone: dict[str, Any]) -> None:
+    info = backbone["info"]
+    print(f"{backbone['name']}: {backbone['parameters'] / 1e6:.2f} M parameters; file: {backbone['module']}")
+    print(f"meant for {info['num_frames']} frames of {info['size']} px; other lengths and sizes work\n")
+    print("stage     channels  stride in space  in time")
+    for stage in info["stages"]:
+        print(f"{stage['name']:8}  {stage['channels']:8}  {stage['stride_space']:15}  {stage['stride_time']:7}")
+    _print_options(backbone["options"], "backbone.options.", backbone["option_help"])
+
+
+# ---- both ------------------------------------------------------------------------------------------------------------
+
+
+def first_line(doc: str) -> str:
+    """The first paragraph of a docstring on one line."""
+    return unmarked(" ".join(inspect.cleandoc(doc).partition("\n\n")[0].split()))
+
+
+def arguments_of(doc: str) -> str:
+    """The lines below ``Args:`` of a docstring, up to the next section."""
+    _, found, below = doc.partition("\nArgs:\n")
+    lines = list(itertools.takewhile(lambda line: not line or line[0] == " ", below.splitlines()))
+    return textwrap.dedent("\n".join(lines)).strip() if found else ""
+
+
+def _second_paragraph(doc: str | None) -> str:
+    paragraphs = inspect.cleandoc(doc or "").split("\n\n")
+    return unmarked(" ".join(paragraphs[1].split())) if len(paragraphs) > 1 else ""
+
+
+def unmarked(doc: str) -> str:
+    """Docstring text for a terminal: without the double backquotes."""
+    return doc.replace("``", "`")
+
+
+def _option_rows(options: type, hints: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for field in fields(options):
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        required = default is MISSING or default == "???"
+        rows.append(
+            {
+                "name": field.name,
+                "default": None if required else to_plain(default),
+                "required": required,
+                "type": describe(hints[field.name]),
+            }
+        )
+    return rows
+
+
+def _print_options(rows: list[dict[str, Any]], prefix: str, help_text: str) -> None:
+    if not rows:
+        print("\nIt takes no options.")
+        return
+    print("\noptions (default):")
+    terminal.print_columns(
+        [
+            (f"{prefix}{row['name']}={'???' if row['required'] else _typed(row['default'])}", row["type"])
+            for row in rows
+        ],
+        indent="  ",
+    )
+    if help_text:
+        print(f"\n{unmarked(help_text)}")
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed after ``key=``."""
+    if isinstance(value, str) or value is None:
+        return "" if value is None else value
+    return "".join(to_yaml([value]).strip()[1:-1]).replace(", ", ",")
+
+
+def _broken(registry: Registry) -> list[dict[str, str]]:
+    return [{"module": b.module, "reason": b.reason} for b in registry.broken]
+
+
+def _say_broken(registry: Registry) -> None:
+    for plugin in registry.broken:
+        terminal.say(f"broken plug-in: {plugin.module} failed to import: {plugin.reason}")
