@@ -20,8 +20,8 @@ from ssvid.errors import RecipeError
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _WIDTHS = (1, 2, 4, 8)  # times the option ``width``
-# Time is halved in the first convolution, whose maps cost most, and once more late. On one core of the machine that
-# measured it: 134 clips of 16x56x56 per CPU second forward and backward, against 64 with strides 1, 1, 2, 2.
+# Time is halved in the first convolution, whose maps cost most, and once more late. Measured side by side on one busy
+# core: 134 clips of 16x56x56 per CPU second forward and backward, against 64 with strides 1, 1, 2, 2.
 _NATIVE_TIME = (2, 1, 2, 1)
 _NATIVE_SPACE = (2, 2, 2, 2)
 _MEAN, _STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
