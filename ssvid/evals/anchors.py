@@ -26,8 +26,8 @@ from ssvid.evals.features import Progress, clips_of, evaluation_mode, read_video
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
 from ssvid.evals.results import ResultRow
 
-AS_INITIALIZED = "as initialized"
-CALIBRATED = "batch norm calibrated"
+AS_INITIALIZED = "initial"  # running mean 0 and variance 1
+CALIBRATED = "calibrated"  # batch norm has statistics of training clips
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def random_rows(
     """Score the network that pretraining with this seed started from, as initialized and with batch norm calibrated.
 
     The better form is the one whose probe is better on the held-out part of train; test has no say. Its rows are named
-    ``name``, the other's "``name``, as initialized" or the like.
+    ``name``, the other's "random, initial" or "random, calibrated".
 
     Args:
         trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.

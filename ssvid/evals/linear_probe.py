@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from ssvid.errors import DataError
 from ssvid.evals.features import Features
+from ssvid.evals.logistic import LogisticFit, fit_path
 from ssvid.evals.protocol import ProbeProtocol, check_probe_protocol
 from ssvid.evals.results import Interval, bootstrap_interval
 
@@ -118,7 +117,7 @@ def select_regularization(train: Features, protocol: ProbeProtocol) -> Selection
             right[i] += (fit.predict(x[score_on]) == y[score_on]).sum(), len(score_on)
     accuracy = right[:, 0] / right[:, 1]
     grid = tuple(
-        GridPoint(s, float(a), max(f.num_iterations for f in of_s), all(f.converged for f in of_s))
+        GridPoint(s, float(a), max(f.logistic.num_iterations for f in of_s), not any(f.warnings for f in of_s))
         for s, a, *of_s in zip(strengths, accuracy, *fits, strict=True)
     )
     best = int(np.argmax(accuracy))  # the first of the best: the strongest
@@ -147,12 +146,13 @@ def holdouts(
             f"train has {num_groups} group of videos, and at least 2 are needed to hold a part of train out. "
             "Give the videos of the manifest different groups, or leave the column empty."
         )
-    splitter: Any = StratifiedGroupKFold if num_groups < len(labels_N) else StratifiedKFold
+    grouped = num_groups < len(labels_N)
+    splitter: Any = StratifiedGroupKFold if grouped else StratifiedKFold
     folds = splitter(n_splits=parts, shuffle=True, random_state=protocol.seed)
     given = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        splits = list(folds.split(np.zeros(len(labels_N)), labels_N, groups_N))
+        splits = list(folds.split(np.zeros(len(labels_N)), labels_N, groups_N if grouped else None))
     notes += [f"held-out parts of train: {_one_line(w)}" for w in caught]
     for fit_on, score_on in splits:
         if given < protocol.num_holdouts and len(score_on) and len(set(labels_N[fit_on])) > 1:
@@ -170,15 +170,12 @@ class _Fit:
     """A fitted probe with the normalization that was learned on the same videos."""
 
     normalizer: Any
-    weights_KD: np.ndarray
-    bias_K: np.ndarray
+    logistic: LogisticFit
     classes: np.ndarray
-    num_iterations: int
-    converged: bool
     warnings: tuple[str, ...]
 
     def scores(self, values_ND: np.ndarray) -> np.ndarray:
-        return self.normalizer.transform(values_ND.astype(np.float64)) @ self.weights_KD.T + self.bias_K
+        return self.logistic.scores(self.normalizer.transform(values_ND.astype(np.float64)))
 
     def predict(self, values_ND: np.ndarray) -> np.ndarray:
         return self.classes[self.scores(values_ND).argmax(axis=1)]
@@ -188,26 +185,12 @@ def _fit(x: np.ndarray, y: np.ndarray, strengths: list[float], protocol: ProbePr
     """One probe per penalty, each started from the one before; give strong penalties first."""
     normalizer = {"standard": StandardScaler, "l2": Normalizer, "none": FunctionTransformer}[protocol.normalization]()
     normalized = normalizer.fit_transform(x.astype(np.float64))
-    classes = np.unique(y)
-    model = LogisticRegression(max_iter=protocol.max_iterations, warm_start=True)
-    fits = []
-    for strength in strengths:
-        model.C = 1.0 / (strength * len(x))  # scikit-learn weighs the *sum* of the cross-entropies by C
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(normalized, y)
-        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-        notes = tuple(f"probe with penalty {strength:g}: {_one_line(w)}" for w in caught)
-        weights, bias = _both_classes(model.coef_.copy(), model.intercept_.copy())
-        fits.append(_Fit(normalizer, weights, bias, classes, int(np.max(model.n_iter_)), converged, notes))
-    return fits
-
-
-def _both_classes(weights_KD: np.ndarray, bias_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn keeps one row for two classes; here each class has its own."""
-    if len(bias_K) > 1:
-        return weights_KD, bias_K
-    return np.concatenate([-weights_KD, weights_KD]) / 2, np.concatenate([-bias_K, bias_K]) / 2
+    classes, codes = np.unique(y, return_inverse=True)
+    path = fit_path(normalized, codes, len(classes), strengths, max_iterations=protocol.max_iterations)
+    return [
+        _Fit(normalizer, fit, classes, (f"probe with penalty {strength:g} {fit.problem}",) if fit.problem else ())
+        for strength, fit in zip(strengths, path, strict=True)
+    ]
 
 
 def _readable(train: Features) -> tuple[np.ndarray, np.ndarray]:

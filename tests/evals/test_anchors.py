@@ -28,7 +28,7 @@ def test_the_random_row_is_the_network_of_the_seed(manifest, split, quick, probe
         r.context["weights"]["random"]["form"]: r for r in (*found.better, *found.other) if r.metric == "probe_top1"
     }
     network = initialize_backbone("tiny3d", OPTIONS, seed=5)
-    row = by_form["as initialized"]
+    row = by_form["initial"]
     assert row.context["weights_sha256"] == weights_sha256(network)
     assert row.context["weights_sha256"] != weights_sha256(initialize_backbone("tiny3d", OPTIONS, seed=6))
     alone = evaluate_backbone(network, manifest, feature_protocol=quick, probe_protocol=probe, **split)[0]
@@ -43,7 +43,7 @@ def test_the_better_form_is_chosen_on_train_and_both_are_reported(manifest, spli
     assert choice["heldout_top1"][choice["form"]] == max(choice["heldout_top1"].values())
     assert found.better[0].context["weights"]["random"] == {"seed": 0, "form": choice["form"]}
     (name,) = {row.name for row in found.other}
-    assert name in ("random, as initialized", "random, batch norm calibrated")
+    assert name in ("random, initial", "random, calibrated")
     swapped = {"train_rows": split["train_rows"], "test_rows": _with_turned_labels(split["test_rows"])}
     again = random_rows("tiny3d", OPTIONS, 0, manifest, feature_protocol=quick, probe_protocol=probe, **swapped)
     assert again.better[0].context["better_form"] == choice  # test has no say

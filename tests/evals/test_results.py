@@ -152,7 +152,7 @@ def test_the_table():
     lines = render_table(rows).splitlines()
     assert lines[0].split("  ")[0] == "%"
     assert lines[0].endswith("k-NN (k=20)")
-    assert lines[2].startswith("pretrained  80.0 [74.")
+    assert lines[2].startswith("pretrained  80.0 [74, 8")
     assert lines[3].startswith("placebo     80.0 [")
     assert lines[3].endswith("  -")
     assert lines[5].split() == ["chance", "25.0", "25.0"]
