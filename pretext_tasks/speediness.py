@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryAUROC
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import center_square, crop_square, random_square, resize_clips
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 SPACINGS = ("even", "drop", "drop_paper", "off")
 MAX_REDRAWS = 100
@@ -223,6 +224,8 @@ class Speediness(PretextTask):
         )
 
     def epoch_metrics(self) -> Mapping[str, Metric]:
+        from torchmetrics.classification import BinaryAUROC  # here: importing it takes seconds
+
         return {"auc": BinaryAUROC()}
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:

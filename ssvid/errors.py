@@ -42,7 +42,9 @@ class DecodeError(SsvidError):
     def __init__(self, path: str, what: str, cause: BaseException | str | None = None) -> None:
         self.path = str(path)
         self.what = what
-        self.cause = None if cause is None else (cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}")
+        self.cause = (
+            None if cause is None else (cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}")
+        )
         super().__init__(self.path, self.what, self.cause)
 
     def __str__(self) -> str:

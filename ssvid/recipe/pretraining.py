@@ -97,46 +97,20 @@ def pretrain(
     config.trainer = resolve_trainer(config.trainer)
     check_optim(config.optim)
     resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
-    folder = _open_folder(loaded, resolved, run_dir, resume)
-    rank = global_rank()
-    with folder.locked() if rank == 0 else contextlib.nullcontext():
-        return _pretrain(config, resolved, folder, resume, rank, say, show_progress, callbacks)
-
-
-def _pretrain(
-    config: PretrainRecipe,
-    resolved: dict[str, Any],
-    folder: RunFolder,
-    resume: bool,
-    rank: int,
-    say: Say,
-    show_progress: bool,
-    callbacks: Sequence[Any],
-) -> PretrainResult:
+    folder, rank = _run_folder(loaded, run_dir, resume), global_rank()
+    if rank == 0:
+        _check_folder(folder, resolved, resume)
+    # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
     manifest = _manifest_of_run(config.data, folder, resume, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
     backbone, task = build_networks(config)
-    module_data = ClipDataModule(
-        manifest,
-        train_rows.rows,
-        val_rows.rows,
-        task,
-        seed=config.seed,
-        data=config.data,
-        loader=config.loader,
-        accumulate=config.trainer.accumulate,
-        pin_memory=config.trainer.accelerator == "gpu",
-    )
+    data = _data_module(config, manifest, train_rows, val_rows, task)
     world = int(config.trainer.devices) * config.trainer.num_nodes
-    steps_per_epoch = module_data.train_batches(world).steps_per_epoch
+    steps_per_epoch = data.train_batches(world).steps_per_epoch
     lr = scaled_lr(config.optim, config.loader.global_batch)
-    say(_header(config, module_data, steps_per_epoch, lr))
-    if not resume:
-        _prepare(task, module_data, rank)
-    if config.trainer.channels_last:
-        convert_to_channels_last_3d(backbone)
-    if config.trainer.compile:
-        backbone.compile()
+    if rank == 0 and not resume:
+        _write_folder(folder, loaded, resolved, manifest)
+    say(_header(config, data, steps_per_epoch, lr))
     module = PretrainModule(
         backbone,
         task,
@@ -147,6 +121,28 @@ def _pretrain(
         placebo=config.task.placebo,
         meta=_meta_maker(config, resolved, manifest, train_rows, task),
     )
+    with folder.locked() if rank == 0 else contextlib.nullcontext():
+        return _fit(module, data, config, resolved, folder, resume, say, show_progress, callbacks)
+
+
+def _fit(
+    module: PretrainModule,
+    data: ClipDataModule,
+    config: PretrainRecipe,
+    resolved: dict[str, Any],
+    folder: RunFolder,
+    resume: bool,
+    say: Say,
+    show_progress: bool,
+    callbacks: Sequence[Any],
+) -> PretrainResult:
+    rank = global_rank()
+    if not resume:
+        _prepare(module.task, data, rank)
+    if config.trainer.channels_last:
+        convert_to_channels_last_3d(module.backbone)
+    if config.trainer.compile:
+        module.backbone.compile()
     loggers = build_loggers(config.logger, folder.path, resolved)
     checkpoint = folder.last_checkpoint if resume else None
     if checkpoint is not None and rank == 0:
@@ -156,30 +152,30 @@ def _pretrain(
         config.optim,
         folder=folder.path,
         loggers=loggers,
-        chance=dict(task.chance()),
+        chance=dict(module.task.chance()),
         global_batch=config.loader.global_batch,
-        unreadable=module_data.unreadable,
-        validates=module_data.val_set is not None,
+        unreadable=data.unreadable,
+        validates=data.val_set is not None,
         show_progress=show_progress,
         more_callbacks=callbacks,
-        batches_per_epoch=steps_per_epoch * config.trainer.accumulate,
+        batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
     )
-    trainer.fit(module, datamodule=module_data, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     result = PretrainResult(
         folder.path,
         folder.last_checkpoint,
         module.val_metrics,
-        dict(task.chance()),
+        dict(module.task.chance()),
         trainer.global_step,
-        dict(module_data.unreadable.reasons),
-        [row.path for row in module_data.train_set.too_short],
+        dict(data.unreadable.reasons),
+        [row.path for row in data.train_set.too_short],
     )
     if trainer.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume")
     if rank == 0:
         write_json(folder.results, result.as_dict())
-    if module_data.unreadable.reasons:
-        say(module_data.unreadable.summary())
+    if data.unreadable.reasons:
+        say(data.unreadable.summary())
     return result
 
 
@@ -192,7 +188,7 @@ def load_manifest(data: DataConfig, say: Say | None = None) -> Manifest:
     Raises:
         DataError: no such folder, no videos, a bad line.
     """
-    root = Path(data.root)
+    root = Path(data.root).expanduser()
     if not root.is_dir():
         kind = "a file" if root.exists() else "nothing"
         raise DataError(
@@ -241,22 +237,44 @@ def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
     return backbone, task
 
 
-def _open_folder(loaded: LoadedRecipe, resolved: dict[str, Any], run_dir: str | Path | None, resume: bool) -> RunFolder:
-    name = loaded.path.stem if loaded.path else str(resolved["task"]["name"])
+def _run_folder(loaded: LoadedRecipe, run_dir: str | Path | None, resume: bool) -> RunFolder:
     if resume and run_dir is None:
         raise RunFolderError("--resume needs the folder of the run to continue. Name it with --run-dir.")
-    folder = RunFolder(run_dir if run_dir is not None else next_free(RUNS, name))
-    if global_rank() != 0:
-        return folder
-    if resume:
-        folder.require_resumable()
-        _refuse_changes(folder, resolved)
-        return folder
+    name = loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
+    return RunFolder(run_dir if run_dir is not None else next_free(RUNS, name))
+
+
+def _check_folder(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        folder.require_new()
+        return
+    folder.require_resumable()
+    _refuse_changes(folder, resolved)
+
+
+def _write_folder(folder: RunFolder, loaded: LoadedRecipe, resolved: dict[str, Any], manifest: Manifest) -> None:
     folder.create()
     folder.recipe.write_text(loaded.text or to_yaml(resolved), encoding="utf-8")
     folder.resolved.write_text(to_yaml(resolved), encoding="utf-8")
     write_json(folder.env, environment())
-    return folder
+    manifest.save(folder.manifest)
+    (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+
+
+def _data_module(
+    config: PretrainRecipe, manifest: Manifest, train_rows: Manifest, val_rows: Manifest, task: PretextTask
+) -> ClipDataModule:
+    return ClipDataModule(
+        manifest,
+        train_rows.rows,
+        val_rows.rows,
+        task,
+        seed=config.seed,
+        data=config.data,
+        loader=config.loader,
+        accumulate=config.trainer.accumulate,
+        pin_memory=config.trainer.accelerator == "gpu",
+    )
 
 
 def _refuse_changes(folder: RunFolder, resolved: dict[str, Any]) -> None:
@@ -279,11 +297,7 @@ def _manifest_of_run(data: DataConfig, folder: RunFolder, resume: bool, rank: in
         manifest = Manifest.load(folder.manifest, root=data.root, allow_outside=True)
         manifest.check_files()
         return manifest
-    manifest = load_manifest(data, say if rank == 0 else None)
-    if rank == 0:
-        manifest.save(folder.manifest)
-        (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
-    return manifest
+    return load_manifest(data, say if rank == 0 else None)
 
 
 def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:

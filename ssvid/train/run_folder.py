@@ -30,12 +30,8 @@ class RunFolder:
     results = property(lambda self: self.path / "results.json")
     export = property(lambda self: self.path / "export")
 
-    def create(self) -> None:
-        """Make a new, empty folder.
-
-        Raises:
-            RunFolderError: it exists and is not empty.
-        """
+    def require_new(self) -> None:
+        """Raise RunFolderError where the folder exists and is not empty."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             going_on = (
                 "add --resume to continue it, or " if self.last_checkpoint.exists() else "it holds no checkpoint; "
@@ -44,6 +40,10 @@ class RunFolder:
                 f"run folder {self.path} exists; a run never overwrites another. To keep it, {going_on}"
                 "choose another folder with --run-dir."
             )
+
+    def create(self) -> None:
+        """Make a new, empty folder; RunFolderError where there is one."""
+        self.require_new()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def require_resumable(self) -> None:

@@ -57,7 +57,4 @@ def resize_clips(clips_BCTHW: Tensor, size_px: int) -> Tensor:
 
 def _resize(frames_NCHW: Tensor, size_px: int) -> Tensor:
     shrinks = min(frames_NCHW.shape[-2:]) > size_px
-    return F.interpolate(
-        frames_NCHW, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=shrinks
-    )
-
+    return F.interpolate(frames_NCHW, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=shrinks)

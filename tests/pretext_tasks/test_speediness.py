@@ -154,7 +154,9 @@ def test_random_resolution_off_and_validation_use_the_stated_side():
         batch, draws = batch_of(2, fixed)
         assert task.train(mode).augment(batch, draws)["clips"].shape[-1] == 20
     batch, draws = batch_of(2)
-    assert Speediness(SMALL, create_backbone("tiny3d", width=2).info).eval().augment(batch, draws)["clips"].shape[-1] == 24
+    assert (
+        Speediness(SMALL, create_backbone("tiny3d", width=2).info).eval().augment(batch, draws)["clips"].shape[-1] == 24
+    )
 
 
 def test_the_versions_of_a_sample_share_their_crop_and_flip():
