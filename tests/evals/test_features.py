@@ -327,3 +327,33 @@ def test_a_clip_shorter_than_the_network_needs_is_refused(manifest, quick):
     network = initialize_backbone("tiny3d", {"width": 4, "input": "difference"})
     with pytest.raises(RecipeError, match=r"features.num_frames \(1\) must be at least 2 for backbone tiny3d"):
         extract_features(network, manifest, manifest.rows[:1], replace(quick, num_frames=1))
+
+
+# ---- elsewhere
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_features_of_the_cpu(backbone, manifest, quick):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    cpu = extract_features(backbone, manifest, manifest.rows[:7], quick).values_ND
+    gpu = extract_features(backbone, manifest, manifest.rows[:7], quick, device="cuda").values_ND
+    np.testing.assert_allclose(gpu, cpu, atol=1e-4)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("dataset", ["ucf101", "hmdb51", "weizmann"])
+def test_the_fastest_decoder_gives_the_features_of_pyav(backbone, quick, real_data, dataset):
+    """On real files, some with B-frames: another frame anywhere would move the features by far more than the codec."""
+    from ssvid.data.index import build_manifest
+    from ssvid.data.readers import list_videos
+
+    root = real_data / dataset
+    entries = sorted(list_videos("folder", root), key=lambda entry: (root / entry.path).stat().st_size)
+    manifest = build_manifest(root, entries[:3], workers=1)
+    rows = manifest.select().rows
+    auto = extract_features(backbone, manifest, rows, quick)
+    exact = extract_features(backbone, manifest, rows, replace(quick, decoder="pyav"))
+    assert len(rows) == 3
+    assert not auto.unreadable
+    np.testing.assert_allclose(auto.values_ND, exact.values_ND, atol=0.02)
