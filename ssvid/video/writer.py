@@ -11,6 +11,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -46,7 +47,7 @@ def write_video(
     Raises:
         DataError: a frame has a wrong shape, type or size, there is no frame, fps is not positive, or FFmpeg refuses.
     """
-    target = Path(path)
+    target = Path(os.path.abspath(path))  # absolute, because FFmpeg takes 12:30.mp4 for a protocol
     target.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder: only then is the replacement atomic. Not mkstemp, whose files nobody else may read.
     partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
@@ -93,9 +94,7 @@ def _check_frame(frame: np.ndarray, number: int, shape: tuple[int, ...], target:
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise DataError(f"{where} has shape {frame.shape}; it must be (height, width, 3), RGB.")
     if frame.shape[0] % 2 or frame.shape[1] % 2 or not frame.size:
-        raise DataError(
-            f"{where} has shape {frame.shape}; height and width must be even for yuv420p. Crop or pad a pixel."
-        )
+        raise DataError(f"{where} has shape {frame.shape}; height and width must be even and above 0 (yuv420p).")
     if frame.shape != shape:
         raise DataError(f"{where} has shape {frame.shape}, the frames before it {shape}; all must have one size.")
 
@@ -110,7 +109,7 @@ def _encode(
     b_frames: int,
 ) -> int:
     count = 0
-    with av.open(str(partial), "w") as container:
+    with _open_for_writing(partial) as container:
         first = next(frames)
         stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
         _set_up(stream, first.shape[0], first.shape[1], fps, gop, b_frames)
@@ -121,6 +120,13 @@ def _encode(
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return count
+
+
+def _open_for_writing(partial: Path) -> OutputContainer:
+    try:
+        return av.open(str(partial), "w")
+    except ValueError as error:  # not around the whole encoding: the source of the frames may raise it too
+        raise DataError(f"cannot write a video with suffix {partial.suffix!r}: {error}. Use .mp4 or .mkv.") from error
 
 
 def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
