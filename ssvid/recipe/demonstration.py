@@ -93,10 +93,10 @@ def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = 
         )
     with _timed("pretraining", seconds):
         say("2/4 pretraining without labels, and its placebo beside it")
-        _train_side_by_side(folder, videos, seed, say)
+        train_side_by_side(folder, videos, seed, say)
     with _timed("evaluation", seconds):
         say("3/4 scoring frozen features")
-        rows = _evaluate(folder, videos, say)
+        rows = evaluate_arms(folder, videos, say)
     with _timed("export", seconds):
         say("4/4 exporting")
         export(RunFolder(folder / "pretrained").last_checkpoint, folder / "export")
@@ -121,7 +121,7 @@ def read_result(run_dir: Path) -> dict[str, float]:
     return metrics
 
 
-def _train_side_by_side(folder: Path, videos: Path, seed: int, say: Say) -> None:
+def train_side_by_side(folder: Path, videos: Path, seed: int, say: Say) -> None:
     """Two processes of one thread each: on two shared cores faster and steadier than two threads in one process."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     logs = {name: folder / f"{name}.log" for name in ARMS}
@@ -164,7 +164,7 @@ def _raise_failed(running: dict[str, subprocess.Popen[bytes]], logs: dict[str, P
             )
 
 
-def _evaluate(folder: Path, videos: Path, say: Say) -> list[ResultRow]:
+def evaluate_arms(folder: Path, videos: Path, say: Say) -> list[ResultRow]:
     loaded = load_recipe(PROBE, [f"data.root={videos}"], kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     manifest = load_manifest(config.data)

@@ -1,0 +1,94 @@
+"""The demo over several seeds: is the gain of pretraining over random and over the placebo beyond chance?
+
+Usage: python -m tests.benchmarks.bench_demo --out DIR [--seeds 5]. The videos are made once; every seed trains the
+network and its placebo anew. Writes demo.json and demo.md.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ssvid.data.synth import synthesize
+from ssvid.evals import over_seeds
+from ssvid.recipe import demonstration
+from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, train_side_by_side
+from ssvid.train.run_folder import environment
+
+NETWORKS = ("pretrained", "random", "placebo")
+
+
+def one_seed(folder: Path, videos: Path, seed: int) -> dict[str, Any]:
+    started = time.perf_counter()
+    train_side_by_side(folder, videos, seed, print)
+    trained = time.perf_counter()
+    rows = evaluate_arms(folder, videos, print)
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row.name, {})[row.metric] = row.value
+    return {
+        "seed": seed,
+        "values": values,
+        "pretext": {name: read_result(folder / name)["accuracy"] for name in ARMS},
+        "seconds": {"training": trained - started, "evaluation": time.perf_counter() - trained},
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    metrics = list(report["seeds"][0]["values"]["pretrained"])
+    lines = []
+    for metric in metrics:
+        lines.append(f"\n### {metric}\n")
+        lines.append("| seed | " + " | ".join(NETWORKS) + " | pretrained - random | pretrained - placebo |")
+        lines.append("|---" * (len(NETWORKS) + 3) + "|")
+        gaps: dict[str, list[float]] = {"random": [], "placebo": []}
+        for seed in report["seeds"]:
+            v = {name: seed["values"][name][metric] for name in NETWORKS}
+            for other, found in gaps.items():
+                found.append(v["pretrained"] - v[other])
+            cells = [f"{v[name]:.3f}" for name in NETWORKS] + [f"{found[-1]:+.3f}" for found in gaps.values()]
+            lines.append(f"| {seed['seed']} | " + " | ".join(cells) + " |")
+        for other, found in gaps.items():
+            if len(found) > 1:
+                s = over_seeds(found)
+                lines.append(
+                    f"\npretrained - {other}: mean {s.mean:+.4f}, standard error {s.standard_error:.4f}, "
+                    f"ratio {s.ratio:.1f} over {s.num_seeds} seeds."
+                )
+    lines.append("\n### speediness on held-out training videos (chance 0.5)\n")
+    lines.append("| seed | pretrained | placebo | training s | evaluation s |")
+    lines.append("|---|---|---|---|---|")
+    for seed in report["seeds"]:
+        p, s = seed["pretext"], seed["seconds"]
+        lines.append(
+            f"| {seed['seed']} | {p['pretrained']:.3f} | {p['placebo']:.3f} | {s['training']:.0f} | {s['evaluation']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0)
+    args = parser.parse_args()
+    d = demonstration
+    videos = args.out / "videos"
+    started = time.perf_counter()
+    if not videos.exists():
+        synthesize(videos, num_train=d.NUM_TRAIN, num_test=d.NUM_TEST, seconds=d.SECONDS, size_px=d.SIZE_PX)
+    report: dict[str, Any] = {
+        "environment": environment(),
+        "videos_seconds": time.perf_counter() - started,
+        "seeds": [],
+    }
+    for seed in range(args.first, args.first + args.seeds):
+        report["seeds"].append(one_seed(args.out / f"seed{seed}", videos, seed))
+        (args.out / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
+        (args.out / "demo.md").write_text(markdown(report))
+    print(markdown(report))
+
+
+if __name__ == "__main__":
+    main()
