@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import SPLITS, available_cpus, load_truth, scene_of, synthesize, truth_path
+from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, available_cpus, load_truth, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
-from ssvid.video import open_video, scan_video
+from ssvid.video import open_video, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, render
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
@@ -148,3 +148,12 @@ def test_what_was_written_is_removed_when_the_work_fails(tmp_path: Path) -> None
 
 def test_at_least_one_cpu_is_available() -> None:
     assert available_cpus() >= 1
+
+
+def test_the_encoder_keeps_no_clock(tmp_path: Path) -> None:
+    """A still scene stays still after encoding, so that compression cannot tell the playback speed."""
+    frame = render(scene_of(0, "train", 0, 64), [0.5]).frames_THWC[0]
+    write_video(tmp_path / "still.mp4", [frame] * 40, 25.0, crf=CRF, preset=PRESET, gop=GOP)
+    with open_video(tmp_path / "still.mp4", "pyav") as reader:
+        frames = reader.frames_at(np.arange(1, 40))  # the rate control needs one frame to settle
+    assert (frames == frames[:1]).all()
