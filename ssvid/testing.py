@@ -206,7 +206,7 @@ def _task_batch(task: PretextTask, training: bool, num_samples: int = 4) -> tupl
     samples = []
     for seed in range(num_samples):
         plan = maker.plan(info, *_generators(seed))
-        views = tuple(noise[torch.from_numpy(view)] for view in plan.views)
+        views = tuple(noise[torch.from_numpy(view.copy())] for view in plan.views)
         sample = maker.transform(views, plan, *_generators(seed))
         _require(set(plan.targets) <= set(sample), f"targets {set(plan.targets) - set(sample)} are not in the sample")
         _require(set(task.targets) <= set(sample), f"task.targets {task.targets} are not in the sample")

@@ -29,7 +29,9 @@ def add_demo(verbs: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
     )
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
-    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"
+    )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 

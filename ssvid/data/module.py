@@ -56,7 +56,8 @@ class UnreadableReport:
         if not self.reasons:
             return ""
         names = "; ".join(f"{path} ({reason})" for path, reason in sorted(self.reasons.items()))
-        return f"{self.num_replaced} samples were replaced; {len(self.reasons)} videos cannot be read: {names}"
+        stood_in = f"; others stood in for them {self.num_replaced} times" if self.num_replaced else ""
+        return f"unreadable videos: {len(self.reasons)}{stood_in}: {names}"
 
 
 class ClipDataModule(pl.LightningDataModule):

@@ -2,7 +2,7 @@
 
 from ssvid.evals.anchors import RandomRows, calibrate_batch_norm, random_rows
 from ssvid.evals.evaluate import check_rows, evaluate_backbone, leak_note
-from ssvid.evals.features import Features, Listed, extract_features, weights_sha256
+from ssvid.evals.features import Features, Listed, extract_features
 from ssvid.evals.knn import NeighborResult, score_neighbors
 from ssvid.evals.linear_probe import ProbeResult, linear_probe, select_regularization
 from ssvid.evals.protocol import (
@@ -52,6 +52,5 @@ __all__ = [
     "resolve_feature_protocol",
     "score_neighbors",
     "select_regularization",
-    "weights_sha256",
     "write_results",
 ]

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as pixels
 
 from ssvid.backbones import Backbone
+from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
@@ -133,7 +134,7 @@ def extract_features(
     resolved = resolve_feature_protocol(protocol, backbone.info, trained_stage)
     check_decoder(rows, resolved)
     check_contents(manifest, rows)
-    weights = weights_sha256(backbone)
+    weights = weights_sha256(backbone.state_dict())
     cache = _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, torch.device(device)))
     features = _load(cache, rows, weights)
     if features is None:
@@ -352,17 +353,6 @@ def _columns(names: Sequence[str], parts: Sequence[np.ndarray]) -> dict[str, tup
 # ---- identity
 
 
-def weights_sha256(module: nn.Module) -> str:
-    """Identity of all parameters and buffers, the non-persistent ones (mean, std) included: hex."""
-    digest = hashlib.sha256()
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def check_contents(manifest: Manifest, rows: Sequence[VideoRow]) -> None:
     """Make sure that the files are those that the manifest describes; a missing one is left to be listed as unreadable.
 
@@ -414,6 +404,8 @@ def _cache_key(
     parts = {
         "format": FEATURE_FORMAT,
         "weights": weights,
+        # Not among the weights, because they are buffers that no state dict holds.
+        "normalization": [backbone.mean_C111.flatten().tolist(), backbone.std_C111.flatten().tolist()],
         "backbone": [backbone.info.name, sorted((k, repr(v)) for k, v in backbone.info.options.items())],
         "protocol": values,
         "device": device.type,

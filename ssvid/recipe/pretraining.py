@@ -198,6 +198,11 @@ def load_manifest(data: DataConfig, say: Say | None = None) -> Manifest:
         manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
         manifest.check_files()
         return manifest
+    split_folders = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    if say and data.name == "folder" and "test" in split_folders:
+        say(
+            f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
+        )
     entries = list_videos(data.name, root, Path(data.list) if data.list else None)
     progress = _index_progress(say) if say else None
     return build_manifest(root, entries, workers=data.index_workers, progress=progress)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import read_checkpoint
+from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
@@ -91,7 +92,7 @@ def probe(
         manifest,
         train_rows=train_rows,
         test_rows=test_rows,
-        cache_dir=folder / "features",
+        cache_dir=cache_folder() / "features",
         device=device,
         say=say,
     )

@@ -56,7 +56,7 @@ class PretrainModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         tickets = tickets_of(batch)
-        self._reseed(tickets[0])
+        self._reseed(batch_idx)
         output = self._run(batch, tickets, placebo=self.placebo)
         self.log("train/loss", output.loss.detach(), prog_bar=False)
         for name, values in output.metrics.items():
@@ -100,9 +100,9 @@ class PretrainModule(pl.LightningModule):
         self.last_batch, self.last_output = batch, output
         return output
 
-    def _reseed(self, ticket: Ticket) -> None:
-        """Dropout and the like draw the same numbers after a restart: torch is seeded by (seed, global step, rank)."""
-        words = [self.seed, int(Stream.TRAIN), self.global_step, self.global_rank, ticket.epoch]
+    def _reseed(self, batch_idx: int) -> None:
+        """Dropout and the like draw the same numbers after a restart: torch is seeded by step, micro-batch and rank."""
+        words = [self.seed, int(Stream.TRAIN), self.global_step, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------

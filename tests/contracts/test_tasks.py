@@ -61,7 +61,7 @@ class OutsideTheVideo(Frames):
 
 class Streamed(Frames):
     def plan(self, video, rng, batch_rng):
-        start = int(np.random.randint(video.num_frames - 3))  # noqa: NPY002  this is the mistake
+        start = int(np.random.randint(video.num_frames - 3))
         return ClipPlan((np.arange(start, start + 4),), {"label": np.array(start % 2)})
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ssvid.checkpoints import read_checkpoint
 
 SCRIPT = Path(__file__).with_name("run_hashed.py")

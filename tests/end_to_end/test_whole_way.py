@@ -143,7 +143,7 @@ def test_resuming_with_a_changed_recipe_shows_the_difference(finished, video_fol
 
 def test_resuming_a_finished_run_changes_nothing(finished, capsys):
     before = (finished / "metrics.jsonl").read_bytes()
-    code, out, err = cli(
+    code, _, err = cli(
         "pretrain", finished / "recipe.resolved.yaml", "--run-dir", finished, "--resume", capsys=capsys
     )
     assert code == 0, err
@@ -212,7 +212,7 @@ def test_unreadable_files_below_the_limit_are_left_out_and_named(video_folder, t
     overrides = [f"data.root={tmp_path / 'data'}", *QUICK, "loader.max_unreadable_fraction=0.1", "data.val_fraction=0"]
     code, _, err = cli("pretrain", "pretrain/speediness_tiny", *overrides, "--run-dir", tmp_path / "r", capsys=capsys)
     assert code == 0, err
-    assert "1 videos cannot be read: broken.mp4" in err
+    assert "unreadable videos: 1: broken.mp4" in err
     assert "broken.mp4" in json.loads((tmp_path / "r" / "results.json").read_text())["unreadable"]
 
 
