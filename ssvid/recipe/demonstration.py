@@ -123,6 +123,7 @@ def read_result(run_dir: Path) -> dict[str, float]:
 
 def train_side_by_side(folder: Path, videos: Path, seed: int, say: Say) -> None:
     """Two processes of one thread each: on two shared cores faster and steadier than two threads in one process."""
+    folder.mkdir(parents=True, exist_ok=True)
     running: dict[str, subprocess.Popen[bytes]] = {}
     logs = {name: folder / f"{name}.log" for name in ARMS}
     try:
