@@ -143,9 +143,7 @@ def test_resuming_with_a_changed_recipe_shows_the_difference(finished, video_fol
 
 def test_resuming_a_finished_run_changes_nothing(finished, capsys):
     before = (finished / "metrics.jsonl").read_bytes()
-    code, _, err = cli(
-        "pretrain", finished / "recipe.resolved.yaml", "--run-dir", finished, "--resume", capsys=capsys
-    )
+    code, _, err = cli("pretrain", finished / "recipe.resolved.yaml", "--run-dir", finished, "--resume", capsys=capsys)
     assert code == 0, err
     assert (finished / "metrics.jsonl").read_bytes() == before
 
