@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ssvid.backbones import initialize_backbone
+from ssvid.checkpoints import weights_sha256
 from ssvid.errors import DataError
-from ssvid.evals import calibrate_batch_norm, evaluate_backbone, extract_features, random_rows, weights_sha256
+from ssvid.evals import calibrate_batch_norm, evaluate_backbone, extract_features, random_rows
 from ssvid.evals.features import clips_of, read_videos
 from ssvid.evals.protocol import resolve_feature_protocol
 
@@ -29,8 +30,8 @@ def test_the_random_row_is_the_network_of_the_seed(manifest, split, quick, probe
     }
     network = initialize_backbone("tiny3d", OPTIONS, seed=5)
     row = by_form["initial"]
-    assert row.context["weights_sha256"] == weights_sha256(network)
-    assert row.context["weights_sha256"] != weights_sha256(initialize_backbone("tiny3d", OPTIONS, seed=6))
+    assert row.context["weights_sha256"] == weights_sha256(network.state_dict())
+    assert row.context["weights_sha256"] != weights_sha256(initialize_backbone("tiny3d", OPTIONS, seed=6).state_dict())
     alone = evaluate_backbone(network, manifest, feature_protocol=quick, probe_protocol=probe, **split)[0]
     np.testing.assert_array_equal(row.correct_N, alone.correct_N)
 
@@ -77,9 +78,9 @@ def _first(network, kind):
 
 
 def test_calibration_changes_a_copy_and_statistics_only(manifest, split, quick, backbone):
-    before = weights_sha256(backbone)
+    before = weights_sha256(backbone.state_dict())
     calibrated = calibrate_batch_norm(backbone, manifest, split["train_rows"], quick)
-    assert weights_sha256(backbone) == before
+    assert weights_sha256(backbone.state_dict()) == before
     for (name, old), new in zip(backbone.named_parameters(), calibrated.parameters(), strict=True):
         assert torch.equal(old, new), name
     norm = _first(calibrated, torch.nn.BatchNorm3d)
@@ -87,7 +88,7 @@ def test_calibration_changes_a_copy_and_statistics_only(manifest, split, quick, 
     assert norm.num_batches_tracked == 4  # 18 videos in batches of 4: the last two videos are left out
     assert not torch.equal(norm.running_mean, _first(backbone, torch.nn.BatchNorm3d).running_mean)
     features = extract_features(calibrated, manifest, split["train_rows"][:2], quick)
-    assert weights_sha256(calibrated) == features.weights_sha256  # evaluation leaves the estimate alone
+    assert weights_sha256(calibrated.state_dict()) == features.weights_sha256  # evaluation leaves the estimate alone
 
 
 def test_fewer_videos_than_a_batch_still_calibrate(manifest, split, quick, backbone):
