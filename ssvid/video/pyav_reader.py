@@ -126,6 +126,9 @@ class FrameConverter:
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._rotation: int | None = None
+        self._turns = 0
+        self._mirrored = False
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """The frame's pixels, upright; a view where no rotation is needed."""
@@ -133,15 +136,17 @@ class FrameConverter:
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height]
-        return _upright(rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
+        return self._upright(rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
 
-
-def _upright(pixels_HWC: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """Apply the display matrix (rotation by a multiple of 90 degrees, mirroring) that the container gave the frame."""
-    turns, mirrored = orientation(frame)
-    if mirrored:
-        pixels_HWC = pixels_HWC[:, ::-1]
-    return np.rot90(pixels_HWC, turns) if turns else pixels_HWC
+    def _upright(self, pixels_HWC: np.ndarray, frame: VideoFrame) -> np.ndarray:
+        """Apply the display matrix (rotation by a multiple of 90 degrees, mirroring) that came with the frame."""
+        # Not read from every frame: it ties the frame into a reference cycle, and pictures would pile up in memory.
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            self._turns, self._mirrored = orientation(frame)
+        if self._mirrored:
+            pixels_HWC = pixels_HWC[:, ::-1]
+        return np.rot90(pixels_HWC, self._turns) if self._turns else pixels_HWC
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:

@@ -1,5 +1,6 @@
 """What a scan says about healthy, odd, damaged and false files."""
 
+import gc
 import hashlib
 import subprocess
 import sys
@@ -203,6 +204,18 @@ def test_witnesses_are_the_frames_with_most_motion_in_flat_memory() -> None:
         before, here, after = (levels[witness.index + d] for d in (-1, 0, 1))
         assert witness.motion == min(abs(here - before), abs(after - here))
         assert (witness.pixels == here).all()
+
+
+def test_frames_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", clock_frames(200), fps=25)
+    gc.collect()
+    gc.disable()
+    try:
+        scan_video(tmp_path / "a.mp4", ["pyav"])
+        left = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left < 10  # one reference cycle for each converter, none for each frame
 
 
 def test_distance_by_hand() -> None:
