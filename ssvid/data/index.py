@@ -37,7 +37,7 @@ from ssvid.errors import DataError, DecodeError, did_you_mean
 Progress = Callable[[int, int, str], None]
 
 # Part of the cache's key: raise it with every change of what scan_video learns or judges, or old results are believed.
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 # A file may take its timeout plus the time a slow decoder needs for this many bytes: hours of footage are no hang.
 SLOWEST_BYTES_PER_SECOND = 250_000
 # The module that opens videos; tests put a misbehaving one in its place.

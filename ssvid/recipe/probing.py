@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.synth import available_cpus
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
 from ssvid.export import load_backbone
@@ -124,6 +127,9 @@ def score(
         "device": device,
         "cache_dir": cache_dir,
     }
+    if device == "cpu":
+        # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
+        torch.set_num_threads(max(1, available_cpus() - config.features.workers))
     rows: list[ResultRow] = []
     for name, network in networks.items():
         say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")
