@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ssvid.cli import terminal
@@ -38,6 +39,8 @@ def add_demo(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the demo and print its table."""
+    # Before torch and numpy are imported: on few cores their threads and the reading processes get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from ssvid.recipe import programs
 
     terminal.print_result(programs.demo(out=args.out, seed=args.seed), as_json=args.json)
