@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.sampler import EvalBatches
 from ssvid.errors import DataError, DecodeError
-from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo, batch_rng, sample_rng
+from ssvid.types import ClipMaker, Ticket, VideoInfo, batch_rng, sample_rng
 from ssvid.video import open_video, read_clips
 
 MAX_REPLACEMENTS = 10
@@ -165,8 +165,3 @@ def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
 def tickets_of(batch: dict[str, Any]) -> list[Ticket]:
     """The tickets that a batch carries."""
     return [Ticket(*row) for row in batch["tickets"].tolist()]
-
-
-def is_training(ticket: Ticket) -> bool:
-    """Whether a ticket belongs to the training stream."""
-    return ticket.stream == Stream.TRAIN

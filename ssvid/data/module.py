@@ -146,10 +146,3 @@ class ClipDataModule(pl.LightningDataModule):
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         return loop.epoch_progress.current.processed, done  # type: ignore[attr-defined]
-
-
-def require_rows(rows: Sequence[VideoRow], what: str) -> Sequence[VideoRow]:
-    """The rows, or a DataError where there are none."""
-    if not rows:
-        raise DataError(f"no video is left for {what}. Check data.root, data.split and data.val_fraction.")
-    return rows
