@@ -7,12 +7,11 @@ A checkpoint is Lightning's dict; its ``state_dict`` has the prefixes ``backbone
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -217,26 +216,3 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, pa
         )
     backbone.load_state_dict({k: state[k] for k in report.matched}, strict=False)
     return report
-
-
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that ``path`` always holds the old content or the whole new one, even after a power cut.
-
-    The temporary file lies in the same folder: renaming across file systems is a copy, and a copy can be cut short.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -20,7 +20,6 @@ from ssvid.checkpoints import (
     read_checkpoint,
     split_state_dict,
     weights_sha256,
-    write_atomic,
 )
 from ssvid.errors import CheckpointError
 
@@ -186,19 +185,3 @@ def test_identity_of_weights_ignores_memory_layout_and_sees_values() -> None:
     assert weights_sha256({"a": value}) == weights_sha256({"a": scattered})
     assert len({weights_sha256(s) for s in ({"a": value}, {"b": value}, {"a": other}, {"a": value.double()})}) == 4
     weights_sha256({"scalar": torch.tensor(3), "half": torch.ones(2, dtype=torch.bfloat16)})
-
-
-def test_atomic_writing_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "last.ckpt"
-    write_atomic(path, lambda file: file.write(b"old"))
-
-    def fail(file: Any) -> None:
-        file.write(b"half of the ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, fail)
-    assert path.read_bytes() == b"old"
-    write_atomic(path, lambda file: file.write(b"new"))
-    assert path.read_bytes() == b"new"
-    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"], "temporary files stay behind"

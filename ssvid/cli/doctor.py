@@ -12,6 +12,7 @@ from typing import Any
 from ssvid import __version__
 from ssvid.cli import terminal
 from ssvid.cli.parser import add_json
+from ssvid.machine import num_cores, package_version
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "omegaconf", "numpy")
 
@@ -45,8 +46,8 @@ def examine() -> dict[str, Any]:
         "ssvid": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "cores": _usable_cores(),
+        "packages": {name: package_version(name) for name in _PACKAGES},
+        "cores": num_cores(),
         "gpus": _examined("gpus", _gpus, [], failures),
         "ffmpeg": shutil.which("ffmpeg"),
         "decoders": _examined("decoders", _decoders, {}, failures),
@@ -155,22 +156,6 @@ def _examined(what: str, examine_it: Callable[[], Any], otherwise: Any, failures
     except Exception as error:
         failures[what] = f"{type(error).__name__}: {error}"
         return otherwise
-
-
-def _version(distribution: str) -> str | None:
-    import importlib.metadata  # here, because it is a third of the start-up time of every other verb
-
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on: containers and schedulers give fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from typing import IO, Any, NamedTuple
 from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow
 from ssvid.data.readers import Entry
 from ssvid.errors import DataError, DecodeError, did_you_mean
+from ssvid.machine import num_cores
 
 Progress = Callable[[int, int, str], None]
 
@@ -379,11 +380,6 @@ def _end(supervisor: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _results(

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssvid.errors import DataError, did_you_mean
+from ssvid.files import write_atomic
 from ssvid.types import VideoInfo
 
 OK = "ok"
@@ -94,18 +94,9 @@ class Manifest:
 
     def save(self, path: str | Path) -> None:
         """Write the table as CSV. Whoever reads ``path`` meanwhile sees the old table or the new one, never a part."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            # surrogateescape: names that are no UTF-8 (old archives have them) survive the round trip as they are.
-            with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                file.writelines(_write_record(cells) for cells in (COLUMNS, *map(_cells, self.rows)))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = "".join(_write_record(cells) for cells in (COLUMNS, *map(_cells, self.rows)))
+        # surrogateescape: names that are no UTF-8 (old archives have them) survive the round trip as they are.
+        write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
     @classmethod
     def load(cls, path: str | Path, root: str | Path | None = None, *, allow_outside: bool = False) -> Manifest:

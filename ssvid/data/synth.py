@@ -24,6 +24,7 @@ import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
+from ssvid.machine import num_cores
 from ssvid.video import content_id, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
 
@@ -92,7 +93,7 @@ def synthesize(
     counts = dict(zip(SPLITS, (num_train, num_test), strict=True))
     jobs = [_Job(out, split, i, seed, num_frames, fps, size_px) for split in SPLITS for i in range(counts[split])]
     try:
-        rows = _run(jobs, min(workers or available_cpus(), len(jobs)), progress or (lambda done, total: None))
+        rows = _run(jobs, min(workers or num_cores(), len(jobs)), progress or (lambda done, total: None))
         manifest = Manifest(out, tuple(rows))
         manifest.save(out / "manifest.csv")
     except BaseException:  # also an interrupt: a half-written data set would be refused at the next try
@@ -125,13 +126,6 @@ def load_truth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     size = int(truth["size_px"])
     truth["masks"] = np.unpackbits(truth["masks"], axis=-1, count=size).astype(bool)
     return truth
-
-
-def available_cpus() -> int:
-    """Number of CPUs that this process may use; containers and taskset are respected."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_arguments(

@@ -22,7 +22,8 @@ from ssvid.evals.protocol import (
     check_probe_protocol,
     resolve_feature_protocol,
 )
-from ssvid.evals.results import ResultRow, bootstrap_interval, versions
+from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.machine import versions
 
 
 def evaluate_backbone(

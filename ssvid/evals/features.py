@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as pixels
@@ -25,6 +24,7 @@ from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.files import write_atomic
 from ssvid.video import content_id, evenly_spaced_clips, is_padded, open_video, read_clips, resolve_decoder
 
 # Part of every cache key: raise it whenever the same inputs would give other features.
@@ -429,19 +429,14 @@ def _cache_file(cache_dir: str | Path | None, key: str) -> Path | None:
 
 
 def _save(path: Path, features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     meta = {
         "stage_columns": dict(features.stage_columns),
         "unreadable": features.unreadable,
         "padded": features.padded,
         "decoders": features.decoders,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({"values_ND": features.values_ND}, temporary, metadata={"ssvid": json.dumps(meta)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save({"values_ND": features.values_ND}, metadata={"ssvid": json.dumps(meta)})
+    write_atomic(path, lambda file: file.write(content))
 
 
 def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features | None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssvid.errors import DataError
+from ssvid.files import write_atomic
+from ssvid.machine import versions
 
 RESULTS_FORMAT = 1
 _DRAWS_AT_ONCE = 2_000_000  # bounds the memory of the bootstrap: 8 bytes each
-_PACKAGES = ("ssvid", "torch", "torchvision", "numpy", "scikit-learn")
 
 Interval = tuple[float, float]
 
@@ -143,7 +141,6 @@ def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping
     """
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = list(rows)
     plain = {
         "format": RESULTS_FORMAT,
@@ -153,15 +150,7 @@ def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping
         "rows": [_plain_row(row) for row in rows],
     }
     text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=True, default=_refuse)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, lambda file: file.write(text.encode() + b"\n"))
     return path
 
 
@@ -182,17 +171,6 @@ def read_results(path: str | Path) -> list[ResultRow]:
         raise DataError(
             f"{path} must be a results.json that ssvid wrote ({type(cause).__name__}: {cause}). Evaluate again."
         ) from cause
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a number depends on, and the Python and machine that made it."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found | {"python": platform.python_version(), "machine": platform.machine()}
 
 
 def _plain_row(row: ResultRow) -> dict[str, Any]:

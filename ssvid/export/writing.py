@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone
-from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256, write_atomic
+from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.export.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
 from ssvid.export.model_card import model_card
+from ssvid.files import write_atomic, write_json
 
 FORMATS = ("ssvid", "torchvision")
 # our name -> torchvision's builder in torchvision.models.video, whose state-dict keys ours are
@@ -103,9 +103,9 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str,
     if builder is None:
         program, notes = _write_program(folder / PROGRAM, backbone, config["stage"])
         config["program"] = program
-    _write_json(folder / CONFIG, config)
+    write_json(folder / CONFIG, config)
     if source.content_ids is not None:
-        _write_json(folder / CONTENT_IDS, source.content_ids)
+        write_json(folder / CONTENT_IDS, source.content_ids)
     (folder / CARD).write_text(model_card(config, backbone.info, torchvision=builder), encoding="utf-8")
     return notes
 
@@ -251,7 +251,3 @@ def _write_state(out: Path, state: dict[str, Tensor]) -> None:
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Row-major copies: training in channels-last leaves strides that other readers do not expect."""
     return {key: value.detach().contiguous() for key, value in state.items()}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

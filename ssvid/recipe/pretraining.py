@@ -17,6 +17,8 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.files import write_json
+from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import PretrainRecipe
@@ -25,7 +27,7 @@ from ssvid.tasks import PretextTask, tasks
 from ssvid.train.loggers import JsonLines, build_loggers
 from ssvid.train.module import PretrainModule
 from ssvid.train.optim import check_optim, scaled_lr
-from ssvid.train.run_folder import RunFolder, environment, next_free, write_json
+from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, global_rank, resolve_trainer
 
 RUNS = Path("runs")
@@ -322,7 +324,7 @@ def _meta_maker(
     config: PretrainRecipe, resolved: dict[str, Any], manifest: Manifest, train_rows: Manifest, task: PretextTask
 ) -> Callable[[int, int, dict[str, float]], dict[str, Any]]:
     content_ids = sorted({row.source_id or row.content_id for row in train_rows.rows if row.is_readable})
-    versions = environment()["packages"]
+    versions = package_versions()
 
     def meta(epoch: int, global_step: int, metrics: dict[str, float]) -> dict[str, Any]:
         return make_meta(

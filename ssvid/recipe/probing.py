@@ -13,10 +13,10 @@ from ssvid.backbones import Backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.synth import available_cpus
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
 from ssvid.export import load_backbone
+from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import RUNS, Say, load_manifest, pretrain, speaker
@@ -129,7 +129,7 @@ def score(
     }
     if device == "cpu":
         # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
-        torch.set_num_threads(max(1, available_cpus() - config.features.workers))
+        torch.set_num_threads(max(1, num_cores() - config.features.workers))
     rows: list[ResultRow] = []
     for name, network in networks.items():
         say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")

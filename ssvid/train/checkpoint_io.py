@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from ssvid.checkpoints import load_checkpoint_dict, write_atomic
+from ssvid.checkpoints import load_checkpoint_dict
+from ssvid.files import write_atomic
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ssvid.errors import RunFolderError
 
@@ -81,30 +77,3 @@ def next_free(parent: str | Path, name: str) -> Path:
         path = Path(parent) / f"{name}-{number}"
         number += 1
     return path
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, without names of hosts, users or environment variables."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import torch
-
-    packages = {}
-    for name in ("ssvid", "torch", "torchvision", "pytorch-lightning", "torchcodec", "av", "decord", "numpy"):
-        with contextlib.suppress(PackageNotFoundError):  # an optional package that is not installed has no version
-            packages[name] = version(name)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": gpus,
-        "packages": packages,
-    }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -12,9 +12,9 @@ from typing import Any
 
 from ssvid.data.synth import synthesize
 from ssvid.evals import over_seeds
+from ssvid.machine import environment
 from ssvid.recipe import demonstration
 from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, train_side_by_side
-from ssvid.train.run_folder import environment
 
 NETWORKS = ("pretrained", "random", "placebo")
 

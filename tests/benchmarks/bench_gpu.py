@@ -19,11 +19,11 @@ from ssvid.backbones import convert_to_channels_last_3d, initialize_backbone
 from ssvid.data.index import build_manifest
 from ssvid.data.readers import list_videos
 from ssvid.data.synth import synthesize
+from ssvid.machine import environment
 from ssvid.recipe.options import make_task_config
 from ssvid.recipe.pretraining import pretrain
 from ssvid.tasks import BatchRandom, tasks
 from ssvid.train.loggers import read_metrics
-from ssvid.train.run_folder import environment
 from ssvid.types import Ticket
 
 PACKED = Path(".gpu-pack/videos")

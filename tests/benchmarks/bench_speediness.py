@@ -25,10 +25,10 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.readers import list_videos
 from ssvid.data.sampler import EvalBatches
 from ssvid.data.synth import CRF, GOP, PRESET, synthesize
+from ssvid.machine import environment
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import build_networks, pretrain
 from ssvid.tasks import BatchRandom
-from ssvid.train.run_folder import environment
 from ssvid.types import Stream
 from ssvid.video import open_video, write_video
 

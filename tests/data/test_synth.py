@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, available_cpus, load_truth, scene_of, synthesize, truth_path
+from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, load_truth, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, render
@@ -144,10 +144,6 @@ def test_what_was_written_is_removed_when_the_work_fails(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         synthesize(tmp_path, workers=1, progress=interrupt, **SMALL)
     assert not list(tmp_path.iterdir())
-
-
-def test_at_least_one_cpu_is_available() -> None:
-    assert available_cpus() >= 1
 
 
 def test_the_encoder_keeps_no_clock(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Run folders are never overwritten, never shared, and tell how to go on."""
 
-import json
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import pytest
 from ssvid.errors import RecipeError, RunFolderError
 from ssvid.train.config import LoggerConfig, TrainerConfig
 from ssvid.train.loggers import JsonLines, build_loggers, read_metrics
-from ssvid.train.run_folder import RunFolder, environment, next_free, write_json
+from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import resolve_trainer
 
 
@@ -53,20 +52,6 @@ def test_names_are_numbered(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a-2").mkdir()
     assert next_free(tmp_path, "a").name == "a-3"
-
-
-def test_the_environment_names_versions_and_no_person_or_host(monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "secret-key")
-    text = json.dumps(environment())
-    assert "torch" in environment()["packages"]
-    assert "secret-key" not in text
-
-
-def test_json_is_replaced_whole(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    write_json(tmp_path / "a.json", {"x": 2})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 2}
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_metrics_are_lines_and_a_resumed_run_drops_what_it_will_log_again(tmp_path):
