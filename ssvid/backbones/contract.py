@@ -9,7 +9,7 @@ import fnmatch
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,14 @@ class Backbone(nn.Module):
     A subclass gives ``info`` to ``__init__`` and then owns one submodule per stage, named as the stage; or it
     overrides ``run_stage``. Every option is a keyword argument of its ``__init__`` with a default of plain type.
     ``forward`` is the only entry: compilation, sharding and hooks hang on it.
+
+    Class attributes:
+        torchvision: builder under ``torchvision.models`` whose state-dict keys are this network's ("video.r3d_18");
+            "" where there is none. torchvision_head: prefix of the keys that only the builder has, its classifier.
     """
+
+    torchvision: ClassVar[str] = ""
+    torchvision_head: ClassVar[str] = "fc."
 
     mean_C111: Tensor
     std_C111: Tensor

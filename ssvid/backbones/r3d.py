@@ -37,6 +37,8 @@ class R3D18(Backbone):
             convolutions only, the deepest first; the same weights load.
     """
 
+    torchvision = "video.r3d_18"
+
     stem: nn.Module
     layer1: nn.Module
     layer2: nn.Module

@@ -14,7 +14,7 @@ With torchvision alone (nothing is missing but the classifier `fc`; input normal
 import torch, torchvision
 from safetensors.torch import load_file
 
-network = torchvision.models.video.{builder}(weights=None)
+network = torchvision.models.{builder}(weights=None)
 network.load_state_dict(load_file("backbone.safetensors"), strict=False)
 network.fc = torch.nn.Identity()
 mean = torch.tensor({mean}).view(3, 1, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssvid.backbones import Backbone, BackboneInfo, create_backbone
+from ssvid.backbones import Backbone, BackboneInfo, create_backbone, list_backbones
 from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.export.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
@@ -20,8 +21,6 @@ from ssvid.export.model_card import model_card
 from ssvid.files import write_atomic, write_json
 
 FORMATS = ("ssvid", "torchvision")
-# our name -> torchvision's builder in torchvision.models.video, whose state-dict keys ours are
-TORCHVISION = {"r3d_18": "r3d_18"}
 CARD, PROGRAM = "README.md", "backbone.pt2"
 PROGRAM_TOLERANCE = 1e-5
 
@@ -99,7 +98,7 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str,
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config = _config(source, backbone.info)
     notes: tuple[str, ...] = ()
-    builder = _torchvision_builder(source.name, backbone.info)
+    builder = _torchvision_builder(backbone)
     if builder is None:
         program, notes = _write_program(folder / PROGRAM, backbone, config["stage"])
         config["program"] = program
@@ -110,15 +109,16 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str,
     return notes
 
 
-def _torchvision_builder(name: str, info: BackboneInfo) -> str | None:
+def _torchvision_builder(backbone: Backbone) -> str | None:
     """torchvision's builder of the very same network; with other strides its maps would be others."""
-    return TORCHVISION[name] if name in TORCHVISION and info.options == _usual_info(name).options else None
+    same = backbone.info.options == _outline(backbone.info.name).info.options
+    return backbone.torchvision if backbone.torchvision and same else None
 
 
-def _usual_info(name: str) -> BackboneInfo:
-    """What the network is with its default options; no weight is drawn."""
+def _outline(name: str, options: Mapping[str, Any] | None = None) -> Backbone:
+    """The network without its weights: nothing is drawn or stored."""
     with torch.device("meta"):
-        return create_backbone(name).info
+        return create_backbone(name, **(options or {}))
 
 
 def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -201,17 +201,18 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
 
 
 def _export_torchvision(source: Source, out: Path) -> ExportReport:
-    builder = TORCHVISION.get(source.name)
-    if builder is None:
+    outline = _outline(source.name, source.options)
+    if not outline.torchvision:
+        known = [name for name in list_backbones() if _outline(name).torchvision]
         raise SsvidError(
-            f"torchvision has no network like {source.name!r} (it has {', '.join(TORCHVISION)}). "
+            f"torchvision has no network like {source.name!r} (it has {', '.join(known)}). "
             f"Use --format ssvid: its {PROGRAM} loads with torch alone."
         )
     if out.suffix not in (".pth", ".safetensors"):
         raise SsvidError(f"format torchvision writes one file, and {out} must end in .pth or .safetensors. Rename it.")
     import torchvision
 
-    network = getattr(torchvision.models.video, builder)(weights=None)
+    network = operator.attrgetter(outline.torchvision)(torchvision.models)(weights=None)
     state = _contiguous(source.state)
     result = network.load_state_dict(state, strict=False)
     report = LoadReport(
@@ -220,16 +221,14 @@ def _export_torchvision(source: Source, out: Path) -> ExportReport:
         tuple(result.unexpected_keys),
         (),
     )
-    if report.unexpected or any(not key.startswith("fc.") for key in report.missing):
-        raise CheckpointError(f"the weights do not fit torchvision's {builder}: {report}.")
+    if report.unexpected or any(not key.startswith(outline.torchvision_head) for key in report.missing):
+        raise CheckpointError(f"the weights do not fit torchvision's {outline.torchvision}: {report}.")
     _write_state(out, state)
-    with torch.device("meta"):
-        info = create_backbone(source.name, **source.options).info
-    return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(info))
+    return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(outline.info))
 
 
 def _torchvision_notes(info: BackboneInfo) -> tuple[str, ...]:
-    usual = _usual_info(info.name)
+    usual = _outline(info.name).info
     notes = [f"normalize its input yourself: mean {list(info.mean)}, std {list(info.std)} of pixels in [0, 1]."]
     if info.options != usual.options:
         notes.append(
