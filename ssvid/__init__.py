@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "pretrain": "ssvid.recipe.pretraining",
     "probe": "ssvid.recipe.probing",
-    "load_backbone": "ssvid.export",
+    "export": "ssvid.exports",
+    "load_backbone": "ssvid.exports",
     "create_backbone": "ssvid.backbones",
     "list_backbones": "ssvid.backbones",
 }

@@ -20,7 +20,7 @@ FLOORS = {
     "tasks": 3,
     "checkpoints": 4,
     "train": 5,
-    "evals": 6, "audit": 6, "apps": 6, "export": 6, "testing": 6,
+    "evals": 6, "audit": 6, "apps": 6, "exports": 6, "testing": 6,
     "recipe": 7,
     "cli": 8,
     "__main__": 9,
@@ -159,7 +159,7 @@ def test_every_file_has_a_real_name() -> None:
     [
         ("ssvid/video/a.py", "from ssvid.data import x", "video (floor 1) may not import data (floor 2)"),
         ("ssvid/data/a.py", "def f():\n    import ssvid.backbones", "a.py:2: data (floor 2) may not import backbones"),
-        ("ssvid/evals/a.py", "from ssvid import export", "evals (floor 6) may not import export"),
+        ("ssvid/evals/a.py", "from ssvid import exports", "evals (floor 6) may not import exports"),
         ("ssvid/evals/a.py", "from ssvid import pretrain", "a name that is loaded late"),
         ("ssvid/errors.py", "from ssvid.registry import x", "errors (floor 0) may not import registry"),
         ("ssvid/train/a.py", "import importlib\nimportlib.import_module('ssvid.cli')", "may not import cli"),

@@ -38,6 +38,6 @@ def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export and print what was written."""
-    from ssvid.export import export
+    from ssvid.exports import export
 
     terminal.print_result(export(args.checkpoint, args.out, format=args.format), as_json=args.json)

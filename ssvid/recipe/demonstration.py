@@ -15,7 +15,7 @@ from typing import Any
 from ssvid.data.synth import synthesize
 from ssvid.errors import SsvidError
 from ssvid.evals import Difference, ResultRow, compare_rows, render_table, write_results
-from ssvid.export import export, load_backbone
+from ssvid.exports import export, load_backbone
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, speaker
 from ssvid.recipe.probing import labeled_rows, score

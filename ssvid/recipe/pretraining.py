@@ -237,7 +237,7 @@ def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
         task: PretextTask = tasks.get(config.task.name)(task_config, backbone.info)
         task.setup(backbone)
     if config.init_from:
-        from ssvid.export import read_weights
+        from ssvid.exports import read_weights
 
         load_backbone_weights(backbone, read_weights(config.init_from))
     backbone.freeze_after(task.stage)

@@ -15,7 +15,7 @@ from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
-from ssvid.export import load_backbone
+from ssvid.exports import load_backbone
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import load_recipe

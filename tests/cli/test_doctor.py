@@ -124,7 +124,7 @@ def test_doctor_reports_a_broken_installation_instead_of_breaking(monkeypatch, c
         raise OSError("libsomething.so is missing")
 
     monkeypatch.setattr(doctor, "_decoders", broken)
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "omegaconf" else "1")
+    monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "omegaconf" else "1")
     monkeypatch.setattr(tasks, "broken", [BrokenPlugin("shelf.bad", "SyntaxError: oops")])
     assert main(["doctor"]) == 0
     text = " ".join(capsys.readouterr().out.split())

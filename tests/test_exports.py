@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.errors import CheckpointError, PluginError, RecipeError, SsvidError
-from ssvid.export import export, load_backbone, read_weights
+from ssvid.exports import export, load_backbone, read_weights
 from tests.test_checkpoints import content_of
 
 

@@ -4,7 +4,7 @@ An export is a folder: ``backbone.safetensors``, ``config.json`` (data, never co
 seen), ``README.md`` (model card) and, for networks that torchvision has no class for, ``backbone.pt2``.
 """
 
-from ssvid.export.loading import load_backbone, read_weights
-from ssvid.export.writing import ExportReport, export
+from ssvid.exports.loading import load_backbone, read_weights
+from ssvid.exports.writing import ExportReport, export
 
 __all__ = ["ExportReport", "export", "load_backbone", "read_weights"]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone, list_backbones
 from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
-from ssvid.export.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
-from ssvid.export.model_card import model_card
+from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
+from ssvid.exports.model_card import model_card
 from ssvid.files import write_atomic, write_json
 
 FORMATS = ("ssvid", "torchvision")
