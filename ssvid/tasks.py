@@ -84,7 +84,7 @@ class PretextTask(nn.Module):
 
     def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
         """Device side, whole batch: resize, jitter, flip, uint8 to float in [0, 1]. Default: only the last."""
-        return {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in batch.items()}
+        return {k: v.float() / 255 if _is_uint8(v) else v for k, v in batch.items()}
 
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """The batch with its targets permuted over the samples: the control row of every evaluation.
@@ -100,7 +100,10 @@ class PretextTask(nn.Module):
         """Called once after the backbone exists and before any weight is loaded (a teacher network is built here)."""
 
     def prepare(self, samples: Iterable[Mapping[str, Tensor]]) -> None:
-        """Measure something on training samples once, on rank 0, never on resume; leave fixed-shape buffers."""
+        """Measure something on training samples once, on rank 0, never on resume; leave fixed-shape buffers.
+
+        ``samples`` can be iterated more than once; each time it gives the same samples.
+        """
 
     def after_step(self, backbone: Backbone, global_step: int) -> None:
         """Called after each optimizer step (a momentum teacher moves here)."""
@@ -112,6 +115,10 @@ class PretextTask(nn.Module):
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Pictures of what the task sees: name -> uint8 HWC."""
         return {}
+
+
+def _is_uint8(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8
 
 
 def permute_targets(

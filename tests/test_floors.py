@@ -18,7 +18,7 @@ FLOORS = {
     "video": 1, "transforms": 1,
     "backbones": 2, "data": 2,
     "tasks": 3,
-    "checkpoints": 4,
+    "checkpoints": 4, "composite": 4,
     "train": 5,
     "evals": 6, "audit": 6, "apps": 6, "exports": 6, "testing": 6,
     "recipe": 7,

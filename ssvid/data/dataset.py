@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class ClipDataset(Dataset):
                 samples = self._read(index, tickets)
                 break
             except DecodeError as error:
-                failures.append((self.path_of(index), str(error)))
+                failures.append((self._failed_path(error, index), str(error)))
                 attempt += 1
                 if attempt > MAX_REPLACEMENTS:
                     raise DataError(
@@ -126,29 +127,52 @@ class ClipDataset(Dataset):
         samples[0]["unreadable"] = failures
         return samples
 
+    def _failed_path(self, error: DecodeError, index: int) -> str:
+        """Which video failed: that of the sample, or one that stood beside it."""
+        path, root = Path(error.path), Path(self.manifest.root)
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else self.path_of(index)
+
     def _replacement(self, ticket: Ticket, attempt: int) -> int:
         """Another sample, drawn from the ticket's own address: the same on every machine and worker."""
         rng = sample_rng(self.seed, ticket._replace(attempt=attempt))
         return int(rng.integers(len(self.segments)))
 
     def _read(self, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+        """The samples of a group of tickets; where the clip maker takes several videos, each from all of them."""
+        makers = getattr(self.clip_maker, "video_makers", ()) or (self.clip_maker,)
+        samples: list[dict[str, Any]] = [{} for _ in tickets]
+        for number, maker in enumerate(makers):
+            own = [t._replace(clip=t.clip + number * len(tickets)) for t in tickets]
+            for sample, part in zip(
+                samples, self._read_one(maker, self._partner(index, own[0], number), own), strict=True
+            ):
+                sample |= part
+        for sample, ticket in zip(samples, tickets, strict=True):
+            sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
+        return samples
+
+    def _partner(self, index: int, ticket: Ticket, number: int) -> int:
+        """The sample that stands beside ``index`` as its video ``number``: in every epoch each sample once, another one."""
+        if number == 0 or len(self.segments) == 1:
+            return index
+        rng = np.random.default_rng([self.seed, ticket.stream, ticket.epoch, number])
+        return (index + int(rng.integers(1, len(self.segments)))) % len(self.segments)
+
+    def _read_one(self, maker: ClipMaker, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
         segment = self.segments[index]
         row = self.rows[segment.row]
         info = self.video_info(index)
         rngs = [sample_rng(self.seed, t) for t in tickets]
         shared = [batch_rng(self.seed, t) for t in tickets]
-        plans = [self.clip_maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
+        plans = [maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
         wanted = [view + segment.start_frame for plan in plans for view in plan.views]
         whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
         with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
             clips = iter(read_clips(reader, wanted))
-        samples = []
-        for ticket, plan, rng, batch in zip(tickets, plans, rngs, shared, strict=True):
-            views = tuple(next(clips) for _ in plan.views)
-            sample: dict[str, Any] = self.clip_maker.transform(views, plan, rng, batch)
-            sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
-            samples.append(sample)
-        return samples
+        return [
+            maker.transform(tuple(next(clips) for _ in plan.views), plan, rng, batch)
+            for plan, rng, batch in zip(plans, rngs, shared, strict=True)
+        ]
 
 
 def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -59,11 +59,20 @@ def to_plain(value: Any) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``: groups are merged key by key, everything else is replaced. An empty group is {}."""
+    """``over`` on top of ``base``: groups are merged key by key, everything else is replaced. An empty group is {}.
+
+    A list takes a group whose keys are numbers of its items: ``tasks.0.weight=2``.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(value, Mapping):
+        if (
+            isinstance(old, list)
+            and isinstance(value, Mapping)
+            and all(k.isdigit() and int(k) < len(old) for k in value)
+        ):
+            merged[key] = [merge(item, value[str(i)]) if str(i) in value else item for i, item in enumerate(old)]
+        elif isinstance(value, Mapping):
             merged[key] = merge(old if isinstance(old, Mapping) else {}, value)
         elif value is None and isinstance(old, Mapping):
             continue

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssvid.composite import COMPOSITE
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
-from ssvid.recipe.check import Typing, build, join, merge, missing_paths, plain_problems, to_plain
+from ssvid.recipe.check import Typing, build, field_hints, join, merge, missing_paths, plain_problems, to_plain
 from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
-from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe
+from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
 from ssvid.recipe.yaml_text import MISSING, parse_value, parse_yaml
 
 _KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")
@@ -151,13 +152,50 @@ def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[s
 
 def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problems: list[str]) -> dict[str, Any]:
     """Typed values; what is wrong with them is added to ``problems``."""
+    merged = _with_composite(merged, problems)
     typed = Typing(_with_options(schema, merged, problems))
     values = typed.apply(merged)
     problems += typed.problems
+    if isinstance(merged.get("tasks"), list):
+        values["tasks"] = [_task_entry(entry, f"tasks.{i}", problems) for i, entry in enumerate(merged["tasks"])]
     if not allow_missing:
         way_out = "Add {0}=... to the command, or write it in the recipe."
         problems += [f"{path} is not set. {way_out.format(path)}" for path in missing_paths(values)]
     problems += _dead_keys(merged, values, schema)
+    return values
+
+
+def _with_composite(merged: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Where several tasks are listed, the group ``task`` says how they share the training."""
+    group = merged.get("task")
+    named = group.get("name") if isinstance(group, Mapping) else None
+    if not merged.get("tasks"):
+        if named == COMPOSITE:
+            problems.append("task.name (composite) needs a list of tasks. Add tasks: [{name: ...}, {name: ...}].")
+        return dict(merged)
+    if named not in (None, "", MISSING, COMPOSITE):
+        problems.append(f"task.name ({named!r}) and tasks are both set. Leave one of them out.")
+    return dict(merged) | {"task": {**(group if isinstance(group, Mapping) else {}), "name": COMPOSITE}}
+
+
+def _task_entry(entry: Any, path: str, problems: list[str]) -> dict[str, Any]:
+    """One of several tasks, its options typed by the task's own Config."""
+    legal = ", ".join(field_hints(TaskEntry))
+    if not isinstance(entry, Mapping):
+        problems.append(f"{path} ({entry!r}) must be a group of keys: {legal}.")
+        return {}
+    name = entry.get("name", MISSING)
+    schema: type = TaskEntry
+    if isinstance(name, str) and name != MISSING:
+        try:
+            schema = _retyped(TaskEntry, task_options(name))
+        except SsvidError as error:
+            problems.append(f"{path}.name: {error}")
+            return dict(entry)
+    typed = Typing(schema)
+    values = typed.apply(entry)
+    problems += [f"{path}: {problem}" for problem in typed.problems]
+    problems += [f"{path}.{missing} is not set." for missing in missing_paths(values)]
     return values
 
 

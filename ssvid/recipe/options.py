@@ -16,8 +16,11 @@ def task_options(name: str) -> type:
     Raises:
         PluginError: no task has that name, or its Config is not a dataclass.
     """
-    from ssvid.tasks import tasks  # here, because it imports torch
+    from ssvid.composite import COMPOSITE, CompositeConfig  # here, because they import torch
+    from ssvid.tasks import tasks
 
+    if name == COMPOSITE:
+        return CompositeConfig
     config = tasks.get(name).Config
     if config is type(None):
         return dataclasses.make_dataclass("Options", [])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssvid.backbones import Backbone, convert_to_channels_last_3d, initialize_backbone
+from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d, initialize_backbone
 from ssvid.checkpoints import load_backbone_weights, make_meta, read_checkpoint
+from ssvid.composite import CompositeTask, Member
 from ssvid.data.config import DataConfig
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import list_videos
-from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.errors import DataError, PluginError, RecipeError, RunFolderError
 from ssvid.files import write_json
 from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
@@ -231,10 +232,9 @@ def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
 
     options = make_backbone_options(config.backbone.name, config.backbone.options)
     backbone = initialize_backbone(config.backbone.name, options, seed=config.seed)
-    task_config = make_task_config(config.task.name, config.task.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        task: PretextTask = tasks.get(config.task.name)(task_config, backbone.info)
+        task = build_task(config, backbone.info)
         task.setup(backbone)
     if config.init_from:
         from ssvid.exports import read_weights
@@ -242,6 +242,37 @@ def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
         load_backbone_weights(backbone, read_weights(config.init_from))
     backbone.freeze_after(task.stage)
     return backbone, task
+
+
+def build_task(config: PretrainRecipe, backbone: BackboneInfo) -> PretextTask:
+    """The task that a recipe names, or the composite of the several that it lists."""
+    options = make_task_config(config.task.name, config.task.options)
+    if not config.tasks:
+        return _sole_task(config.task.name, options, backbone)
+    members = [
+        Member(
+            entry["label"] or entry["name"],
+            _sole_task(entry["name"], make_task_config(entry["name"], entry["options"]), backbone),
+            entry["weight"],
+        )
+        for entry in config.tasks
+    ]
+    return CompositeTask(members, options, backbone)
+
+
+def _sole_task(name: str, options: Any, backbone: BackboneInfo) -> PretextTask:
+    task: PretextTask = tasks.get(name)(options, backbone)
+    if task.group_by is not None:
+        raise PluginError(
+            f"task {name!r} asks for batches grouped by {task.group_by!r}; ssvid cannot group samples yet."
+        )
+    return task
+
+
+def task_names(config: PretrainRecipe) -> str:
+    """The task, or the several of a composite with their weights, in words."""
+    entries = [f"{e['label'] or e['name']} (weight {e['weight']:g})" for e in config.tasks]
+    return " + ".join(entries) or config.task.name
 
 
 def _run_folder(loaded: LoadedRecipe, run_dir: str | Path | None, resume: bool) -> RunFolder:
@@ -313,11 +344,12 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
         return
     from ssvid.types import Stream, Ticket
 
-    def samples() -> Iterable[Mapping[str, Any]]:
-        for index in range(len(data.train_set)):
-            yield from data.train_set[(Ticket(int(Stream.PREPARE), 0, 0, index),)]
+    class Samples:
+        def __iter__(self) -> Iterator[Mapping[str, Any]]:
+            for index in range(len(data.train_set)):  # a step each: where tasks take turns, each has some of them
+                yield from data.train_set[(Ticket(int(Stream.PREPARE), 0, index, index),)]
 
-    task.prepare(samples())
+    task.prepare(Samples())
 
 
 def _meta_maker(
@@ -331,7 +363,7 @@ def _meta_maker(
             backbone=resolved["backbone"]["name"],
             backbone_options=resolved["backbone"]["options"],
             task=config.task.name,
-            task_options=resolved["task"]["options"],
+            task_options=resolved["task"]["options"] | ({"tasks": resolved["tasks"]} if config.tasks else {}),
             stage=task.stage,
             recipe=resolved,
             manifest_sha256=manifest.sha256(),
@@ -360,7 +392,7 @@ def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, 
     c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
     layout = data.layout(world)
     lines = [
-        f"task {c.task.name}{' (placebo: targets permuted)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
+        f"task {task_names(c)}{' (placebo: targets permuted)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
         f"seed {c.seed}",
         f"{len(data.train_set.rows)} videos to train on ({len(data.train_set)} samples), "
         f"{len(data.val_set) if data.val_set else 0} held out, {len(data.train_set.too_short)} too short"

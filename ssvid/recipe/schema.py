@@ -35,9 +35,24 @@ class TaskConfig:
 
 
 @dataclass
+class TaskEntry:
+    """One of several tasks. name, options: as for a single task. weight: of its loss (or of its turn).
+
+    label: its name in metrics and weights; "" is ``name``. Two entries of one task need two labels.
+    """
+
+    name: str = MISSING
+    label: str = ""
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class PretrainRecipe:
     """``kind: pretrain``: a backbone learns from unlabeled videos.
 
+    tasks: several tasks at once, each a group of keys as in ``TaskEntry``; ``task.options`` then says how they share the
+        steps (``schedule``) and the videos (``videos``), and ``task.name`` is left out.
     init_from: checkpoint or export whose backbone weights to start from ("" starts from the seed).
     """
 
@@ -46,6 +61,7 @@ class PretrainRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
+    tasks: list[Any] = field(default_factory=list)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

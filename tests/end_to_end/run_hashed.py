@@ -1,4 +1,4 @@
-"""A pretraining run that writes down, for every sample it is given, its ticket and a hash of its pixels and targets.
+"""A pretraining run that writes down, for every sample it is given, its ticket and a hash of plan, pixels and targets.
 
 Usage: run_hashed.py RUN_DIR OUT KILL_AT_STEP(or -1) RESUME(0|1) key=value ...
 Not a test: ``test_exactness`` starts it as a process of its own, so that it can be killed.
@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 import ssvid
+from ssvid.data.dataset import ClipDataset
 
 RECIPE = {
     "kind": "pretrain",
@@ -29,6 +31,26 @@ RECIPE = {
 }
 
 
+class HashedClips:
+    """A clip maker that sends a hash of each plan along: which frames, which targets, as they were in the worker."""
+
+    def __init__(self, maker):
+        self.maker, self.min_frames = maker, maker.min_frames
+        makers = getattr(maker, "video_makers", ())
+        self.video_makers = tuple(HashedClips(one) for one in makers)
+
+    def plan(self, video, rng, batch_rng):
+        return self.maker.plan(video, rng, batch_rng)
+
+    def transform(self, views_TCHW, plan, rng, batch_rng):
+        digest = hashlib.sha256()
+        for array in (*plan.views, *(plan.targets[name] for name in sorted(plan.targets))):
+            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        sample = self.maker.transform(views_TCHW, plan, rng, batch_rng)
+        (name, *_) = sample  # a member's name among several tasks, so that two plans of one sample do not collide
+        return sample | {f"{name}_plan": torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)}
+
+
 class WriteHashes(pl.Callback):
     def __init__(self, out: str, kill_at_step: int) -> None:
         self.out, self.kill_at_step = out, kill_at_step
@@ -37,12 +59,23 @@ class WriteHashes(pl.Callback):
         if trainer.global_step == self.kill_at_step:
             os._exit(9)  # as a SIGKILL would: no handler, no flush, workers orphaned
         with open(f"{self.out}.rank{trainer.global_rank}", "a") as file:
-            for ticket, clip, label in zip(batch["tickets"], batch["clips"], batch["is_sped"], strict=True):
-                digest = hashlib.sha256(clip.numpy().tobytes() + label.numpy().tobytes()).hexdigest()
-                file.write(json.dumps([ticket.tolist(), digest]) + "\n")
+            names = sorted(set(batch) - {"tickets", "weight", "unreadable"})
+            if not any(name.endswith("_plan") for name in names):
+                raise RuntimeError("the plans were not hashed")
+            for i, ticket in enumerate(batch["tickets"]):
+                digest = hashlib.sha256()
+                for name in names:
+                    digest.update(name.encode() + batch[name][i].numpy().tobytes())
+                file.write(json.dumps([ticket.tolist(), digest.hexdigest()]) + "\n")
 
 
 if __name__ == "__main__":
+    plain = ClipDataset.__init__
+
+    def hashed(self, manifest, rows, clip_maker, **options):
+        plain(self, manifest, rows, HashedClips(clip_maker), **options)
+
+    ClipDataset.__init__ = hashed
     run_dir, out, kill_at_step, resume, *overrides = sys.argv[1:]
     result = ssvid.pretrain(
         RECIPE,
