@@ -186,4 +186,4 @@ def _broken(registry: Registry) -> list[dict[str, str]]:
 
 def _say_broken(registry: Registry) -> None:
     for plugin in registry.broken:
-        terminal.say(f"broken plug-in: {plugin.module} failed to import: {plugin.reason}")
+        terminal.say(f"broken plug-in: {plugin}")

@@ -1,0 +1,1 @@
+"""A stranger's plug-ins for ssvid."""

@@ -1,0 +1,1 @@
+"""The shelf: every file here is a plug-in."""
