@@ -25,7 +25,15 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import write_atomic
-from ssvid.video import content_id, evenly_spaced_clips, is_padded, open_video, read_clips, resolve_decoder
+from ssvid.video import (
+    clip_indices,
+    content_id,
+    evenly_spaced_clips,
+    is_padded,
+    open_video,
+    read_clips,
+    resolve_decoder,
+)
 
 # Part of every cache key: raise it whenever the same inputs would give other features.
 FEATURE_FORMAT = 1
@@ -150,7 +158,7 @@ def extract_features(
 # ---- reading, in worker processes
 
 
-class _Item(NamedTuple):
+class ClipItem(NamedTuple):
     """What one video gave: its clips, or the reason why it gave none."""
 
     position: int
@@ -158,45 +166,72 @@ class _Item(NamedTuple):
     reason: str = ""
 
 
-class _ClipDataset(Dataset):
-    """The clips of one video per item, uint8. Holds plain values only, so that any start method can pickle it."""
+class Read(NamedTuple):
+    """Clips to be read from one opened file. starts: their first frames, counted from the start of the row's window."""
 
-    def __init__(self, manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
-        self.root, self.rows, self.protocol = manifest.root, tuple(rows), protocol
+    row: VideoRow
+    starts: np.ndarray
+
+
+def even_starts(row: VideoRow, protocol: FeatureProtocol) -> np.ndarray:
+    """Where the evenly spaced clips of a video start; nowhere where the index could not read it."""
+    if not row.is_readable:
+        return np.empty(0, dtype=np.int64)
+    p = protocol
+    clips = evenly_spaced_clips(row.window_frames, p.num_clips, p.num_frames, p.stride_frames)
+    return np.array([clip[0] for clip in clips], dtype=np.int64)
+
+
+class _ClipDataset(Dataset):
+    """The clips of one read per item, uint8. Holds plain values only, so that any start method can pickle it."""
+
+    def __init__(self, manifest: Manifest, reads: Sequence[Read], protocol: FeatureProtocol) -> None:
+        self.root, self.reads, self.protocol = manifest.root, tuple(reads), protocol
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.reads)
 
-    def __getitem__(self, index: int) -> _Item:
-        row = self.rows[index]
+    def __getitem__(self, index: int) -> ClipItem:
+        row = self.reads[index].row
         if not row.is_readable:
-            return _Item(index, None, row.status)
+            return ClipItem(index, None, row.status)
         try:
-            return _Item(index, self._read(row))
+            return ClipItem(index, self._read(*self.reads[index]))
         except DecodeError as error:
-            return _Item(index, None, str(error))
+            return ClipItem(index, None, str(error))
 
-    def _read(self, row: VideoRow) -> Tensor:
+    def _read(self, row: VideoRow, starts: np.ndarray) -> Tensor:
         p = self.protocol
-        clips = evenly_spaced_clips(row.window_frames, p.num_clips, p.num_frames, p.stride_frames)
+        clips = [clip_indices(int(start), p.num_frames, p.stride_frames) for start in starts]
+        # Only where the window is shorter than a clip does this repeat a frame, its last.
+        shifted = [np.minimum(clip, row.window_frames - 1) + row.start_frame for clip in clips]
         whole = replace(row, start_frame=0, end_frame=-1).video_info(self.root)
         with open_video(whole.path, p.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
-            return torch.stack(read_clips(reader, [clip + row.start_frame for clip in clips]))
+            return torch.stack(read_clips(reader, shifted))
 
 
 def _as_is(item: Any) -> Any:
     return item
 
 
-def read_videos(manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> Iterator[_Item]:
-    """The clips of every row, in order, read by worker processes one video at a time.
+def read_videos(manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> Iterator[ClipItem]:
+    """The evenly spaced clips of every row, in order, read by worker processes one video at a time.
 
     Raises:
         DecodeError: a worker died or did not come back in time; names the video that was waited for.
     """
-    workers = min(protocol.workers, len(rows))
+    return read_in_order(manifest, [Read(row, even_starts(row, protocol)) for row in rows], protocol)
+
+
+def read_in_order(manifest: Manifest, reads: Sequence[Read], protocol: FeatureProtocol) -> Iterator[ClipItem]:
+    """The clips of every read, in order, each file opened by a worker process; the item's position is the read's.
+
+    Raises:
+        DecodeError: a worker died or did not come back in time; names the video that was waited for.
+    """
+    workers = min(protocol.workers, len(reads))
     loader = DataLoader(
-        _ClipDataset(manifest, rows, protocol),
+        _ClipDataset(manifest, reads, protocol),
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_is,
@@ -209,10 +244,10 @@ def read_videos(manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureP
             yield item
             done += 1
     except RuntimeError as error:
-        if "DataLoader" not in str(error) or done >= len(rows):
+        if "DataLoader" not in str(error) or done >= len(reads):
             raise
         raise DecodeError(
-            str(manifest.path_of(rows[done])),
+            str(manifest.path_of(reads[done].row)),
             f"a reading process died or gave nothing for {protocol.timeout_seconds:g} s while it was waited for; "
             "index the folder again to find the file, or read with workers=0",
             str(error).splitlines()[0],
@@ -266,17 +301,22 @@ def _features(
     values = np.full((len(rows), next(iter(vectors.values())).size), np.nan, dtype=np.float32)
     for index, vector in vectors.items():
         values[index] = vector
-    if not np.isfinite(values[list(vectors)]).all():
+    check_finite(backbone, values[list(vectors)])
+    return _describe(
+        Features(values, (), (), (), dict(columns), tuple(unreadable)),
+        rows,
+        padded=tuple(row_id(rows[i]) for i in sorted(vectors) if row_is_padded(rows[i], protocol)),
+        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in sorted(vectors))),
+    )
+
+
+def check_finite(backbone: Backbone, values: np.ndarray) -> None:
+    """Raise SsvidError where a network gives NaN or infinity: that is no unreadable video, but a broken network."""
+    if not np.isfinite(values).all():
         raise SsvidError(
             f"backbone {backbone.info.name} gives features that are not finite. Its weights are damaged or its "
             "training diverged: look at the loss in metrics.jsonl, or take an earlier checkpoint."
         )
-    return _describe(
-        Features(values, (), (), (), dict(columns), tuple(unreadable)),
-        rows,
-        padded=tuple(row_id(rows[i]) for i in sorted(vectors) if _is_padded(rows[i], protocol)),
-        decoders=dict(Counter(_decoder_of(rows[i], protocol) for i in sorted(vectors))),
-    )
 
 
 def _describe(features: Features, rows: Sequence[VideoRow], **changes: Any) -> Features:
@@ -289,8 +329,8 @@ def _describe(features: Features, rows: Sequence[VideoRow], **changes: Any) -> F
     )
 
 
-def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
+def _batches(items: Iterator[ClipItem], size: int) -> Iterator[list[ClipItem]]:
+    batch: list[ClipItem] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
@@ -301,7 +341,7 @@ def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _embed(
-    backbone: Backbone, items: Sequence[_Item], protocol: FeatureProtocol, device: torch.device
+    backbone: Backbone, items: Sequence[ClipItem], protocol: FeatureProtocol, device: torch.device
 ) -> list[np.ndarray]:
     """For each stage, one vector per video: (videos, width)."""
     clips = clips_of(items, protocol, device)
@@ -312,7 +352,7 @@ def _embed(
     ]
 
 
-def clips_of(items: Sequence[_Item], protocol: FeatureProtocol, device: torch.device) -> Tensor:
+def clips_of(items: Sequence[ClipItem], protocol: FeatureProtocol, device: torch.device) -> Tensor:
     """All clips of some videos as one batch BCTHW, video by video: float in [0, 1], resized and cropped."""
     clips = [
         prepare_pixels(item.clips_VTCHW.to(device), protocol.resize_px, protocol.crop_px)
@@ -372,7 +412,8 @@ def _is_same(manifest: Manifest, row: VideoRow) -> bool:
     return not path.is_file() or content_id(path) == row.content_id
 
 
-def _is_padded(row: VideoRow, protocol: FeatureProtocol) -> bool:
+def row_is_padded(row: VideoRow, protocol: FeatureProtocol) -> bool:
+    """Whether the video is shorter than one clip, so that its last frame is repeated."""
     return is_padded(row.window_frames, protocol.num_frames, protocol.stride_frames)
 
 
@@ -393,15 +434,25 @@ def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
         )
 
 
-def _decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
+def decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
+    """The decoder that reads this video here."""
     return resolve_decoder(protocol.decoder, row.decoders_ok)
 
 
 def _cache_key(
     backbone: Backbone, weights: str, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
 ) -> str:
+    parts = features_identity(backbone, weights, protocol, device)
+    parts["rows"] = [_row_key(row, protocol) for row in rows]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def features_identity(
+    backbone: Backbone, weights: str, protocol: FeatureProtocol, device: torch.device
+) -> dict[str, Any]:
+    """All that features depend on besides the videos, as plain values. protocol: a resolved one."""
     values = {name: value for name, value in asdict(protocol).items() if name not in _NOT_IN_KEY}
-    parts = {
+    return {
         "format": FEATURE_FORMAT,
         "weights": weights,
         # Not among the weights, because they are buffers that no state dict holds.
@@ -410,14 +461,12 @@ def _cache_key(
         "protocol": values,
         "device": device.type,
         "torch": torch.__version__,
-        "rows": [_row_key(row, protocol) for row in rows],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _row_key(row: VideoRow, protocol: FeatureProtocol) -> list[Any]:
     # Decoders agree on which frame is which, not on the last bit of a color.
-    decoder = _decoder_of(row, protocol) if row.is_readable else ""
+    decoder = decoder_of(row, protocol) if row.is_readable else ""
     return [row.path, row.content_id, row.num_frames, row.start_frame, row.end_frame, row.status, decoder]
 
 

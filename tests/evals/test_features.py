@@ -87,7 +87,9 @@ def test_features_do_not_depend_on_the_workers(backbone, manifest, quick):
 def test_a_spawned_worker_can_be_sent_the_videos(manifest, quick):
     import pickle
 
-    dataset = features_module._ClipDataset(manifest, manifest.rows, quick)
+    dataset = features_module._ClipDataset(
+        manifest, [features_module.Read(row, features_module.even_starts(row, quick)) for row in manifest.rows], quick
+    )
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[3].clips_VTCHW, dataset[3].clips_VTCHW)
 
@@ -185,7 +187,7 @@ def test_a_diverged_network_is_an_error(backbone, manifest, quick):
 
 
 def test_a_process_that_dies_names_the_video(backbone, manifest, quick, monkeypatch):
-    def die(self, row):
+    def die(self, row, starts):
         import os
 
         if row.path == manifest.rows[1].path:
