@@ -74,8 +74,13 @@ def make_meta(
     pretext_metrics: Mapping[str, float],
     chance: Mapping[str, float],
     versions: Mapping[str, str],
+    init: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The plain dict under the key ``ssvid``. stage: the deepest stage that was trained; None is the last."""
+    """The plain dict under the key ``ssvid``.
+
+    stage: the deepest stage that was trained; None is the last. content_ids: of all videos that the weights have seen, in
+    their initialization too. init: what they started from (``exports.InitReport.as_dict``); None is the seed.
+    """
     return {
         "format": FORMAT,
         "kind": "checkpoint",
@@ -91,6 +96,8 @@ def make_meta(
         "pretext_metrics": dict(pretext_metrics),
         "chance": dict(chance),
         "versions": dict(versions),
+        "partial": bool(init and init["partial"]),
+        "init": None if init is None else dict(init),
     }
 
 
@@ -155,13 +162,14 @@ def _foreign(path: Path, content: Mapping[str, Any]) -> str:
     keys = ", ".join(map(repr, list(content)[:4])) or "nothing"
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return (
-            f"{path} is a bare state dict (it has {keys}, ...), not a checkpoint of ssvid. Where its keys are torchvision's, "
-            "load it in Python: backbone = ssvid.create_backbone('r3d_18'); "
-            f"backbone.load_state_dict(torch.load({str(path)!r}, weights_only=True), strict=False)."
+            f"{path} is a bare state dict (it has {keys}, ...), not a checkpoint of ssvid, and does not say of which network. "
+            f"Start a pretraining from it with init_from={path}, or make an export of it: "
+            f"ssvid export {path} OUT --backbone-name r3d_18"
         )
     return (
         f"{path} is not a checkpoint of ssvid: it lacks 'ssvid' and 'state_dict' (it has {keys}). "
-        "Use checkpoints/last.ckpt of a run, or an exported folder."
+        "Use checkpoints/last.ckpt of a run, or an exported folder; weights of another program are taken by init_from and by "
+        "ssvid export FILE OUT --backbone-name NAME."
     )
 
 
@@ -193,6 +201,17 @@ def split_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     return cut[0], cut[1]
 
 
+def match_keys(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadReport:
+    """How the keys of a state dict meet those of a network, by name and shape."""
+    fits = {k for k in own if k in state and own[k].shape == state[k].shape}
+    return LoadReport(
+        matched=tuple(k for k in own if k in fits),
+        missing=tuple(k for k in own if k not in state),
+        unexpected=tuple(k for k in state if k not in own),
+        mismatched=tuple(k for k in own if k in state and k not in fits),
+    )
+
+
 def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, partial: bool = False) -> LoadReport:
     """Fill a network; every key must match in name and shape unless ``partial``.
 
@@ -200,14 +219,7 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, pa
         CheckpointError: keys are missing, unexpected or of another shape; nothing was loaded. With ``partial`` only
             when nothing matches at all.
     """
-    own = backbone.state_dict()
-    fits = {k for k in own if k in state and own[k].shape == state[k].shape}
-    report = LoadReport(
-        matched=tuple(k for k in own if k in fits),
-        missing=tuple(k for k in own if k not in state),
-        unexpected=tuple(k for k in state if k not in own),
-        mismatched=tuple(k for k in own if k in state and k not in fits),
-    )
+    report = match_keys(backbone.state_dict(), state)
     if not report.matched or not (partial or report.is_complete):
         raise CheckpointError(
             f"the weights do not fit backbone {backbone.info.name}: {report}. Name the backbone and the options that "

@@ -120,7 +120,7 @@ def test_truncated_files(tmp_path: Path, tiny: Backbone, keep: float) -> None:
     [
         (
             {"conv.weight": torch.ones(1), "fc.weight": torch.ones(1)},
-            ["bare state dict", "torchvision", "strict=False"],
+            ["bare state dict", "init_from=", "ssvid export", "--backbone-name"],
         ),
         ({"model": {}, "optimizer": {}}, ["not a checkpoint of ssvid", "'model'", "checkpoints/last.ckpt"]),
         ({}, ["not a checkpoint of ssvid", "it has nothing"]),

@@ -11,12 +11,15 @@ from ssvid.cli.parser import add_json
 _DESCRIPTION = """\
 Format ssvid writes a folder: backbone.safetensors, config.json, a model card (README.md) and, for networks that
 torchvision has not, backbone.pt2, which loads with torch alone. ssvid.load_backbone(OUT) loads it.
-Format torchvision writes one file (.pth or .safetensors) with torchvision's keys. Nothing is ever overwritten.
+Format torchvision writes one file (.pth or .safetensors) with torchvision's keys; format onnx one file (.onnx), checked
+with onnxruntime. With --backbone-name, weights of another program become an export too. Nothing is ever overwritten.
 """
 _EPILOG = """\
 examples:
   ssvid export runs/mine exports/mine
   ssvid export runs/mine r3d_18.pth --format torchvision
+  ssvid export runs/mine mine.onnx --format onnx
+  ssvid export torchvision:KINETICS400_V1 exports/supervised --backbone-name r3d_18
 """
 
 
@@ -30,8 +33,15 @@ def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run folder, or another export")
+    parser.add_argument(
+        "--backbone-name",
+        metavar="NAME",
+        help="CHECKPOINT is torchvision:WEIGHTS, or a .pth, .pt or .safetensors state dict, of this network",
+    )
     parser.add_argument("out", metavar="OUT", help="what to write; it must not exist")
-    parser.add_argument("--format", choices=("ssvid", "torchvision"), default="ssvid", help="default: %(default)s")
+    parser.add_argument(
+        "--format", choices=("ssvid", "torchvision", "onnx"), default="ssvid", help="default: %(default)s"
+    )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -40,4 +50,5 @@ def run(args: argparse.Namespace) -> None:
     """Export and print what was written."""
     from ssvid.exports import export
 
-    terminal.print_result(export(args.checkpoint, args.out, format=args.format), as_json=args.json)
+    report = export(args.checkpoint, args.out, format=args.format, backbone_name=args.backbone_name)
+    terminal.print_result(report, as_json=args.json)

@@ -4,7 +4,18 @@ An export is a folder: ``backbone.safetensors``, ``config.json`` (data, never co
 seen), ``README.md`` (model card) and, for networks that torchvision has no class for, ``backbone.pt2``.
 """
 
+from ssvid.exports.initializing import InitReport, initialize
 from ssvid.exports.loading import load_backbone, read_weights
+from ssvid.exports.publishing import from_pretrained, push_to_hub
 from ssvid.exports.writing import ExportReport, export
 
-__all__ = ["ExportReport", "export", "load_backbone", "read_weights"]
+__all__ = [
+    "ExportReport",
+    "InitReport",
+    "export",
+    "from_pretrained",
+    "initialize",
+    "load_backbone",
+    "push_to_hub",
+    "read_weights",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import Checkpoint, LoadReport, load_backbone_weights, read_checkpoint, weights_sha256
 from ssvid.errors import CheckpointError, RecipeError
+from ssvid.exports.hub import HUB, fetch_export
 
 EXPORT_FORMAT = 1
 EXPORT_KIND = "ssvid-export"
@@ -25,6 +26,7 @@ class Source:
     """Weights and what is known of them, wherever they lay.
 
     meta: as ``checkpoints.make_meta`` builds it, without the list of content ids. info: as an export recorded it.
+    label: what it is, in words that tell no path.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Source:
     state: dict[str, Tensor]
     content_ids: list[str] | None
     info: BackboneInfo | None = None
+    label: str = "checkpoint"
 
     @property
     def name(self) -> str:
@@ -55,10 +58,12 @@ def load_backbone(
     """A backbone in evaluation mode, with its weights, from wherever they lie.
 
     The result has an attribute ``provenance``: a dict with ``stage`` (deepest trained), ``content_ids`` (videos seen; None
-    where unknown), ``placebo``, ``partial``, ``seed``, ``weights`` (the counts of keys) and ``weights_sha256``.
+    where unknown), ``placebo``, ``partial``, ``seed``, ``init`` (what training started from), ``weights`` (the counts of
+    keys) and ``weights_sha256``.
 
     Args:
-        path: a checkpoint, a run folder (its last checkpoint), an exported folder, or ``random`` for fresh weights.
+        path: a checkpoint, a run folder (its last checkpoint), an exported folder, ``hf://owner/name[@revision]`` for one
+            on the Hub, or ``random`` for fresh weights.
         name: registered network; needed for ``random``, otherwise it must be that of the weights unless ``partial``.
         options: of the network, over those it was trained with: other strides take the same weights.
         partial: fill what fits and keep fresh weights elsewhere; ``provenance`` says so.
@@ -130,7 +135,8 @@ def _provenance(source: Source, backbone: Backbone, report: LoadReport) -> dict[
         "content_ids": source.content_ids,
         "placebo": bool(meta.get("placebo", False)),
         "partial": bool(meta.get("partial", False)) or not report.is_complete,
-        "seed": meta.get("seed", 0),
+        "seed": meta.get("seed") or 0,  # weights of another program have none; their random row takes 0
+        "init": meta.get("init"),
         "task": meta.get("task"),
         "epoch": meta.get("epoch"),
         "global_step": meta.get("global_step"),
@@ -141,12 +147,25 @@ def _provenance(source: Source, backbone: Backbone, report: LoadReport) -> dict[
 
 
 def read_source(path: str | Path) -> Source:
+    """Weights of ours and what is known of them, from a checkpoint, run folder, export or ``hf://`` address.
+
+    Raises:
+        CheckpointError: no such thing, another program's, another format, or damaged.
+    """
+    if str(path).startswith(HUB):
+        folder, label = fetch_export(str(path))
+        return replace(read_source(folder), label=label)
+    if str(path).startswith("torchvision:"):
+        raise CheckpointError(
+            f"{path} names weights that ssvid did not make. Make an export of them first, and name that: "
+            f"ssvid export {path} OUT --backbone-name NAME"
+        )
     path = Path(path)
     if (path / CONFIG).is_file():
         return _read_export(path)
     last = path / "checkpoints" / "last.ckpt"
     if last.is_file():
-        return _from_checkpoint(read_checkpoint(last))
+        return _from_checkpoint(read_checkpoint(last), "run")
     if path.is_dir():
         raise CheckpointError(
             f"folder {path} has neither {CONFIG} (an export) nor checkpoints/last.ckpt (a run). "
@@ -157,18 +176,33 @@ def read_source(path: str | Path) -> Source:
             f"{path} does not exist. Name a checkpoint file, a run folder, an exported folder, or 'random'."
         )
     if path.suffix in (".safetensors", ".pt2"):
-        raise CheckpointError(
-            f"{path} is one file of an export; what network it is stands in {CONFIG} beside it. "
-            f"Name the folder of both: {path.parent}."
-        )
+        raise CheckpointError(_one_file(path))
     return _from_checkpoint(read_checkpoint(path))
 
 
-def _from_checkpoint(checkpoint: Checkpoint) -> Source:
+def is_part_of_an_export(path: Path) -> bool:
+    """Whether the path is one file of an exported folder, and not what names it."""
+    return path.suffix == ".pt2" or (path.name == WEIGHTS and (path.parent / CONFIG).is_file())
+
+
+def _one_file(path: Path) -> str:
+    """Why a file of weights alone is not enough, and what to do."""
+    if is_part_of_an_export(path):
+        return (
+            f"{path} is one file of an export; what network it is stands in {CONFIG} beside it. "
+            f"Name the folder of both: {path.parent}."
+        )
+    return (
+        f"{path} does not say of which network its weights are. Start a pretraining from it with init_from={path}, or make an "
+        f"export of it: ssvid export {path} OUT --backbone-name r3d_18"
+    )
+
+
+def _from_checkpoint(checkpoint: Checkpoint, label: str = "checkpoint") -> Source:
     meta = dict(checkpoint.meta)
     data = dict(meta.get("data", {}))
     ids = data.pop("content_ids", None)
-    return Source(checkpoint.path, meta | {"data": data}, checkpoint.backbone_state, ids)
+    return Source(checkpoint.path, meta | {"data": data}, checkpoint.backbone_state, ids, label=label)
 
 
 def _read_export(folder: Path) -> Source:
@@ -190,7 +224,7 @@ def _read_export(folder: Path) -> Source:
         )
     ids = _read_json(folder / CONTENT_IDS) if (folder / CONTENT_IDS).is_file() else None
     meta = config["provenance"] | {"backbone": config["backbone"], "stage": config["stage"]}
-    return Source(folder, meta, state, ids, BackboneInfo.from_dict(config["info"]))
+    return Source(folder, meta, state, ids, BackboneInfo.from_dict(config["info"]), "export")
 
 
 def _read_json(path: Path) -> Any:

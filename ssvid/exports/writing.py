@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssvid.backbones import Backbone, BackboneInfo, create_backbone, list_backbones
+from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone, list_backbones
 from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
+from ssvid.exports.foreign import TORCHVISION
+from ssvid.exports.hub import HUB
+from ssvid.exports.initializing import initialize, is_foreign_file
 from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
 from ssvid.exports.model_card import model_card
 from ssvid.files import write_atomic, write_json
 
-FORMATS = ("ssvid", "torchvision")
+FORMATS = ("ssvid", "torchvision", "onnx")
 CARD, PROGRAM = "README.md", "backbone.pt2"
 PROGRAM_TOLERANCE = 1e-5
 
@@ -56,13 +59,23 @@ class ExportReport:
         return "\n".join([f"exported to {self.out}: {self.weights}", *sizes, *self.notes])
 
 
-def export(checkpoint: str | Path, out: str | Path, *, format: str = "ssvid") -> ExportReport:
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    format: str = "ssvid",
+    backbone_name: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+) -> ExportReport:
     """Write the backbone of a checkpoint, run folder or export so that others can load it.
 
     Args:
-        checkpoint: a checkpoint, a run folder or another export.
+        checkpoint: a checkpoint, a run folder or another export; or, with ``backbone_name``, weights of another program:
+            ``torchvision:NAME`` or a .pth, .pt or .safetensors state dict.
+        backbone_name, backbone_options: the network that weights of another program are of; ours say it themselves.
         out: what to write; it must not exist. Format ``ssvid``: a folder. Format ``torchvision``: a file that ends in
-            .pth or .safetensors, for ``torchvision.models.video.r3d_18().load_state_dict(..., strict=False)``.
+            .pth or .safetensors, for ``torchvision.models.video.r3d_18().load_state_dict(..., strict=False)``. Format
+            ``onnx``: a file that ends in .onnx, which takes clips in [0, 1] and gives the map and its mean.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or ``out`` exists.
@@ -73,8 +86,26 @@ def export(checkpoint: str | Path, out: str | Path, *, format: str = "ssvid") ->
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"{out} exists, and an export never overwrites. Choose another name, or move it away.")
-    source = read_source(checkpoint)
+    source = _source(checkpoint, backbone_name, backbone_options)
+    if format == "onnx":
+        return _export_onnx(source, out)
     return _export_torchvision(source, out) if format == "torchvision" else _export_folder(source, out)
+
+
+def _source(checkpoint: str | Path, name: str | None, options: Mapping[str, Any] | None) -> Source:
+    """Weights of ours as they say of themselves, or those of another program in the network that is named."""
+    if name is None:
+        return read_source(checkpoint)
+    if not (str(checkpoint).startswith(TORCHVISION) or is_foreign_file(Path(checkpoint))):
+        raise CheckpointError(
+            f"{checkpoint} is no torchvision:NAME and no file of another program's weights; weights of ssvid say themselves "
+            "which network they are of. Leave --backbone-name out, or mend the path."
+        )
+    backbone = initialize_backbone(name, options)
+    report = initialize(backbone, checkpoint)
+    options = dict(backbone.info.options)
+    meta = {"backbone": {"name": name, "options": options}, "stage": None, "init": report.as_dict()}
+    return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label)
 
 
 def _export_folder(source: Source, out: Path) -> ExportReport:
@@ -128,7 +159,8 @@ def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
     data = dict(recipe.get("data", {}))
     hidden = {key: "???" for key in ("root", "list") if data.get(key)}
     shown = dict(recipe) | {"data": data | hidden}
-    return shown | ({"init_from": "???"} if shown.get("init_from") else {})
+    start = str(shown.get("init_from") or "")
+    return shown | ({} if not start or start.startswith((TORCHVISION, HUB)) else {"init_from": "???"})
 
 
 def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
@@ -156,6 +188,7 @@ def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
             "pretext_metrics": meta.get("pretext_metrics", {}),
             "chance": meta.get("chance", {}),
             "versions": meta.get("versions", {}),
+            "init": meta.get("init"),
         },
     }
 
@@ -181,9 +214,8 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
     # One more than a stride: torch.export tells maps of one cell from larger ones, and the program is for the larger.
     least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": where.stride_space + 1}
     least["W"] = least["H"]
-    clip = torch.rand(
-        2, info.in_channels, max(info.num_frames, least["T"]), max(info.size, least["H"]), max(info.size, least["W"])
-    )
+    # As small as the axes allow: the program is the same for any size.
+    clip = torch.rand(2, info.in_channels, *(2 * least[axis] for axis in "THW"))
     axes = {axis: torch.export.Dim(name, min=least[name]) for axis, name in ((0, "B"), (2, "T"), (3, "H"), (4, "W"))}
     try:
         program = torch.export.export(_StageMap(backbone, stage), (clip,), dynamic_shapes={"clip_BCTHW": axes})
@@ -192,12 +224,31 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
         return None, (
             f"{PROGRAM} was not written: torch.export cannot take {info.name} ({type(error).__name__}: {first}).",
         )
+    _forget_source_files(program)
     torch.export.save(program, path)
     with torch.no_grad():
         error_max = (torch.export.load(path).module()(clip) - backbone(clip, stage)).abs().max().item()
     if not error_max <= PROGRAM_TOLERANCE:
         raise SsvidError(f"{PROGRAM} differs from the backbone by {error_max:.1e}, more than {PROGRAM_TOLERANCE:.0e}.")
     return {"file": PROGRAM, "input": "clip_BCTHW", "output": f"map BCTHW of {stage}", "least": least}, ()
+
+
+def _forget_source_files(program: torch.export.ExportedProgram) -> None:
+    """Each operation remembers the files and lines that called it: paths of the machine that made the export."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def _export_onnx(source: Source, out: Path) -> ExportReport:
+    from ssvid.exports.onnx_file import write_onnx
+
+    backbone = create_backbone(source.name, **source.options).eval()
+    report = load_backbone_weights(backbone, source.state)
+    config = _config(source, backbone.info)
+    notes = write_onnx(out, backbone, config["stage"], weights_sha256=config["weights_sha256"])
+    return ExportReport(out, "onnx", (out,), report, config["weights_sha256"], notes)
 
 
 def _export_torchvision(source: Source, out: Path) -> ExportReport:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d, initialize_backbone
-from ssvid.checkpoints import load_backbone_weights, make_meta, read_checkpoint
+from ssvid.checkpoints import make_meta, read_checkpoint
 from ssvid.composite import CompositeTask, Member
 from ssvid.data.config import DataConfig
 from ssvid.data.index import build_manifest
@@ -23,6 +23,7 @@ from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import PretrainRecipe
+from ssvid.recipe.starting import start_weights
 from ssvid.recipe.yaml_text import parse_yaml, to_yaml
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.loggers import JsonLines, build_loggers
@@ -51,7 +52,7 @@ class PretrainResult:
 
     run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
     num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out.
-    too_short: paths of videos with fewer frames than the task needs.
+    too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
     """
 
     run_dir: Path
@@ -61,6 +62,7 @@ class PretrainResult:
     num_steps: int
     unreadable: dict[str, str] = field(default_factory=dict)
     too_short: list[str] = field(default_factory=list)
+    init: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
@@ -106,13 +108,13 @@ def pretrain(
     # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
     manifest = _manifest_of_run(config.data, folder, resume, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
-    backbone, task = build_networks(config)
+    backbone, task = build_networks(config, say=say, resumed=folder.last_checkpoint if resume else None)
     data = _data_module(config, manifest, train_rows, val_rows, task)
     world = int(config.trainer.devices) * config.trainer.num_nodes
     steps_per_epoch = data.train_batches(world).steps_per_epoch
     lr = scaled_lr(config.optim, config.loader.global_batch)
     if rank == 0 and not resume:
-        _write_folder(folder, loaded, resolved, manifest)
+        _write_folder(folder, loaded, resolved, manifest, backbone.provenance.get("init"))
     say(_header(config, data, steps_per_epoch, lr))
     module = PretrainModule(
         backbone,
@@ -122,7 +124,7 @@ def pretrain(
         lr=lr,
         steps_per_epoch=steps_per_epoch,
         placebo=config.task.placebo,
-        meta=_meta_maker(config, resolved, manifest, train_rows, task),
+        meta=_meta_maker(config, resolved, manifest, train_rows, task, backbone.provenance),
     )
     with folder.locked() if rank == 0 else contextlib.nullcontext():
         return _fit(module, data, config, resolved, folder, resume, say, show_progress, callbacks)
@@ -172,6 +174,7 @@ def _fit(
         trainer.global_step,
         dict(data.unreadable.reasons),
         [row.path for row in data.train_set.too_short],
+        module.backbone.provenance.get("init"),
     )
     if trainer.interrupted:
         raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume")
@@ -226,20 +229,24 @@ def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifes
     return chosen.train_val_split(data.val_fraction, seed)
 
 
-def build_networks(config: PretrainRecipe) -> tuple[Backbone, PretextTask]:
-    """Backbone and task with the weights that the seed gives (or ``init_from``), later stages frozen."""
+def build_networks(
+    config: PretrainRecipe, *, say: Say | None = None, resumed: Path | None = None
+) -> tuple[Backbone, PretextTask]:
+    """Backbone and task with the weights that the seed gives (or ``init_from``), later stages frozen.
+
+    say: gets the table of the keys of ``init_from``. resumed: the checkpoint that training goes on from.
+    """
     import torch
 
     options = make_backbone_options(config.backbone.name, config.backbone.options)
     backbone = initialize_backbone(config.backbone.name, options, seed=config.seed)
+    table = start_weights(backbone, config, resumed)  # before the task's setup, which may copy the backbone
+    if table and say:
+        say(table)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         task = build_task(config, backbone.info)
         task.setup(backbone)
-    if config.init_from:
-        from ssvid.exports import read_weights
-
-        load_backbone_weights(backbone, read_weights(config.init_from))
     backbone.freeze_after(task.stage)
     return backbone, task
 
@@ -290,11 +297,17 @@ def _check_folder(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> 
     _refuse_changes(folder, resolved)
 
 
-def _write_folder(folder: RunFolder, loaded: LoadedRecipe, resolved: dict[str, Any], manifest: Manifest) -> None:
+def _write_folder(
+    folder: RunFolder,
+    loaded: LoadedRecipe,
+    resolved: dict[str, Any],
+    manifest: Manifest,
+    init: Mapping[str, Any] | None,
+) -> None:
     folder.create()
     folder.recipe.write_text(loaded.text or to_yaml(resolved), encoding="utf-8")
     folder.resolved.write_text(to_yaml(resolved), encoding="utf-8")
-    write_json(folder.env, environment())
+    write_json(folder.env, environment() | ({"init": dict(init)} if init else {}))
     manifest.save(folder.manifest)
     (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
 
@@ -353,9 +366,15 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
 
 
 def _meta_maker(
-    config: PretrainRecipe, resolved: dict[str, Any], manifest: Manifest, train_rows: Manifest, task: PretextTask
+    config: PretrainRecipe,
+    resolved: dict[str, Any],
+    manifest: Manifest,
+    train_rows: Manifest,
+    task: PretextTask,
+    start: Mapping[str, Any],
 ) -> Callable[[int, int, dict[str, float]], dict[str, Any]]:
-    content_ids = sorted({row.source_id or row.content_id for row in train_rows.rows if row.is_readable})
+    own = {row.source_id or row.content_id for row in train_rows.rows if row.is_readable}
+    content_ids = sorted(own | set(start.get("content_ids") or ()))  # what the initialization saw, these weights saw
     versions = package_versions()
 
     def meta(epoch: int, global_step: int, metrics: dict[str, float]) -> dict[str, Any]:
@@ -376,6 +395,7 @@ def _meta_maker(
             pretext_metrics=metrics,
             chance=dict(task.chance()),
             versions=versions,
+            init=start.get("init"),
         )
 
     return meta

@@ -53,7 +53,10 @@ class PretrainRecipe:
 
     tasks: several tasks at once, each a group of keys as in ``TaskEntry``; ``task.options`` then says how they share the
         steps (``schedule``) and the videos (``videos``), and ``task.name`` is left out.
-    init_from: checkpoint or export whose backbone weights to start from ("" starts from the seed).
+    init_from: weights to start from: a checkpoint, run folder, export or ``hf://owner/name`` of ours; ``torchvision:NAME``;
+        a .pth, .pt or .safetensors state dict. "" starts from the seed.
+    init_partial: accept weights that fill only a part; every later result says so.
+    init_inflate: repeat 2D kernels over time and divide by their length; inflated networks do so unasked.
     """
 
     kind: str = "pretrain"
@@ -67,6 +70,8 @@ class PretrainRecipe:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     init_from: str = ""
+    init_partial: bool = False
+    init_inflate: bool = False
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""Put an export on the Hugging Face Hub and take one from there. The export folder is the repository.
+
+Differs: huggingface_hub's PyTorchModelHubMixin is not a base class of the backbones. It would import the client with every
+network, and it writes a config of its own in place of the export's, which alone knows stage, normalization and identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssvid.backbones import Backbone
+from ssvid.checkpoints import weights_sha256
+from ssvid.errors import CheckpointError
+from ssvid.exports.hub import EXPORT_FILES, HUB, hub_client, hub_refusal
+from ssvid.exports.loading import CONFIG, load_backbone, read_source
+
+
+def push_to_hub(
+    export_folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload an exported folder and return the address that ``load_backbone`` takes: ``hf://owner/name@commit``.
+
+    Args:
+        export_folder: what ``ssvid export`` wrote. It is checked first; of its files only those of an export are sent.
+        repo_id: ``owner/name``; made where it does not exist.
+        private: whether a new repository is seen by its owner alone; an existing one stays as it is.
+        revision: branch to commit to; the default branch where None.
+        token: of the account; the one that is logged in where None.
+
+    Raises:
+        CheckpointError: no whole export, the extra ``hub`` is missing, or the Hub refuses.
+    """
+    folder = Path(export_folder)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is not an exported folder. Make one first: ssvid export runs/mine {folder}")
+    source = read_source(folder)  # refuses a damaged one
+    client = hub_client()
+    api = client.HfApi(token=token)
+    message = commit_message or f"{source.name}, weights {weights_sha256(source.state)[:12]}"
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=list(EXPORT_FILES),
+            revision=revision,
+            commit_message=message,
+        )
+    except (client.errors.HfHubHTTPError, client.errors.HFValidationError, OSError) as error:
+        raise CheckpointError(hub_refusal(f"{folder} cannot be uploaded to {repo_id}", error)) from error
+    return f"{HUB}{repo_id}@{commit.oid}"
+
+
+def from_pretrained(repo_id: str, *, revision: str | None = None, options: Mapping[str, Any] | None = None) -> Backbone:
+    """The backbone of an export on the Hub: ``load_backbone("hf://owner/name@revision")``."""
+    return load_backbone(f"{HUB}{repo_id}" + (f"@{revision}" if revision else ""), options=options)
