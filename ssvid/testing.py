@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import pickle
@@ -14,9 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
+from ssvid.backbones import (
+    Backbone,
+    BackboneInfo,
+    BackboneInputError,
+    convert_to_channels_last_3d,
+    initialize_backbone,
+)
 from ssvid.tasks import BatchRandom, PretextTask, tasks
-from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo
+from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, VideoInfo
+
+# Of the norm of a map. Fifty layers that each round to 8 bits stay below it; a wrong cast does not.
+LOW_PRECISION_ERROR = 0.1
 
 
 def check_backbone(name: str, **options: Any) -> None:
@@ -28,14 +38,18 @@ def check_backbone(name: str, **options: Any) -> None:
         _check_one_pass(backbone)
         _check_depth(backbone)
         _check_sizes(backbone)
+        _check_low_precision(backbone)
         _check_copies(backbone, name)
+        _check_compiled(backbone)
+        _check_channels_last(backbone)
     _check_gradients(backbone)  # last, for it changes the network
 
 
 def _clip(info: BackboneInfo, *, num_frames: int | None = None, size: int | None = None) -> Tensor:
+    """Noise, two clips that are as small as a check can be: many networks are large."""
     generator = torch.Generator().manual_seed(0)
-    side = size or max(info.min_px, 32)
-    shape = (2, info.in_channels, num_frames or max(info.min_frames, 4), side, side)
+    side = size or max(info.min_px, 24)
+    shape = (2, info.in_channels, max(info.min_frames, 2) if num_frames is None else num_frames, side, side)
     return torch.rand(shape, generator=generator)
 
 
@@ -59,58 +73,107 @@ def _check_info(backbone: Backbone, name: str) -> None:
 
 
 def _check_maps(backbone: Backbone) -> None:
-    clip = _clip(backbone.info)
-    for stage in backbone.info.stages:
-        got = tuple(backbone(clip, stage.name).shape)
-        cells = (-(-clip.shape[2] // stage.stride_time), *(-(-s // stage.stride_space) for s in clip.shape[3:]))
+    """Channels and strides of the info are those of the maps: a clip one stride larger gives one cell more."""
+    info = backbone.info
+    clip = _clip(info)
+    last = info.stages[-1]
+    larger = _clip(info, num_frames=clip.shape[2] + last.stride_time, size=clip.shape[3] + last.stride_space)
+    names = info.stage_names
+    for stage, small, large in zip(info.stages, backbone(clip, names), backbone(larger[:1], names), strict=True):
+        got, more = tuple(small.shape), tuple(large.shape)
+        started = (-(-clip.shape[2] // stage.stride_time), *(-(-s // stage.stride_space) for s in clip.shape[3:]))
+        cells = started if info.full_maps else tuple(map(min, got[2:], started))
         want = (2, stage.channels, *cells)
         _require(got == want, f"stage {stage.name}: map {got}, but channels and strides of info say {want}")
-        vectors = tuple(backbone.embed(clip, stage.name).shape)
-        _require(vectors == (2, stage.channels), f"stage {stage.name}: embed gives {vectors}")
+        in_time, in_space = last.stride_time // stage.stride_time, last.stride_space // stage.stride_space
+        want = (1, got[1], got[2] + in_time, got[3] + in_space, got[4] + in_space)
+        _require(more == want, f"stage {stage.name}: map {more} of a larger clip, but strides of info say {want}")
 
 
 def _check_one_pass(backbone: Backbone) -> None:
     clip = _clip(backbone.info)
     names = backbone.info.stage_names[::-1]
     for name, together in zip(names, backbone(clip, names), strict=True):
-        _require(torch.equal(together, backbone(clip, name)), f"stage {name}: one pass for all gives another map")
-    last = backbone(clip, names[0])
-    _require(torch.equal(backbone(clip), last), "stage=None must be the last stage")
+        alone = backbone(clip, name)
+        _require(torch.equal(together, alone), f"stage {name}: one pass for all gives another map")
+    _require(torch.equal(backbone(clip), backbone(clip, names[0])), "stage=None must be the last stage")
+    vectors, alone = backbone.embed(clip, names[-1]), backbone(clip, names[-1])
+    _require(torch.equal(vectors, alone.mean(dim=(2, 3, 4))), f"stage {names[-1]}: embed is not the mean of its map")
 
 
 def _check_depth(backbone: Backbone) -> None:
     """Stages deeper than the one asked for must not be computed: they would cost time and move statistics."""
     first = backbone.info.stage_names[0]
-    ran: list[str] = []
+    ran: set[str] = set()
     hooks = [
-        backbone.get_submodule(stage).register_forward_hook(lambda *_, stage=stage: ran.append(stage))
+        module.register_forward_hook(lambda *_, stage=stage: ran.add(stage))
         for stage in backbone.info.stage_names
+        for module in backbone.stage_modules(stage)
     ]
     backbone(_clip(backbone.info), first)
     for hook in hooks:
         hook.remove()
-    _require(ran == [first], f"stage {first!r} was asked for, but {ran} were computed")
+    _require(ran == {first}, f"stage {first!r} was asked for, but {sorted(ran)} were computed")
 
 
 def _check_sizes(backbone: Backbone) -> None:
     info = backbone.info
-    for num_frames in (info.min_frames, info.min_frames + 3):
-        for size in (max(info.min_px, 33), max(info.min_px, 48)):
-            map_BCTHW = backbone(_clip(info, num_frames=num_frames, size=size))
-            _require(
-                bool(map_BCTHW.isfinite().all()), f"{num_frames} frames of {size} px give values that are not finite"
-            )
+    for num_frames, size in ((info.min_frames, info.min_px), (info.min_frames + 3, max(info.min_px, 33))):
+        map_BCTHW = backbone(_clip(info, num_frames=num_frames, size=size))
+        finite = bool(map_BCTHW.isfinite().all())
+        _require(finite, f"{num_frames} frames of {size} px give values that are not finite")
+    _require_refusal(backbone, _clip(info, num_frames=info.min_frames - 1), f"{info.min_frames - 1} frames")
+    small = _clip(info)[..., : info.min_px - 1]
+    _require_refusal(backbone, small, f"{info.min_px - 1} pixels")
+
+
+def _require_refusal(backbone: Backbone, clip: Tensor, what: str) -> None:
+    try:
+        backbone(clip)
+    except BackboneInputError as error:
+        _require(what in str(error), f"a clip of {what} is refused without saying so: {error}")
+    else:
+        raise AssertionError(f"a clip of {what} is taken, but info says that more are needed")
+
+
+def _check_low_precision(backbone: Backbone) -> None:
+    """bfloat16 has 8 bits: a forward pass stays near that of float32."""
+    clip = _clip(backbone.info)
+    want = backbone(clip)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = backbone(clip).float()
+    error = ((got - want).norm() / want.norm()).item()
+    _require(bool(got.isfinite().all()), "bfloat16 autocast gives values that are not finite")
+    _require(error < LOW_PRECISION_ERROR, f"bfloat16 autocast is off by {error:.1%} of the map's norm")
 
 
 def _check_copies(backbone: Backbone, name: str) -> None:
     clip = _clip(backbone.info)
     want = backbone(clip)
-    twin = pickle.loads(pickle.dumps(backbone))
-    _require(torch.equal(twin(clip), want), "pickling gives another network")
+    for how, twin in (
+        ("pickling", pickle.loads(pickle.dumps(backbone))),
+        ("copying", copy.deepcopy(backbone)),
+    ):
+        _require(torch.equal(twin(clip), want), f"{how} gives another network")
     other = initialize_backbone(name, backbone.info.options, seed=1).eval()
     _require(not _same_state(other, backbone), "another seed gives the same weights")
     other.load_state_dict(backbone.state_dict())
     _require(torch.equal(other(clip), want), "the state dict does not hold everything the network computes with")
+
+
+def _check_compiled(backbone: Backbone) -> None:
+    """Compiled in place by a backend that changes nothing: what is checked is that the network can be traced."""
+    clip = _clip(backbone.info)
+    twin = copy.deepcopy(backbone)
+    twin.compile(backend="eager")
+    _require(list(twin.state_dict()) == list(backbone.state_dict()), "compile() changes the keys of the state dict")
+    torch.testing.assert_close(twin(clip), backbone(clip), atol=1e-5, rtol=1e-5)
+
+
+def _check_channels_last(backbone: Backbone) -> None:
+    clip = _clip(backbone.info)
+    twin = convert_to_channels_last_3d(copy.deepcopy(backbone))
+    torch.testing.assert_close(twin(clip), backbone(clip), atol=1e-4, rtol=1e-4)
 
 
 def _same_state(one: Backbone, two: Backbone) -> bool:
@@ -124,16 +187,23 @@ def _check_gradients(backbone: Backbone) -> None:
     stage = names[-2] if len(names) > 1 else names[-1]
     backbone.freeze_after(stage)
     backbone.train()
-    before = {key: value.clone() for key, value in backbone.state_dict().items()}
     for name in names:
         frozen = names.index(name) > names.index(stage)
-        _require(backbone.get_submodule(name).training is not frozen, f"frozen stage {name} must stay in evaluation")
+        for module in backbone.stage_modules(name):
+            _require(module.training is not frozen, f"frozen stage {name} must stay in evaluation")
+    beyond = [module for name in names[names.index(stage) + 1 :] for module in backbone.stage_modules(name)]
+    before = [copy.deepcopy(module.state_dict()) for module in beyond]
     backbone(_clip(backbone.info)).pow(2).mean().backward()
     for key, parameter in backbone.named_parameters():
         _require(parameter.requires_grad is (parameter.grad is not None), f"{key}: gradient does not fit freeze_after")
-    beyond = tuple(f"{name}." for name in names[names.index(stage) + 1 :])
-    moved = [k for k, v in backbone.state_dict().items() if k.startswith(beyond) and not torch.equal(v, before[k])]
-    _require(not moved, f"frozen state moved: {moved}")
+    inside = {id(p) for module in beyond for p in module.parameters()}
+    for key, parameter in backbone.named_parameters():
+        _require(
+            parameter.requires_grad is (id(parameter) not in inside), f"{key}: is frozen, or not, against its stage"
+        )
+    for module, state in zip(beyond, before, strict=True):
+        moved = [key for key, value in module.state_dict().items() if not torch.equal(value, state[key])]
+        _require(not moved, f"frozen state moved: {moved}")
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -142,14 +212,15 @@ def _check_gradients(backbone: Backbone) -> None:
 SMALL_OPTIONS = {"num_frames": 8, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 32}
 
 
-def check_task(name: str, backbone: str = "tiny3d", **options: Any) -> None:
-    """Check a registered task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
+def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any) -> None:
+    """Check a task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
 
     Args:
+        task: name of a registered task, or one that was built for this backbone (with small clips).
         backbone: network that the task is handed. options: of the task's Config, over ``SMALL_OPTIONS``.
     """
     network = initialize_backbone(backbone, seed=0)
-    task = _make_task(name, network.info, options)
+    task = _make_task(task, network.info, options) if isinstance(task, str) else task
     _check_task_state(task, network)
     for training in (True, False):
         _check_plans(task.clip_maker(training))
@@ -205,9 +276,10 @@ def _task_batch(task: PretextTask, training: bool, num_samples: int = 4) -> tupl
     noise = torch.randint(0, 256, (info.num_frames, 3, 48, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
     samples = []
     for seed in range(num_samples):
-        plan = maker.plan(info, *_generators(seed))
+        draws = _generators(seed)[0], _generators(0)[1]  # the second is that of the batch: the same for all samples
+        plan = maker.plan(info, *draws)
         views = tuple(noise[torch.from_numpy(view.copy())] for view in plan.views)
-        sample = maker.transform(views, plan, *_generators(seed))
+        sample = maker.transform(views, plan, *draws)
         _require(set(plan.targets) <= set(sample), f"targets {set(plan.targets) - set(sample)} are not in the sample")
         _require(set(task.targets) <= set(sample), f"task.targets {task.targets} are not in the sample")
         samples.append(sample)
@@ -228,14 +300,20 @@ def _check_step(task: PretextTask, network: Backbone, training: bool) -> None:
     _require(output.loss.ndim == 0 and bool(torch.isfinite(output.loss)), "the loss must be one finite number")
     for metric, values in output.metrics.items():
         _require(tuple(values.shape) == (len(draws.samples),), f"metric {metric!r} must have one value per sample")
+    if not training:
+        _check_measures(task, output)
+    for key, picture in task.visualize(augmented, output).items():
+        _require(picture.dtype == np.uint8 and picture.ndim == 3, f"picture {key!r} must be uint8 HWC")
+
+
+def _check_measures(task: PretextTask, output: TaskOutput) -> None:
+    """In validation everything that the task promises to measure is there; in training a part may have its turn alone."""
     extra = set(task.epoch_metrics()) - set(output.scores)
     _require(not extra, f"epoch metrics {extra} get no scores")
     unknown = set(task.chance()) - set(output.metrics) - set(task.epoch_metrics())
     _require(not unknown, f"chance() names {unknown}, which are measured nowhere")
-    for metric in task.epoch_metrics():
-        task.epoch_metrics()[metric].update(*output.scores[metric])
-    for key, picture in task.visualize(augmented, output).items():
-        _require(picture.dtype == np.uint8 and picture.ndim == 3, f"picture {key!r} must be uint8 HWC")
+    for name, metric in task.epoch_metrics().items():
+        metric.update(*output.scores[name])
 
 
 def _check_task_gradients(task: PretextTask, network: Backbone) -> None:

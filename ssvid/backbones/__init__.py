@@ -1,6 +1,6 @@
 """Networks without heads, behind one contract. A stranger's package adds its own through the entry points ``ssvid.backbones``."""
 
-from ssvid.backbones import r3d, tiny3d  # noqa: F401  importing them registers them
+from ssvid.backbones import caffenet, resnet2d, resnet3d, s3d, tiny3d  # noqa: F401  importing them registers them
 from ssvid.backbones.contract import (
     POOLS,
     Backbone,
@@ -15,16 +15,20 @@ from ssvid.backbones.contract import (
     pool_map,
     register_backbone,
 )
+from ssvid.backbones.inflation import inflate_weights
+from ssvid.backbones.per_frame import PerFrameBackbone
 
 __all__ = [
     "POOLS",
     "Backbone",
     "BackboneInfo",
     "BackboneInputError",
+    "PerFrameBackbone",
     "StageInfo",
     "backbones",
     "convert_to_channels_last_3d",
     "create_backbone",
+    "inflate_weights",
     "initialize_backbone",
     "list_backbones",
     "pool_map",

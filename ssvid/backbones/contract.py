@@ -48,6 +48,8 @@ class BackboneInfo:
     stages: shallow to deep. modality: "rgb" or "flow". min_frames, min_px: the least a clip must have.
     num_frames, size: clip length in frames and side in pixels that the network is meant for; others work too.
     mean, std: per channel, for input in [0, 1]; the network applies them itself. takes_mask: whether ``keep_BN`` works.
+    full_maps: a map has one cell for every started stride of the clip, ceil(side / stride); False: fewer, as the network
+    does not pad all its borders.
     options: what ``create_backbone`` was given, defaults included.
     """
 
@@ -62,6 +64,7 @@ class BackboneInfo:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     takes_mask: bool = False
+    full_maps: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -101,16 +104,21 @@ class Backbone(nn.Module):
     """A network without a head. Subclass it, register it with ``@register_backbone(name)``.
 
     A subclass gives ``info`` to ``__init__`` and then owns one submodule per stage, named as the stage; or it
-    overrides ``run_stage``. Every option is a keyword argument of its ``__init__`` with a default of plain type.
+    overrides ``stage_modules``, where one stage is several submodules or bears another name. Every option is a keyword argument of its ``__init__`` with a default of plain type.
     ``forward`` is the only entry: compilation, sharding and hooks hang on it.
 
     Class attributes:
         torchvision: builder under ``torchvision.models`` whose state-dict keys are this network's ("video.r3d_18");
             "" where there is none. torchvision_head: prefix of the keys that only the builder has, its classifier.
+        torchvision_setup: lines of Python by which torchvision's ``network`` returns this network's vectors BD
+            (the model card shows them). torchvision_last: name of the module whose output is the last map.
     """
 
     torchvision: ClassVar[str] = ""
     torchvision_head: ClassVar[str] = "fc."
+    torchvision_setup: ClassVar[tuple[str, ...]] = ("network.fc = torch.nn.Identity()",)
+    torchvision_last: ClassVar[str] = "layer4"
+    per_frame: ClassVar[bool] = False  # whether it sees each frame by itself
 
     mean_C111: Tensor
     std_C111: Tensor
@@ -167,7 +175,13 @@ class Backbone(nn.Module):
 
     def run_stage(self, name: str, x_BCTHW: Tensor, keep_BN: Tensor | None) -> Tensor:
         """Compute one stage from the map of the stage before it."""
-        return self.get_submodule(name)(x_BCTHW)
+        for module in self.stage_modules(name):
+            x_BCTHW = module(x_BCTHW)
+        return x_BCTHW
+
+    def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
+        """The submodules that a stage is made of, in the order in which they run."""
+        return (self.get_submodule(name),)
 
     def embed(self, clip_BCTHW: Tensor, stage: str | None = None, pool: str = "avg") -> Tensor:
         """One vector per clip, BD: mean over T, H, W ("avg"), or mean and maximum side by side ("avgmax", 2D wide)."""
@@ -204,7 +218,7 @@ class Backbone(nn.Module):
 
     def _frozen_stages(self) -> Iterator[nn.Module]:
         for name in self.info.stage_names[self.info.depth(self.default_stage) + 1 :]:
-            yield self.get_submodule(name)
+            yield from self.stage_modules(name)
 
     def _check_input(self, clip: Tensor, keep_BN: Tensor | None) -> None:
         info = self.info

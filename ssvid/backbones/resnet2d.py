@@ -1,0 +1,117 @@
+"""2-D ResNets frame by frame, with torchvision's own layers and state-dict keys, so that ImageNet weights load."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from operator import attrgetter, mul
+from typing import ClassVar
+
+from torch import nn
+
+from ssvid.backbones.contract import BackboneInfo, StageInfo, check_option, register_backbone, spread_stride
+from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD, PerFrameBackbone
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+NATIVE_SPACE = (4, 1, 2, 2, 2)
+PADDINGS = ("zeros", "reflect")
+
+
+class _ResNet(PerFrameBackbone):
+    """What the 2-D ResNets share; ``name`` is that of the registered network, ``expansion`` that of its blocks."""
+
+    name: ClassVar[str]
+    expansion: ClassVar[int]
+
+    def __init__(self, *, stride_space: int, padding: str) -> None:
+        check_option(self.name, "stride_space", stride_space, (8, 16, 32))
+        check_option(self.name, "padding", padding, PADDINGS)
+        spaces = spread_stride(stride_space, NATIVE_SPACE)
+        super().__init__(_info(self.name, self.expansion, spaces, padding))
+
+        import torchvision  # here, because importing torchvision takes most of a second
+
+        network = attrgetter(self.torchvision)(torchvision.models)(weights=None)
+        for name, module in network.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, module)
+        for name, space in zip(STAGES[1:], spaces[1:], strict=True):
+            _set_stride(self.get_submodule(name), space)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
+                module.padding_mode = padding  # type: ignore[assignment]
+
+    def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
+        """The submodules that a stage is made of; the stem is four of torchvision's."""
+        names = ("conv1", "bn1", "relu", "maxpool") if name == "stem" else (name,)
+        return tuple(self.get_submodule(n) for n in names)
+
+
+@register_backbone("resnet18")
+class ResNet18(_ResNet):
+    """ResNet-18 (He 2016, arXiv:1512.03385) on each frame by itself, built by torchvision, without its classifier ``fc``.
+
+    Its weights load into ``torchvision.models.resnet18()`` and the other way round.
+
+    Args:
+        stride_space: pixels per cell of the last map: 32 (torchvision), 16 or 8. Strides of convolutions are removed, the
+            deepest first, and no dilation takes their place; the same weights load.
+        padding: of the convolutions: "zeros" (torchvision) or "reflect", which gives away less of where the borders are
+            (videowalk, arXiv:2006.14613) and needs clips one pixel larger than the stride. Adds no keys.
+    """
+
+    name = "resnet18"
+    expansion = 1
+    torchvision = "resnet18"
+
+    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
+        super().__init__(stride_space=stride_space, padding=padding)
+
+
+@register_backbone("resnet50")
+class ResNet50(_ResNet):
+    """ResNet-50 (He 2016, arXiv:1512.03385) on each frame by itself, built by torchvision, without its classifier ``fc``.
+
+    Its weights load into ``torchvision.models.resnet50()`` and the other way round.
+
+    Args:
+        stride_space: pixels per cell of the last map: 32 (torchvision), 16 or 8. Strides of convolutions are removed, the
+            deepest first, and no dilation takes their place; the same weights load. TimeCycle (CVPR 2019) takes the map
+            of layer3 with stride 8.
+        padding: of the convolutions: "zeros" (torchvision) or "reflect", which needs clips one pixel larger than the
+            stride. Adds no keys.
+    """
+
+    name = "resnet50"
+    expansion = 4
+    torchvision = "resnet50"
+
+    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
+        super().__init__(stride_space=stride_space, padding=padding)
+
+
+def resnet_channels(expansion: int) -> tuple[int, ...]:
+    """Channels of the five stages; ``expansion`` is 1 for basic blocks and 4 for bottlenecks."""
+    return (64, *(width * expansion for width in (64, 128, 256, 512)))
+
+
+def _info(name: str, expansion: int, spaces: tuple[int, ...], padding: str) -> BackboneInfo:
+    totals = zip(STAGES, resnet_channels(expansion), accumulate(spaces, mul), strict=True)
+    stages = tuple(StageInfo(stage, channels, space, 1) for stage, channels, space in totals)
+    last = stages[-1].stride_space
+    return BackboneInfo(
+        name,
+        stages,
+        # A map of one cell has nothing that could be reflected.
+        min_px=last + 1 if padding == "reflect" else 1,
+        size=224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        options={"stride_space": last, "padding": padding},
+    )
+
+
+def _set_stride(stage: nn.Module, space: int) -> None:
+    """Give the strided convolutions (in the first block, and the shortcut beside it) another stride."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+            module.stride = (space, space)

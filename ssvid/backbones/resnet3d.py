@@ -1,0 +1,129 @@
+"""3-D ResNets of 18 layers, R3D, MC3 and R(2+1)D, with torchvision's own layers and state-dict keys."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from operator import attrgetter, mul
+from typing import ClassVar
+
+from torch import nn
+
+from ssvid.backbones.contract import (
+    Backbone,
+    BackboneInfo,
+    StageInfo,
+    check_option,
+    register_backbone,
+    spread_stride,
+)
+
+_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+_CHANNELS = (64, 64, 128, 256, 512)
+_TIME = (1, 1, 2, 2, 2)
+_SPACE = (2, 1, 2, 2, 2)
+# Mean and std of torchvision's Kinetics-400 weights (R3D_18_Weights.KINETICS400_V1.transforms()).
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
+
+class _VideoResNet18(Backbone):
+    """What the three networks of Tran 2018 share; ``name`` is that of the registered network."""
+
+    name: ClassVar[str]
+
+    stem: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
+    def __init__(self, *, stride_time: int, stride_space: int) -> None:
+        check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
+        check_option(self.name, "stride_space", stride_space, (2, 4, 8, 16))
+        times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
+        super().__init__(_info(self.name, times, spaces))
+
+        import torchvision  # here, because importing torchvision takes most of a second
+
+        network = attrgetter(self.torchvision)(torchvision.models)(weights=None)
+        for name, time, space in zip(_STAGES, times, spaces, strict=True):
+            stage = network.get_submodule(name)
+            _set_stride(stage, time, space)
+            self.add_module(name, stage)
+
+
+@register_backbone("r3d_18")
+class R3D18(_VideoResNet18):
+    """R3D-18 (Tran 2018, arXiv:1711.11248, table 1), built by torchvision, without its classifier ``fc``.
+
+    Its weights load into ``torchvision.models.video.r3d_18()`` and the other way round.
+
+    Args:
+        stride_time: frames per cell of the last map: 8 (torchvision), 4, 2 or 1.
+        stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2. Both change the strides of
+            convolutions only, the deepest first; the same weights load.
+    """
+
+    name = "r3d_18"
+    torchvision = "video.r3d_18"
+
+    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
+        super().__init__(stride_time=stride_time, stride_space=stride_space)
+
+
+@register_backbone("mc3_18")
+class MC318(_VideoResNet18):
+    """MC3-18 (Tran 2018, arXiv:1711.11248, sec. 3.3): 3-D convolutions in the stem and layer1, 2-D ones after them.
+
+    Its weights load into ``torchvision.models.video.mc3_18()`` and the other way round.
+
+    Args:
+        stride_time: frames per cell of the last map: 1 (torchvision), 2, 4 or 8. Only the convolutions that stride in
+            space skip frames then, so that the same weights load.
+        stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2.
+    """
+
+    name = "mc3_18"
+    torchvision = "video.mc3_18"
+
+    def __init__(self, *, stride_time: int = 1, stride_space: int = 16) -> None:
+        super().__init__(stride_time=stride_time, stride_space=stride_space)
+
+
+@register_backbone("r2plus1d_18")
+class R2Plus1D18(_VideoResNet18):
+    """R(2+1)D-18 (Tran 2018, arXiv:1711.11248, sec. 3.5): each 3-D convolution as one in space and one in time.
+
+    Its weights load into ``torchvision.models.video.r2plus1d_18()`` and the other way round.
+
+    Args:
+        stride_time: frames per cell of the last map: 8 (torchvision), 4, 2 or 1.
+        stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2. Both change the strides of
+            convolutions only, the deepest first; the same weights load.
+    """
+
+    name = "r2plus1d_18"
+    torchvision = "video.r2plus1d_18"
+
+    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
+        super().__init__(stride_time=stride_time, stride_space=stride_space)
+
+
+def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...]) -> BackboneInfo:
+    totals = zip(_STAGES, _CHANNELS, accumulate(spaces, mul), accumulate(times, mul), strict=True)
+    stages = tuple(StageInfo(stage, channels, space, time) for stage, channels, space, time in totals)
+    options = {"stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
+    return BackboneInfo(name, stages, size=112, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)
+
+
+def _set_stride(stage: nn.Module, time: int, space: int) -> None:
+    """Give the strided convolutions (first of the stage, and the shortcut beside it) another stride.
+
+    R(2+1)D strides in space and in time in two convolutions; a stage of MC3 has none in time, and takes that of space.
+    """
+    strided = [m for m in stage.modules() if isinstance(m, nn.Conv3d) and m.stride != (1, 1, 1)]
+    in_time = [m for m in strided if m.stride[0] > 1] or strided
+    in_space = [m for m in strided if m.stride[1] > 1]
+    for module in strided:
+        spatial = space if module in in_space else 1
+        module.stride = (time if module in in_time else 1, spatial, spatial)
