@@ -14,10 +14,18 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "pretrain": "ssvid.recipe.pretraining",
     "probe": "ssvid.recipe.probing",
+    "embed": "ssvid.recipe.embedding",
+    "diff": "ssvid.recipe.comparing",
+    "show": "ssvid.recipe.showing",
+    "demo": "ssvid.recipe.demonstration",
     "export": "ssvid.exports",
     "load_backbone": "ssvid.exports",
+    "from_pretrained": "ssvid.exports",
+    "push_to_hub": "ssvid.exports",
     "create_backbone": "ssvid.backbones",
     "list_backbones": "ssvid.backbones",
+    "list_tasks": "ssvid.tasks",
+    "list_recipes": "ssvid.recipe.find",
 }
 
 __all__ = ["__version__", *_PUBLIC]

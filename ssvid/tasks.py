@@ -6,6 +6,7 @@ is augmented on the device (``augment``), and what is lost (``forward``). It is 
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 tasks = Registry("task", "ssvid.tasks")
 register_task = tasks.register
+
+
+def list_tasks(pattern: str = "*") -> list[str]:
+    """Names of the registered tasks that match a shell pattern, sorted; other packages' too."""
+    return fnmatch.filter(tasks.names(), pattern)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from ssvid import __version__
-from ssvid.cli import data, demo, doctor, export, listings, pretrain, probe, show, terminal
+from ssvid.cli import data, demo, diff, doctor, embed, export, listings, pretrain, probe, show, terminal
 from ssvid.cli.parser import Parser, UsageError, parse
 from ssvid.errors import SsvidError
 
@@ -25,9 +25,11 @@ _VERBS = (
     demo.add_demo,
     pretrain.add_pretrain,
     probe.add_probe,
+    embed.add_embed,
     export.add_export,
     data.add_data,
     show.add_show,
+    diff.add_diff,
     listings.add_recipes,
     listings.add_tasks,
     listings.add_backbones,

@@ -58,18 +58,15 @@ def run(args: argparse.Namespace) -> None:
     """Score and print the table."""
     from ssvid.recipe import programs
 
-    overrides = list(args.overrides)
-    if args.backbone_name:
-        overrides.append(f"backbone.name={args.backbone_name}")
-    if args.untrained_stage:
-        overrides.append("features.untrained_stage=true")
     result = programs.probe(
         args.recipe,
-        *overrides,
+        *args.overrides,
         backbone=args.backbone,
+        backbone_name=args.backbone_name,
         placebo=args.placebo,
         out=args.out,
         partial=args.partial,
+        untrained_stage=args.untrained_stage,
         device=args.device,
     )
     terminal.print_result(result, as_json=args.json)

@@ -49,9 +49,11 @@ def probe(
     recipe: str | Path | Mapping[str, Any],
     *overrides: str,
     backbone: str | Path,
+    backbone_name: str | None = None,
     placebo: str | Path | None = None,
     out: str | Path | None = None,
     partial: bool = False,
+    untrained_stage: bool = False,
     device: str = "auto",
     show_progress: bool = True,
     **nested: Any,
@@ -60,16 +62,20 @@ def probe(
 
     Args:
         recipe: shipped name, path, or mapping of kind ``probe``. overrides, nested: as for ``pretrain``.
-        backbone: checkpoint, run folder, export, or ``random`` (then the recipe names the network).
+        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` or the recipe names the network).
         placebo: the same of a run with ``task.placebo=true``; or ``train`` to train it now from the checkpoint's recipe.
         out: folder for ``results.json``; beside the checkpoint, numbered, where None.
         partial: accept weights that fill the network only in part; every result says so.
+        untrained_stage: score stages that pretraining never trained, too.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         SsvidError: any mistake in the recipe, the weights or the data.
     """
-    loaded = load_recipe(recipe, overrides, nested=nested, kind="probe")
+    more = [f"backbone.name={backbone_name}"] * bool(backbone_name) + [
+        "features.untrained_stage=true"
+    ] * untrained_stage
+    loaded = load_recipe(recipe, [*overrides, *more], nested=nested, kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     say = speaker(show_progress)
     device = resolve_device(device)

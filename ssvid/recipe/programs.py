@@ -7,9 +7,14 @@ from typing import Any
 
 _HOME = {
     "DemoResult": "demonstration",
+    "DiffResult": "comparing",
+    "EmbedResult": "embedding",
     "PretrainResult": "pretraining",
     "ProbeOutcome": "probing",
+    "ShowResult": "showing",
     "demo": "demonstration",
+    "diff": "comparing",
+    "embed": "embedding",
     "pretrain": "pretraining",
     "probe": "probing",
     "show": "showing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,34 @@ from ssvid.train.trainer import resolve_trainer
 from ssvid.types import VideoInfo
 
 
-def show(recipe: str | Path, *overrides: str) -> str:
+@dataclass(frozen=True)
+class ShowResult:
+    """A resolved recipe, and what it will do. Prints as YAML with the facts as comments below.
+
+    resolved: every default written out; values that are not set are ``???``. facts: one line each.
+    """
+
+    resolved: dict[str, Any]
+    facts: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved recipe alone, so that it can be run again."""
+        return self.resolved
+
+    def __str__(self) -> str:
+        text = to_yaml(self.resolved)
+        return "\n".join([text.rstrip(), "", *(f"# {line}" for line in self.facts)]) if self.facts else text
+
+
+def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any) -> ShowResult:
     """The resolved recipe; for ``pretrain`` also parameters, shapes, learning rate, steps and clips seen.
 
     Raises:
         RecipeError: the recipe is wrong. Values that are still ``???`` are allowed and shown.
     """
-    loaded = load_recipe(recipe, overrides, allow_missing=True)
-    text = to_yaml(loaded.resolved)
-    if not isinstance(loaded.recipe, PretrainRecipe):
-        return text
-    config = loaded.recipe
-    return "\n".join([text.rstrip(), "", *(f"# {line}" for line in _facts(config))])
+    loaded = load_recipe(recipe, overrides, nested=nested, allow_missing=True)
+    facts = _facts(loaded.recipe) if isinstance(loaded.recipe, PretrainRecipe) else []
+    return ShowResult(loaded.resolved, facts)
 
 
 def _facts(config: PretrainRecipe) -> list[str]:

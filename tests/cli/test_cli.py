@@ -15,7 +15,9 @@ from ssvid.cli.parser import Parser, parse
 from ssvid.errors import SsvidError
 from ssvid.recipe import find_recipe
 
-VERBS = ["demo", "pretrain", "probe", "export", "data", "show", "recipes", "tasks", "backbones", "doctor"]
+VERBS = [
+    "demo", "pretrain", "probe", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones", "doctor",
+]  # fmt: skip
 
 
 def told(capsys, *argv: str, code: int = 2) -> str:

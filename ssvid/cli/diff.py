@@ -1,0 +1,40 @@
+"""``ssvid diff``: where two runs, or two evaluations, differ."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json
+
+_DESCRIPTION = """\
+Compares two run folders, or two folders with the results.json of a probe: recipe, versions and hardware, videos
+(which are in one alone, which changed), and the numbers at the end side by side. Exits with 0 whether they differ or not.
+"""
+_EPILOG = """\
+example:
+  ssvid diff runs/mine runs/mine-2
+"""
+
+
+def add_diff(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "diff",
+        help="compare two runs: recipe, versions, data, numbers",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("first", metavar="RUN", help="a run folder, or a folder with results.json")
+    parser.add_argument("second", metavar="RUN", help="another")
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare and print where they differ."""
+    from ssvid.recipe import programs
+
+    terminal.print_result(programs.diff(args.first, args.second), as_json=args.json)

@@ -1,0 +1,90 @@
+"""``ssvid embed``: frozen features of videos, clip by clip, in one file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, positive, whole
+
+_DESCRIPTION = """\
+Writes one row per clip: path, clip number, frames, seconds, and the pooled features of each stage. Videos that cannot
+be read are listed and have no row; nothing is replaced. An interrupted run goes on when the same command is given again.
+"""
+_EPILOG = """\
+examples:
+  ssvid embed videos --backbone runs/mine -o features.npz
+  ssvid embed talk.mp4 --backbone exports/mine --every-seconds 2 -o talk.parquet
+  ssvid embed labeled/manifest.csv --backbone runs/mine --num-clips 4 --stages all -o labeled.npz
+"""
+
+
+def add_embed(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "embed",
+        help="write frozen features of every clip to one file",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("videos", metavar="VIDEOS", help="a folder, a video, a manifest.csv, or a list of paths")
+    parser.add_argument("--backbone", metavar="PATH", required=True, help="checkpoint, run folder, export, or 'random'")
+    parser.add_argument("-o", "--out", metavar="FILE", required=True, help=".npz or .parquet; it must not exist")
+    _add_clips(parser)
+    _add_network(parser)
+    parser.add_argument(
+        "--keep-parts", action="store_true", help="leave FILE.parts, so that more videos can be added later"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_clips(parser: argparse.ArgumentParser) -> None:
+    """Which clips, and how their pixels are prepared."""
+    parser.add_argument("--root", metavar="DIR", help="what the paths of a table or list are relative to")
+    parser.add_argument(
+        "--num-clips", metavar="N", type=whole(1), default=1, help="clips per video, spread evenly (default: 1)"
+    )
+    parser.add_argument(
+        "--every-seconds", metavar="S", type=positive, default=0.0, help="instead: a clip every so many seconds"
+    )
+    parser.add_argument(
+        "--num-frames", metavar="N", type=whole(0), default=0, help="frames of a clip (default: the backbone's)"
+    )
+    parser.add_argument("--stride-frames", metavar="N", type=whole(1), default=1, help="between frames (default: 1)")
+    parser.add_argument(
+        "--resize-px", metavar="PX", type=whole(0), default=0, help="short side (default: 8/7 of the crop)"
+    )
+    parser.add_argument(
+        "--crop-px", metavar="PX", type=whole(0), default=0, help="center crop (default: the backbone's)"
+    )
+    parser.add_argument(
+        "--decoder", metavar="NAME", default="auto", help="auto, pyav, torchcodec or decord (default: auto)"
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Which features, and where they are computed."""
+    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+    parser.add_argument(
+        "--stages", metavar="NAMES", default="trained", help="trained, all, or names with commas (default: trained)"
+    )
+    parser.add_argument(
+        "--untrained-stage", action="store_true", help="allow stages that pretraining never trained, too"
+    )
+    parser.add_argument("--pool", metavar="HOW", default="avg", help="avg or avgmax (default: avg)")
+    parser.add_argument("--partial", action="store_true", help="accept weights that fill only a part")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--batch-size", metavar="N", type=whole(1), default=8, help="clips per pass (default: 8)")
+    parser.add_argument("--workers", metavar="N", type=whole(0), default=2, help="reading processes (default: 2)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the features and print what was written."""
+    from ssvid.recipe import programs
+
+    own = ("verb", "run", "parser", "json", "debug", "videos")
+    options = {name: value for name, value in vars(args).items() if name not in own}
+    terminal.print_result(programs.embed(args.videos, **options), as_json=args.json)

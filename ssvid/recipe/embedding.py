@@ -1,0 +1,242 @@
+"""``embed``: a folder, a file, a table or a list of videos -> frozen features, clip by clip, in one file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssvid.backbones import Backbone
+from ssvid.data.index import build_manifest
+from ssvid.data.manifest import COLUMNS, Manifest
+from ssvid.data.readers import VIDEO_EXTENSIONS, Entry, list_videos
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals.embedding import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata
+from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.exports import load_backbone
+from ssvid.machine import num_cores
+from ssvid.recipe.device import resolve_device
+from ssvid.recipe.pretraining import Say, speaker
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What ``embed`` wrote. Prints as a few lines.
+
+    out: the file. num_videos, num_clips: that have features. reused_videos: of them, taken from an earlier run.
+    stages: stage -> width. unreadable: path -> why. padded: shorter than a clip. seconds: of the whole call.
+    """
+
+    out: Path
+    num_videos: int
+    num_clips: int
+    reused_videos: int
+    stages: dict[str, int]
+    unreadable: dict[str, str]
+    padded: list[str]
+    weights_sha256: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for ``--json``."""
+        return asdict(self) | {"out": str(self.out)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns of the file, by name: ``features_<stage>`` is float32 (clips, width)."""
+        return read_arrays(self.out)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the features depend on: backbone, weights, protocol, videos that could not be read."""
+        return read_metadata(self.out)
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"features_{name} ({width})" for name, width in self.stages.items())
+        lines = [
+            f"{self.num_clips} clips of {self.num_videos} videos in {self.seconds:.0f} s: {stages}",
+            f"written: {self.out}",
+        ]
+        if self.reused_videos:
+            lines.insert(1, f"{self.reused_videos} videos were taken from an earlier run")
+        if self.padded:
+            lines.append(f"{len(self.padded)} videos are shorter than a clip; their last frame was repeated")
+        if self.unreadable:
+            lines.append(f"{len(self.unreadable)} videos could not be read and have no row:")
+            lines += [f"  {path}: {reason}" for path, reason in list(self.unreadable.items())[:20]]
+            lines += [f"  and {len(self.unreadable) - 20} more, see --json"] * (len(self.unreadable) > 20)
+        return "\n".join(lines)
+
+
+def embed(
+    videos: str | Path,
+    *,
+    backbone: str | Path,
+    out: str | Path,
+    backbone_name: str | None = None,
+    root: str | Path | None = None,
+    num_clips: int = 1,
+    every_seconds: float = 0.0,
+    num_frames: int = 0,
+    stride_frames: int = 1,
+    resize_px: int = 0,
+    crop_px: int = 0,
+    stages: str = "trained",
+    untrained_stage: bool = False,
+    pool: str = "avg",
+    decoder: str = "auto",
+    partial: bool = False,
+    device: str = "auto",
+    batch_size: int = 8,
+    workers: int = 2,
+    keep_parts: bool = False,
+    show_progress: bool = True,
+) -> EmbedResult:
+    """Write the frozen features of every clip to one file; an interrupted call goes on where it stopped.
+
+    Args:
+        videos: a folder (every video below it), one video, a manifest.csv, or a list of paths.
+        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` names the network).
+        out: ``.npz`` or ``.parquet``; never overwritten.
+        root: folder that the paths of a table or list are relative to; its own folder where None.
+        num_clips: per video, spread evenly; one alone is central. every_seconds: above 0, instead one clip every so often.
+        num_frames, resize_px, crop_px: of each clip; 0 is what the backbone is meant for. stride_frames: between frames.
+        stages: ``trained``, ``all`` or names joined by commas. untrained_stage: allow those that were never trained.
+        pool: ``avg``, or ``avgmax`` for mean and maximum side by side.
+        decoder: ``auto``, or one that is right for every file. partial: accept weights that fill a part only.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. batch_size: clips per pass. workers: reading processes.
+        keep_parts: leave the folder ``<out>.parts``, so that a later call with more videos computes only those.
+
+    Raises:
+        SsvidError: any mistake in the options, the weights or the videos; or no video is readable.
+        KeyboardInterrupt: on Ctrl-C; its text says how to go on.
+    """
+    started = time.perf_counter()
+    out, say, device = checked_out(out), speaker(show_progress), resolve_device(device)
+    network = load_backbone(backbone, name=backbone_name, partial=partial)
+    protocol = EmbedProtocol(
+        FeatureProtocol(
+            num_frames=num_frames or network.info.num_frames,
+            stride_frames=stride_frames,
+            num_clips=num_clips,
+            resize_px=resize_px,
+            crop_px=crop_px,
+            stages=stages,
+            untrained_stage=untrained_stage,
+            pool=pool,
+            decoder=decoder,
+            batch_size=batch_size,
+            workers=workers,
+        ),
+        every_seconds,
+    )
+    stage = network.provenance.get("stage")
+    try:
+        resolve_feature_protocol(protocol.features, network.info, stage)  # before hours of scanning find out
+        manifest = list_and_scan(videos, root, say)
+        report = _embed(network, manifest, protocol, out, device, keep_parts, say)
+    except (RecipeError, DataError) as error:
+        # The options of a recipe's group are this function's own arguments.
+        raise type(error)(str(error).replace("features.", "")) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Run the same command again to go on; what is done is in {out}.parts.") from None
+    return _result(report, time.perf_counter() - started)
+
+
+def _embed(
+    network: Backbone,
+    manifest: Manifest,
+    protocol: EmbedProtocol,
+    out: Path,
+    device: str,
+    keep_parts: bool,
+    say: Say,
+) -> EmbedReport:
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
+        torch.set_num_threads(min(threads, max(1, num_cores() - protocol.features.workers)))
+    try:
+        return embed_videos(
+            network,
+            manifest,
+            protocol,
+            out,
+            device=device,
+            trained_stage=network.provenance.get("stage"),
+            keep_parts=keep_parts,
+            progress=_tenths(say),
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _result(report: EmbedReport, seconds: float) -> EmbedResult:
+    return EmbedResult(
+        out=report.out,
+        num_videos=report.num_videos,
+        num_clips=report.num_clips,
+        reused_videos=report.reused,
+        stages=dict(report.stages),
+        unreadable={listed.id: listed.reason for listed in report.unreadable},
+        padded=list(report.padded),
+        weights_sha256=report.weights_sha256,
+        seconds=round(seconds, 2),
+    )
+
+
+def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say | None = None) -> Manifest:
+    """The table of a folder, of one video, of a manifest.csv or of a list of paths; new files are scanned.
+
+    Raises:
+        DataError: there is no such thing, or nothing in it is a readable video.
+    """
+    path = Path(videos).expanduser()
+    if not path.exists():
+        raise DataError(f"VIDEOS ({videos}) does not exist. Name a folder, a video, a manifest.csv or a list of paths.")
+    if root is not None and (path.is_dir() or is_video(path)):
+        raise DataError(f"root ({root}) is for tables and lists, and {videos} is neither. Leave it out.")
+    base = Path(root).expanduser() if root is not None else path.parent
+    if path.is_file() and not is_video(path) and _is_manifest(path):
+        return Manifest.load(path, base)
+    if path.is_dir():
+        base, entries = path, list_videos("folder", path)
+    elif is_video(path):
+        entries = [Entry(path.name)]
+    else:
+        entries = list_videos("list", base, path)
+
+    def progress(done: int, total: int, _: str) -> None:
+        if say is not None and (done == total or done % max(1, total // 10) == 0):
+            say(f"scanning videos: {done}/{total}")
+
+    return build_manifest(base, entries, progress=progress)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's ending is that of a video."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether the first line is a manifest's header, in any order."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        header = {name.strip().strip('"') for name in file.readline(10_000).split(",")}
+    return len(header & set(COLUMNS)) > len(COLUMNS) // 2
+
+
+def _tenths(say: Say) -> Callable[[int, int], None]:
+    """Say about ten times how far it has come."""
+    told = -1
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done * 10 // max(total, 1) > told:
+            told = done * 10 // max(total, 1)
+            say(f"clips: {done}/{total} ({time.perf_counter() - started:.0f} s)")
+
+    return progress
