@@ -112,12 +112,14 @@ class Backbone(nn.Module):
             "" where there is none. torchvision_head: prefix of the keys that only the builder has, its classifier.
         torchvision_setup: lines of Python by which torchvision's ``network`` returns this network's vectors BD
             (the model card shows them). torchvision_last: name of the module whose output is the last map.
+        inflated_from: builder of the 2D network whose weights an inflated one takes ("resnet18"); "" for all others.
     """
 
     torchvision: ClassVar[str] = ""
     torchvision_head: ClassVar[str] = "fc."
     torchvision_setup: ClassVar[tuple[str, ...]] = ("network.fc = torch.nn.Identity()",)
     torchvision_last: ClassVar[str] = "layer4"
+    inflated_from: ClassVar[str] = ""
     per_frame: ClassVar[bool] = False  # whether it sees each frame by itself
 
     mean_C111: Tensor

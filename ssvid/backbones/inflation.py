@@ -68,7 +68,7 @@ class _InflatedResNet(Backbone):
     """What the inflated ResNets share; ``name`` is that of the registered network."""
 
     name: ClassVar[str]
-    builder: ClassVar[str]
+    inflated_from: ClassVar[str]
     expansion: ClassVar[int]
     # First convolution of which blocks of a layer spans 3 frames.
     inflated: ClassVar[Mapping[str, tuple[int, ...]]]
@@ -81,7 +81,7 @@ class _InflatedResNet(Backbone):
 
         import torchvision  # here, because importing torchvision takes most of a second
 
-        network = attrgetter(self.builder)(torchvision.models)(weights=None)
+        network = attrgetter(self.inflated_from)(torchvision.models)(weights=None)
         kernels = {"conv1": _STEM_KERNEL}
         for layer, blocks in self.inflated.items():
             kernels |= {f"{layer}.{block}.conv1": _BLOCK_KERNEL for block in blocks}
@@ -116,7 +116,7 @@ class I3DResNet18(_InflatedResNet):
     networks (Wang 2018, arXiv:1711.07971, sec. 4.2), which has only bottlenecks. Time is padded by repetition, not by zeros.
     """
 
-    name, builder, expansion = "i3d_resnet18", "resnet18", 1
+    name, inflated_from, expansion = "i3d_resnet18", "resnet18", 1
     inflated: ClassVar[Mapping[str, tuple[int, ...]]] = {f"layer{i}": (0, 1) for i in range(1, 5)}
 
     def __init__(self, *, stride_time: int = 2, stride_space: int = 32) -> None:
@@ -139,7 +139,7 @@ class I3DResNet50(_InflatedResNet):
     to its ends; the stride within a bottleneck is at its 3x3 convolution, as in torchvision.
     """
 
-    name, builder, expansion = "i3d_resnet50", "resnet50", 4
+    name, inflated_from, expansion = "i3d_resnet50", "resnet50", 4
     inflated: ClassVar[Mapping[str, tuple[int, ...]]] = {
         "layer1": (0, 1, 2),
         "layer2": (0, 2),

@@ -230,7 +230,10 @@ def _notes(context: Mapping[str, Any]) -> list[str]:
     }
     said += [f"{what}: {count}" for what, count in counts.items() if count]
     if weights["partial"]:
-        said.append("the weights were loaded in part (--partial)")
+        said.append("the weights were loaded in part (--partial or init_partial)")
+    init = weights.get("init")
+    if init and init["unknown_videos"]:
+        said.append(f"the weights started from {init['from']}; whether that has seen test videos is not known")
     return said
 
 

@@ -153,12 +153,7 @@ def read_torchvision(name: str, backbone: Backbone) -> ForeignWeights:
 
 def torchvision_weights_builder(backbone: Backbone) -> str:
     """torchvision's builder whose weights this network takes: its own, or that of the 2D network it was inflated from."""
-    return backbone.torchvision or str(getattr(backbone, "builder", ""))
-
-
-def is_inflated(backbone: Backbone) -> bool:
-    """Whether the network is an inflated 2D one, which takes the weights of that."""
-    return not backbone.torchvision and bool(torchvision_weights_builder(backbone))
+    return backbone.torchvision or backbone.inflated_from
 
 
 def _download(member: Any) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from ssvid.exports.foreign import (
     TORCHVISION,
     ForeignWeights,
     cut_prefix,
-    is_inflated,
     open_container,
     read_state_file,
     read_torchvision,
@@ -158,7 +157,7 @@ def _inflated(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state with 2D kernels inflated where the network has 3D ones, and the keys that were."""
     flat = _flat_keys(backbone, state)
-    if not flat or not (asked or is_inflated(backbone)):
+    if not flat or not (asked or backbone.inflated_from):
         return dict(state), ()
     from ssvid.backbones.inflation import inflate_weights
 

@@ -44,7 +44,7 @@ tags:
 - {name}
 ---
 
-# {name}, pretrained without labels{task}
+# {title}
 
 {warning}{parameters} parameters. Trained down to stage `{stage}` (a map of {channels} channels, one cell per {stride_time} frames and
 {stride_space} x {stride_space} pixels). Made for clips of {num_frames} frames of {size} x {size} pixels; others work too.
@@ -66,12 +66,8 @@ vectors = backbone.embed(clip)  # clip: float in [0, 1], axes (batch, 3, frames,
 
 {trained}
 
-## How well it solved its pretext task
-
-{metrics}
-
-This says nothing yet about what the features are worth for another task: `ssvid probe` measures that, beside the same
-network with random weights.
+{metrics}What the features are worth for another task is measured by `ssvid probe`, beside the same network with random
+weights.
 
 ## Identity
 
@@ -88,10 +84,9 @@ def model_card(config: Mapping[str, Any], info: BackboneInfo, *, torchvision: st
     """The text of the card, from ``config.json``. torchvision: name of its builder for this network, if it has one."""
     provenance = config["provenance"]
     stage = info.stage(config["stage"])
-    task = provenance["task"]
     return _TEXT.format(
         name=info.name,
-        task=f" by {task['name']}" if task else "",
+        title=_title(info.name, provenance),
         warning=_warning(provenance),
         parameters=f"{config['num_parameters']:,}",
         stage=stage.name,
@@ -104,17 +99,26 @@ def model_card(config: Mapping[str, Any], info: BackboneInfo, *, torchvision: st
         std=list(info.std),
         alone=_alone(config, info, torchvision),
         trained=_trained(provenance),
-        metrics=_metrics(provenance["pretext_metrics"], provenance["chance"]),
+        metrics=_metrics(provenance["pretext_metrics"], provenance["chance"]) if provenance["task"] else "",
         sha256=config["weights_sha256"],
         versions=", ".join(f"{k} {v}" for k, v in provenance["versions"].items()) or "not recorded",
         options=dict(info.options),
     )
 
 
+def _title(name: str, provenance: Mapping[str, Any]) -> str:
+    if provenance["task"]:
+        return f"{name}, pretrained without labels by {provenance['task']['name']}"
+    return f"{name}, weights of {provenance['init']['from']}" if provenance.get("init") else name
+
+
 def _warning(provenance: Mapping[str, Any]) -> str:
+    said = []
     if provenance["placebo"]:
-        return "**A control, not a product: it was trained with its pretext targets permuted (placebo).**\n\n"
-    return ""
+        said.append("**A control, not a product: it was trained with its pretext targets permuted (placebo).**\n\n")
+    if provenance.get("partial"):
+        said.append("**Its training started from weights that filled only a part of it (partial).**\n\n")
+    return "".join(said)
 
 
 def _alone(config: Mapping[str, Any], info: BackboneInfo, builder: str | None) -> str:
@@ -128,6 +132,9 @@ def _alone(config: Mapping[str, Any], info: BackboneInfo, builder: str | None) -
 
 
 def _trained(provenance: Mapping[str, Any]) -> str:
+    init = provenance.get("init")
+    if not provenance["task"]:
+        return _started(init) if init else "Not recorded."
     data, recipe = provenance["data"], provenance["recipe"] or {}
     source = recipe.get("data", {}).get("name")
     lines = [
@@ -135,15 +142,25 @@ def _trained(provenance: Mapping[str, Any]) -> str:
         f"- manifest: `{data.get('manifest_sha256', 'not recorded')}`",
         f"- optimizer steps: {provenance['global_step']}, seed {provenance['seed']}",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([_started(init)] if init else [])])
+
+
+def _started(init: Mapping[str, Any]) -> str:
+    """What the weights started from, and what that had seen."""
+    seen = "videos or pictures that are not known" if init["unknown_videos"] else f"{init['num_videos']} videos"
+    counts = ", ".join(f"{count} {group}" for group, count in init["counts"].items() if count)
+    return f"- started from: {init['from']} (hash `{init['sha256'][:12]}`; keys: {counts}), which had seen {seen}"
 
 
 def _metrics(metrics: Mapping[str, float], chance: Mapping[str, float]) -> str:
+    title = "## How well it solved its pretext task\n\n"
     if not metrics:
-        return "Not measured: the run had no validation videos."
+        return f"{title}Not measured: the run had no validation videos.\n\n"
     lines = ["| metric, on held-out videos | value | a blind guess |", "|---|---|---|"]
     for name, value in metrics.items():
         lines.append(
             f"| {name} | {value:.4f} | {chance[name]:.4f} |" if name in chance else f"| {name} | {value:.4f} | |"
         )
-    return "\n".join(lines)
+    return (
+        title + "\n".join(lines) + "\n\nThis says nothing yet about what the features are worth for another task.\n\n"
+    )

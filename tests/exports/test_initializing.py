@@ -1,0 +1,277 @@
+"""init_from: where weights may come from, what is undone and said, what is refused, what is remembered."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.checkpoints import weights_sha256
+from ssvid.errors import CheckpointError
+from ssvid.exports import initialize, load_backbone
+from tests.test_checkpoints import content_of
+
+State = dict[str, Tensor]
+Put = Callable[[str, str], State]
+
+
+def tiny(seed: int = 1) -> Backbone:
+    return initialize_backbone("tiny3d", {"width": 2}, seed=seed).eval()
+
+
+@pytest.fixture(scope="module")
+def weights() -> State:
+    """Those of the network that every test here expects to find again."""
+    return dict(tiny(seed=5).state_dict())
+
+
+def same(backbone: Backbone, state: State) -> bool:
+    return weights_sha256(backbone.state_dict()) == weights_sha256(state)
+
+
+# ---- torchvision -----------------------------------------------------------------------------------------------------
+
+
+def test_torchvisions_weights_give_torchvisions_vectors(hub_cache: Put) -> None:
+    import torchvision
+
+    state = hub_cache("video.r3d_18", "KINETICS400_V1")
+    backbone = initialize_backbone("r3d_18").eval()
+    report = initialize(backbone, "torchvision:DEFAULT")
+    assert report.label == "torchvision:r3d_18.KINETICS400_V1", "an alias is resolved"
+    assert report.classifier == ("fc.weight", "fc.bias")
+    assert len(report.matched) == len(state) - 2
+    assert report.fits
+    assert report.unknown_videos
+    theirs = torchvision.models.video.r3d_18(weights=None)
+    theirs.load_state_dict(state)
+    theirs.fc = torch.nn.Identity()
+    clip = torch.rand(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = theirs.eval()(backbone.normalize(clip))
+        torch.testing.assert_close(backbone.embed(clip), expected, atol=1e-5, rtol=0)
+
+
+def test_the_table_names_every_group(hub_cache: Put) -> None:
+    hub_cache("video.r3d_18", "KINETICS400_V1")
+    lines = str(initialize(initialize_backbone("r3d_18"), "torchvision:KINETICS400_V1")).splitlines()
+    assert lines[0].startswith("init_from torchvision:r3d_18.KINETICS400_V1, weights ")
+    assert lines[1:] == [
+        "  matched     120  stem 6, layer1 24, layer2 30, layer3 30, layer4 30",
+        "  inflated      0",
+        "  counters      0",
+        "  classifier    2  fc.weight, fc.bias (dropped)",
+        "  missing       0",
+        "  unexpected    0",
+        "  mismatched    0",
+        "  which videos these weights have seen is not known",
+    ]
+
+
+def test_without_network_and_cache_the_way_out_is_named(hub_cache: Put, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        initialize(initialize_backbone("r3d_18"), "torchvision:KINETICS400_V1")
+    for words in ("no route to host", "r3d_18-b3b3357e.pth", str(tmp_path / "torch")):
+        assert words in str(caught.value)
+
+
+def test_a_damaged_file_in_the_cache(hub_cache: Put, tmp_path: Path) -> None:
+    hub_cache("video.r3d_18", "KINETICS400_V1")
+    path = next((tmp_path / "torch" / "hub" / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"are damaged .*Remove .*r3d_18-"):
+        initialize(initialize_backbone("r3d_18"), "torchvision:KINETICS400_V1")
+
+
+def test_names_that_torchvision_does_not_know() -> None:
+    with pytest.raises(CheckpointError, match=r"no weights 'KINETICS400'.*Did you mean 'KINETICS400_V1'"):
+        initialize(initialize_backbone("r3d_18"), "torchvision:KINETICS400")
+    with pytest.raises(CheckpointError, match="torchvision has no network like 'tiny3d'"):
+        initialize(tiny(), "torchvision:DEFAULT")
+
+
+# ---- 2D weights ------------------------------------------------------------------------------------------------------
+
+
+def test_an_inflated_network_takes_the_2d_weights_and_a_still_clip_gives_the_pictures_map(hub_cache: Put) -> None:
+    state = hub_cache("resnet18", "IMAGENET1K_V1")
+    video, picture = initialize_backbone("i3d_resnet18").eval(), initialize_backbone("resnet18").eval()
+    report = initialize(video, "torchvision:IMAGENET1K_V1")
+    assert report.classifier == ("fc.weight", "fc.bias")
+    assert set(report.inflated) == {key for key, value in state.items() if value.ndim == 4}
+    assert "  inflated     20  conv1 1, layer1 4, layer2 5, layer3 5, layer4 5" in str(report)
+    assert not initialize(picture, "torchvision:IMAGENET1K_V1").inflated
+    clip = torch.rand(1, 3, 1, 64, 64).expand(-1, -1, 4, -1, -1)
+    with torch.no_grad():
+        expected = picture(clip[:, :, :1]).expand(-1, -1, 2, -1, -1)
+        torch.testing.assert_close(video(clip), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_2d_kernels_are_inflated_only_when_asked(tmp_path: Path, weights: State) -> None:
+    flat = {key: value.sum(2) if value.ndim == 5 else value for key, value in weights.items()}
+    kernels = [key for key, value in weights.items() if value.ndim == 5]
+    torch.save(flat, tmp_path / "flat.pth")
+    with pytest.raises(
+        CheckpointError, match=rf"{len(kernels)} mismatched.*{len(kernels)} 2D kernels.*init_inflate=true"
+    ):
+        initialize(tiny(), tmp_path / "flat.pth")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "flat.pth", inflate=True)
+    assert report.inflated == tuple(kernels)
+    for key in kernels:
+        value = backbone.state_dict()[key]
+        torch.testing.assert_close(value.sum(2), flat[key])
+        assert torch.equal(value, value[:, :, :1].expand_as(value))
+
+
+# ---- files of others -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrap", "undone"),
+    [
+        (lambda s: s, []),
+        (lambda s: {"state_dict": s, "epoch": 3}, ["took key 'state_dict', left epoch"]),
+        (lambda s: {"model": s}, ["took key 'model'"]),
+        (lambda s: {f"module.{k}": v for k, v in s.items()}, ["cut prefix 'module.' from 24 keys"]),
+        (
+            lambda s: {"model": {f"module.encoder.{k}": v for k, v in s.items()}, "optimizer": {"state": {}}},
+            ["took key 'model', left optimizer", "cut prefix 'module.encoder.' from 24 keys"],
+        ),
+        (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, []),
+        (
+            lambda s: {f"backbone.{k}": v for k, v in s.items()} | {"cls_head.fc_cls.weight": torch.ones(3, 2)},
+            ["cut prefix 'backbone.' from 24 keys"],
+        ),
+    ],
+)
+def test_wrappings_are_undone_and_named(tmp_path: Path, weights: State, wrap: Any, undone: list[str]) -> None:
+    torch.save(wrap(weights), tmp_path / "theirs.pth")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "theirs.pth")
+    assert list(report.undone) == undone
+    assert all(text in str(report) for text in undone)
+    assert report.label == "file theirs.pth"
+    assert report.fits
+    assert same(backbone, weights)
+    assert report.classifier in ((), ("cls_head.fc_cls.weight",))
+
+
+def test_safetensors_of_others(tmp_path: Path, weights: State) -> None:
+    save_file({f"module.{key}": value for key, value in weights.items()}, tmp_path / "theirs.safetensors")
+    backbone = tiny()
+    assert initialize(backbone, tmp_path / "theirs.safetensors").sha256 == weights_sha256(weights)
+    assert same(backbone, weights)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "theirs.safetensors").read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        initialize(tiny(), tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (lambda s: {"student": s, "teacher": s}, ["2 sets of weights", "'student', 'teacher'", "torch.save("]),
+        (
+            lambda s: {f"{side}.{k}": v for side in ("encoder", "encoder_k") for k, v in s.items()},
+            ["holds the network 2 times", "'encoder.'", "'encoder_k.'"],
+        ),
+        (lambda s: {f"tower.{k}": v for k, v in s.items()}, ["under the prefix 'tower.'", "not a usual wrapping"]),
+        (lambda s: {"epoch": 3, "args": {"lr": 0.1}}, ["holds no weights", "'epoch', 'args'"]),
+        (lambda s: {k: v for k, v in s.items() if k != "stage1.0.weight"}, ["1 missing", "Missing: stage1.0.weight"]),
+        (lambda s: s | {"projector.weight": torch.ones(2)}, ["1 unexpected", "Unexpected: projector.weight"]),
+        (lambda s: s | {"stage1.0.weight": torch.ones(2)}, ["1 mismatched", "init_partial=true"]),
+        (lambda s: {"a.weight": torch.ones(2)}, ["0 matched"]),
+    ],
+)
+def test_what_cannot_be_known_is_refused(tmp_path: Path, weights: State, wrap: Any, words: list[str]) -> None:
+    torch.save(wrap(weights), tmp_path / "theirs.pth")
+    backbone = tiny()
+    before = weights_sha256(backbone.state_dict())
+    with pytest.raises(CheckpointError) as caught:
+        initialize(backbone, tmp_path / "theirs.pth")
+    for text in words:
+        assert text in str(caught.value)
+    assert weights_sha256(backbone.state_dict()) == before, "a refused start changes nothing"
+
+
+def test_a_part_is_taken_when_asked_and_said(tmp_path: Path, weights: State) -> None:
+    torch.save({k: v for k, v in weights.items() if not k.startswith("stage4")}, tmp_path / "less.pth")
+    backbone, fresh = tiny(), tiny()
+    report = initialize(backbone, tmp_path / "less.pth", partial=True)
+    assert report.is_partial
+    assert "PARTIAL" in str(report)
+    plain = report.as_dict()
+    assert plain["partial"] is True
+    assert plain["counts"]["matched"] == 18
+    assert plain["keys"]["missing"] == [k for k in weights if k.startswith("stage4") and "num_batches" not in k]
+    assert torch.equal(backbone.state_dict()["stage1.0.weight"], weights["stage1.0.weight"])
+    assert torch.equal(backbone.state_dict()["stage4.0.weight"], fresh.state_dict()["stage4.0.weight"])
+    torch.save({"nothing.weight": torch.ones(1)}, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="0 matched"):
+        initialize(tiny(), tmp_path / "none.pth", partial=True)
+
+
+class Canary:
+    """Makes a folder when it is unpickled with a loader that runs code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self.path,)
+
+
+def test_a_file_that_could_run_code_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Canary(tmp_path / "ran")}))
+    with pytest.raises(CheckpointError, match=r"is refused|cannot be read"):
+        initialize(tiny(), tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+# ---- weights of ours -------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_ours_hands_on_what_it_saw(tmp_path: Path, weights: State) -> None:
+    source = tiny(seed=5)
+    torch.save(content_of(source), tmp_path / "last.ckpt")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "last.ckpt")
+    assert same(backbone, weights)
+    assert report.label == "checkpoint"
+    assert report.content_ids == ("v1", "v2", "v3")
+    assert not report.unknown_videos
+    assert report.as_dict()["origin"]["task"]["name"] == "speediness"
+    assert str(tmp_path) not in str(report.as_dict()), "a path may tell a name"
+
+
+def test_what_is_not_known_of_a_start_stays_unknown_through_the_next(tmp_path: Path, weights: State) -> None:
+    torch.save(weights, tmp_path / "theirs.pth")
+    first = initialize(tiny(), tmp_path / "theirs.pth").as_dict()
+    assert first["unknown_videos"]
+    assert first["num_videos"] is None
+    torch.save(content_of(tiny(), init=first | {"partial": True}), tmp_path / "second.ckpt")
+    second = initialize(tiny(), tmp_path / "second.ckpt")
+    assert second.unknown_videos
+    assert second.content_ids == ("v1", "v2", "v3")
+    assert second.is_partial, "a partial start further back is still one"
+    assert second.origin["init"]["from"] == "file theirs.pth"
+    loaded = load_backbone(tmp_path / "second.ckpt")
+    assert loaded.provenance["partial"] is True
+    assert loaded.provenance["init"]["from"] == "file theirs.pth"
+
+
+def test_load_backbone_points_to_the_ways_for_foreign_weights(tmp_path: Path, weights: State) -> None:
+    torch.save(weights, tmp_path / "theirs.pth")
+    save_file(weights, tmp_path / "theirs.safetensors")
+    for name in ("theirs.pth", "theirs.safetensors"):
+        with pytest.raises(CheckpointError, match=rf"init_from=.*{name}.*ssvid export .*--backbone-name"):
+            load_backbone(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"ssvid export torchvision:KINETICS400_V1 OUT --backbone-name"):
+        load_backbone("torchvision:KINETICS400_V1")
