@@ -7,7 +7,7 @@ name, and the resolved protocol stands beside the result.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ssvid.backbones import POOLS, BackboneInfo
 from ssvid.errors import RecipeError, did_you_mean
@@ -72,6 +72,21 @@ class ProbeProtocol:
     knn_temperature: float = 0.07
     seed: int = 0
     num_bootstrap: int = 2000
+
+
+@dataclass(frozen=True)
+class OnlineProtocol:
+    """Scores on labels while pretraining goes on; the labels never reach the backbone.
+
+    every_epochs: 0 is off. num_train, num_test: labeled videos to fit on and to score, at most. knn_k: neighbors, at
+    most num_train. features: how a video becomes a vector.
+    """
+
+    every_epochs: int = 0
+    num_train: int = 500
+    num_test: int = 500
+    knn_k: int = 20
+    features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, stages="trained"))
 
 
 def resolve_feature_protocol(

@@ -26,8 +26,9 @@ from ssvid.recipe.schema import PretrainRecipe
 from ssvid.recipe.starting import start_weights
 from ssvid.recipe.yaml_text import parse_yaml, to_yaml
 from ssvid.tasks import PretextTask, tasks
-from ssvid.train.loggers import JsonLines, build_loggers
+from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
 from ssvid.train.module import PretrainModule
+from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, global_rank, resolve_trainer
@@ -40,6 +41,8 @@ FREE_TO_CHANGE = (
     "loader.prefetch_batches",
     "loader.timeout_seconds",
     "logger.",
+    "monitor",
+    "online",
 )
 BOUND = ("trainer.accumulate", "trainer.precision", "trainer.max_steps")
 
@@ -62,6 +65,7 @@ class PretrainResult:
     num_steps: int
     unreadable: dict[str, str] = field(default_factory=dict)
     too_short: list[str] = field(default_factory=list)
+    advice: dict[str, Any] = field(default_factory=dict)
     init: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class PretrainResult:
             f"val {name} {value:.3f}" + (f" (chance {self.chance[name]:.2f})" if name in self.chance else "")
             for name, value in self.metrics.items()
         )
-        return f"{self.num_steps} steps done.  {values}\ncheckpoint: {self.checkpoint}"
+        return f"{self.num_steps} steps done.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
 
 
 def pretrain(
@@ -101,15 +105,18 @@ def pretrain(
     say = speaker(show_progress)
     config.trainer = resolve_trainer(config.trainer)
     check_optim(config.optim)
+    check_monitor(config.monitor)
     resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
     folder, rank = _run_folder(loaded, run_dir, resume), global_rank()
     if rank == 0:
+        check_loggers(config.logger)
         _check_folder(folder, resolved, resume)
     # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
     manifest = _manifest_of_run(config.data, folder, resume, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
     backbone, task = build_networks(config, say=say, resumed=folder.last_checkpoint if resume else None)
     data = _data_module(config, manifest, train_rows, val_rows, task)
+    callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
     world = int(config.trainer.devices) * config.trainer.num_nodes
     steps_per_epoch = data.train_batches(world).steps_per_epoch
     lr = scaled_lr(config.optim, config.loader.global_batch)
@@ -148,10 +155,17 @@ def _fit(
         convert_to_channels_last_3d(module.backbone)
     if config.trainer.compile:
         module.backbone.compile()
-    loggers = build_loggers(config.logger, folder.path, resolved)
     checkpoint = folder.last_checkpoint if resume else None
-    if checkpoint is not None and rank == 0:
-        _rewind(loggers, checkpoint)
+    step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
+    loggers = build_loggers(config.logger, folder.path, resolved, resumed_step=step)
+    if step is not None and rank == 0:
+        _rewind(loggers, step)
+    monitor = Monitor(
+        config.monitor,
+        history=read_validations(folder.metrics) if step is not None and rank == 0 else (),
+        best_path=folder.checkpoints / "best.ckpt",
+        say=say,
+    )
     trainer = build_trainer(
         config.trainer,
         config.optim,
@@ -162,10 +176,15 @@ def _fit(
         unreadable=data.unreadable,
         validates=data.val_set is not None,
         show_progress=show_progress,
-        more_callbacks=callbacks,
+        more_callbacks=(monitor, *callbacks),
         batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException:
+        close_loggers(loggers, "failed")
+        raise
+    close_loggers(loggers, "failed" if trainer.interrupted else "success")
     result = PretrainResult(
         folder.path,
         folder.last_checkpoint,
@@ -174,6 +193,7 @@ def _fit(
         trainer.global_step,
         dict(data.unreadable.reasons),
         [row.path for row in data.train_set.too_short],
+        monitor.advice(),
         module.backbone.provenance.get("init"),
     )
     if trainer.interrupted:
@@ -401,8 +421,34 @@ def _meta_maker(
     return meta
 
 
-def _rewind(loggers: list[Any], checkpoint: Path) -> None:
-    step = read_checkpoint(checkpoint).meta["global_step"]
+def _online(
+    config: PretrainRecipe,
+    manifest: Manifest,
+    train_rows: Manifest,
+    val_rows: Manifest,
+    backbone: Backbone,
+    task: PretextTask,
+) -> list[Any]:
+    """The callback that scores a labeled slice; none where ``online.every_epochs`` is 0."""
+    from ssvid.evals.online import OnlineEvaluation, check_online
+
+    check_online(config.online)
+    if not config.online.every_epochs:
+        return []
+    return [
+        OnlineEvaluation(
+            config.online,
+            manifest,
+            train_rows.rows,
+            val_rows.rows,
+            info=backbone.info,
+            trained_stage=task.stage,
+            seed=config.seed,
+        )
+    ]
+
+
+def _rewind(loggers: list[Any], step: int) -> None:
     for logger in loggers:
         if isinstance(logger, JsonLines):
             logger.rewind(step)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssvid.data.config import DataConfig, LoaderConfig
-from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol
+from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol, ProbeProtocol
 from ssvid.recipe.yaml_text import MISSING
-from ssvid.train.config import LoggerConfig, OptimConfig, TrainerConfig
+from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
 
 
 @dataclass
@@ -69,6 +69,8 @@ class PretrainRecipe:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    online: OnlineProtocol = field(default_factory=OnlineProtocol)
     init_from: str = ""
     init_partial: bool = False
     init_inflate: bool = False
@@ -107,5 +109,6 @@ USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "optim.betas": ("optim.name", ("adamw",)),
     "optim.step_epochs": ("optim.schedule", ("step",)),
     "optim.step_gamma": ("optim.schedule", ("step",)),
+    "logger.project": ("logger.wandb", ("offline", "online")),
     "data.list": ("data.name", ("list", "manifest")),
 }

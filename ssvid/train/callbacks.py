@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssvid.data.module import UnreadableReport
+from ssvid.train.loggers import log_picture
 from ssvid.train.module import StopRun
 
 
@@ -76,16 +77,17 @@ class Pictures(pl.Callback):
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         batch_idx = kwargs.get("batch_idx", args[2] if len(args) > 2 else 0)
         if batch_idx == 0 and not trainer.sanity_checking:
-            self._draw(pl_module, f"val_epoch{trainer.current_epoch:04d}")
+            self._draw(trainer, pl_module, f"val_epoch{trainer.current_epoch:04d}", "val")
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step == 1:
-            self._draw(pl_module, "train_first_batch")
+            self._draw(trainer, pl_module, "train_first_batch", "train_first_batch")
 
-    def _draw(self, module: Any, name: str) -> None:
+    def _draw(self, trainer: pl.Trainer, module: Any, name: str, series: str) -> None:
         for key, picture_HWC in module.task.visualize(module.last_batch, module.last_output).items():
             save_picture(self.folder / f"{name}_{key}.png", picture_HWC)
+            log_picture(trainer.loggers, f"{series}_{key}", picture_HWC, trainer.global_step - 1)
 
 
 def save_picture(path: Path, picture_HWC: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Options of the recipe groups ``optim``, ``trainer`` and ``logger``. Plain types; values are checked where used."""
+"""Options of the recipe groups ``optim``, ``trainer``, ``logger``, ``monitor``: plain types, checked where used."""
 
 from __future__ import annotations
 
@@ -61,10 +61,29 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where numbers go besides ``metrics.jsonl``, which is always written.
+    """Where numbers and pictures go besides the run folder, where ``metrics.jsonl`` is always written.
 
-    wandb: ``disabled``, ``offline`` or ``online``. project: of wandb.
+    wandb: ``disabled``, ``offline`` or ``online``. project: of wandb. tensorboard: write ``tensorboard/`` in the run
+    folder; needs the extra ``tensorboard``.
     """
 
     wandb: str = "disabled"
     project: str = "ssvid"
+    tensorboard: bool = False
+
+
+@dataclass
+class MonitorConfig:
+    """What is watched without labels, each validation. Changes nothing that is trained.
+
+    features: measure effective rank and feature standard deviation. max_vectors: on at most so many.
+    chance_epochs: warn when a metric cannot be told from chance for so many epochs; 0 is never.
+    keep_best: keep ``checkpoints/best.ckpt``, that of the best pretext metric. best_metric: which one; ``auto`` is the
+    task's first metric with a chance level, or the loss. Names with loss, error or distance are better when smaller.
+    """
+
+    features: bool = True
+    max_vectors: int = 2048
+    chance_epochs: int = 5
+    keep_best: bool = True
+    best_metric: str = "auto"
