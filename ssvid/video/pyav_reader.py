@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -31,6 +31,9 @@ from ssvid.video.reader import ReaderBase, checked_path
 
 # FFmpegError is the root of PyAV's errors; the others escape from its Python layer on odd files.
 _ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, RuntimeError, UnicodeError)
+
+# Titles and comments of old files are often not UTF-8. PyAV 19 decodes them leniently by itself and has no option for it.
+OPEN_LENIENTLY: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 # Random access is tried for these alone. Containers: those that carry presentation times, and AVI, which does not, but
 # where decoding order is presentation order as long as there are no B-frames. Codecs: a key frame starts afresh.
@@ -50,7 +53,7 @@ def open_stream(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     try:
         # No network and no other file: a text file named .mp4 could be a playlist.
-        container = av.open(path, metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        container = av.open(path, options={"protocol_whitelist": "file"}, **OPEN_LENIENTLY)
     except _ERRORS as error:
         raise DecodeError(path, "not a video that FFmpeg can open", error) from error
     with container:

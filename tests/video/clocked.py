@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from ssvid.video.pyav_reader import OPEN_LENIENTLY
+
 HEIGHT, WIDTH, NUM_BARS = 64, 96, 8
 
 
@@ -77,7 +79,7 @@ def clock_frames(num_frames: int) -> list[np.ndarray]:
 
 def sequential_oracle(path: Path) -> list[np.ndarray]:
     """Every frame (HWC RGB) in the order in which a plain PyAV loop delivers them, upright."""
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **OPEN_LENIENTLY) as container:
         stream = container.streams.best("video")
         stream.thread_type = "NONE"
         return [

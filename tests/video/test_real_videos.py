@@ -15,6 +15,7 @@ import pytest
 from ssvid.errors import DecodeError
 from ssvid.video import VideoScan, available_decoders, open_video, read_clips, scan_video
 from ssvid.video.decoders import create_reader
+from ssvid.video.pyav_reader import OPEN_LENIENTLY
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -28,7 +29,7 @@ SAME_FRAME = 0.002
 def oracle(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
     """The wanted frames of a plain sequential decode, CHW, and how many frames there are in all."""
     frames, count = {}, 0
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **OPEN_LENIENTLY) as container:
         for count, frame in enumerate(container.decode(video=0), start=1):
             if count - 1 in wanted:
                 frames[count - 1] = frame.to_ndarray(format="rgb24", threads=1).transpose(2, 0, 1)
