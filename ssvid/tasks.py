@@ -57,6 +57,8 @@ class PretextTask(nn.Module):
         Config: frozen dataclass of the task's options; its values are checked where they are used.
         targets: names of what the loss is measured against; ``placebo`` permutes exactly these.
         targets_per_view: targets have axes (B, V, ...) and a view can take any view's target.
+        must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
+        must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
         group_by, group_size: samples that must share a batch and a rank, such as pairs of one class.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
@@ -65,6 +67,8 @@ class PretextTask(nn.Module):
     Config: ClassVar[type] = type(None)
     targets: ClassVar[tuple[str, ...]] = ()
     targets_per_view: ClassVar[bool] = False
+    must_fall: ClassVar[tuple[str, ...]] = ()
+    must_hold: ClassVar[tuple[str, ...]] = ()
     group_by: ClassVar[str | None] = None
     group_size: ClassVar[int] = 1
     stage: str | None = None
