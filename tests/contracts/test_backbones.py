@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssvid.backbones import backbones, list_backbones
-from ssvid.testing import check_backbone
+from ssvid.testing import check_backbone, check_compiled
 
 NAMES = [
     "caffenet",
@@ -30,3 +30,9 @@ def test_the_registry_holds_these_and_no_other() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone_keeps_the_contract(name: str) -> None:
     check_backbone(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_backbone_compiles_in_one_piece(name: str) -> None:
+    check_compiled(name)
