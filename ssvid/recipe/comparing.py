@@ -181,13 +181,16 @@ def _name(row: VideoRow) -> str:
 
 
 def _last_metrics(folder: RunFolder) -> dict[str, float]:
-    """The last value of every metric that a run wrote down; times and positions are no results."""
-    if not folder.metrics.is_file():
-        return {}
+    """The last value of every metric that a run wrote down, and the steps done; speeds are no results."""
     last: dict[str, float] = {}
-    for line in read_metrics(folder.metrics):
+    for line in read_metrics(folder.metrics) if folder.metrics.is_file() else ():
         last |= {key: value for key, value in line.items() if isinstance(value, int | float)}
-    return {key: value for key, value in last.items() if key in ("step", "epoch") or _is_result(key)}
+    found = {key: value for key, value in last.items() if key in ("step", "epoch") or _is_result(key)}
+    if folder.results.is_file():
+        results = _json(folder.results)
+        found |= {f"val/{name}": value for name, value in results.get("metrics", {}).items()}
+        found |= {key: results[key] for key in ("num_steps",) if key in results}
+    return found
 
 
 def _is_result(key: str) -> bool:
