@@ -11,10 +11,10 @@ OUT    ?= build/gpu
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint type format bench gpu gpu-pack build clean
+.PHONY: help setup demo test test-all lint type format bench gpu gpu-pack docs build constraints clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## install ssvid and its tools into .venv (about 5 GB, once)
 
@@ -56,10 +56,17 @@ gpu-pack: $(READY)  ## gather what `make gpu` needs offline into .gpu-pack (unde
 gpu:  ## r3d_18 in fp32 and bf16 on a GPU, tables and JSON to OUT=DIR; at most 9 minutes, works offline
 	GPU_PYTHON="$(GPU_PYTHON)" sh tests/benchmarks/gpu.sh --out "$(OUT)"
 
-build: $(READY)  ## wheel and source archive into dist/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
-	$(BIN)/python -m build --outdir dist .
+docs: $(READY)  ## the documentation as HTML into docs/_build/html; a warning is an error
+	@$(BIN)/python -c 'import furo, ipykernel, myst_nb, sphinx' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "read docs/_build/html/index.html"
+
+build: $(READY)  ## wheel and source archive into dist/, offline
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+constraints: $(READY)  ## write constraints.txt from what .venv holds, after the tests have passed with it
+	$(BIN)/python -m tests.packaging.pin > constraints.txt.new && mv constraints.txt.new constraints.txt
 
 clean:  ## remove what was built (not .venv, not runs)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .ssvid-demo
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .ssvid-demo
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
