@@ -19,6 +19,7 @@ from ssvid.backbones.contract import (
     spread_stride,
 )
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD
+from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet2d import NATIVE_SPACE, STAGES, resnet_channels
 from ssvid.errors import CheckpointError
 
@@ -91,7 +92,7 @@ class _InflatedResNet(Backbone):
                 self.add_module(name, module)
         for name, time in zip(STAGES, times, strict=True):
             if time > 1:
-                self.add_module(f"{name}_pool", nn.MaxPool3d((time, 1, 1), ceil_mode=True))
+                self.add_module(f"{name}_pool", RoundUpMaxPool3d((time, 1, 1)))
 
     def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
         """The submodules that a stage is made of: a pooling over time where it has one, then torchvision's."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones.contract import Backbone, BackboneInfo, StageInfo, check_option, register_backbone
+from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet3d import KINETICS_MEAN, KINETICS_STD
 
 # Stage: its part of torchvision's ``features``, its channels.
@@ -179,8 +180,7 @@ def _features(*, conv1_stride_time: int, pool4_stride_time: int, pool5_stride_ti
     features[0][1][0].stride = (conv1_stride_time, 1, 1)
     features[_POOL4].stride = (pool4_stride_time, 2, 2)
     # A window of 2 frames with stride 1 would make the clip one frame shorter and shift it by half a frame.
-    features[_POOL5].kernel_size = features[_POOL5].stride = (pool5_stride_time, 2, 2)
-    features[_POOL5].ceil_mode = True
+    features[_POOL5] = RoundUpMaxPool3d((pool5_stride_time, 2, 2))
     return features
 
 

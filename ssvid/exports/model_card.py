@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ssvid.backbones import BackboneInfo
+from ssvid.backbones import Backbone, BackboneInfo
 
 _TORCHVISION = """\
-With torchvision alone (nothing is missing but the classifier `fc`; input normalized with the mean and std below):
+With torchvision alone (nothing is missing but the classifier, `{head}`; normalize the input with this mean and std):
 
 ```python
 import torch, torchvision
@@ -16,12 +16,17 @@ from safetensors.torch import load_file
 
 network = torchvision.models.{builder}(weights=None)
 network.load_state_dict(load_file("backbone.safetensors"), strict=False)
-network.fc = torch.nn.Identity()
+{setup}
 mean = torch.tensor({mean}).view(3, 1, 1, 1)
 std = torch.tensor({std}).view(3, 1, 1, 1)
-vectors = network.eval()((clip - mean) / std)  # clip: float in [0, 1], axes (batch, 3, frames, height, width)
+{vectors}
 ```
 """
+_VECTORS = """\
+vectors = network.eval()((clip - mean) / std)  # clip: float in [0, 1], axes (batch, 3, frames, height, width)"""
+_VECTORS_PER_FRAME = """\
+frames = ((clip - mean) / std).transpose(1, 2)  # clip: float in [0, 1], axes (batch, 3, frames, height, width)
+vectors = network.eval()(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(1)  # mean over the frames"""
 _PROGRAM = """\
 With torch alone ({dynamic}):
 
@@ -80,8 +85,8 @@ Not stated. The weights derive from the videos above; whoever publishes them dec
 """
 
 
-def model_card(config: Mapping[str, Any], info: BackboneInfo, *, torchvision: str | None = None) -> str:
-    """The text of the card, from ``config.json``. torchvision: name of its builder for this network, if it has one."""
+def model_card(config: Mapping[str, Any], info: BackboneInfo, *, torchvision: Backbone | None = None) -> str:
+    """The text of the card, from ``config.json``. torchvision: the network, if torchvision builds the very same one."""
     provenance = config["provenance"]
     stage = info.stage(config["stage"])
     return _TEXT.format(
@@ -121,9 +126,16 @@ def _warning(provenance: Mapping[str, Any]) -> str:
     return "".join(said)
 
 
-def _alone(config: Mapping[str, Any], info: BackboneInfo, builder: str | None) -> str:
-    if builder is not None:
-        return _TORCHVISION.format(builder=builder, mean=list(info.mean), std=list(info.std))
+def _alone(config: Mapping[str, Any], info: BackboneInfo, torchvision: Backbone | None) -> str:
+    if torchvision is not None:
+        return _TORCHVISION.format(
+            builder=torchvision.torchvision,
+            head=torchvision.torchvision_head.rstrip("."),
+            setup="\n".join(torchvision.torchvision_setup),
+            vectors=_VECTORS_PER_FRAME if torchvision.per_frame else _VECTORS,
+            mean=list(info.mean),
+            std=list(info.std),
+        )
     program = config.get("program")
     if program is None:
         return ""

@@ -66,6 +66,7 @@ def export(
     format: str = "ssvid",
     backbone_name: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
+    program: bool = True,
 ) -> ExportReport:
     """Write the backbone of a checkpoint, run folder or export so that others can load it.
 
@@ -73,6 +74,7 @@ def export(
         checkpoint: a checkpoint, a run folder or another export; or, with ``backbone_name``, weights of another program:
             ``torchvision:NAME`` or a .pth, .pt or .safetensors state dict.
         backbone_name, backbone_options: the network that weights of another program are of; ours say it themselves.
+        program: whether a folder gets ``backbone.pt2`` where torchvision has no such network; it takes seconds.
         out: what to write; it must not exist. Format ``ssvid``: a folder. Format ``torchvision``: a file that ends in
             .pth or .safetensors, for ``torchvision.models.video.r3d_18().load_state_dict(..., strict=False)``. Format
             ``onnx``: a file that ends in .onnx, which takes clips in [0, 1] and gives the map and its mean.
@@ -89,7 +91,7 @@ def export(
     source = _source(checkpoint, backbone_name, backbone_options)
     if format == "onnx":
         return _export_onnx(source, out)
-    return _export_torchvision(source, out) if format == "torchvision" else _export_folder(source, out)
+    return _export_torchvision(source, out) if format == "torchvision" else _export_folder(source, out, program)
 
 
 def _source(checkpoint: str | Path, name: str | None, options: Mapping[str, Any] | None) -> Source:
@@ -108,13 +110,13 @@ def _source(checkpoint: str | Path, name: str | None, options: Mapping[str, Any]
     return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label)
 
 
-def _export_folder(source: Source, out: Path) -> ExportReport:
+def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
     backbone = create_backbone(source.name, **source.options).eval()
     report = load_backbone_weights(backbone, source.state)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        notes = _fill_folder(temporary, source, backbone)
+        notes = _fill_folder(temporary, source, backbone, program)
         os.replace(temporary, out)  # the folder appears whole or not at all
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -122,28 +124,28 @@ def _export_folder(source: Source, out: Path) -> ExportReport:
     return ExportReport(out, "ssvid", files, report, weights_sha256(source.state), notes)
 
 
-def _fill_folder(folder: Path, source: Source, backbone: Backbone) -> tuple[str, ...]:
+def _fill_folder(folder: Path, source: Source, backbone: Backbone, program: bool) -> tuple[str, ...]:
     from safetensors.torch import save_file
 
     state = _contiguous(source.state)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config = _config(source, backbone.info)
     notes: tuple[str, ...] = ()
-    builder = _torchvision_builder(backbone)
-    if builder is None:
-        program, notes = _write_program(folder / PROGRAM, backbone, config["stage"])
-        config["program"] = program
+    same = _is_torchvisions(backbone)
+    if program and not same:
+        config["program"], notes = _write_program(folder / PROGRAM, backbone, config["stage"])
     write_json(folder / CONFIG, config)
     if source.content_ids is not None:
         write_json(folder / CONTENT_IDS, source.content_ids)
-    (folder / CARD).write_text(model_card(config, backbone.info, torchvision=builder), encoding="utf-8")
+    (folder / CARD).write_text(
+        model_card(config, backbone.info, torchvision=backbone if same else None), encoding="utf-8"
+    )
     return notes
 
 
-def _torchvision_builder(backbone: Backbone) -> str | None:
-    """torchvision's builder of the very same network; with other strides its maps would be others."""
-    same = backbone.info.options == _outline(backbone.info.name).info.options
-    return backbone.torchvision if backbone.torchvision and same else None
+def _is_torchvisions(backbone: Backbone) -> bool:
+    """Whether torchvision builds the very same network; with other strides its maps would be others."""
+    return bool(backbone.torchvision) and backbone.info.options == _outline(backbone.info.name).info.options
 
 
 def _outline(name: str, options: Mapping[str, Any] | None = None) -> Backbone:
@@ -212,11 +214,13 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
     info = backbone.info
     where = info.stage(stage)
     # One more than a stride: torch.export tells maps of one cell from larger ones, and the program is for the larger.
-    least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": where.stride_space + 1}
+    pixels = where.stride_space + (1 if info.full_maps else info.min_px)
+    least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": max(info.min_px, pixels)}
     least["W"] = least["H"]
     # As small as the axes allow: the program is the same for any size.
     clip = torch.rand(2, info.in_channels, *(2 * least[axis] for axis in "THW"))
-    axes = {axis: torch.export.Dim(name, min=least[name]) for axis, name in ((0, "B"), (2, "T"), (3, "H"), (4, "W"))}
+    # Not named dimensions: those refuse a network that rounds up, whose sizes fulfill inequalities that torch cannot prove.
+    axes = dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC)
     try:
         program = torch.export.export(_StageMap(backbone, stage), (clip,), dynamic_shapes={"clip_BCTHW": axes})
     except Exception as error:  # torch.export fails in many ways on networks that are not ours; the rest is whole
@@ -226,8 +230,9 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
         )
     _forget_source_files(program)
     torch.export.save(program, path)
+    again, smallest = torch.export.load(path).module(), torch.rand(1, info.in_channels, *(least[axis] for axis in "THW"))
     with torch.no_grad():
-        error_max = (torch.export.load(path).module()(clip) - backbone(clip, stage)).abs().max().item()
+        error_max = max((again(x) - backbone(x, stage)).abs().max().item() for x in (clip, smallest))
     if not error_max <= PROGRAM_TOLERANCE:
         raise SsvidError(f"{PROGRAM} differs from the backbone by {error_max:.1e}, more than {PROGRAM_TOLERANCE:.0e}.")
     return {"file": PROGRAM, "input": "clip_BCTHW", "output": f"map BCTHW of {stage}", "least": least}, ()
