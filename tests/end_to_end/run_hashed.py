@@ -1,11 +1,12 @@
 """A pretraining run that writes down, for every sample it is given, its ticket and a hash of plan, pixels and targets.
 
-Usage: run_hashed.py RUN_DIR OUT KILL_AT_STEP(or -1) RESUME(0|1) key=value ...
-Not a test: ``test_exactness`` starts it as a process of its own, so that it can be killed.
+Usage: run_hashed.py RUN_DIR OUT KILL_AT_STEP(or -1) RESUME(0|1) RECIPE(one of RECIPES) key=value ...
+Not a test: ``test_exactness`` starts it in a process of its own, so that it can be killed.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 import ssvid
+import ssvid.recipe.pretraining  # loaded before processes are forked
 from ssvid.data.dataset import ClipDataset
 
 RECIPE = {
@@ -28,6 +30,19 @@ RECIPE = {
     "optim": {"name": "adamw", "base_lr": 0.05, "epochs": 4, "warmup_epochs": 1, "weight_decay": 0.05},
     "loader": {"global_batch": 4, "workers_per_device": 0},
     "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1, "save_every_steps": 1, "pictures": False},
+}
+
+
+# Two tasks, which take turns or each a video of their own.
+SHARED = {key: value for key, value in RECIPE.items() if key != "task"}
+SPEEDS = [
+    {"name": "speediness", "options": RECIPE["task"]["options"]},
+    {"name": "speediness", "label": "drops", "options": RECIPE["task"]["options"] | {"spacing": "drop"}},
+]
+RECIPES = {
+    "one": RECIPE,
+    "alternate": SHARED | {"tasks": SPEEDS, "task": {"options": {"schedule": "alternate"}}},
+    "own_videos": SHARED | {"tasks": SPEEDS, "task": {"options": {"videos": "own"}}},
 }
 
 
@@ -69,16 +84,22 @@ class WriteHashes(pl.Callback):
                 file.write(json.dumps([ticket.tolist(), digest.hexdigest()]) + "\n")
 
 
-if __name__ == "__main__":
+def hash_plans() -> None:
+    """Have every data set of this process send hashes of its plans."""
     plain = ClipDataset.__init__
 
     def hashed(self, manifest, rows, clip_maker, **options):
         plain(self, manifest, rows, HashedClips(clip_maker), **options)
 
     ClipDataset.__init__ = hashed
-    run_dir, out, kill_at_step, resume, *overrides = sys.argv[1:]
+
+
+def main(argv: list[str]) -> None:
+    """One run, from the words of a command line."""
+    hash_plans()
+    run_dir, out, kill_at_step, resume, name, *overrides = argv
     result = ssvid.pretrain(
-        RECIPE,
+        RECIPES[name],
         *overrides,
         run_dir=Path(run_dir),
         resume=bool(int(resume)),
@@ -86,3 +107,16 @@ if __name__ == "__main__":
         callbacks=[WriteHashes(out, int(kill_at_step))],
     )
     print(result)
+
+
+def main_logged(argv: list[str], log: str) -> None:
+    """The same in a forked process: what it prints goes to a file."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    multiprocessing.set_start_method("fork", force=True)  # of the data workers: as where a user starts the program
+    main(argv)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import ssvid
+from ssvid.checkpoints import read_checkpoint
 from ssvid.cli import main
 from ssvid.data.synth import synthesize
 
@@ -212,6 +213,42 @@ def test_unreadable_files_below_the_limit_are_left_out_and_named(video_folder, t
     assert code == 0, err
     assert "unreadable videos: 1: broken.mp4" in err
     assert "broken.mp4" in json.loads((tmp_path / "r" / "results.json").read_text())["unreadable"]
+
+
+@pytest.fixture
+def decaying(video_folder, tmp_path, capsys):
+    """A folder whose table was made while all was well; then three of its 26 files broke. Arguments to pretrain on it."""
+    shutil.copytree(video_folder, tmp_path / "data")
+    assert cli("data", "index", tmp_path / "data", capsys=capsys)[0] == 0
+    for name in ("03.mp4", "11.mp4", "20.mp4"):
+        path = tmp_path / "data" / name
+        path.write_bytes(b"\0" * path.stat().st_size)
+    overrides = [f"data.root={tmp_path / 'data'}", "data.name=manifest", "data.val_fraction=0", *QUICK]
+    return ["pretrain", "pretrain/speediness_tiny", *overrides, "trainer.save_every_steps=1"]
+
+
+def test_videos_that_break_in_training_stop_it_at_the_limit_and_lose_nothing(decaying, video_folder, tmp_path, capsys):
+    code, _, err = cli(*decaying, "--run-dir", tmp_path / "r", capsys=capsys)
+    assert code == 2
+    assert "1 of 26 videos cannot be read (3.8%), more than loader.max_unreadable_fraction (0.01) allows" in err
+    assert any(name in err for name in ("03.mp4", "11.mp4", "20.mp4"))
+    assert "Traceback" not in err
+    assert read_checkpoint(tmp_path / "r" / "checkpoints" / "last.ckpt").meta["global_step"] >= 1
+    # The files were mended: the run goes on from there.
+    for path in video_folder.iterdir():
+        shutil.copy(path, tmp_path / "data" / path.name)
+    code, _, err = cli("pretrain", tmp_path / "r", "--resume", capsys=capsys)
+    assert code == 0, err
+
+
+def test_videos_that_break_in_training_are_replaced_counted_and_named_below_the_limit(decaying, tmp_path, capsys):
+    code, _, err = cli(*decaying, "loader.max_unreadable_fraction=0.5", "--run-dir", tmp_path / "r", capsys=capsys)
+    assert code == 0, err
+    unreadable = json.loads((tmp_path / "r" / "results.json").read_text())["unreadable"]
+    assert 1 <= len(unreadable) <= 3
+    assert set(unreadable) <= {"03.mp4", "11.mp4", "20.mp4"}
+    assert f"unreadable videos: {len(unreadable)}; others stood in for them" in err
+    assert all(name in err for name in unreadable)
 
 
 def test_a_list_with_a_bad_line(video_folder, tmp_path, capsys):
