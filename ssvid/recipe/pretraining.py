@@ -103,7 +103,7 @@ def pretrain(
     loaded = load_recipe(recipe, overrides, nested=nested, kind="pretrain")
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     say = speaker(show_progress)
-    config.trainer = resolve_trainer(config.trainer)
+    config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
     check_optim(config.optim)
     check_monitor(config.monitor)
     resolved = loaded.resolved | {"trainer": asdict(config.trainer)}

@@ -55,7 +55,7 @@ def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any)
 
 def _facts(config: PretrainRecipe) -> list[str]:
     check_optim(config.optim)
-    trainer = resolve_trainer(config.trainer)
+    trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
     world = int(trainer.devices) * trainer.num_nodes
     layout = BatchLayout(config.loader.global_batch, world, trainer.accumulate, config.loader.clips_per_video)
     backbone, task = build_networks(config)
@@ -96,6 +96,12 @@ def _epoch_facts(config: PretrainRecipe, min_frames: int, layout: BatchLayout) -
     readable = [row for row in train.rows if row.is_readable]
     segments = len(cut_segments(readable, config.data.segment_seconds, min_frames))
     steps = segments // layout.videos_per_global_batch
+    if not steps:
+        return [
+            f"{len(train)} videos to train on give {segments} samples, and one step takes "
+            f"{layout.videos_per_global_batch}: nothing would be trained. Set loader.global_batch to "
+            f"{max(1, segments * config.loader.clips_per_video)} or less, raise loader.clips_per_video, or add videos"
+        ]
     clips = steps * layout.global_batch * config.optim.epochs
     facts: list[Any] = [
         f"{len(train)} videos to train on, {segments} samples; {len(val)} held out",

@@ -37,7 +37,7 @@ class TrainerConfig:
     accumulate: micro-batches per optimizer step; ``global_batch`` already counts them.
     deterministic: same bits on the same machine, at some cost on a GPU.
     compile: ``torch.compile`` of the backbone. channels_last: 5-D weights in channels_last_3d.
-    threads: CPU threads of the training process; 0 leaves torch's choice.
+    threads: CPU threads of each training process; 0 is the cores that its reading processes leave (on a GPU: torch's choice).
     log_every_steps: between lines of the log. val_every_epochs: between validations.
     save_every_steps: besides the end of each epoch; 0 is off. pictures: PNGs of what the task sees, each validation.
     max_steps: stop early after so many optimizer steps; the schedule is still planned for all epochs; -1 is off.

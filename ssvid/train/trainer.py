@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from ssvid.data.module import UnreadableReport
 from ssvid.errors import RecipeError, did_you_mean
+from ssvid.machine import num_cores
 from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, ShowProgress, StopOnNaN
 from ssvid.train.checkpoint_io import AtomicCheckpointIO
 from ssvid.train.config import OptimConfig, TrainerConfig
@@ -25,8 +26,11 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ACCELERATORS = ("auto", "cpu", "gpu")
 
 
-def resolve_trainer(config: TrainerConfig) -> TrainerConfig:
+def resolve_trainer(config: TrainerConfig, workers_per_device: int = 0) -> TrainerConfig:
     """The config with every ``auto`` replaced by what this machine gives.
+
+    Args:
+        workers_per_device: reading processes beside each training process; on a CPU they need cores of their own.
 
     Raises:
         RecipeError: an unknown or absent device, an unknown precision.
@@ -52,7 +56,13 @@ def resolve_trainer(config: TrainerConfig) -> TrainerConfig:
         raise RecipeError(
             f"trainer.num_nodes ({config.num_nodes}) and trainer.accumulate ({config.accumulate}) must be at least 1."
         )
-    return replace(config, accelerator=accelerator, devices=str(devices), precision=precision)
+    threads = config.threads
+    if threads < 0:
+        raise RecipeError(f"trainer.threads ({threads}) must not be negative. Set trainer.threads=0 for automatic.")
+    if threads == 0 and accelerator == "cpu":
+        # More threads than cores make all of them wait for each other: three to four times slower on two cores.
+        threads = max(1, num_cores() // devices - workers_per_device)
+    return replace(config, accelerator=accelerator, devices=str(devices), precision=precision, threads=threads)
 
 
 def _devices(devices: str, accelerator: str) -> int:

@@ -165,6 +165,13 @@ def test_show_says_what_would_be_done(video_folder, capsys):
     assert "steps per epoch x 1 epochs" in out
 
 
+def test_show_says_when_nothing_would_be_trained(video_folder, capsys):
+    arguments = ["show", "pretrain/speediness_tiny", f"data.root={video_folder}", *QUICK, "loader.global_batch=64"]
+    code, out, _ = cli(*arguments, capsys=capsys)
+    assert code == 0
+    assert "and one step takes 32: nothing would be trained. Set loader.global_batch to" in out
+
+
 # ---- bad input: one paragraph, exit code 2, nothing lost
 
 

@@ -1,5 +1,6 @@
 """Run folders are never overwritten, never shared, and tell how to go on."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -78,6 +79,7 @@ def test_unknown_wandb_mode(tmp_path):
         ({"accelerator": "tpu"}, r"trainer.accelerator \('tpu'\) is unknown"),
         ({"devices": "zwei"}, r"trainer.devices \('zwei'\) must be auto or a whole number"),
         ({"precision": "16"}, r"trainer.precision \('16'\) is unknown"),
+        ({"threads": -1}, r"trainer.threads \(-1\) must not be negative"),
         ({"num_nodes": 0}, r"trainer.num_nodes \(0\) and trainer.accumulate \(1\) must be at least 1"),
     ],
 )
@@ -89,3 +91,14 @@ def test_devices_and_precision_are_checked(options, text):
 def test_auto_is_resolved_to_names():
     config = resolve_trainer(TrainerConfig(accelerator="cpu"))
     assert (config.accelerator, config.devices, config.precision) == ("cpu", "1", "32")
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "workers", "threads"),
+    [(8, "1", 2, 6), (8, "2", 2, 2), (2, "1", 2, 1), (2, "4", 0, 1), (4, "1", 0, 4)],
+)
+def test_training_leaves_the_reading_processes_their_cores(monkeypatch, cores, devices, workers, threads):
+    monkeypatch.setattr("ssvid.train.trainer.num_cores", lambda: cores)
+    config = TrainerConfig(accelerator="cpu", devices=devices)
+    assert resolve_trainer(config, workers).threads == threads
+    assert resolve_trainer(dataclasses.replace(config, threads=3), workers).threads == 3
