@@ -83,7 +83,9 @@ def list_videos(
     """
     root = Path(root)
     if name not in READERS:
-        raise DataError(f"data.name ({name!r}) must name a reader of videos. {did_you_mean(name, (*READERS, 'manifest'))}")
+        raise DataError(
+            f"data.name ({name!r}) must name a reader of videos. {did_you_mean(name, (*READERS, 'manifest'))}"
+        )
     if not root.is_dir():
         what = "it is a file" if root.exists() else "it does not exist"
         raise DataError(f"root ({root}) must be a folder: {what}. Set data.root to the folder that holds the videos.")

@@ -230,7 +230,10 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
         )
     _forget_source_files(program)
     torch.export.save(program, path)
-    again, smallest = torch.export.load(path).module(), torch.rand(1, info.in_channels, *(least[axis] for axis in "THW"))
+    again, smallest = (
+        torch.export.load(path).module(),
+        torch.rand(1, info.in_channels, *(least[axis] for axis in "THW")),
+    )
     with torch.no_grad():
         error_max = max((again(x) - backbone(x, stage)).abs().max().item() for x in (clip, smallest))
     if not error_max <= PROGRAM_TOLERANCE:
