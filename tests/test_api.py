@@ -20,7 +20,7 @@ OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "l
 OTHERS |= {"from_pretrained", "push_to_hub"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
 # What only Python has: objects cannot be typed, and a caller says whether it wants to be told how far things are.
-ONLY_IN_PYTHON = {"show_progress", "callbacks", "nested", "backbone_options"}
+ONLY_IN_PYTHON = {"show_progress", "callbacks", "nested", "backbone_options", "program"}
 
 
 def verbs() -> dict[str, Parser]:

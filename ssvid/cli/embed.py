@@ -10,7 +10,8 @@ from ssvid.cli.parser import add_json, positive, whole
 
 _DESCRIPTION = """\
 Writes one row per clip: path, clip number, frames, seconds, and the pooled features of each stage. Videos that cannot
-be read are listed and have no row; nothing is replaced. An interrupted run goes on when the same command is given again.
+be read are listed and have no row; nothing is replaced. An interrupted run goes on when the same command is given
+again.
 """
 _EPILOG = """\
 examples:

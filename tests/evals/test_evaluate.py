@@ -110,7 +110,7 @@ def test_a_leak_is_said_in_the_table(evaluate, manifest):
     seen = [row.content_id for row in manifest.select("test").rows[:4]]
     rows = evaluate(provenance={"content_ids": seen, "partial": True})
     assert "test videos that were in the pretraining data (without their labels): 4" in render_table(rows)
-    assert "the weights were loaded in part (--partial)" in render_table(rows)
+    assert "the weights were loaded in part (--partial or init_partial)" in render_table(rows)
 
 
 # ---- what cannot be evaluated
