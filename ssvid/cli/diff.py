@@ -10,7 +10,8 @@ from ssvid.cli.parser import add_json
 
 _DESCRIPTION = """\
 Compares two run folders, or two folders with the results.json of a probe: recipe, versions and hardware, videos
-(which are in one alone, which changed), and the numbers at the end side by side. Exits with 0 whether they differ or not.
+(which are in one alone, which changed), and the numbers at the end side by side. Exits with 0 whether they differ or
+not.
 """
 _EPILOG = """\
 example:
