@@ -1,11 +1,12 @@
 """Put an export on the Hugging Face Hub and take one from there. The export folder is the repository.
 
-Differs: huggingface_hub's PyTorchModelHubMixin is not a base class of the backbones. It would import the client with every
-network, and it writes a config of its own in place of the export's, which alone knows stage, normalization and identity.
+It goes through huggingface_hub's ``ModelHubMixin``. Differs: the backbones do not inherit from it, because that would import
+the client with every network; what does is the export folder, whose own config and model card are kept.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,10 @@ def push_to_hub(
         raise CheckpointError(f"{folder} is not an exported folder. Make one first: ssvid export runs/mine {folder}")
     source = read_source(folder)  # refuses a damaged one
     client = hub_client()
-    api = client.HfApi(token=token)
     message = commit_message or f"{source.name}, weights {weights_sha256(source.state)[:12]}"
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=list(EXPORT_FILES),
-            revision=revision,
-            commit_message=message,
+        commit = _export_class()(folder).push_to_hub(
+            repo_id, commit_message=message, private=private, token=token, branch=revision
         )
     except (client.errors.HfHubHTTPError, client.errors.HFValidationError, OSError) as error:
         raise CheckpointError(hub_refusal(f"{folder} cannot be uploaded to {repo_id}", error)) from error
@@ -62,3 +57,19 @@ def push_to_hub(
 def from_pretrained(repo_id: str, *, revision: str | None = None, options: Mapping[str, Any] | None = None) -> Backbone:
     """The backbone of an export on the Hub: ``load_backbone("hf://owner/name@revision")``."""
     return load_backbone(f"{HUB}{repo_id}" + (f"@{revision}" if revision else ""), options=options)
+
+
+def _export_class() -> Any:
+    """An exported folder as the client's mixin sees it; made here, so that the client is imported only when asked for."""
+
+    class ExportFolder(hub_client().ModelHubMixin, library_name="ssvid"):  # type: ignore[misc, call-arg]
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def _save_pretrained(self, save_directory: Path) -> None:
+            """Exactly the files of an export: whatever else lies in the folder stays here."""
+            for name in EXPORT_FILES:
+                if (self.folder / name).is_file():
+                    shutil.copyfile(self.folder / name, save_directory / name)
+
+    return ExportFolder

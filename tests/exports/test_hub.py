@@ -31,6 +31,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client() -> Any:
+    pytest.importorskip("huggingface_hub.hub_mixin")
     return pytest.importorskip("huggingface_hub")
 
 
@@ -57,14 +58,12 @@ class FakeApi:
     def __init__(self, token: str | None = None) -> None:
         FakeApi.calls = (("token", token),)
 
-    def create_repo(self, repo_id: str, **options: Any) -> None:
+    def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
         FakeApi.calls += (("create", repo_id, options),)
+        return SimpleNamespace(repo_id=repo_id)
 
     def upload_folder(self, **options: Any) -> SimpleNamespace:
-        from huggingface_hub.utils import filter_repo_objects
-
-        names = [p.name for p in Path(options["folder_path"]).iterdir()]
-        sent = sorted(filter_repo_objects(names, allow_patterns=options["allow_patterns"]))
+        sent = {path.name: path.read_bytes() for path in sorted(Path(options["folder_path"]).iterdir())}
         FakeApi.calls += (("upload", sent, options),)
         return SimpleNamespace(oid=COMMIT)
 
@@ -72,7 +71,7 @@ class FakeApi:
 def test_only_the_files_of_the_export_are_sent(
     exported: Path, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "HfApi", FakeApi)
+    monkeypatch.setattr(client.hub_mixin, "HfApi", FakeApi)
     folder = tmp_path / "mine"
     shutil.copytree(exported, folder)
     (folder / ".env").write_text("HF_TOKEN=secret")
@@ -82,9 +81,10 @@ def test_only_the_files_of_the_export_are_sent(
     token, create, upload = FakeApi.calls
     assert token == ("token", "t")
     assert create == ("create", "someone/mine", {"private": True, "exist_ok": True})
-    assert upload[1] == ["README.md", "backbone.safetensors", "config.json", "content_ids.json"]
+    assert list(upload[1]) == ["README.md", "backbone.safetensors", "config.json", "content_ids.json"]
+    assert all(content == (exported / name).read_bytes() for name, content in upload[1].items())
     assert upload[2]["commit_message"].startswith("tiny3d, weights ")
-    sent = b"".join((folder / name).read_bytes() for name in upload[1])
+    sent = b"".join(upload[1].values())
     assert b"/home/somebody" not in sent
     assert str(exported.parent).encode() not in sent
 
@@ -92,7 +92,7 @@ def test_only_the_files_of_the_export_are_sent(
 def test_what_is_no_whole_export_is_not_sent(
     exported: Path, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "HfApi", FakeApi)
+    monkeypatch.setattr(client.hub_mixin, "HfApi", FakeApi)
     FakeApi.calls = ()
     with pytest.raises(CheckpointError, match=r"is not an exported folder.*ssvid export runs/mine"):
         ssvid.push_to_hub(tmp_path, "someone/mine")
@@ -105,10 +105,10 @@ def test_what_is_no_whole_export_is_not_sent(
 
 def test_the_hubs_refusal_is_told(exported: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(FakeApi):
-        def create_repo(self, repo_id: str, **options: Any) -> None:
+        def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
             raise OSError("you are not logged in")
 
-    monkeypatch.setattr(client, "HfApi", Refusing)
+    monkeypatch.setattr(client.hub_mixin, "HfApi", Refusing)
     with pytest.raises(CheckpointError, match=r"cannot be uploaded to someone/mine .*not logged in.*hf auth login"):
         ssvid.push_to_hub(exported, "someone/mine")
 
