@@ -75,11 +75,13 @@ def make_meta(
     chance: Mapping[str, float],
     versions: Mapping[str, str],
     init: Mapping[str, Any] | None = None,
+    out_of_domain_metrics: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The plain dict under the key ``ssvid``.
 
     stage: the deepest stage that was trained; None is the last. content_ids: of all videos that the weights have seen, in
     their initialization too. init: what they started from (``exports.InitReport.as_dict``); None is the seed.
+    out_of_domain_metrics: the pretext metrics on videos from elsewhere; None where they were not measured.
     """
     return {
         "format": FORMAT,
@@ -94,6 +96,7 @@ def make_meta(
         "epoch": epoch,
         "global_step": global_step,
         "pretext_metrics": dict(pretext_metrics),
+        "out_of_domain_metrics": dict(out_of_domain_metrics or {}),
         "chance": dict(chance),
         "versions": dict(versions),
         "partial": bool(init and init["partial"]),

@@ -178,6 +178,18 @@ def test_the_card_says_how_to_load_what_was_seen_and_what_chance_is(exported: Pa
     assert "torchvision.models" not in card
 
 
+def test_the_card_shows_what_was_measured_on_videos_from_elsewhere(
+    tmp_path: Path, tiny: Backbone, exported: Path
+) -> None:
+    run = save_checkpoint(tmp_path / "run", tiny, out_of_domain_metrics={"accuracy": 0.625}).parents[1]
+    export(run, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| metric, on held-out videos | value | on videos from elsewhere | a blind guess |" in card
+    assert "| accuracy | 0.7500 | 0.6250 | 0.5000 |" in card
+    assert "none from elsewhere were measured" in (exported / "README.md").read_text()
+    assert "none from elsewhere were measured" not in card
+
+
 def test_a_placebo_says_so_on_its_card(tmp_path: Path, tiny: Backbone) -> None:
     run = save_checkpoint(tmp_path / "run", tiny, placebo=True).parents[1]
     export(run, tmp_path / "out")

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass
+class OutOfDomainConfig:
+    """Videos from elsewhere that pretraining is measured on and never trained on: re-encoded, or of another source.
+
+    name, root, list, split: as in ``data``; an empty ``root`` switches it off.
+    frame_step: use each n-th frame alone: 8 makes 30 frames per second out of 240.
+    """
+
+    name: str = "folder"
+    root: str = ""
+    list: str = ""
+    split: str = ""
+    frame_step: int = 1
 
 
 @dataclass
@@ -19,6 +34,7 @@ class DataConfig:
     segment_seconds: a longer video counts as several samples of about this length, so that an hour of footage is
         drawn from in proportion to its duration.
     index_workers: processes that scan new files; 0 is one per core.
+    out_of_domain: a second set, on which the pretext metrics are measured beside the held-out videos.
     """
 
     name: str = "folder"
@@ -28,6 +44,7 @@ class DataConfig:
     val_fraction: float = 0.05
     segment_seconds: float = 30.0
     index_workers: int = 0
+    out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 
 @dataclass

@@ -61,6 +61,7 @@ class ClipDataset(Dataset):
     Args:
         manifest: gives the root folder. rows: the readable rows to draw from. clip_maker: the task's worker side.
         seed: of the recipe. decoder: forced decoder or ``auto``. segment_seconds: see ``cut_segments``.
+        frame_step: the clip maker sees each n-th frame alone, as if the others were not in the file.
 
     Attributes:
         too_short: rows left out because the clip maker needs more frames than they have.
@@ -78,15 +79,17 @@ class ClipDataset(Dataset):
         seed: int,
         decoder: str = "auto",
         segment_seconds: float = 30.0,
+        frame_step: int = 1,
     ) -> None:
         self.manifest, self.rows, self.clip_maker = manifest, list(rows), clip_maker
-        self.seed, self.decoder = seed, decoder
-        self.segments = cut_segments(self.rows, segment_seconds, clip_maker.min_frames)
-        self.too_short = [row for row in self.rows if row.window_frames < clip_maker.min_frames]
+        self.seed, self.decoder, self.frame_step = seed, decoder, frame_step
+        min_frames = (clip_maker.min_frames - 1) * frame_step + 1
+        self.segments = cut_segments(self.rows, segment_seconds, min_frames)
+        self.too_short = [row for row in self.rows if row.window_frames < min_frames]
         if not self.segments:
             longest = max((row.window_frames for row in self.rows), default=0)
             raise DataError(
-                f"no video is long enough: the task needs {clip_maker.min_frames} frames of one video, the longest of "
+                f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
                 f"{len(self.rows)} has {longest}. Set task.options.num_frames to fewer frames, or use longer videos."
             )
 
@@ -97,7 +100,8 @@ class ClipDataset(Dataset):
         """What the plan of sample ``index`` sees: the segment as if it were a whole video."""
         segment = self.segments[index]
         info = self.rows[segment.row].video_info(self.manifest.root)
-        return replace(info, num_frames=segment.num_frames)
+        seen = -(-segment.num_frames // self.frame_step)
+        return replace(info, num_frames=seen, fps=info.fps / self.frame_step)
 
     def path_of(self, index: int) -> str:
         """Path of sample ``index``, relative to the manifest's root."""
@@ -165,7 +169,7 @@ class ClipDataset(Dataset):
         rngs = [sample_rng(self.seed, t) for t in tickets]
         shared = [batch_rng(self.seed, t) for t in tickets]
         plans = [maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
-        wanted = [view + segment.start_frame for plan in plans for view in plan.views]
+        wanted = [view * self.frame_step + segment.start_frame for plan in plans for view in plan.views]
         whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
         with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
             clips = iter(read_clips(reader, wanted))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.data.config import DataConfig, LoaderConfig, OutOfDomainConfig
 from ssvid.data.dataset import ClipDataset
 from ssvid.data.loader import ClipLoader
 from ssvid.data.manifest import Manifest, VideoRow
@@ -65,10 +65,15 @@ class ClipDataModule(pl.LightningDataModule):
 
     Args:
         manifest: all videos. train_rows, val_rows: which of them; val_rows may be empty.
+        out_of_domain: the videos of ``data.out_of_domain``, measured beside val_rows; None where there are none.
         task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
 
     Attributes:
         unreadable: filled by the trainer from what the batches report.
+        val_set, ood_set: what is measured in and out of domain; None where it is not.
+
+    Raises:
+        DataError: too many videos are unreadable, or too few long enough.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class ClipDataModule(pl.LightningDataModule):
         loader: LoaderConfig,
         accumulate: int = 1,
         pin_memory: bool = False,
+        out_of_domain: Manifest | None = None,
     ) -> None:
         super().__init__()
         self.seed, self.loader, self.accumulate, self.pin_memory = seed, loader, accumulate, pin_memory
@@ -101,17 +107,44 @@ class ClipDataModule(pl.LightningDataModule):
             decoder=loader.decoder,
             segment_seconds=data.segment_seconds,
         )
-        self.val_set = self._val_set(manifest, [r for r in val_rows if r.is_readable], task)
+        self.val_set = self._measured(manifest, val_rows, task)
+        self.ood_set = None
+        if out_of_domain is not None:
+            self.ood_set = self._measured(out_of_domain, out_of_domain.rows, task, data.out_of_domain.frame_step)
+            self._check_pair(data.out_of_domain, out_of_domain)
 
-    def _val_set(self, manifest: Manifest, rows: Sequence[VideoRow], task: PretextTask) -> ClipDataset | None:
+    def _measured(
+        self, manifest: Manifest, rows: Sequence[VideoRow], task: PretextTask, frame_step: int = 1
+    ) -> ClipDataset | None:
         maker = task.clip_maker(training=False)
-        rows = [row for row in rows if row.window_frames >= maker.min_frames]
+        needed = (maker.min_frames - 1) * frame_step + 1
+        rows = [row for row in rows if row.is_readable and row.window_frames >= needed]
         if not rows:
             return None
         # One sample per video: a long file must not outweigh the others in a mean over videos.
         return ClipDataset(
-            manifest, rows, maker, seed=self.seed, decoder=self.loader.decoder, segment_seconds=float("inf")
+            manifest,
+            rows,
+            maker,
+            seed=self.seed,
+            decoder=self.loader.decoder,
+            segment_seconds=float("inf"),
+            frame_step=frame_step,
         )
+
+    def _check_pair(self, config: OutOfDomainConfig, manifest: Manifest) -> None:
+        """A number from elsewhere says something beside that of the own videos alone."""
+        if self.ood_set is None:
+            raise DataError(
+                f"data.out_of_domain.root ({config.root}): none of its {len(manifest)} videos can be read and is as long "
+                "as the task needs. Use longer videos, data.out_of_domain.split=test if they are all of split test, or "
+                "data.out_of_domain.root='' to measure no others."
+            )
+        if self.val_set is None:
+            raise DataError(
+                f"data.out_of_domain.root ({config.root}) is measured beside held-out videos of data.root, and none are "
+                "held out. Set data.val_fraction=0.05 or more."
+            )
 
     def layout(self, world_size: int) -> BatchLayout:
         """How the global batch is cut for so many processes."""
@@ -127,13 +160,24 @@ class ClipDataModule(pl.LightningDataModule):
         world, rank = self._ranks()
         return ClipLoader(self.train_set, self.train_batches(world, rank), self.loader, pin_memory=self.pin_memory)
 
-    def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
-        if self.val_set is None:
-            return []
+    def val_dataloader(self) -> list[ClipLoader]:
+        """Of the held-out videos, then of those from elsewhere: the trainer counts them 0 and 1.
+
+        Sample i of both draws the same numbers: a re-encoded copy of the held-out videos, listed in their order, is cut
+        into the same clips.
+        """
         world, rank = self._ranks()
         batch = self.layout(world).micro_batch
-        batches = EvalBatches(len(self.val_set), batch, stream=Stream.VAL, world_size=world, rank=rank)
-        return ClipLoader(self.val_set, batches, self.loader, pin_memory=self.pin_memory)
+        return [
+            ClipLoader(
+                dataset,
+                EvalBatches(len(dataset), batch, stream=Stream.VAL, world_size=world, rank=rank),
+                self.loader,
+                pin_memory=self.pin_memory,
+            )
+            for dataset in (self.val_set, self.ood_set)
+            if dataset is not None
+        ]
 
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer

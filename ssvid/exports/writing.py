@@ -188,6 +188,7 @@ def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
             "epoch": meta.get("epoch"),
             "global_step": meta.get("global_step"),
             "pretext_metrics": meta.get("pretext_metrics", {}),
+            "out_of_domain_metrics": meta.get("out_of_domain_metrics", {}),
             "chance": meta.get("chance", {}),
             "versions": meta.get("versions", {}),
             "init": meta.get("init"),

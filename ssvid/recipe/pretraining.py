@@ -12,7 +12,7 @@ from typing import Any
 from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d, initialize_backbone
 from ssvid.checkpoints import make_meta, read_checkpoint
 from ssvid.composite import CompositeTask, Member
-from ssvid.data.config import DataConfig
+from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
@@ -27,7 +27,7 @@ from ssvid.recipe.starting import start_weights
 from ssvid.recipe.yaml_text import parse_yaml, to_yaml
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
-from ssvid.train.module import PretrainModule
+from ssvid.train.module import VALIDATIONS, PretrainModule
 from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
@@ -56,6 +56,7 @@ class PretrainResult:
     run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
     num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out.
     too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
+    out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
     """
 
     run_dir: Path
@@ -67,15 +68,18 @@ class PretrainResult:
     too_short: list[str] = field(default_factory=list)
     advice: dict[str, Any] = field(default_factory=dict)
     init: dict[str, Any] | None = None
+    out_of_domain: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
         return asdict(self) | {"run_dir": str(self.run_dir), "checkpoint": str(self.checkpoint)}
 
     def __str__(self) -> str:
+        measured = zip(VALIDATIONS, (self.metrics, self.out_of_domain), strict=True)
         values = "  ".join(
-            f"val {name} {value:.3f}" + (f" (chance {self.chance[name]:.2f})" if name in self.chance else "")
-            for name, value in self.metrics.items()
+            f"{series} {name} {value:.3f}" + (f" (chance {self.chance[name]:.2f})" if name in self.chance else "")
+            for series, metrics in measured
+            for name, value in metrics.items()
         )
         return f"{self.num_steps} steps done.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
 
@@ -114,14 +118,17 @@ def pretrain(
     # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
     manifest = _manifest_of_run(config.data, folder, resume, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
+    elsewhere = _out_of_domain(config.data, train_rows, folder, resume, rank, say)
     backbone, task = build_networks(config, say=say, resumed=folder.last_checkpoint if resume else None)
-    data = _data_module(config, manifest, train_rows, val_rows, task)
+    data = _data_module(config, manifest, train_rows, val_rows, elsewhere, task)
     callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
     world = int(config.trainer.devices) * config.trainer.num_nodes
     steps_per_epoch = data.train_batches(world).steps_per_epoch
     lr = scaled_lr(config.optim, config.loader.global_batch)
     if rank == 0 and not resume:
         _write_folder(folder, loaded, resolved, manifest, backbone.provenance.get("init"))
+        if elsewhere is not None:
+            elsewhere.save(folder.out_of_domain)
     say(_header(config, data, steps_per_epoch, lr))
     module = PretrainModule(
         backbone,
@@ -195,6 +202,7 @@ def _fit(
         [row.path for row in data.train_set.too_short],
         monitor.advice(),
         module.backbone.provenance.get("init"),
+        module.ood_metrics,
     )
     if trainer.interrupted:
         raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume")
@@ -208,8 +216,10 @@ def _fit(
 # ---- the parts of a run ----------------------------------------------------------------------------------------------
 
 
-def load_manifest(data: DataConfig, say: Say | None = None) -> Manifest:
+def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "data") -> Manifest:
     """The table of videos that a recipe's ``data`` group names; new files are scanned.
+
+    group: where in the recipe the values stand, for error texts.
 
     Raises:
         DataError: no such folder, no videos, a bad line.
@@ -218,14 +228,14 @@ def load_manifest(data: DataConfig, say: Say | None = None) -> Manifest:
     if not root.is_dir():
         kind = "a file" if root.exists() else "nothing"
         raise DataError(
-            f"data.root ({data.root}) must be a folder of videos, but there is {kind}. Set data.root=FOLDER."
+            f"{group}.root ({data.root}) must be a folder of videos, but there is {kind}. Set {group}.root=FOLDER."
         )
     if data.name == "manifest":
         manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
         manifest.check_files()
         return manifest
     split_folders = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-    if say and data.name == "folder" and "test" in split_folders:
+    if say and group == "data" and data.name == "folder" and "test" in split_folders:
         say(
             f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
         )
@@ -333,7 +343,12 @@ def _write_folder(
 
 
 def _data_module(
-    config: PretrainRecipe, manifest: Manifest, train_rows: Manifest, val_rows: Manifest, task: PretextTask
+    config: PretrainRecipe,
+    manifest: Manifest,
+    train_rows: Manifest,
+    val_rows: Manifest,
+    elsewhere: Manifest | None,
+    task: PretextTask,
 ) -> ClipDataModule:
     return ClipDataModule(
         manifest,
@@ -345,6 +360,7 @@ def _data_module(
         loader=config.loader,
         accumulate=config.trainer.accumulate,
         pin_memory=config.trainer.accelerator == "gpu",
+        out_of_domain=elsewhere,
     )
 
 
@@ -371,6 +387,60 @@ def _manifest_of_run(data: DataConfig, folder: RunFolder, resume: bool, rank: in
     return load_manifest(data, say if rank == 0 else None)
 
 
+def _out_of_domain(
+    data: DataConfig, train_rows: Manifest, folder: RunFolder, resume: bool, rank: int, say: Say
+) -> Manifest | None:
+    """The videos of ``data.out_of_domain`` that are measured; None where it is off. A resumed run takes its own table."""
+    config = data.out_of_domain
+    check_out_of_domain(config)
+    if not config.root:
+        return None
+    if resume and folder.out_of_domain.exists():
+        manifest = Manifest.load(folder.out_of_domain, root=Path(config.root).expanduser(), allow_outside=True)
+        manifest.check_files()
+        return manifest
+    own = DataConfig(config.name, config.root, config.list, config.split, index_workers=data.index_workers)
+    found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
+    if config.split:
+        chosen = found.select(config.split, readable=False)
+    else:
+        chosen = found.with_rows(row for row in found.rows if row.split != "test")
+    _refuse_trained(chosen, train_rows)
+    return chosen
+
+
+def check_out_of_domain(config: OutOfDomainConfig) -> None:
+    """Refuse values that cannot work or that do nothing.
+
+    Raises:
+        RecipeError: names the value and its rule.
+    """
+    if config.frame_step < 1:
+        raise RecipeError(
+            f"data.out_of_domain.frame_step ({config.frame_step}) must be at least 1. Set data.out_of_domain.frame_step=1 "
+            "to use every frame."
+        )
+    default = OutOfDomainConfig()
+    dead = [key for key, value in asdict(config).items() if value != getattr(default, key)]
+    if dead and not config.root:
+        value = getattr(config, dead[0])
+        raise RecipeError(
+            f"data.out_of_domain.{dead[0]} ({value!r}) does nothing while data.out_of_domain.root is empty. "
+            "Set data.out_of_domain.root=FOLDER, or remove it."
+        )
+
+
+def _refuse_trained(measured: Manifest, trained: Manifest) -> None:
+    """Videos from elsewhere must not be among those that are trained on, nor be copies that name them as their source."""
+    own = {identity for row in trained.rows if (identity := row.source_id or row.content_id)}
+    both = [row.path for row in measured.rows if (row.source_id or row.content_id) in own]
+    if both:
+        raise DataError(
+            f"{len(both)} of {len(measured)} videos of data.out_of_domain are also trained on{_names(both)}. Leave them out: "
+            "name other videos, or one of their splits with data.out_of_domain.split."
+        )
+
+
 def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
     """Run the task's ``prepare`` on rank 0; the other ranks get its buffers when the strategy wraps the model."""
     if rank != 0 or type(task).prepare is PretextTask.prepare:
@@ -392,12 +462,12 @@ def _meta_maker(
     train_rows: Manifest,
     task: PretextTask,
     start: Mapping[str, Any],
-) -> Callable[[int, int, dict[str, float]], dict[str, Any]]:
+) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
     own = {row.source_id or row.content_id for row in train_rows.rows if row.is_readable}
     content_ids = sorted(own | set(start.get("content_ids") or ()))  # what the initialization saw, these weights saw
     versions = package_versions()
 
-    def meta(epoch: int, global_step: int, metrics: dict[str, float]) -> dict[str, Any]:
+    def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:
         return make_meta(
             backbone=resolved["backbone"]["name"],
             backbone_options=resolved["backbone"]["options"],
@@ -416,6 +486,7 @@ def _meta_maker(
             chance=dict(task.chance()),
             versions=versions,
             init=start.get("init"),
+            out_of_domain_metrics=elsewhere,
         )
 
     return meta
@@ -468,6 +539,10 @@ def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, 
         f"lr {lr:.6g} = base_lr {c.optim.base_lr:g} x {c.loader.global_batch} / 256, {c.optim.name}, "
         f"{c.optim.schedule}; precision {c.trainer.precision}",
     ]
+    if data.ood_set is not None:
+        lines.append(
+            f"{len(data.ood_set)} videos out of domain ({c.data.out_of_domain.root}), measured beside the held-out"
+        )
     if data.unreadable.reasons:
         lines.append(f"{len(data.unreadable.reasons)} unreadable" + _names(sorted(data.unreadable.reasons)))
     return "\n".join(lines)

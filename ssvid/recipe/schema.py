@@ -111,4 +111,6 @@ USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "optim.step_gamma": ("optim.schedule", ("step",)),
     "logger.project": ("logger.wandb", ("offline", "online")),
     "data.list": ("data.name", ("list", "manifest")),
+    "data.out_of_domain.list": ("data.out_of_domain.name", ("list", "manifest")),
+    **{f"data.out_of_domain.{key}": ("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
 }

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssvid.data.module import UnreadableReport
 from ssvid.train.loggers import log_picture
-from ssvid.train.module import StopRun
+from ssvid.train.module import VALIDATIONS, StopRun
 
 
 class SaveLast(pl.Callback):
@@ -74,10 +74,12 @@ class Pictures(pl.Callback):
         self.folder = folder
 
     @rank_zero_only
-    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        batch_idx = kwargs.get("batch_idx", args[2] if len(args) > 2 else 0)
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if batch_idx == 0 and not trainer.sanity_checking:
-            self._draw(trainer, pl_module, f"val_epoch{trainer.current_epoch:04d}", "val")
+            series = VALIDATIONS[dataloader_idx]
+            self._draw(trainer, pl_module, f"{series}_epoch{trainer.current_epoch:04d}", series)
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
@@ -165,7 +167,7 @@ class ShowProgress(pl.Callback):
     def _text(self, values: Mapping[str, float], perf: Mapping[str, float]) -> str:
         parts = [f"loss {values['train/loss']:.4f}"] if "train/loss" in values else []
         for name, chance in self.chance.items():
-            for stage in ("train", "val"):
+            for stage in ("train", *VALIDATIONS):
                 if f"{stage}/{name}" in values:
                     parts.append(f"{stage} {name} {values[f'{stage}/{name}']:.3f} (chance {chance:.2f})")
         parts.append(f"{perf['perf/clips_per_s']:.0f} clips/s  waiting for data {perf['perf/data_wait_frac']:.0%}")

@@ -19,6 +19,31 @@ from ssvid.train.config import OptimConfig
 from ssvid.train.optim import build_optimizer, build_schedule
 from ssvid.types import Stream, TaskOutput, Ticket
 
+# The prefixes of what is measured on held-out videos and on those from elsewhere, in the order of the trainer's loaders.
+VALIDATIONS = ("val", "val_ood")
+
+
+class _Measures:
+    """The metrics of one set of videos over one validation: means over its samples, and the task's epoch metrics."""
+
+    def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
+        self._metrics = {name: metric.to(device) for name, metric in metrics.items()}
+        self._means: dict[str, MeanMetric] = {}
+        self._device = device
+
+    def add(self, output: TaskOutput, weight_B: Tensor) -> None:
+        """A batch. weight_B: 1 for each sample, 0 for one that an idle rank was handed."""
+        values = {"loss": output.loss.expand(len(weight_B)), **output.metrics}
+        for name, per_sample in values.items():
+            self._means.setdefault(name, MeanMetric().to(self._device)).update(per_sample.float(), weight_B)
+        if bool((weight_B > 0).all()):
+            for name, metric in self._metrics.items():
+                metric.update(*output.scores[name])
+
+    def results(self) -> dict[str, float]:
+        """Name -> value over the samples of all ranks, the same on each of them."""
+        return {name: float(metric.compute()) for name, metric in sorted({**self._means, **self._metrics}.items())}
+
 
 class PretrainModule(pl.LightningModule):
     """Trains a backbone on a pretext task.
@@ -27,7 +52,10 @@ class PretrainModule(pl.LightningModule):
         backbone, task: what is trained; the task is handed the backbone in every step.
         seed: of the recipe. optim: the recipe's group. lr: the learning rate after scaling.
         steps_per_epoch: optimizer steps, for the schedule. placebo: permute the targets in training.
-        meta: called when a checkpoint is saved, with (epoch, global step, latest validation metrics); plain types.
+        meta: called when a checkpoint is saved, with (epoch, global step, val_metrics, ood_metrics); plain types.
+
+    Attributes:
+        val_metrics, ood_metrics: of the latest validation, on held-out videos and on those from elsewhere.
     """
 
     def __init__(
@@ -40,17 +68,18 @@ class PretrainModule(pl.LightningModule):
         lr: float,
         steps_per_epoch: int,
         placebo: bool = False,
-        meta: Callable[[int, int, dict[str, float]], dict[str, Any]] | None = None,
+        meta: Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.task = backbone, task
         self.seed, self.optim, self.lr = seed, optim, lr
         self.steps_per_epoch, self.placebo, self.meta = steps_per_epoch, placebo, meta
         self.val_metrics: dict[str, float] = {}
+        self.ood_metrics: dict[str, float] = {}
         self.last_output: TaskOutput | None = None
         self.last_batch: dict[str, Any] | None = None
         # Held in a plain dict: as submodules they would add keys to the state dict.
-        self._epoch_metrics: dict[str, Metric] = {}
+        self._measures: dict[str, _Measures] = {}
 
     # ---- steps ------------------------------------------------------------------------------------------------
 
@@ -64,31 +93,25 @@ class PretrainModule(pl.LightningModule):
         return output.loss
 
     def on_validation_epoch_start(self) -> None:
-        metrics = dict(self.task.epoch_metrics())
-        self._epoch_metrics = {name: metric.to(self.device) for name, metric in metrics.items()}
-        self._means: dict[str, Metric] = {}
+        self._measures = {}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        weight = batch["weight"]
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         output = self._run(batch, tickets_of(batch), placebo=False)
-        values = {"loss": output.loss.expand(len(weight)), **output.metrics}
-        for name, per_sample in values.items():
-            mean = self._means.setdefault(name, MeanMetric().to(self.device))
-            mean.update(per_sample.float(), weight)
-        if bool((weight > 0).all()):
-            for name, metric in self._epoch_metrics.items():
-                metric.update(*output.scores[name])
+        series = VALIDATIONS[dataloader_idx]
+        if series not in self._measures:
+            self._measures[series] = _Measures(self.task.epoch_metrics(), self.device)
+        self._measures[series].add(output, batch["weight"])
 
     def on_validation_epoch_end(self) -> None:
-        named = {**self._means, **self._epoch_metrics}
-        results = {name: float(metric.compute()) for name, metric in sorted(named.items())}
-        self._epoch_metrics, self._means = {}, {}
+        found = {series: self._measures[series].results() for series in VALIDATIONS if series in self._measures}
+        self._measures = {}
         if self.trainer.sanity_checking:
             return
-        self.val_metrics = results
-        for name, value in results.items():
-            # Already reduced over ranks by torchmetrics: the same number everywhere.
-            self.log(f"val/{name}", value, rank_zero_only=False, sync_dist=False)
+        self.val_metrics, self.ood_metrics = (found.get(series, {}) for series in VALIDATIONS)
+        for series, results in found.items():
+            for name, value in results.items():
+                # Already reduced over ranks by torchmetrics: the same number everywhere.
+                self.log(f"{series}/{name}", value, rank_zero_only=False, sync_dist=False)
 
     def _run(self, batch: dict[str, Any], tickets: list[Ticket], *, placebo: bool) -> TaskOutput:
         draws = BatchRandom.of(self.seed, tickets)
@@ -118,10 +141,13 @@ class PretrainModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.meta is not None:
-            checkpoint["ssvid"] = self.meta(self.current_epoch, self.global_step, dict(self.val_metrics))
+            metrics = dict(self.val_metrics), dict(self.ood_metrics)
+            checkpoint["ssvid"] = self.meta(self.current_epoch, self.global_step, *metrics)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        self.val_metrics = dict(checkpoint.get("ssvid", {}).get("pretext_metrics", {}))
+        meta = checkpoint.get("ssvid", {})
+        self.val_metrics = dict(meta.get("pretext_metrics", {}))
+        self.ood_metrics = dict(meta.get("out_of_domain_metrics", {}))
 
 
 class StopRun(SsvidError):

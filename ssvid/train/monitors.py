@@ -364,13 +364,18 @@ class Monitor(pl.Callback):
         self._vectors = _Vectors(-(-self.config.max_vectors // trainer.world_size))
         self._counts = {}
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        self._watching = bool((batch["weight"] > 0).all())  # an idle rank is handed a sample that counts for nothing
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # An idle rank is handed a sample that counts for nothing; videos from elsewhere (1) are not watched.
+        self._watching = dataloader_idx == 0 and bool((batch["weight"] > 0).all())
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._watching = False
+        if dataloader_idx:
+            return
         for name in pl_module.last_output.metrics:
             self._counts[name] = self._counts.get(name, 0.0) + float((batch["weight"] > 0).sum())
 

@@ -19,6 +19,7 @@ class RunFolder:
     resolved = property(lambda self: self.path / "recipe.resolved.yaml")
     env = property(lambda self: self.path / "env.json")
     manifest = property(lambda self: self.path / "manifest.csv")
+    out_of_domain = property(lambda self: self.path / "out_of_domain.csv")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     checkpoints = property(lambda self: self.path / "checkpoints")
     last_checkpoint = property(lambda self: self.path / "checkpoints" / "last.ckpt")
