@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import center_square, crop_square, random_square, resize_clips
+from ssvid.transforms import center_square, crop_square, random_square, resize_clips, squash
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 SPACINGS = ("even", "drop", "drop_paper", "off")
+CROPS = ("square", "whole")
+POOLS = ("max", "mean")
 MAX_REDRAWS = 100
 
 
@@ -33,19 +35,23 @@ MAX_REDRAWS = 100
 class SpeedinessConfig:
     """Options of the task. The three guards against cheating are ``same_batch``, ``spacing`` and ``random_resolution``.
 
-    num_frames: frames T of each clip (the paper trains on 64, the lecture shows 30).
+    num_frames: frames T of each clip (the paper trains on 64, the lecture shows 30). eval_frames: in validation; 0 is as
+        many as in training.
     normal_factors, sped_factors: ranges of the speed factor of the two classes.
     spacing: temporal guard. ``even``: frames evenly spaced in both classes (nearest frame); ``drop``: frames dropped
         alike in both classes, the sped version being the normal one at twice the step; ``drop_paper``: each class
         drops by its own factor, as published; ``off``: speeds are exactly 1 and 2.
     same_batch: both versions of a clip are in the batch; otherwise one of the two, at random.
     random_resolution: every batch is resized to one random side in [min_px, max_px]; otherwise to ``eval_px``.
-    frame_px: side of the square that a worker cuts out and sends. crop_scale: its least side relative to the short
-        side of the video. eval_px: side in validation. flip: mirror half of the samples.
+    crop: of training frames. ``square``: a random square, its side at least ``crop_scale`` of the short side of the
+        video; ``whole``: the whole frame, squashed to a square, as published. Validation takes the middle square.
+    frame_px: side of the square that a worker sends. eval_px: side in validation. flip: mirror half of the samples.
+    space_pool, time_pool: of the head: ``max`` or ``mean``; the paper has the maximum over space, the mean over time.
     stage: backbone stage that the head sits on; "" is the last.
     """
 
     num_frames: int = 64
+    eval_frames: int = 0
     normal_factors: tuple[float, float] = (1.0, 1.2)
     sped_factors: tuple[float, float] = (1.7, 2.2)
     spacing: str = "even"
@@ -54,9 +60,12 @@ class SpeedinessConfig:
     min_px: int = 64
     max_px: int = 336
     eval_px: int = 224
-    frame_px: int = 256
+    crop: str = "square"
     crop_scale: float = 0.7
+    frame_px: int = 256
     flip: bool = True
+    space_pool: str = "max"
+    time_pool: str = "mean"
     stage: str = ""
 
 
@@ -112,19 +121,20 @@ class SpeedinessClips:
 
     def __init__(self, config: SpeedinessConfig, training: bool) -> None:
         self.config, self.training = config, training
+        self.num_frames = config.num_frames if training else config.eval_frames or config.num_frames
 
     @property
     def min_frames(self) -> int:
         """Both versions fit at every even factor, and at speed 2."""
         fastest = max(2.0, self.config.sped_factors[1]) if self.training else 2.0
-        return frames_needed(self.config.num_frames, fastest)
+        return frames_needed(self.num_frames, fastest)
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
         """Windows and labels. Validation compares speed 1 with speed 2, evenly spaced, both versions always."""
         if self.training:
             normal, sped = draw_offsets(self.config, video.num_frames, rng)
         else:
-            normal = np.arange(self.config.num_frames, dtype=np.int64)
+            normal = np.arange(self.num_frames, dtype=np.int64)
             sped = 2 * normal
         # The shorter version lies anywhere within the longer one's window: one stretch of video, one read.
         long, short = (sped, normal) if sped[-1] >= normal[-1] else (normal, sped)
@@ -145,24 +155,41 @@ class SpeedinessClips:
         batch_rng: np.random.Generator,
     ) -> dict[str, Tensor]:
         """``clips`` uint8 (V, T, C, frame_px, frame_px) and ``is_sped`` int64 (V,); one square for all versions."""
-        height, width = views_TCHW[0].shape[-2:]
-        box = (
-            random_square(height, width, rng, self.config.crop_scale) if self.training else center_square(height, width)
-        )
-        clips = torch.stack([crop_square(view, box, self.config.frame_px) for view in views_TCHW])
+        clips = torch.stack(self._squares(views_TCHW, rng))
         return {"clips": clips, "is_sped": torch.from_numpy(plan.targets["is_sped"])}
+
+    def _squares(self, views_TCHW: tuple[Tensor, ...], rng: np.random.Generator) -> list[Tensor]:
+        c = self.config
+        if self.training and c.crop == "whole":
+            return [squash(view, c.frame_px) for view in views_TCHW]
+        height, width = views_TCHW[0].shape[-2:]
+        box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
+        return [crop_square(view, box, c.frame_px) for view in views_TCHW]
 
 
 # ---- the loss and its head -------------------------------------------------------------------------------------------
 
 
-def speediness_logits(map_BCTHW: Tensor, weight_C: Tensor, bias: Tensor) -> Tensor:
+def speediness_logits(
+    map_BCTHW: Tensor, weight_C: Tensor, bias: Tensor, space_pool: str = "max", time_pool: str = "mean"
+) -> Tensor:
     """One logit per clip: maximum over space, then mean over time, then a linear layer. Positive means sped up.
 
     z = w . mean_t max_hw map(t, h, w) + b (SpeedNet, section 3.2: the most telling mover of each frame decides, and
-    the mean over time calms bursts).
+    the mean over time calms bursts). The other ways of pooling are there to be compared with it.
     """
-    return map_BCTHW.amax(dim=(3, 4)).mean(dim=2) @ weight_C + bias
+    map_BCT = map_BCTHW.amax(dim=(3, 4)) if space_pool == "max" else map_BCTHW.mean(dim=(3, 4))
+    map_BC = map_BCT.amax(dim=2) if time_pool == "max" else map_BCT.mean(dim=2)
+    return map_BC @ weight_C + bias
+
+
+def mean_difference(clips_NCTHW: Tensor) -> Tensor:
+    """How much a clip changes from frame to frame: mean |frame t - frame t-1| over pixels and time, float (N,).
+
+    A guess without a network, in the place of the paper's mean-flow baseline: more change, so sped up.
+    Differs: differences of pixels instead of optical flow, which would cost more than the network.
+    """
+    return clips_NCTHW.diff(dim=2).abs().mean(dim=(1, 2, 3, 4)).float()
 
 
 def speediness_loss(logits: Tensor, is_sped: Tensor) -> Tensor:
@@ -181,6 +208,8 @@ class Speediness(PretextTask):
     Config = SpeedinessConfig
     targets = ("is_sped",)
     targets_per_view = True
+    must_fall = ("static", "noise")
+    must_hold = ("reencoded", "border", "channel_swapped")
 
     def __init__(self, config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -213,20 +242,24 @@ class Speediness(PretextTask):
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         clips_BVCTHW, is_sped_BV = batch["clips"], batch["is_sped"]
         map_BCTHW = backbone(clips_BVCTHW.flatten(0, 1), self.stage)
-        logits = speediness_logits(map_BCTHW, self.head.weight[0], self.head.bias).float()
+        pools = self.config.space_pool, self.config.time_pool
+        logits = speediness_logits(map_BCTHW, self.head.weight[0], self.head.bias, *pools).float()
         labels = is_sped_BV.flatten()
         correct_BV = ((logits > 0) == (labels > 0)).float().view_as(is_sped_BV)
+        scores = {"auc": (logits.detach(), labels)}
+        if not self.training:  # training has no use for it
+            scores["difference_auc"] = (mean_difference(clips_BVCTHW.flatten(0, 1)), labels)
         return TaskOutput(
             loss=speediness_loss(logits, labels),
             metrics={"accuracy": correct_BV.mean(dim=1)},
-            scores={"auc": (logits.detach(), labels)},
+            scores=scores,
             extras={"sped_prob": logits.detach().sigmoid().view_as(is_sped_BV)},
         )
 
     def epoch_metrics(self) -> Mapping[str, Metric]:
         from torchmetrics.classification import BinaryAUROC  # here: importing it takes seconds
 
-        return {"auc": BinaryAUROC()}
+        return {"auc": BinaryAUROC(), "difference_auc": BinaryAUROC()}
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to four pairs: one row of frames per version. Bars at the left: truth above, the network's score below."""
@@ -251,8 +284,11 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
     problems = []
     if c.num_frames < max(2, backbone.min_frames):
         problems.append(f"num_frames ({c.num_frames}) must be at least {max(2, backbone.min_frames)}")
-    if c.spacing not in SPACINGS:
-        problems.append(f"spacing ({c.spacing!r}) must be one of {', '.join(SPACINGS)}")
+    if c.eval_frames and c.eval_frames < max(2, backbone.min_frames):
+        problems.append(f"eval_frames ({c.eval_frames}) must be 0 or at least {max(2, backbone.min_frames)}")
+    for name, legal in (("spacing", SPACINGS), ("crop", CROPS), ("space_pool", POOLS), ("time_pool", POOLS)):
+        if getattr(c, name) not in legal:
+            problems.append(f"{name} ({getattr(c, name)!r}) must be one of {', '.join(legal)}")
     for name in ("normal_factors", "sped_factors"):
         low, high = getattr(c, name)
         if not 1 <= low <= high:

@@ -42,6 +42,16 @@ def crop_square(clip_TCHW: Tensor, box: Box, size_px: int) -> Tensor:
     return cut_TCHW.contiguous()
 
 
+def squash(clip_TCHW: Tensor, size_px: int) -> Tensor:
+    """Bring every whole frame to size_px x size_px, whatever its aspect ratio; uint8 stays uint8. Returns a contiguous TCHW.
+
+    Bilinear with antialiasing.
+    """
+    if clip_TCHW.shape[-2:] == (size_px, size_px):
+        return clip_TCHW.contiguous()
+    return _resize(clip_TCHW.contiguous(memory_format=torch.channels_last), size_px).contiguous()
+
+
 def resize_clips(clips_BCTHW: Tensor, size_px: int) -> Tensor:
     """Resize every frame of float clips to size_px x size_px, bilinear, antialiased when it shrinks.
 

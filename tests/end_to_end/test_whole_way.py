@@ -71,7 +71,7 @@ def test_a_run_leaves_everything_behind(finished):
     assert {key.split(".")[0] for key in state["state_dict"]} == {"backbone", "task"}
     meta = state["ssvid"]
     assert meta["data"]["num_videos"] == len(meta["data"]["content_ids"])
-    assert meta["pretext_metrics"].keys() == {"accuracy", "auc", "loss"}
+    assert meta["pretext_metrics"].keys() == {"accuracy", "auc", "difference_auc", "loss"}
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert any("train/loss" in line for line in lines)
     assert any("val/accuracy" in line for line in lines)

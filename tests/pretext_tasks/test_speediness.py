@@ -1,6 +1,7 @@
 """Speediness: physics of the sampled time, the loss against float64 loops, the three guards, one at a time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from pretext_tasks.speediness import (
     dropped_offsets,
     even_offsets,
     frames_needed,
+    mean_difference,
     speediness_logits,
     speediness_loss,
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import RecipeError
+from ssvid.recipe import load_recipe
+from ssvid.recipe.options import make_task_config
 from ssvid.tasks import BatchRandom
 from ssvid.types import Ticket, VideoInfo
 
@@ -116,6 +120,17 @@ def test_a_plan_is_a_pure_function_of_its_seed():
     assert any(not np.array_equal(plan(seed=5).views[1], plan(seed=s).views[1]) for s in range(6, 12))
 
 
+def test_validation_clips_may_have_another_length():
+    config = SpeedinessConfig(num_frames=8, eval_frames=5)
+    maker = SpeedinessClips(config, training=False)
+    assert maker.min_frames == 9  # four steps of two frames, and the first
+    normal, sped = plan(config, training=False).views
+    assert np.diff(normal).tolist() == [1] * 4
+    assert np.diff(sped).tolist() == [2] * 4
+    assert [len(v) for v in plan(config).views] == [8, 8]
+    assert SpeedinessClips(SMALL, training=False).min_frames == 15
+
+
 # ---- guards, one at a time
 
 
@@ -173,6 +188,38 @@ def test_the_versions_of_a_sample_share_their_crop_and_flip():
     assert rising[:, 0].any() and not rising[:, 0].all()
 
 
+def columns(height=48, width=64):
+    """60 frames whose pixels are their column numbers."""
+    return torch.arange(width, dtype=torch.uint8).view(1, 1, 1, width).expand(60, 3, height, width)
+
+
+def test_a_whole_frame_is_squashed_in_training_and_its_middle_is_validated():
+    config = SpeedinessConfig(num_frames=8, crop="whole", frame_px=32)
+    for training, first, last in ((True, 0.5, 62.5), (False, 8.25, 54.75)):
+        maker = SpeedinessClips(config, training)
+        p = maker.plan(video(), np.random.default_rng(0), np.random.default_rng(0))
+        views = tuple(columns()[torch.from_numpy(v)] for v in p.views)
+        clips = maker.transform(views, p, np.random.default_rng(1), np.random.default_rng(0))["clips"].float()
+        assert clips.shape == (2, 8, 3, 32, 32)
+        assert float((clips - clips[:1, :1, :1, :1]).abs().max()) == 0  # every row of every frame alike
+        # 64 columns become 32: cells of two columns; the middle 48 (8 to 55): cells of one and a half.
+        row = clips[0, 0, 0, 0]
+        assert abs(float(row[0]) - first) <= 1 and abs(float(row[-1]) - last) <= 1
+        assert torch.allclose(row, torch.linspace(first, last, 32), atol=1)
+
+
+def test_a_random_square_keeps_the_aspect_ratio():
+    maker = SpeedinessClips(SpeedinessConfig(num_frames=8, crop_scale=0.5, frame_px=32), True)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p = maker.plan(video(), rng, rng)
+        both = torch.stack([columns()[:, 0], torch.arange(48).view(48, 1).expand(60, 48, 64).byte()], dim=1)
+        clip = maker.transform(tuple(both[torch.from_numpy(v)] for v in p.views), p, rng, rng)["clips"][0, 0].float()
+        across, down = clip[0, 0, -1] - clip[0, 0, 0], clip[1, -1, 0] - clip[1, 0, 0]
+        assert abs(float(across - down)) <= 2
+        assert 24 * 31 / 32 - 2 <= float(across) <= 48
+
+
 # ---- the loss
 
 
@@ -188,6 +235,61 @@ def test_head_is_the_maximum_over_space_then_the_mean_over_time():
                 total += max(float(map_[b, c, t, h, w]) for h in range(5) for w in range(6))
             logit += float(weight[c]) * total / 4
         assert float(speediness_logits(map_, weight, bias)[b]) == pytest.approx(logit, abs=1e-12)
+
+
+@pytest.mark.parametrize("space_pool", ["max", "mean"])
+@pytest.mark.parametrize("time_pool", ["max", "mean"])
+def test_the_head_pools_as_it_is_told(space_pool, time_pool):
+    pools = {"max": max, "mean": lambda values: sum(values) / len(values)}
+    map_ = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight, bias = torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
+    got = speediness_logits(map_, weight, bias, space_pool, time_pool)
+    for b in range(2):
+        logit = 0.1
+        for c in range(3):
+            frames = [
+                pools[space_pool]([float(map_[b, c, t, h, w]) for h in range(5) for w in range(6)]) for t in range(4)
+            ]
+            logit += float(weight[c]) * pools[time_pool](frames)
+        assert float(got[b]) == pytest.approx(logit, abs=1e-12)
+
+
+def test_the_pooling_of_a_recipe_reaches_the_head():
+    backbone = create_backbone("tiny3d", width=2).eval()
+    batch, draws = batch_of(training=False)
+    scores = set()
+    for space_pool, time_pool in (("max", "mean"), ("mean", "max"), ("mean", "mean"), ("max", "max")):
+        config = replace(SMALL, space_pool=space_pool, time_pool=time_pool)
+        task = Speediness(config, backbone.info).eval()
+        with torch.no_grad():
+            task.head.weight.fill_(1.0)
+            output = task(task.augment(batch, draws), backbone)
+        scores.add(round(float(output.extras["sped_prob"][0, 0]), 6))
+    assert len(scores) == 4
+
+
+def test_mean_difference_by_hand_and_for_a_steady_mover():
+    clip = torch.tensor([0.0, 0.5, 0.25]).view(1, 1, 3, 1, 1).expand(2, 3, 3, 4, 5)
+    assert mean_difference(clip).tolist() == pytest.approx([(0.5 + 0.25) / 2] * 2)
+    # A ramp that moves twice as fast changes twice as much.
+    ramp = torch.arange(40.0).view(1, 40)
+    slow = torch.stack([ramp + t for t in range(8)]).view(1, 1, 8, 1, 40)
+    assert float(mean_difference(torch.stack([ramp + 2 * t for t in range(8)]).view(1, 1, 8, 1, 40))) == 2.0
+    assert float(mean_difference(slow)) == 1.0
+
+
+def test_validation_measures_what_a_guess_by_the_amount_of_change_scores():
+    backbone = create_backbone("tiny3d", width=2).eval()
+    task = Speediness(SMALL, backbone.info).eval()
+    batch, draws = batch_of(training=False)  # pixels are frame numbers: the sped-up version changes twice as much
+    output = task(task.augment(batch, draws), backbone)
+    difference, labels = output.scores["difference_auc"]
+    assert torch.allclose(difference, (1 + labels.float()) / 255, atol=1e-5)
+    assert set(task.epoch_metrics()) == set(output.scores) == {"auc", "difference_auc"}
+    metric = task.epoch_metrics()["difference_auc"]
+    metric.update(difference, labels)
+    assert float(metric.compute()) == 1.0
+    assert "difference_auc" not in task.train()(task.augment(*batch_of()), backbone).scores
 
 
 def test_loss_is_binary_cross_entropy():
@@ -241,6 +343,22 @@ def test_pictures_have_one_row_per_version_and_show_truth_and_score():
     assert (picture[66 + 18, :64] == green).all()  # the sped-up one: a full bar
 
 
+@pytest.mark.parametrize("name", ["speediness_s3dg_ucf101", "speediness_s3dg_kinetics400"])
+def test_the_papers_recipes_are_in_the_papers_setting(name):
+    recipe = load_recipe(f"pretrain/{name}", allow_missing=True).recipe
+    config = make_task_config(recipe.task.name, recipe.task.options)
+    assert (config.num_frames, config.min_px, config.max_px, config.eval_px) == (64, 64, 336, 224)
+    assert (config.normal_factors, config.sped_factors) == ((1.0, 1.2), (1.7, 2.2))
+    assert (config.spacing, config.crop, config.same_batch, config.random_resolution) == (
+        "drop_paper", "whole", True, True,
+    )  # fmt: skip
+    assert (config.space_pool, config.time_pool) == ("max", "mean")
+    assert config.frame_px >= config.max_px  # no clip is enlarged
+    backbone = create_backbone(recipe.backbone.name, **recipe.backbone.options)
+    assert backbone.info.stage().stride_time == 1  # the clip keeps its length
+    Speediness(config, backbone.info)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -250,6 +368,10 @@ def test_pictures_have_one_row_per_version_and_show_truth_and_score():
         ({"sped_factors": (2.2, 1.7)}, r"sped_factors \(2.2, 1.7\) must rise"),
         ({"min_px": 90, "max_px": 80}, r"min_px \(90\) must be at least 1 and at most max_px \(80\)"),
         ({"crop_scale": 0.0}, r"crop_scale \(0.0\) must lie in \(0, 1\]"),
+        ({"crop": "hole"}, r"crop \('hole'\) must be one of square, whole"),
+        ({"space_pool": "sum"}, r"space_pool \('sum'\) must be one of max, mean"),
+        ({"time_pool": "last"}, r"time_pool \('last'\) must be one of max, mean"),
+        ({"eval_frames": 1}, r"eval_frames \(1\) must be 0 or at least 2"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, text):
