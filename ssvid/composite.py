@@ -86,6 +86,11 @@ class CompositeClips:
         return max(maker.min_frames for maker in self.makers.values())
 
     @property
+    def signals(self) -> tuple[str, ...]:
+        """Per-frame measurements that any member plans from."""
+        return tuple(dict.fromkeys(name for maker in self.makers.values() for name in getattr(maker, "signals", ())))
+
+    @property
     def video_makers(self) -> tuple[ClipMaker, ...]:
         """One clip maker for each video of a sample; empty where all views come from one video."""
         if not self.own_videos or self.turns is not None:

@@ -22,6 +22,7 @@ from ssvid.backbones import (
     convert_to_channels_last_3d,
     initialize_backbone,
 )
+from ssvid.data.signals import still_signals
 from ssvid.tasks import BatchRandom, PretextTask, tasks
 from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, VideoInfo
 
@@ -256,8 +257,10 @@ def _check_task_state(task: PretextTask, network: Backbone) -> None:
     network.info.stage(task.stage)
 
 
-def _video(num_frames: int) -> VideoInfo:
-    return VideoInfo("noise", num_frames, 25.0, 48, 64)
+def _video(maker: ClipMaker, num_frames: int) -> VideoInfo:
+    """A video of noise, with the per-frame measurements that the clip maker asks for: nothing moves in it."""
+    signals = still_signals(getattr(maker, "signals", ()), num_frames)
+    return VideoInfo("noise", num_frames, 25.0, 48, 64, signals=signals)
 
 
 def _check_plans(maker: ClipMaker) -> None:
@@ -265,7 +268,7 @@ def _check_plans(maker: ClipMaker) -> None:
     before = np.random.get_state()[1].tobytes()  # type: ignore[union-attr,index]
     for num_frames in (maker.min_frames, maker.min_frames + 37):
         for seed in range(20):
-            plan, again = (maker.plan(_video(num_frames), *_generators(seed)) for _ in range(2))
+            plan, again = (maker.plan(_video(maker, num_frames), *_generators(seed)) for _ in range(2))
             pairs = zip(plan.views, again.views, strict=True)
             _require(all(np.array_equal(a, b) for a, b in pairs), "plan() is not a function of its generators")
             for view in plan.views:
@@ -281,7 +284,7 @@ def _generators(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
 
 def _task_batch(task: PretextTask, training: bool, num_samples: int = 4) -> tuple[dict[str, Any], BatchRandom]:
     maker = task.clip_maker(training)
-    info = _video(maker.min_frames + 9)
+    info = _video(maker, maker.min_frames + 9)
     noise = torch.randint(0, 256, (info.num_frames, 3, 48, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
     samples = []
     for seed in range(num_samples):

@@ -99,7 +99,11 @@ class TaskOutput:
 
 
 class ClipMaker(Protocol):
-    """Worker side of a task: picklable, without parameters, draws only from the generators it is given."""
+    """Worker side of a task: picklable, without parameters, draws only from the generators it is given.
+
+    One that plans from per-frame measurements also has ``signals: tuple[str, ...]``, their names; ``VideoInfo.signals``
+    then holds them. See ``ssvid.data.signals``.
+    """
 
     @property
     def min_frames(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ example:
 _INDEX = """\
 Decodes every video once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
 decoders return the right frames. Files that have not changed are taken from a cache.
+
+With --motion the optical flow and small pictures of every frame are measured too, for tasks that plan from them, and
+kept in the cache. A table that exists is then kept as it is, and the motion of its videos is measured.
 """
 _INDEX_EPILOG = """\
 examples:
   ssvid data index videos
   ssvid data index videos --reader class_folder -o videos.csv
   ssvid data index videos --reader list --list train.txt -o train.csv
+  ssvid data index videos --motion
 """
 
 
@@ -84,7 +89,8 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", metavar="FILE", help="the list, for --reader list")
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
-    parser.add_argument("--no-cache", action="store_true", help="scan every file again")
+    parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
+    parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
     add_json(parser)
     parser.set_defaults(run=run_index, parser=parser)
@@ -114,29 +120,56 @@ def run_synth(args: argparse.Namespace) -> None:
 
 
 def run_index(args: argparse.Namespace) -> None:
-    """Scan the videos, write the table, print what was found."""
-    from ssvid.data.index import build_manifest
-    from ssvid.data.readers import list_videos
+    """Scan the videos, write the table, print what was found; measure their motion where that is asked for."""
+    from ssvid.data.manifest import Manifest
 
     root = Path(args.root)
     out = Path(args.out) if args.out else root / "manifest.csv"
     if out.is_dir():
         raise DataError(f"-o ({out}) is a folder, and the table is one file. Name a file: -o {out / 'manifest.csv'}")
-    if out.exists() and not args.overwrite:
+    keep = out.exists() and not args.overwrite
+    if keep and not args.motion:
         raise DataError(f"{out} exists and would be replaced. Add --overwrite, or write elsewhere with -o FILE.")
+    if args.motion:
+        from ssvid.video.motion import require_opencv
+
+        require_opencv()  # before an hour of scanning
+    manifest = Manifest.load(out, root) if keep else _scan(args, root, out)
+    _print_manifest(manifest, out, as_json=args.json, kept=keep, signals=_measure(args, manifest))
+
+
+def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
+    """The table of the videos below a folder, written."""
+    from ssvid.data.index import build_manifest
+    from ssvid.data.readers import list_videos
+
     entries = list_videos(args.reader, root, Path(args.list) if args.list else None)
     with terminal.progress("scanning") as report:
         manifest = build_manifest(root, entries, workers=args.workers, cache=not args.no_cache, progress=report)
     manifest.save(out)
-    _print_manifest(manifest, out, as_json=args.json)
+    return manifest
 
 
-def _print_manifest(manifest: Any, path: Path, *, as_json: bool) -> None:
+def _measure(args: argparse.Namespace, manifest: Any) -> Any:
+    """Measure the motion of a table's videos; None where nobody asked for it."""
+    if not args.motion:
+        return None
+    from ssvid.data.signals import measure_signals_of
+
+    with terminal.progress("measuring motion") as report:
+        return measure_signals_of(manifest, workers=args.workers, cache=not args.no_cache, progress=report)
+
+
+def _print_manifest(manifest: Any, path: Path, *, as_json: bool, kept: bool = False, signals: Any = None) -> None:
     from ssvid.data.manifest import summarize
 
     if not as_json:
         print(summarize(manifest))
-        print(f"written: {path}")
+        if signals:
+            print(f"motion: measured in {signals.num_measured} files, remembered of {signals.num_remembered}")
+            for name, reason in signals.failed.items():
+                print(f"  not measured: {name}: {reason}")
+        print(f"{'kept' if kept else 'written'}: {path}")
         return
     unreadable = {row.path: row.status for row in manifest.rows if not row.is_readable}
     terminal.print_json(
@@ -148,5 +181,6 @@ def _print_manifest(manifest: Any, path: Path, *, as_json: bool) -> None:
             "unreadable": unreadable,
             "labels": manifest.labels(),
             "splits": manifest.splits(),
+            **({"motion": asdict(signals)} if signals else {}),
         }
     )

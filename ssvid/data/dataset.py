@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.sampler import EvalBatches
+from ssvid.data.signals import check_signals, load_signals
 from ssvid.errors import DataError, DecodeError
 from ssvid.types import ClipMaker, Ticket, VideoInfo, batch_rng, sample_rng
 from ssvid.video import open_video, read_clips
@@ -67,7 +68,7 @@ class ClipDataset(Dataset):
         too_short: rows left out because the clip maker needs more frames than they have.
 
     Raises:
-        DataError: no row is long enough.
+        DataError: no row is long enough, or the clip maker plans from signals that were not measured.
     """
 
     def __init__(
@@ -92,6 +93,10 @@ class ClipDataset(Dataset):
                 f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
                 f"{len(self.rows)} has {longest}. Set task.options.num_frames to fewer frames, or use longer videos."
             )
+        self.signals: tuple[str, ...] = tuple(getattr(clip_maker, "signals", ()))
+        if self.signals:
+            used = sorted({segment.row for segment in self.segments})
+            check_signals(manifest.root, [self.rows[number] for number in used], self.signals)
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -99,9 +104,14 @@ class ClipDataset(Dataset):
     def video_info(self, index: int) -> VideoInfo:
         """What the plan of sample ``index`` sees: the segment as if it were a whole video."""
         segment = self.segments[index]
-        info = self.rows[segment.row].video_info(self.manifest.root)
+        row, root = self.rows[segment.row], self.manifest.root
+        info = row.video_info(root)
         seen = -(-segment.num_frames // self.frame_step)
-        return replace(info, num_frames=seen, fps=info.fps / self.frame_step)
+        info = replace(info, num_frames=seen, fps=info.fps / self.frame_step)
+        if not self.signals:
+            return info
+        stretch = (segment.start_frame, segment.num_frames, self.frame_step)
+        return replace(info, signals=load_signals(root, row, self.signals, *stretch))
 
     def path_of(self, index: int) -> str:
         """Path of sample ``index``, relative to the manifest's root."""

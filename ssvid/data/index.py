@@ -44,7 +44,7 @@ SLOWEST_BYTES_PER_SECOND = 250_000
 # The module that opens videos; tests put a misbehaving one in its place.
 SCANNER = "ssvid.video"
 # What is believed of a file that another decoder choked on: frames are defined by this one.
-_REFERENCE = ("pyav",)
+REFERENCE = ("pyav",)
 _MAX_REASON_CHARS = 300
 
 
@@ -329,13 +329,20 @@ def _read_facts(values: dict[str, Any]) -> FileFacts:
 
 
 class Job(NamedTuple):
-    """A file to scan. seconds: its deadline. decoders: None is all. choked: what the last attempt came to, or ""."""
+    """A file to scan, or to measure. seconds: its deadline. decoders: None is all. choked: what the last attempt came to.
+
+    signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
+    num_frames: what a file to be measured must have.
+    """
 
     path: str
     file: str
     seconds: float
     decoders: tuple[str, ...] | None
     choked: str = ""
+    signals_to: str = ""
+    content_id: str = ""
+    num_frames: int = 0
 
 
 # Set before the decoders and torch are imported, so that neither starts threads: forking needs a single one.
@@ -508,9 +515,9 @@ class _Pool:
         del self._workers[number : number + 1]
         self._workers.insert(number, self._hire())
         accident = accident or f"crashed: {_exit_reason(code)}"
-        if job.choked or job.decoders == _REFERENCE:
+        if job.choked or tuple(job.decoders or ()) == REFERENCE:
             return job.path, FileFacts(problem=f"the decoder {accident}", choked=job.choked, is_final=False)
-        return job._replace(decoders=_REFERENCE, choked=accident)
+        return job._replace(decoders=REFERENCE, choked=accident)
 
 
 def _exit_reason(code: int) -> str:
@@ -540,7 +547,24 @@ def _work(scanner: Any, connection: Connection, foreign: list[int]) -> None:
             job = connection.recv()
         except EOFError:
             return
-        connection.send(_scan(scanner, job))
+        connection.send(_measure(scanner, job) if job.signals_to else _scan(scanner, job))
+
+
+def _measure(scanner: Any, job: Job) -> FileFacts:
+    """Measure the signals of a file and write them down; the facts say no more than whether that was possible."""
+    motion = importlib.import_module("ssvid.video.motion")
+    try:
+        if scanner.content_id(job.file) != job.content_id:
+            return FileFacts(problem="it changed since it was indexed")
+        signals = motion.measure_signals(job.file)
+        if len(signals["motion"]) != job.num_frames:
+            return FileFacts(problem=f"{len(signals['motion'])} frames were decoded, the table says {job.num_frames}")
+        motion.write_signals(job.signals_to, signals)
+    except DecodeError as cause:
+        return FileFacts(problem=_plain(cause.what + (f" ({cause.cause})" if cause.cause else ""), job))
+    except Exception as cause:  # not swallowed: it is listed with the file's name
+        return FileFacts(problem=_plain(f"{type(cause).__name__}: {cause}", job))
+    return FileFacts(num_frames=job.num_frames, content_id=job.content_id)
 
 
 def _scan(scanner: Any, job: Job) -> FileFacts:

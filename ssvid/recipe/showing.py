@@ -12,6 +12,7 @@ import torch
 
 from ssvid.data.dataset import cut_segments
 from ssvid.data.sampler import BatchLayout
+from ssvid.data.signals import still_signals
 from ssvid.errors import SsvidError
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import build_networks, load_manifest, split_rows
@@ -77,7 +78,8 @@ def _facts(config: PretrainRecipe) -> list[str]:
 def sample_shapes(task: PretextTask, height: int = 240, width: int = 320) -> dict[str, str]:
     """Name -> dtype and shape of what a worker sends for one sample of a video of that size."""
     maker = task.clip_maker(training=True)
-    info = VideoInfo("example", maker.min_frames, 25.0, height, width)
+    signals = still_signals(getattr(maker, "signals", ()), maker.min_frames)
+    info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals)
     rngs = [np.random.default_rng([0, i]) for i in range(2)]
     plan = maker.plan(info, *rngs)
     views = tuple(torch.zeros(len(view), 3, height, width, dtype=torch.uint8) for view in plan.views)

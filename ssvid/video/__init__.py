@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         available_decoders,
         resolve_decoder,
     )
+    from ssvid.video.motion import measure_signals
     from ssvid.video.reader import VideoReader, open_video, read_clips
     from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded, random_clip
     from ssvid.video.scan import VideoScan, content_id, scan_video
@@ -26,6 +27,7 @@ _HOME = {
     "DecoderStatus": "decoders",
     "available_decoders": "decoders",
     "resolve_decoder": "decoders",
+    "measure_signals": "motion",
     "VideoReader": "reader",
     "open_video": "reader",
     "read_clips": "reader",
@@ -49,6 +51,7 @@ __all__ = [
     "content_id",
     "evenly_spaced_clips",
     "is_padded",
+    "measure_signals",
     "open_video",
     "random_clip",
     "read_clips",

@@ -1,6 +1,7 @@
 """``ssvid data synth | index``: tables are written, mistakes are told, nothing is overwritten."""
 
 import json
+import sys
 
 import pytest
 
@@ -136,3 +137,40 @@ def test_the_first_bad_line_of_a_list_is_named(video_folder, tmp_path, capsys):
     assert f"{listing}, line 2" in message
     assert "must have a label" in message
     assert not table.exists()
+
+
+def test_index_measures_motion_and_keeps_an_existing_table(synthetic, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))
+    before = (synthetic / "manifest.csv").read_bytes()
+    argv = ["data", "index", str(synthetic), "--motion", "--workers", "1"]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["motion"] == {"num_measured": 10, "num_remembered": 0, "failed": {}}
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 20
+    assert (synthetic / "manifest.csv").read_bytes() == before
+
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert "motion: measured in 0 files, remembered of 10" in text
+    assert f"kept: {synthetic / 'manifest.csv'}" in text
+
+
+def test_index_writes_a_table_and_lists_what_has_no_motion(video_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "videos"
+    root.mkdir()
+    (root / "good.mp4").write_bytes((video_folder / "00.mp4").read_bytes())
+    (root / "bad.mp4").write_bytes(b"this is no video" * 100)
+    argv = ["data", "index", str(root), "--motion", "--workers", "1"]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert "1 unreadable" in text
+    assert "motion: measured in 1 files, remembered of 0" in text
+    assert f"written: {root / 'manifest.csv'}" in text
+
+
+def test_motion_without_opencv_is_told_before_anything_is_scanned(synthetic, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    message = told(capsys, "data", "index", str(synthetic), "--motion")
+    assert "optical flow needs OpenCV" in message
+    assert "pip install 'ssvid[motion]'" in message

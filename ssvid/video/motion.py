@@ -1,0 +1,158 @@
+"""How much moves at each frame of a video and how the frames look: measured once, for tasks that plan from it.
+
+The *signals* of a video have one row per frame: ``motion``, float32 (T,), the mean length of the optical flow from the
+frame before, in fractions of the short side, 0 for the first; ``thumbnails``, uint8 (T, 16, 16, 3). They lie beside one
+another as ``<base>.motion.npy`` and ``<base>.thumbnails.npy``.
+
+Flow needs OpenCV, the extra ``motion``; reading what was measured does not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssvid.errors import DecodeError, SsvidError
+from ssvid.files import write_atomic
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# Shape of one row, and type, of each signal.
+SIGNALS: Mapping[str, tuple[tuple[int, ...], str]] = {"motion": ((), "float32"), "thumbnails": ((16, 16, 3), "uint8")}
+# Part of the folder's name: raise it with every change of what is measured, or old measurements are believed.
+SIGNALS_VERSION = 1
+# Short side that frames are brought to before the flow. Flow at twice this side costs four times as much, and a mean
+# over the frame does not need it.
+FLOW_PX = 112
+THUMBNAIL_PX = 16
+
+
+def require_opencv() -> ModuleType:
+    """OpenCV's module.
+
+    Raises:
+        SsvidError: it is not installed, or cannot be imported.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        reason = "" if importlib.util.find_spec("cv2") is None else f" ({error})"
+        raise SsvidError(
+            f"optical flow needs OpenCV, which cannot be imported{reason}. Install it with: pip install 'ssvid[motion]'"
+        ) from error
+    return cv2
+
+
+def measure_signals(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Decode a video once, in order, and measure its signals; memory grows by 772 bytes a frame.
+
+    Flow is Dense Inverse Search (Kroeger et al., ECCV 2016) with OpenCV's preset FAST, on gray frames whose short side
+    is ``FLOW_PX``. Camera motion counts.
+
+    Returns:
+        motion and thumbnails, as this module describes them.
+
+    Raises:
+        DecodeError: the file cannot be decoded, or its picture size changes.
+        SsvidError: OpenCV is not installed.
+    """
+    cv2 = require_opencv()
+    text = os.path.abspath(os.fspath(path))
+    motion, thumbnails = [], []
+    with _one_thread(cv2):
+        flow = _Flow(cv2)
+        for pixels_HWC in _frames(text):
+            motion.append(flow.mean_length(pixels_HWC))
+            thumbnails.append(cv2.resize(pixels_HWC, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA))
+    if not motion:
+        raise DecodeError(text, "not one frame of it could be decoded")
+    return {"motion": np.array(motion, np.float32), "thumbnails": np.stack(thumbnails).astype(np.uint8)}
+
+
+class _Flow:
+    """Flow from each frame to the next of one video."""
+
+    def __init__(self, cv2: Any) -> None:
+        self._cv2 = cv2
+        self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._before: np.ndarray | None = None
+
+    def mean_length(self, pixels_HWC: np.ndarray) -> float:
+        """Mean length of the flow from the frame that was given before, in short sides; 0 for the first frame."""
+        before, now = self._before, self._small_gray(pixels_HWC)
+        self._before = now
+        if before is None:
+            return 0.0
+        flow_HW2 = self._search.calc(before, now, None)
+        return float(np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]).mean()) / FLOW_PX
+
+    def _small_gray(self, pixels_HWC: np.ndarray) -> np.ndarray:
+        cv2, (height, width) = self._cv2, pixels_HWC.shape[:2]
+        scale = FLOW_PX / min(height, width)
+        size = (max(FLOW_PX, round(width * scale)), max(FLOW_PX, round(height * scale)))
+        kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small: np.ndarray = cv2.resize(cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2GRAY), size, interpolation=kind)
+        return small
+
+
+def _frames(path: str) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 in the order that defines frame numbers."""
+    from ssvid.video.pyav_reader import FrameConverter, SequentialDecode, open_stream
+    from ssvid.video.reader import checked_path
+
+    convert, shape = FrameConverter(), None
+    with open_stream(checked_path(path)) as (container, stream):
+        for number, frame in enumerate(SequentialDecode(container, stream)):
+            pixels_HWC = np.ascontiguousarray(convert(frame))
+            if shape not in (None, pixels_HWC.shape):
+                raise DecodeError(path, f"the picture size changes in mid-stream, at frame {number}")
+            shape = pixels_HWC.shape
+            yield pixels_HWC
+
+
+@contextmanager
+def _one_thread(cv2: Any) -> Iterator[None]:
+    """Other processes measure other videos meanwhile: threads within one would only be in their way."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+# ---- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def signal_file(base: str | os.PathLike[str], name: str) -> Path:
+    """Where a signal of a video lies."""
+    return Path(f"{os.fspath(base)}.{name}.npy")
+
+
+def write_signals(base: str | os.PathLike[str], signals: Mapping[str, np.ndarray]) -> None:
+    """Write each signal to its file; an existing file is replaced as a whole."""
+    for name, values in signals.items():
+        write_atomic(signal_file(base, name), lambda file, values=values: np.save(file, values))  # type: ignore[misc]
+
+
+def read_signal(base: str | os.PathLike[str], name: str, num_frames: int) -> np.ndarray:
+    """A signal of a video of ``num_frames`` frames, mapped from its file: only rows that are used are read.
+
+    Raises:
+        FileNotFoundError: it was not measured.
+        ValueError: the file holds something else; the text says what.
+    """
+    values: np.ndarray = np.load(signal_file(base, name), mmap_mode="r", allow_pickle=False)
+    row, kind = SIGNALS[name]
+    if values.shape != (num_frames, *row) or values.dtype != kind:
+        raise ValueError(
+            f"it holds {values.dtype} {values.shape}, and {num_frames} frames have {kind} {(num_frames, *row)}"
+        )
+    return values
