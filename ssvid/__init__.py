@@ -15,6 +15,7 @@ _PUBLIC = {
     "pretrain": "ssvid.recipe.pretraining",
     "probe": "ssvid.recipe.probing",
     "embed": "ssvid.recipe.embedding",
+    "audit": "ssvid.recipe.auditing",
     "diff": "ssvid.recipe.comparing",
     "show": "ssvid.recipe.showing",
     "demo": "ssvid.recipe.demonstration",

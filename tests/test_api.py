@@ -15,7 +15,7 @@ from ssvid.cli.parser import Parser
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.video import content_id
 
-VERBS = {"pretrain", "probe", "embed", "export", "demo", "show", "diff"}
+VERBS = {"pretrain", "probe", "audit", "embed", "export", "demo", "show", "diff"}
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
 OTHERS |= {"from_pretrained", "push_to_hub"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
@@ -66,6 +66,8 @@ def test_options_have_one_name_in_both(verb):
         parameter = parameters[name]
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             assert action.nargs == "*"
+        elif action.nargs == "?":
+            assert parameter.default is action.default is None
         elif action.option_strings and not action.required:
             assert parameter.default == action.default, f"{verb}: the default of {name}"
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY or name == "out"

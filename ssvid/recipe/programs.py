@@ -6,12 +6,14 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AuditResult": "auditing",
     "DemoResult": "demonstration",
     "DiffResult": "comparing",
     "EmbedResult": "embedding",
     "PretrainResult": "pretraining",
     "ProbeOutcome": "probing",
     "ShowResult": "showing",
+    "audit": "auditing",
     "demo": "demonstration",
     "diff": "comparing",
     "embed": "embedding",

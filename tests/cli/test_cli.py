@@ -16,7 +16,8 @@ from ssvid.errors import SsvidError
 from ssvid.recipe import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones", "doctor",
+    "demo", "pretrain", "probe", "audit", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones",
+    "doctor",
 ]  # fmt: skip
 
 

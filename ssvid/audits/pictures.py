@@ -1,0 +1,95 @@
+"""What the network was shown: one row of frames per counterfactual, all of the same clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ssvid.audits.clips import AuditedClips, repainted_batch
+from ssvid.audits.counterfactuals import CLIP, Counterfactual
+from ssvid.data.dataset import ClipDataset
+from ssvid.types import ClipMaker, ClipPlan, Stream, Ticket, VideoInfo
+
+FRAMES_SHOWN = 8
+FRAME_PX = 72
+_LABEL_PX = 230
+_GAP_PX = 3
+_KEY = "frames"
+
+
+class ShownClips:
+    """A clip maker that plans as the task does and hands on the frames themselves: those of the first sequence.
+
+    Args:
+        maker: of the task.
+    """
+
+    def __init__(self, maker: ClipMaker) -> None:
+        self.maker = maker
+
+    @property
+    def min_frames(self) -> int:
+        """What the task needs."""
+        return self.maker.min_frames
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The per-frame signals that the task plans from."""
+        return tuple(getattr(self.maker, "signals", ()))
+
+    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
+        """The task's plan."""
+        return self.maker.plan(video, rng, batch_rng)
+
+    def transform(
+        self,
+        views_TCHW: tuple[Tensor, ...],
+        plan: ClipPlan,
+        rng: np.random.Generator,
+        batch_rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        """``frames`` uint8 (T, 3, H, W): of the first view, or of all views where each is a single frame."""
+        frames = torch.cat(views_TCHW) if all(len(view) == 1 for view in views_TCHW) else views_TCHW[0]
+        return {_KEY: frames[:FRAMES_SHOWN]}
+
+
+def shown_frames(dataset: ClipDataset, counterfactual: Counterfactual, *, index: int = 0) -> Tensor:
+    """The first frames of one sample under a counterfactual, uint8 (T, 3, H, W), before the task's own transform.
+
+    One that acts on the clip is shown on the frames of the video, too.
+
+    Args:
+        dataset: with the task's own clip maker. index: which sample.
+    """
+    maker: ClipMaker = ShownClips(dataset.clip_maker)
+    if counterfactual.place != CLIP:
+        maker = AuditedClips(maker, counterfactual)
+    other = ClipDataset(
+        dataset.manifest, dataset.rows, maker, seed=dataset.seed, decoder=dataset.decoder, segment_seconds=float("inf")
+    )
+    sample = other[(Ticket(int(Stream.AUDIT), 0, 0, index),)][0]
+    if counterfactual.place != CLIP:
+        return sample[_KEY]
+    return repainted_batch({_KEY: sample[_KEY][None]}, counterfactual, dataset.seed)[0][_KEY][0]
+
+
+def contact_sheet(rows: Sequence[tuple[str, Tensor]]) -> np.ndarray:
+    """Labeled rows of frames (T, 3, H, W) one below the other: uint8 HWC. Longer rows are cut, shorter ones padded."""
+    width = _LABEL_PX + FRAMES_SHOWN * (FRAME_PX + _GAP_PX)
+    sheet = np.full((len(rows) * (FRAME_PX + _GAP_PX), width, 3), 24, np.uint8)
+    for number, (_, frames_TCHW) in enumerate(rows):
+        top = number * (FRAME_PX + _GAP_PX)
+        small = F.interpolate(frames_TCHW[:FRAMES_SHOWN].float(), (FRAME_PX, FRAME_PX), mode="nearest")
+        for place, frame in enumerate(small.byte().permute(0, 2, 3, 1).numpy()):
+            left = _LABEL_PX + place * (FRAME_PX + _GAP_PX)
+            sheet[top : top + FRAME_PX, left : left + FRAME_PX] = frame
+    picture = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(picture)
+    for number, (label, _) in enumerate(rows):
+        draw.text((8, number * (FRAME_PX + _GAP_PX) + FRAME_PX // 2 - 6), label, fill=(235, 235, 235))
+    return np.asarray(picture)
