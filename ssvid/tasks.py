@@ -112,7 +112,7 @@ class PretextTask(nn.Module):
     def prepare(self, samples: Iterable[Mapping[str, Tensor]]) -> None:
         """Measure something on training samples once, on rank 0, never on resume; leave fixed-shape buffers.
 
-        ``samples`` can be iterated more than once; each time it gives the same samples.
+        ``samples`` are in random order, so that the first of them stand for all; iterated again, they are the same.
         """
 
     def after_step(self, backbone: Backbone, global_step: int) -> None:

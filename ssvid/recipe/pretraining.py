@@ -445,12 +445,17 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
     """Run the task's ``prepare`` on rank 0; the other ranks get its buffers when the strategy wraps the model."""
     if rank != 0 or type(task).prepare is PretextTask.prepare:
         return
+    from ssvid.data.sampler import epoch_order
     from ssvid.types import Stream, Ticket
+
+    stream, train_set = int(Stream.PREPARE), data.train_set
+    # In random order: the first few of a folder would be of one class.
+    order = epoch_order(len(train_set), train_set.seed, stream, 0)
 
     class Samples:
         def __iter__(self) -> Iterator[Mapping[str, Any]]:
-            for index in range(len(data.train_set)):  # a step each: where tasks take turns, each has some of them
-                yield from data.train_set[(Ticket(int(Stream.PREPARE), 0, index, index),)]
+            for step, index in enumerate(order.tolist()):  # a step each: where tasks take turns, each has some of them
+                yield from train_set[(Ticket(stream, 0, step, index),)]
 
     task.prepare(Samples())
 
