@@ -209,7 +209,7 @@ class Speediness(PretextTask):
     targets = ("is_sped",)
     targets_per_view = True
     must_fall = ("static", "noise")
-    must_hold = ("reencoded", "border", "channel_swapped")
+    must_hold = ("reencoded", "border")
 
     def __init__(self, config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
