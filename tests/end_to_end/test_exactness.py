@@ -124,6 +124,21 @@ def test_two_processes_resume_bit_for_bit(reference, two_processes, video_folder
     assert weights(other) == weights(two_processes)
 
 
+@pytest.mark.slow
+def test_torchrun_gives_the_same_weights_as_lightnings_launcher(reference, two_processes, video_folder):
+    words = [str(reference.parent / "torchrun"), str(reference.parent / "torchrun.hashes"), "-1", "0", "one"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", run_hashed.__file__]
+    done = subprocess.run(
+        [*command, *words, f"data.root={video_folder}", "trainer.devices=2"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert samples(reference.parent / "torchrun") == samples(reference)
+    assert weights(reference.parent / "torchrun") == weights(two_processes)
+
+
 @pytest.mark.parametrize("recipe", ["alternate", pytest.param("own_videos", marks=pytest.mark.slow)])
 def test_several_tasks_resume_bit_for_bit_with_workers(video_folder, tmp_path, recipe):
     whole = run(tmp_path, video_folder, "whole", recipe=recipe)
