@@ -252,6 +252,15 @@ def score_guess(probs_BKM: Tensor, query_BM: Tensor, smoothing: float) -> tuple[
     return right_B, -torch.log((1 - smoothing) * own_BM + smoothing / num_colors).mean(dim=1)
 
 
+def right_where_moved(predicted_BHW: Tensor, references_BRHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """Share of the cells (B,) that are right and for which the same place of the last reference is wrong.
+
+    At most 1 - copy_place; 0 for whoever points at the same place there.
+    """
+    moved_BHW = references_BRHW[:, -1] != target_BHW
+    return (moved_BHW & (predicted_BHW == target_BHW)).float().mean(dim=(1, 2))
+
+
 class ColorHead(nn.Module):
     """From maps (B, D, T, H, W) to what the pointer compares: optional coordinates, optional 3-D convolutions, one linear map.
 
@@ -368,11 +377,13 @@ class Colorization(PretextTask):
         nll_BM = copied_nll(logits_BNM, source_BN, query_BM, num_colors=c.num_colors, smoothing=c.smoothing)
         probs_BKM = copied_probs(logits_BNM.detach(), source_BN, c.num_colors)
         metrics, nlls = self._scores({"": probs_BKM, **blind_guesses(references_BRHW, c.num_colors)}, query_BM)
+        predicted_BHW = probs_BKM.argmax(dim=1).view(target_BHW.shape)
+        metrics["moved_right"] = right_where_moved(predicted_BHW, references_BRHW, target_BHW)
         return TaskOutput(
             loss=nll_BM.mean(),
             metrics=metrics,
             scores={name: (nll_B,) for name, nll_B in nlls.items()},
-            extras={"predicted": probs_BKM.argmax(dim=1).view(target_BHW.shape)},
+            extras={"predicted": predicted_BHW},
         )
 
     def _frame_maps(self, frames_BCTHW: Tensor, backbone: Backbone) -> Tensor:

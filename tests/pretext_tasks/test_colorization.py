@@ -23,6 +23,7 @@ from pretext_tasks.colorization import (
     paint,
     pointer_logits,
     rgb_to_lab,
+    right_where_moved,
     score_guess,
     to_gray,
 )
@@ -315,6 +316,19 @@ def test_blind_guesses_in_loops():
         for name, share in wanted.items():
             assert float(score_guess(guesses[name], query, 0.1)[0][b]) == pytest.approx(share)
         assert float(score_guess(guesses["common"], query, 0.1)[1][b]) == pytest.approx(nll, rel=1e-5)
+
+
+def test_right_where_moved_counts_what_the_same_place_gets_wrong():
+    rng = np.random.default_rng(6)
+    references, target, predicted = (rng.integers(0, 3, shape) for shape in ((2, 3, 4, 5), (2, 4, 5), (2, 4, 5)))
+    got = right_where_moved(*(torch.from_numpy(x) for x in (predicted, references, target)))
+    for b in range(2):
+        cells = [(y, x) for y in range(4) for x in range(5)]
+        hits = [predicted[b, y, x] == target[b, y, x] != references[b, 2, y, x] for y, x in cells]
+        assert float(got[b]) == pytest.approx(sum(hits) / 20)
+    assert (
+        right_where_moved(torch.from_numpy(references[:, 2]), *map(torch.from_numpy, (references, target))).sum() == 0
+    )
 
 
 def test_metrics_stand_beside_the_guesses_on_the_same_pixels():
