@@ -48,6 +48,8 @@ WORDS: Mapping[str, Words] = {
 }
 # No task has a use for these: they are held against a network whatever its task declares.
 ARTIFACTS = ("occluded", "border", "reencoded")
+# And none can answer these: nothing of the video is left, so that whoever is above chance reads how the task prepares it.
+UNANSWERABLE = ("noise",)
 # A cue takes others with it: a pixel in a corner goes with the border, and what is small goes with fine detail. Where
 # several explain at least half, the first of these is named as the cause.
 FROM_NARROW_TO_WIDE = ("occluded", "border", "reencoded", "resized")
@@ -155,7 +157,7 @@ def _finding(row: AuditRow, standard: Standard, declared: str) -> Finding:
     if row.share_changed == 0:
         return Finding.UNCHANGED
     low, high = row.difference_interval
-    if declared == "must fall" and standard.chance is not None:
+    if standard.chance is not None and (declared == "must fall" or row.name in UNANSWERABLE):
         above = row.measured_interval[0] > standard.chance
         return Finding.ABOVE_CHANCE if above else Finding.AT_CHANCE if standard.has_skill else Finding.NO_SKILL
     if not standard.has_skill:

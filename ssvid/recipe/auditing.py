@@ -323,7 +323,8 @@ def save_examples(
     """Write the picture: the first clip, clean and under every counterfactual (of the covered cells, the first)."""
     dataset = questions.dataset(subject.task.clip_maker(training=False), subject.seed)
     shown = [c for c in counterfactuals if c.name != "occluded" or c.value.startswith("row 1, column 1 ")]
-    rows = [(c.label, shown_frames(dataset, c)) for c in (CLEAN, *shown)]
+    by_label = {c.label: c for c in (CLEAN, *shown)}  # what acts in both places looks alike in both
+    rows = [(label, shown_frames(dataset, c)) for label, c in by_label.items()]
     save_picture(path, contact_sheet(rows))
     return path
 

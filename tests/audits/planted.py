@@ -63,18 +63,18 @@ def border(rng):
 
 
 def moving(rng):
-    """No cue: a bright square slides over the ground, one or two pixels a frame are its speed."""
+    """No cue: a square of some color slides over the ground, one or two pixels a frame are its speed."""
     ground, size = texture(rng), 8
     y, x = rng.uniform(0, SIDE - size, 2)
     angle = rng.uniform(0, 2 * np.pi)
-    frames = []
+    color, frames = rng.choice([20, 235], 3), []
     for t in range(NUM_FRAMES):
         frame = ground.copy()
         top, left = (
             int(v)
             for v in ((y + 1.2 * t * np.sin(angle)) % (SIDE - size), (x + 1.2 * t * np.cos(angle)) % (SIDE - size))
         )
-        frame[top : top + size, left : left + size] = (250, 240, 60)
+        frame[top : top + size, left : left + size] = color
         frames.append(frame)
     return grain(frames, rng)
 
@@ -92,7 +92,7 @@ def write_videos(folder: Path, make, count: int = 64, *, gop: int = 1) -> Manife
     return manifest
 
 
-def recipe(root: Path, *, epochs: int = 12) -> dict:
+def recipe(root: Path, *, epochs: int = 8) -> dict:
     """Speediness of the plainest kind: exact speeds, no guard, no resizing. It trains in seconds."""
     return {
         "kind": "pretrain",

@@ -14,7 +14,7 @@ from ssvid.types import ClipPlan, TaskOutput
 
 from . import planted
 
-NUM_CLIPS = 240  # of 21 held-out videos
+NUM_CLIPS = 84  # of 21 held-out videos
 
 
 def audited(folder, make, **options):
@@ -38,7 +38,7 @@ def row_of(report, name, place="video"):
 
 
 def test_a_border_that_tells_is_named(tmp_path):
-    report = audited(tmp_path, planted.border, only="static,border,occluded,reencoded")
+    report = audited(tmp_path, planted.border, only="static,border,occluded")
     assert report.conclusions[0].startswith("speediness is read from the border: accuracy falls")
     assert "with the border blackened" in report.conclusions[0]
     assert not any("fixed place" in line for line in report.conclusions)
@@ -132,7 +132,7 @@ def half():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cue", "words"), [("border", "the border"), ("quality", "compression")])
-def test_a_cue_of_the_tasks_own_transform_is_named_and_placed(tmp_path, half, cue, words):
+def test_a_cue_of_the_tasks_own_transform_is_named(tmp_path, half, cue, words):
     manifest = planted.write_videos(tmp_path / "videos", lambda rng: planted.grain(planted.still(rng), rng))
     recipe = planted.recipe(manifest.root) | {
         "task": {"name": half, "options": {"cue": cue}},
@@ -145,5 +145,6 @@ def test_a_cue_of_the_tasks_own_transform_is_named_and_placed(tmp_path, half, cu
     )  # fmt: skip
     first = result.report.conclusions[0]
     assert first.startswith(f"planted_half is read from {words}: accuracy falls")
-    assert first.endswith("so the task's own transform makes it")
+    # A border is put onto clips of any border; but of videos that are poor already, all clips look late.
+    assert first.endswith("so the task's own transform makes it") is (cue == "border")
     assert json.loads(result.path.read_text())["conclusions"][0] == first

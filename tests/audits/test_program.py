@@ -46,7 +46,7 @@ def test_everything_is_measured_and_written(run):
     assert sum(row["name"] == "occluded" for row in written["all_rows"]) == 16
     assert any("4 videos are few" in note for note in written["notes"])
     picture = np.asarray(Image.open(result.picture))
-    rows = 1 + len({(r["name"], r["value"], r["place"]) for r in written["all_rows"] if r["name"] != "occluded"}) + 1
+    rows = 1 + len({(r["name"], r["value"]) for r in written["all_rows"] if r["name"] != "occluded"}) + 1
     assert picture.shape[0] == rows * 75
     assert picture.std() > 20
     text = str(result)

@@ -39,6 +39,7 @@ def test_a_broken_promise_is_told_in_points():
         (row("static", 4, 2, 6), "above chance", "speed is answered without motion: accuracy is 81.0 %, 79.0 % to 83.0 %", True),
         (row("shuffled", 30, 28, 32), "read from", "speed is read from the order of frames: accuracy falls 30 points", False),
         (row("occluded", 30, 28, 32), "read from", "speed is read from one fixed place: accuracy falls 30 points", True),
+        (row("duplicated", 2, 1, 3), "leans on", "speed leans on the steps between frames: accuracy falls 2.0 points", False),
         (row("gray", 2, 1, 3), "leans on", "speed leans on color: accuracy falls 2.0 points, 1.0 to 3.0, on gray clips", False),
         (row("frame_rate", 0, 0, 0, share_changed=0.0), "unchanged", "does not apply: no clip of speed is changed", False),
     ],
@@ -59,6 +60,13 @@ def test_a_network_at_chance_has_nothing_to_explain():
     assert said(row("reencoded", 3, 1, 5), standard=blind) == lines[:1]
     assert judge(row("reencoded", 3, 1, 5), blind).finding == "no skill"
     assert not judge(row("reencoded", 3, 1, 5), blind).held_against
+
+
+def test_nobody_can_answer_noise_whatever_is_declared():
+    plain = Standard("halves", "accuracy", 0.5, 0.85, (0.82, 0.88))
+    judged = judge(row("noise", 2, 0, 4), plain)
+    assert judged.verdict.startswith("halves is answered without the content of the video: accuracy is 83.0 %")
+    assert judged.held_against and not judge(row("noise", 35, 33, 37), plain).held_against
 
 
 def test_nothing_against_it_is_said_too():
