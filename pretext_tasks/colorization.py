@@ -20,6 +20,7 @@ from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import center_square, crop_square, random_square
+from ssvid.transforms.geometry import Box
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class ColorizationConfig:
     together: give the frames to the network as one clip, where its map keeps every frame; otherwise each frame by itself.
     frame_px: side of the square that a worker cuts out and sends, a multiple of the stage's stride. crop_scale: its least
         side relative to the short side of the video. flip: mirror half of the samples.
+    frame_shift: in training each frame gets a square of its own, this share smaller and anywhere within the common one, so
+        that its own place tells a cell nothing of where it was; 0 is off.
     stage: backbone stage that the head sits on; "" is the last. Its stride is that of the color maps: 8 in the paper.
     """
 
@@ -70,6 +73,7 @@ class ColorizationConfig:
     frame_px: int = 256
     crop_scale: float = 1.0
     flip: bool = True
+    frame_shift: float = 0.0
     stage: str = ""
 
 
@@ -157,6 +161,18 @@ def frame_gap(num_frames: int, fps: float, *, count: int, sample_fps: float) -> 
     return min(wanted, (num_frames - 1) // (count - 1))
 
 
+def shifted_boxes(box: Box, share: float, count: int, rng: np.random.Generator) -> list[Box]:
+    """Squares of one side, by ``share`` smaller than the box, each anywhere within it."""
+    top, left, side = box
+    inner = max(1, round(side * (1 - share)))
+    moves_T2 = rng.integers(side - inner + 1, size=(count, 2))
+    return [(top + int(dy), left + int(dx), inner) for dy, dx in moves_T2]
+
+
+def _cut(view_TCHW: Tensor, boxes: list[Box], size_px: int) -> Tensor:
+    return torch.cat([crop_square(frame[None], box, size_px) for frame, box in zip(view_TCHW, boxes, strict=True)])
+
+
 class ColorizationClips:
     """Worker side: some frames of a video, cut to one square, and the same square once more, small, for its colors."""
 
@@ -186,9 +202,12 @@ class ColorizationClips:
         height, width = view_TCHW.shape[-2:]
         scale = self.config.crop_scale
         box = random_square(height, width, rng, scale) if self.training else center_square(height, width)
-        colors_TCHW = crop_square(view_TCHW, box, self.map_px)
+        boxes = [box] * len(view_TCHW)
+        if self.training and self.config.frame_shift > 0:
+            boxes = shifted_boxes(box, self.config.frame_shift, len(view_TCHW), rng)
+        colors_TCHW = _cut(view_TCHW, boxes, self.map_px)
         return {
-            "frames": crop_square(view_TCHW, box, self.config.frame_px),
+            "frames": _cut(view_TCHW, boxes, self.config.frame_px),
             "reference_colors": colors_TCHW[:-1].contiguous(),
             "target_colors": colors_TCHW[-1].contiguous(),
         }
@@ -474,6 +493,8 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
         problems.append(f"temporal_layers ({c.temporal_layers}) must be 0 or more")
     if not 0 < c.crop_scale <= 1:
         problems.append(f"crop_scale ({c.crop_scale:g}) must lie in (0, 1]")
+    if not 0 <= c.frame_shift <= 0.5:
+        problems.append(f"frame_shift ({c.frame_shift:g}) must lie between 0, which is off, and 0.5")
     if problems:
         raise RecipeError(f"task colorization: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
 

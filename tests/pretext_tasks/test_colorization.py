@@ -25,6 +25,7 @@ from pretext_tasks.colorization import (
     rgb_to_lab,
     right_where_moved,
     score_guess,
+    shifted_boxes,
     to_gray,
 )
 from ssvid.backbones import create_backbone
@@ -217,6 +218,28 @@ def test_frames_and_colors_show_the_same_square():
         for cells in (-1, 1):
             wrong, right = ((x - colors).narrow(axis, 1, 6).abs().mean() for x in (small.roll(cells, axis), small))
             assert float(right) < 0.5 * float(wrong)
+
+
+def test_shifted_squares_lie_within_the_common_one_and_reach_its_corners():
+    boxes = [box for seed in range(200) for box in shifted_boxes((3, 5, 20), 0.25, 4, np.random.default_rng(seed))]
+    assert {side for _, _, side in boxes} == {15}
+    assert {top for top, _, _ in boxes} == set(range(3, 9))
+    assert {left for _, left, _ in boxes} == set(range(5, 11))
+    assert (
+        sum(boxes[i] == boxes[i + 1] for i in range(0, 800, 2)) < 400 * 0.1
+    )  # frames are moved by themselves: 1 in 36
+
+
+def test_in_training_frames_and_their_colors_are_shifted_alike_and_in_validation_not_at_all():
+    config = ColorizationConfig(**{**vars(SMALL), "frame_shift": 0.4})
+    shifted, plain = batch_of(4, config, make=still), batch_of(4, config, training=False, make=still)
+    for batch, is_still in ((shifted, False), (plain, True)):
+        same = [torch.equal(batch["frames"][b, 0], batch["frames"][b, t]) for b in range(4) for t in (1, 2, 3)]
+        assert all(same) if is_still else not any(same)
+    small = torch.nn.functional.avg_pool2d(shifted["frames"][:, -1].float(), 4)
+    colors = shifted["target_colors"].float()
+    wrong, right = ((x - colors).narrow(-1, 1, 6).abs().mean() for x in (small.roll(1, -1), small))
+    assert float(right) < 0.5 * float(wrong)
 
 
 # ---- the pointer and its loss
@@ -486,7 +509,7 @@ def test_canary_identical_frames_are_colored_almost_without_loss():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[0] > 0.5
     assert losses[-1] < 0.05
 
@@ -528,6 +551,7 @@ def test_painting_keeps_the_lightness_and_takes_the_palette():
         ({"temperature": 0.0}, r"temperature \(0\) must be above 0"),
         ({"smoothing": 1.0}, r"smoothing \(1\) must lie between 0 and 1"),
         ({"temporal_layers": -1}, r"temporal_layers \(-1\) must be 0 or more"),
+        ({"frame_shift": 0.7}, r"frame_shift \(0.7\) must lie between 0, which is off, and 0.5"),
         ({"crop_scale": 1.5}, r"crop_scale \(1.5\) must lie in \(0, 1\]"),
         ({"frame_px": 100}, r"frame_px \(100\) must be a multiple of 16, the stride of stage4, such as 96"),
         (
