@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssvid.composite import CompositeClips
 from ssvid.data.dataset import ClipDataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.signals import (
@@ -150,3 +151,15 @@ def test_a_plan_sees_the_signals_of_its_segment(manifest):
     (sample,), (part,) = dataset[(Ticket(0, 0, 0, 0),)], dataset[(Ticket(0, 0, 0, 1),)]
     assert int(sample["number"]) == int(np.argmax(motion))
     assert int(part["number"]) == int(np.argmax(motion[4:10])) + 1
+
+
+def test_several_tasks_ask_for_what_any_of_them_needs():
+    class Looks(Liveliest):
+        signals = ("thumbnails", "motion")
+
+    class Blind:
+        min_frames = 4
+
+    makers = {"one": Liveliest(), "two": Blind(), "three": Looks()}
+    assert CompositeClips(makers).signals == ("motion", "thumbnails")
+    assert CompositeClips({"two": Blind()}).signals == ()

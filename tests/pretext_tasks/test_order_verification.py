@@ -20,7 +20,9 @@ from pretext_tasks.order_verification import (
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
+from ssvid.recipe.showing import sample_shapes
 from ssvid.tasks import BatchRandom
+from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo
 
 SMALL = {"tau_max": 8, "tau_min": 3, "frame_px": 32}
@@ -460,3 +462,9 @@ def test_options_must_suit_the_network():
         OrderVerification(config(), difference)
     with pytest.raises(RecipeError, match=r"frame_px \(32\) must be at least 35 for backbone caffenet"):
         OrderVerification(config(), create_backbone("caffenet").info)
+
+
+def test_the_contract_holds_and_shapes_are_shown_where_windows_are_drawn_by_signals():
+    check_task("order_verification", motion_power=1.0, lookalike_rms=2.0, tau_max=8, tau_min=3, tuples_per_window=3)
+    shapes = sample_shapes(task_of(motion_power=1.0, lookalike_rms=2.0))
+    assert shapes["frames"] == "uint8 (3, 1, 3, 32, 32)"
