@@ -1,10 +1,11 @@
 """Does a trained speediness network read speed, and nothing else? Accuracy on unseen and on static clips.
 
-Usage: python -m tests.benchmarks.bench_speediness --checkpoint RUN --out DIR [--clips 1000] [--train-static]
+Usage: python -m tests.benchmarks.bench_speediness --checkpoint RUN --out DIR [--clips 1000] [--train-static [--epochs N]]
 
 Every clip is a video of its own, made with the encoder of the training videos. Each is shown once, at a random one of
 the two speeds, evenly spaced: N videos are N independent decisions. ``--train-static`` trains the same recipe on static
-videos first and tests that network too: what it has learned can only be a cue that is not motion.
+videos first and tests that network too: what it has learned can only be a cue that is not motion. ``--epochs`` makes
+its schedule shorter: warm-up, cosine and all are done within so many passes over the static videos.
 """
 
 import argparse
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--train-static", action="store_true")
+    parser.add_argument("--epochs", type=int, default=0, help="of the training on static videos; 0 is the recipe's")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     videos = args.out / "videos"
@@ -104,6 +106,8 @@ def main() -> None:
         if not (run / "results.json").exists():
             data = {"name": "folder", "root": str(static_folder), "val_fraction": 0.1}
             recipe = {**meta["recipe"], "data": {**meta["recipe"]["data"], **data}}
+            if args.epochs:
+                recipe["optim"] = {**recipe["optim"], "epochs": args.epochs, "warmup_epochs": args.epochs / 7}
             pretrain(recipe, run_dir=run)
         measure("trained on static videos", run)
     (args.out / "speediness.json").write_text(json.dumps(report, indent=2) + "\n")
