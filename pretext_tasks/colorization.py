@@ -337,7 +337,8 @@ class Colorization(PretextTask):
     targets = ("target_colors",)
     # Without color there is one class, which every guess gets right; frames of independent noise share nothing.
     must_fall = ("gray", "noise")
-    must_hold = ("reencoded", "resized")
+    # Not "reencoded": strong compression changes the colors from frame to frame, and they are the answers.
+    must_hold = ("resized",)
     palette_K2: Tensor
 
     def __init__(self, config: ColorizationConfig, backbone: BackboneInfo) -> None:
