@@ -219,7 +219,7 @@ class CompositeTask(PretextTask):
         return {f"{label}/{k}": m for label, task in self.members.items() for k, m in task.epoch_metrics().items()}
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
-        pictures = {}
+        pictures: dict[str, np.ndarray] = {}
         for label, own in output.extras.items():
             drawn = self.members[label].visualize(_part(batch, label), own)
             pictures |= {f"{label}_{name}": picture for name, picture in drawn.items()}
