@@ -11,6 +11,7 @@ from ssvid.errors import PluginError, RecipeError
 from ssvid.recipe import (
     LoadedRecipe,
     diff_recipes,
+    find_recipe,
     list_recipes,
     load_recipe,
     make_backbone_options,
@@ -396,7 +397,9 @@ def test_all_recipe_files_are_listed():
 
 @pytest.mark.parametrize("name", _shipped())
 def test_shipped_recipes_load(name):
-    loaded = load_recipe(name, ["data.root=somewhere"])
+    values = parse_yaml(find_recipe(name).read_text(encoding="utf-8"), name)
+    asked = [f"data.{key}=somewhere" for key, value in values["data"].items() if value == "???"]  # of the user
+    loaded = load_recipe(name, asked)
     assert isinstance(loaded, LoadedRecipe)
     again = parse_yaml(to_yaml(loaded.resolved), name)
     assert again == loaded.resolved
