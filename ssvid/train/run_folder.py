@@ -62,7 +62,8 @@ class RunFolder:
 
         with open(self.path / ".lock", "w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Not flock: forked data workers would inherit that, and outlive a killed run by seconds.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunFolderError(
                     f"run folder {self.path} is in use by another process. Wait for it, or choose another --run-dir."

@@ -20,7 +20,9 @@ def checkpoint(folder: Path, name: str, **options: Any) -> tuple[Path, Backbone]
     return folder / "last.ckpt", backbone
 
 
-@pytest.mark.parametrize(("name", "options"), [("tiny3d", {"width": 4}), ("r3d_18", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("tiny3d", {"width": 4}), pytest.param("r3d_18", {}, marks=pytest.mark.slow)]
+)
 def test_onnxruntime_gives_the_maps_at_other_sizes(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
