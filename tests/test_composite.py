@@ -258,7 +258,10 @@ RECIPE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "alternate"}, {"videos": "own"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"schedule": "alternate"}, {"videos": "own"}))],
+)
 def test_a_recipe_with_two_tasks_trains_and_exports(
     video_folder: Path, tmp_path: Path, options: dict[str, str]
 ) -> None:

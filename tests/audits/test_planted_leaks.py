@@ -37,6 +37,7 @@ def row_of(report, name, place="video"):
     return min((r for r in report.rows if (r.name, r.place) == (name, place)), key=lambda r: r.difference)
 
 
+@pytest.mark.slow
 def test_a_border_that_tells_is_named(tmp_path):
     report = audited(tmp_path, planted.border, only="static,border,occluded")
     assert report.conclusions[0].startswith("speediness is read from the border: accuracy falls")

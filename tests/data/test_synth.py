@@ -25,6 +25,7 @@ def file_bytes(manifest: Manifest) -> dict[str, bytes]:
     return {row.path: manifest.path_of(row).read_bytes() for row in manifest.rows}
 
 
+@pytest.mark.slow
 def test_files_are_the_same_for_any_number_of_workers(made: Manifest, tmp_path: Path) -> None:
     ticks: list[tuple[int, int]] = []
     again = synthesize(tmp_path, workers=2, progress=lambda *tick: ticks.append(tick), **SMALL)

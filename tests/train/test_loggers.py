@@ -202,6 +202,7 @@ def test_the_run_tells_nothing_of_the_machine(resumed):
     assert not list(folder.glob("wandb/**/wandb-metadata.json"))
 
 
+@pytest.mark.slow
 def test_a_run_that_the_server_has_must_be_there_and_one_that_is_gone_is_explained(tmp_path, monkeypatch):
     import wandb
 
