@@ -1,6 +1,6 @@
 # ssvid in an image: `docker build -t ssvid .`, then
 #   docker run --rm ssvid doctor
-#   docker run --rm --gpus all --shm-size 8g -v "$PWD:/work" --user "$(id -u):$(id -g)" ssvid pretrain RECIPE data.root=/work/videos
+#   docker run --rm --gpus all --shm-size 8g -v "$PWD:/data" --user "$(id -u):$(id -g)" ssvid pretrain RECIPE data.root=/data/videos
 # The wheels of torch bring CUDA, so that the default base serves GPUs too; the host needs the driver and its container toolkit.
 # Another base with Python 3.11 to 3.14 and apt: --build-arg BASE=...
 ARG BASE=python:3.12-slim
@@ -17,9 +17,9 @@ COPY recipes recipes
 RUN python3 -m pip install --no-cache-dir -c constraints.txt '.[torchcodec]' && rm -rf /src/*
 
 # A home that any user id can write to: runs, caches of torch and of ssvid.
-RUN useradd --create-home ssvid && mkdir -p /work && chmod 1777 /work
-ENV HOME=/work SSVID_CACHE=/work/.cache/ssvid
+RUN useradd --create-home ssvid && mkdir -p /data && chmod 1777 /data
+ENV HOME=/data SSVID_CACHE=/data/.cache/ssvid
 USER ssvid
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["ssvid"]
 CMD ["--help"]

@@ -33,17 +33,11 @@ class AuditPlan(ClipPlan):
     shown: tuple[np.ndarray, ...] = ()
 
 
-class AuditedClips:
-    """A task's clip maker whose frames are changed on their way to ``transform``.
+class AroundClips:
+    """A clip maker around the task's own: it needs of a video what that one needs."""
 
-    Args:
-        maker: of the task, for validation. counterfactual: what is changed; it must act on the video.
-    """
-
-    def __init__(self, maker: ClipMaker, counterfactual: Counterfactual) -> None:
-        if counterfactual.place != VIDEO:
-            raise ValueError(f"counterfactual ({counterfactual.label}) must act on the video.")
-        self.maker, self.counterfactual = maker, counterfactual
+    def __init__(self, maker: ClipMaker) -> None:
+        self.maker = maker
 
     @property
     def min_frames(self) -> int:
@@ -54,6 +48,20 @@ class AuditedClips:
     def signals(self) -> tuple[str, ...]:
         """The per-frame signals that the task plans from."""
         return tuple(getattr(self.maker, "signals", ()))
+
+
+class AuditedClips(AroundClips):
+    """A task's clip maker whose frames are changed on their way to ``transform``.
+
+    Args:
+        maker: of the task, for validation. counterfactual: what is changed; it must act on the video.
+    """
+
+    def __init__(self, maker: ClipMaker, counterfactual: Counterfactual) -> None:
+        if counterfactual.place != VIDEO:
+            raise ValueError(f"counterfactual ({counterfactual.label}) must act on the video.")
+        super().__init__(maker)
+        self.counterfactual = counterfactual
 
     @property
     def video_makers(self) -> tuple[AuditedClips, ...]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ssvid.audits.clips import AuditedClips, repainted_batch
+from ssvid.audits.clips import AroundClips, AuditedClips, repainted_batch
 from ssvid.audits.counterfactuals import CLIP, Counterfactual
 from ssvid.data.dataset import ClipDataset
 from ssvid.types import ClipMaker, ClipPlan, Stream, Ticket, VideoInfo
@@ -22,25 +22,8 @@ _GAP_PX = 3
 _KEY = "frames"
 
 
-class ShownClips:
-    """A clip maker that plans as the task does and hands on the frames themselves: those of the first sequence.
-
-    Args:
-        maker: of the task.
-    """
-
-    def __init__(self, maker: ClipMaker) -> None:
-        self.maker = maker
-
-    @property
-    def min_frames(self) -> int:
-        """What the task needs."""
-        return self.maker.min_frames
-
-    @property
-    def signals(self) -> tuple[str, ...]:
-        """The per-frame signals that the task plans from."""
-        return tuple(getattr(self.maker, "signals", ()))
+class ShownClips(AroundClips):
+    """Plans as the task does and hands on the frames themselves: those of the first sequence."""
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
         """The task's plan."""

@@ -38,7 +38,7 @@ from ssvid.recipe.pretraining import RUNS, Say, build_networks, load_manifest, s
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask
 from ssvid.train.callbacks import save_picture
-from ssvid.train.run_folder import RunFolder, next_free
+from ssvid.train.run_folder import RunFolder, next_beside
 
 ALL_VIDEOS = "all"
 FEW_VIDEOS = 50
@@ -103,7 +103,7 @@ def audit(
     loaded = load_recipe(_recipe_of(recipe, trained), overrides, nested=nested, kind="pretrain")
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     _require_same(loaded, trained)
-    backbone, task = _networks(config, trained)
+    backbone, task = trained_networks(config, trained)
     metric = _metric_of(task, metric)
     manifest = load_manifest(config.data, say)
     rows = _rows(manifest, config, split, task)
@@ -111,7 +111,7 @@ def audit(
     subject = Subject(backbone.to(device), task.to(device), metric, config.seed, device)
     found = without_replaced(_measured(subject, questions, counterfactuals, device, workers, _lines(say)))
     report = _report(subject, found, rows, config, trained)
-    folder = Path(out) if out is not None else _out_folder(checkpoint)
+    folder = Path(out) if out is not None else next_beside(checkpoint, "audit", otherwise=RUNS)
     picture = save_examples(folder / "examples.png", subject, questions, counterfactuals)
     seconds = round(time.perf_counter() - started, 2)
     context = {**report.context, "recipe": loaded.resolved, "checkpoint": str(path)}
@@ -163,7 +163,7 @@ def _require_same(loaded: LoadedRecipe, trained: Checkpoint) -> None:
             )
 
 
-def _networks(config: PretrainRecipe, trained: Checkpoint) -> tuple[Backbone, PretextTask]:
+def trained_networks(config: PretrainRecipe, trained: Checkpoint) -> tuple[Backbone, PretextTask]:
     """Backbone and task head with the weights of the checkpoint.
 
     Raises:
@@ -337,11 +337,3 @@ def _lines(say: Say) -> Progress:
         say(f"passes over the clips: {done}/{total}{doing} ({time.perf_counter() - started:.0f} s)")
 
     return report
-
-
-def _out_folder(checkpoint: str | Path) -> Path:
-    path = Path(checkpoint)
-    for folder in (path, path.parent.parent):
-        if RunFolder(folder).last_checkpoint.is_file():
-            return next_free(folder, "audit")
-    return next_free(RUNS, "audit")

@@ -21,7 +21,7 @@ from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import RUNS, Say, load_manifest, pretrain, speaker
 from ssvid.recipe.schema import ProbeRecipe
-from ssvid.train.run_folder import RunFolder, next_free
+from ssvid.train.run_folder import RunFolder, next_beside, next_free
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
 
@@ -198,8 +198,4 @@ def _out_folder(out: str | Path | None, backbone: str | Path, recipe: Path | Non
     if out is not None:
         return Path(out)
     name = f"probe-{recipe.stem}" if recipe else "probe"
-    path = Path(backbone)
-    for folder in (path, path.parent.parent):
-        if str(backbone) != "random" and RunFolder(folder).last_checkpoint.is_file():
-            return next_free(folder, name)
-    return next_free(RUNS, name)
+    return next_free(RUNS, name) if str(backbone) == "random" else next_beside(backbone, name, otherwise=RUNS)

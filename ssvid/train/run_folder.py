@@ -79,3 +79,12 @@ def next_free(parent: str | Path, name: str) -> Path:
         path = Path(parent) / f"{name}-{number}"
         number += 1
     return path
+
+
+def next_beside(path: str | Path, name: str, *, otherwise: Path) -> Path:
+    """A new folder in the run that ``path`` (its folder or a checkpoint of it) belongs to; below ``otherwise`` without one."""
+    path = Path(path)
+    for folder in (path, path.parent.parent):
+        if RunFolder(folder).last_checkpoint.is_file():
+            return next_free(folder, name)
+    return next_free(otherwise, name)

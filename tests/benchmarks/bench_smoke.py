@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssvid.checkpoints import load_backbone_weights, read_checkpoint
+from ssvid.checkpoints import read_checkpoint
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset, tickets_of
 from ssvid.data.loader import ClipLoader
@@ -30,6 +30,7 @@ from ssvid.data.sampler import EvalBatches
 from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
 from ssvid.machine import environment
+from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import build_networks
 from ssvid.tasks import BatchRandom
@@ -57,9 +58,7 @@ def measure(run: Path, manifest: Manifest) -> dict[str, dict[str, float]]:
     """Metric -> value, its standard error over videos where it is a mean over them, and the number of videos."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     config = load_recipe(checkpoint.meta["recipe"]).recipe
-    backbone, task = build_networks(config)  # type: ignore[arg-type]
-    load_backbone_weights(backbone, checkpoint.backbone_state)
-    task.load_state_dict(checkpoint.task_state)
+    backbone, task = trained_networks(config, checkpoint)  # type: ignore[arg-type]
     backbone.eval()
     task.eval()
     dataset = ClipDataset(manifest, manifest.rows, task.clip_maker(training=False), seed=1, segment_seconds=math.inf)

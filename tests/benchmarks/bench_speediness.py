@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssvid.checkpoints import load_backbone_weights, read_checkpoint
+from ssvid.checkpoints import read_checkpoint
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset, tickets_of
 from ssvid.data.index import build_manifest
@@ -27,8 +27,9 @@ from ssvid.data.readers import list_videos
 from ssvid.data.sampler import EvalBatches
 from ssvid.data.synth import CRF, GOP, PRESET, synthesize
 from ssvid.machine import environment
+from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import build_networks, pretrain
+from ssvid.recipe.pretraining import pretrain
 from ssvid.tasks import BatchRandom
 from ssvid.types import Stream
 from ssvid.video import open_video, write_video
@@ -53,9 +54,7 @@ def accuracy(run: Path, manifest: Manifest, *, limit: int) -> dict[str, Any]:
     """Share of right decisions, one per video, with its 95 % interval (normal approximation)."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     config = load_recipe(checkpoint.meta["recipe"]).recipe
-    backbone, task = build_networks(config)  # type: ignore[arg-type]
-    load_backbone_weights(backbone, checkpoint.backbone_state)
-    task.load_state_dict(checkpoint.task_state)
+    backbone, task = trained_networks(config, checkpoint)  # type: ignore[arg-type]
     backbone.eval()
     task.eval()
     rows = list(manifest.rows[:limit])
