@@ -17,7 +17,7 @@ def test_the_registry_is_complete() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("backbone", ["tiny3d", "r3d_18"])
+@pytest.mark.parametrize("backbone", ["tiny3d", pytest.param("r3d_18", marks=pytest.mark.slow)])
 def test_task_keeps_the_contract(name: str, backbone: str) -> None:
     check_task(name, backbone)
 

@@ -142,7 +142,8 @@ def test_torchrun_gives_the_same_weights_as_lightnings_launcher(reference, two_p
     assert weights(reference.parent / "torchrun") == weights(two_processes)
 
 
-@pytest.mark.parametrize("recipe", ["alternate", pytest.param("own_videos", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["alternate", "own_videos"])
 def test_several_tasks_resume_bit_for_bit_with_workers(video_folder, tmp_path, recipe):
     whole = run(tmp_path, video_folder, "whole", recipe=recipe)
     name = "killed"

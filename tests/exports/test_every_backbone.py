@@ -14,6 +14,8 @@ from tests.test_checkpoints import content_of
 NAMES = list_backbones()
 # Networks of which ONNX holds one clip size alone, and why. One that cannot be written at all fails the test below.
 FIXED_SIZE: dict[str, str] = {}
+# Of the classes of smaller ones.
+LARGE = {"i3d_resnet18", "i3d_resnet50", "mc3_18", "r2plus1d_18", "resnet50", "s3dg"}
 
 
 def small_clip(backbone: Backbone, batch: int = 2) -> torch.Tensor:
@@ -24,7 +26,7 @@ def small_clip(backbone: Backbone, batch: int = 2) -> torch.Tensor:
     return torch.rand(batch, info.in_channels, max(info.min_frames, last.stride_time), side, side)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES])
 def test_forward_gradient_export_reload(name: str, tmp_path: Path) -> None:
     backbone = initialize_backbone(name, seed=2)
     clip = small_clip(backbone)
