@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class ClipDataset(Dataset):
         manifest: gives the root folder. rows: the readable rows to draw from. clip_maker: the task's worker side.
         seed: of the recipe. decoder: forced decoder or ``auto``. segment_seconds: see ``cut_segments``.
         frame_step: the clip maker sees each n-th frame alone, as if the others were not in the file.
+        classes: label -> its number; each sample then carries that of its video as ``label``. None sends no labels.
 
     Attributes:
         too_short: rows left out because the clip maker needs more frames than they have.
@@ -81,9 +82,10 @@ class ClipDataset(Dataset):
         decoder: str = "auto",
         segment_seconds: float = 30.0,
         frame_step: int = 1,
+        classes: Mapping[str, int] | None = None,
     ) -> None:
         self.manifest, self.rows, self.clip_maker = manifest, list(rows), clip_maker
-        self.seed, self.decoder, self.frame_step = seed, decoder, frame_step
+        self.seed, self.decoder, self.frame_step, self.classes = seed, decoder, frame_step, classes
         min_frames = (clip_maker.min_frames - 1) * frame_step + 1
         self.segments = cut_segments(self.rows, segment_seconds, min_frames)
         self.too_short = [row for row in self.rows if row.window_frames < min_frames]
@@ -163,6 +165,8 @@ class ClipDataset(Dataset):
                 sample |= part
         for sample, ticket in zip(samples, tickets, strict=True):
             sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
+            if self.classes is not None:
+                sample["label"] = torch.tensor(self.classes[self.rows[self.segments[index].row].label])
         return samples
 
     def _partner(self, index: int, ticket: Ticket, number: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,7 @@ class ClipDataModule(pl.LightningDataModule):
         manifest: all videos. train_rows, val_rows: which of them; val_rows may be empty.
         out_of_domain: the videos of ``data.out_of_domain``, measured beside val_rows; None where there are none.
         task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
+        classes: label -> its number; the samples to train on then carry it as ``label``. None sends no labels.
 
     Attributes:
         unreadable: filled by the trainer from what the batches report.
@@ -89,6 +90,7 @@ class ClipDataModule(pl.LightningDataModule):
         accumulate: int = 1,
         pin_memory: bool = False,
         out_of_domain: Manifest | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.seed, self.loader, self.accumulate, self.pin_memory = seed, loader, accumulate, pin_memory
@@ -106,6 +108,7 @@ class ClipDataModule(pl.LightningDataModule):
             seed=seed,
             decoder=loader.decoder,
             segment_seconds=data.segment_seconds,
+            classes=classes,
         )
         self.val_set = self._measured(manifest, val_rows, task)
         self.ood_set = None

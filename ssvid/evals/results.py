@@ -28,7 +28,8 @@ class ResultRow:
 
     name: which network, as the table prints it ("pretrained", "random", "placebo"). metric: what was measured.
     value: in [0, 1]. interval: 95 %, bootstrap over the test videos. chance: what a guess blind to the video scores.
-    correct_N: for each test video whether it was right; an unreadable one never is. ids: names of these videos.
+    correct_N: for each test video whether it was right (bool), or which share of its views was (float); an unreadable one
+    never is. ids: names of these videos.
     context: everything else that the number depends on; plain types.
     """
 
@@ -182,7 +183,7 @@ def _plain_row(row: ResultRow) -> dict[str, Any]:
         "chance": row.chance,
         "num_videos": len(row.ids),
         "video_list": _list_name(row.ids),
-        "correct": "".join("1" if right else "0" for right in row.correct_N),
+        "correct": _plain_correct(row.correct_N),
         **row.context,
     }
 
@@ -195,10 +196,23 @@ def _row_of(plain: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> Res
         plain["value"],
         (plain["interval95"][0], plain["interval95"][1]),
         plain["chance"],
-        np.array([digit == "1" for digit in plain["correct"]], dtype=bool),
+        _correct_of(plain["correct"]),
         tuple(lists[plain["video_list"]]),
         {key: value for key, value in plain.items() if key not in own},
     )
+
+
+def _plain_correct(correct_N: np.ndarray) -> str | list[float]:
+    """A digit per video; shares of right views, where those are what is counted, as numbers."""
+    if correct_N.dtype == bool:
+        return "".join("1" if right else "0" for right in correct_N)
+    return [float(share) for share in correct_N]
+
+
+def _correct_of(plain: str | Sequence[float]) -> np.ndarray:
+    if isinstance(plain, str):
+        return np.array([digit == "1" for digit in plain], dtype=bool)
+    return np.array(plain, dtype=np.float64)
 
 
 def _list_name(ids: Sequence[str]) -> str:
@@ -231,7 +245,9 @@ def render_table(rows: Sequence[ResultRow], *, notes: bool = True) -> str:
 
 def title_of(metric: str) -> str:
     """A metric as a table's head says it: ``knn20_top1`` is "k-NN (k=20)"."""
-    known = {"probe_top1": "probe top-1", "probe_top5": "probe top-5", "recall_at_1": "R@1"}
+    known = {"probe_top1": "probe top-1", "probe_top5": "probe top-5"}
+    if metric.startswith("recall_at_"):
+        return f"R@{metric.removeprefix('recall_at_')}"
     if metric.startswith("knn") and metric.endswith("_top1"):
         return f"k-NN (k={metric[3:-5]})"
     return known.get(metric, metric)

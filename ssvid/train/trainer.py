@@ -93,15 +93,20 @@ def build_trainer(
     validates: bool,
     show_progress: bool = True,
     more_callbacks: Sequence[pl.Callback] = (),
+    before_saving: Sequence[pl.Callback] = (),
     batches_per_epoch: int,
 ) -> pl.Trainer:
-    """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here."""
+    """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here.
+
+    before_saving: callbacks whose work on an epoch's last batch must be in the checkpoint that is written then.
+    """
     _calm_lightning()
     if config.threads:
         torch.set_num_threads(config.threads)
     callbacks: list[pl.Callback] = [
         CountUnreadable(unreadable),
         StopOnNaN(),
+        *before_saving,
         SaveLast(folder / "checkpoints" / "last.ckpt", config.save_every_steps),
     ]
     if config.pictures:
