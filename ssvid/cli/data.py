@@ -1,4 +1,4 @@
-"""``ssvid data``: make synthetic videos, or index one's own."""
+"""``ssvid data``: make synthetic videos, fetch a data set, or index what one has."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
+from ssvid.cli.download import add_download
 from ssvid.cli.parser import add_json, positive, whole
 from ssvid.errors import DataError
 
-READERS = ("folder", "class_folder", "list")
+READERS = ("folder", "class_folder", "list", "ucf101", "hmdb51", "kinetics")
 
 _SYNTH = """\
 Renders and encodes an action data set whose classes are motions: train and test split, manifest.csv, and the ground
@@ -33,6 +34,7 @@ examples:
   ssvid data index videos
   ssvid data index videos --reader class_folder -o videos.csv
   ssvid data index videos --reader list --list train.txt -o train.csv
+  ssvid data index data/ucf101 --reader ucf101 --fold 2 -o ucf101-2.csv
   ssvid data index videos --motion
 """
 
@@ -41,13 +43,14 @@ def add_data(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and the verbs below it."""
     parser = verbs.add_parser(
         "data",
-        help="make synthetic videos, or index your own",
-        description="Make synthetic videos, or index your own.",
-        epilog="example:\n  ssvid data index videos\n",
+        help="make synthetic videos, fetch a data set, or index what you have",
+        description="Make synthetic videos, fetch a data set, or index what you have.",
+        epilog="examples:\n  ssvid data index videos\n  ssvid data download ucf101 data/ucf101\n",
         parents=[common],
     )
     below = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", required=True)
     _add_synth(below, common)
+    add_download(below, common)
     _add_index(below, common)
     parser.set_defaults(parser=parser)
 
@@ -85,9 +88,17 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--reader",
         choices=READERS,
         default="folder",
-        help="folder: no labels; class_folder: the folder is the label; list: lines of 'path label' (default: folder)",
+        help="folder: no labels; class_folder: the folder is the label; list: lines of 'path label'; ucf101, hmdb51, "
+        "kinetics: as downloaded (default: folder)",
     )
     parser.add_argument("--list", metavar="FILE", help="the list, for --reader list")
+    parser.add_argument(
+        "--fold", metavar="N", type=whole(1), default=1, help="official split of ucf101, hmdb51: 1 to 3 (default: 1)"
+    )
+    parser.add_argument(
+        "--annotations", metavar="FOLDER", default="", help="the official split files (default: looked for near ROOT)"
+    )
+    parser.add_argument("--allow-missing", action="store_true", help="do without listed videos that ROOT lacks")
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
     parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
     parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
@@ -141,11 +152,21 @@ def run_index(args: argparse.Namespace) -> None:
 def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
     """The table of the videos below a folder, written."""
     from ssvid.data.index import build_manifest
-    from ssvid.data.readers import list_videos
+    from ssvid.data.readers import OfficialSplit, list_videos
 
-    entries = list_videos(args.reader, root, Path(args.list) if args.list else None)
+    official = OfficialSplit(args.fold, args.annotations, args.allow_missing)
+    listing = list_videos(args.reader, root, Path(args.list) if args.list else None, official=official)
+    if listing.unlisted:
+        terminal.say(f"note: {listing.unlisted_text()}")
     with terminal.progress("scanning") as report:
-        manifest = build_manifest(root, entries, workers=args.workers, cache=not args.no_cache, progress=report)
+        manifest = build_manifest(
+            root,
+            listing,
+            workers=args.workers,
+            cache=not args.no_cache,
+            progress=report,
+            missing=listing.missing,
+        )
     manifest.save(out)
     return manifest
 
@@ -179,6 +200,7 @@ def _print_manifest(manifest: Any, path: Path, *, as_json: bool, kept: bool = Fa
             "num_videos": len(manifest),
             "num_unreadable": len(unreadable),
             "unreadable": unreadable,
+            "missing": manifest.missing,
             "labels": manifest.labels(),
             "splits": manifest.splits(),
             **({"motion": asdict(signals)} if signals else {}),

@@ -26,10 +26,15 @@ class DataConfig:
 
     name: ``folder`` (every video below ``root``, no labels), ``class_folder`` (``root/<class>/*`` or
         ``root/{train,val,test}/<class>/*``), ``list`` (``list`` names a file of ``path label`` lines), ``manifest``
-        (``list`` or ``root/manifest.csv`` is a table written by ``ssvid data index`` or ``ssvid data synth``).
+        (``list`` or ``root/manifest.csv`` is a table written by ``ssvid data index`` or ``ssvid data synth``),
+        ``ucf101``, ``hmdb51``, ``kinetics`` (as downloaded, with their official split files).
     root: folder that paths are relative to.
     list: file for ``list`` and ``manifest``.
-    split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test``).
+    split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test`` and ``unused``).
+    fold: which official split, 1 to 3, of ``ucf101`` and ``hmdb51``.
+    annotations: folder of the official split files; "" looks in and beside ``root``, and in the folders of their usual
+        names there.
+    allow_missing: leave out videos that the official split files list and ``root`` lacks; every result then names them.
     val_fraction: share of videos held out to measure the pretext metric on; 0 switches validation off.
     segment_seconds: a longer video counts as several samples of about this length, so that an hour of footage is
         drawn from in proportion to its duration.
@@ -41,6 +46,9 @@ class DataConfig:
     root: str = "???"
     list: str = ""
     split: str = ""
+    fold: int = 1
+    annotations: str = ""
+    allow_missing: bool = False
     val_fraction: float = 0.05
     segment_seconds: float = 30.0
     index_workers: int = 0

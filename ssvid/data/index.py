@@ -79,6 +79,7 @@ def build_manifest(
     timeout_seconds: float = 60.0,
     cache: bool = True,
     progress: Progress | None = None,
+    missing: Sequence[str] = (),
 ) -> Manifest:
     """Scan the files of a data set and write down what they hold.
 
@@ -93,6 +94,7 @@ def build_manifest(
         timeout_seconds: a file of a few megabytes that takes longer hangs; large files are given more time.
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
+        missing: videos that the data set lists and its folder lacks, to be remembered.
 
     Returns:
         One row per entry, in their order. A window of seconds becomes one of frames by the (mean) frame rate.
@@ -112,7 +114,7 @@ def build_manifest(
     _warn_of_choking(facts)
     if all(found.problem for found in facts.values()):
         raise _nothing_readable(root, facts)
-    return Manifest(root, tuple(_row(entry, facts[entry.path]) for entry in entries))
+    return Manifest(root, tuple(_row(entry, facts[entry.path]) for entry in entries), tuple(missing))
 
 
 def _decoder_versions(decoders: Sequence[str] | None) -> str:

@@ -80,14 +80,20 @@ _NOT_IDENTITY = ("status", "decoders_ok")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a data set and the folder their paths are relative to."""
+    """The rows of a data set and the folder their paths are relative to.
+
+    missing: videos that the data set's official lists name and that have no row, because they were not there and that was
+    allowed. They stand in every result; a file beside the table keeps them.
+    """
 
     root: Path
     rows: tuple[VideoRow, ...]
+    missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "rows", tuple(self.rows))
+        object.__setattr__(self, "missing", tuple(self.missing))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,6 +103,7 @@ class Manifest:
         text = "".join(_write_record(cells) for cells in (COLUMNS, *map(_cells, self.rows)))
         # surrogateescape: names that are no UTF-8 (old archives have them) survive the round trip as they are.
         write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+        _save_missing(missing_path(path), self.missing)
 
     @classmethod
     def load(cls, path: str | Path, root: str | Path | None = None, *, allow_outside: bool = False) -> Manifest:
@@ -114,7 +121,7 @@ class Manifest:
         rows = tuple(_parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS))
         if not rows:
             raise DataError(f"manifest ({path}) must list at least one video. Write it again with: ssvid data index.")
-        return cls(Path(root) if root is not None else path.absolute().parent, rows)
+        return cls(Path(root) if root is not None else path.absolute().parent, rows, _load_missing(missing_path(path)))
 
     def sha256(self) -> str:
         """Identity of the data set, hex: every row in order, independent of root, decoders and their error texts."""
@@ -148,8 +155,8 @@ class Manifest:
         return self.with_rows(row for row in rows if row.is_readable or not readable)
 
     def with_rows(self, rows: Iterable[VideoRow]) -> Manifest:
-        """The same root with other rows."""
-        return Manifest(self.root, tuple(rows))
+        """The same root with other rows; what is missing stays missing."""
+        return Manifest(self.root, tuple(rows), self.missing)
 
     def path_of(self, row: VideoRow) -> Path:
         """Where the file of a row lies on this machine."""
@@ -197,6 +204,25 @@ class Manifest:
         for row, unit in zip(self.rows, units, strict=True):
             sides[unit in held_out].append(row)
         return self.with_rows(sides[0]), self.with_rows(sides[1])
+
+
+def missing_path(path: str | Path) -> Path:
+    """The file beside a table that names the missing videos, one a line; there is none where none is missing."""
+    return Path(path).with_suffix(".missing.txt")
+
+
+def _save_missing(path: Path, names: tuple[str, ...]) -> None:
+    if names:
+        text = "".join(f"{name}\n" for name in names)
+        write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _load_missing(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    return tuple(path.read_bytes().decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"))
 
 
 def contained_path(text: str, *, allow_outside: bool = False) -> str:
@@ -423,8 +449,8 @@ def summarize(manifest: Manifest, *, max_listed: int = 10) -> str:
     if rows:
         facts += [_span([row.fps for row in rows]) + " fps", _sizes(rows)]
     facts += _naming_facts(manifest)
-    lines = [", ".join(facts), *_leak_lines(rows), *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)]
-    return "\n".join(lines)
+    lines = [", ".join(facts), *_leak_lines(rows), *_missing_lines(manifest, max_listed)]
+    return "\n".join([*lines, *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)])
 
 
 def format_duration(seconds: float) -> str:
@@ -476,6 +502,14 @@ def _leak_lines(rows: list[VideoRow]) -> list[str]:
     return [
         f"warning: {len(leaked)} videos have the same content in more than one split, the first is {leaked[0].path}"
     ]
+
+
+def _missing_lines(manifest: Manifest, max_listed: int) -> list[str]:
+    names = manifest.missing
+    if not names:
+        return []
+    more = [f"  and {len(names) - max_listed} more"] if len(names) > max_listed else []
+    return [f"{len(names)} listed videos missing:", *(f"  {name}" for name in names[:max_listed]), *more]
 
 
 def _unreadable_lines(manifest: Manifest, max_listed: int) -> list[str]:

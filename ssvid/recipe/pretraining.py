@@ -16,7 +16,7 @@ from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
-from ssvid.data.readers import list_videos
+from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
 from ssvid.errors import DataError, PluginError, RecipeError, RunFolderError
 from ssvid.files import write_json
 from ssvid.machine import environment, package_versions
@@ -34,6 +34,8 @@ from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, global_rank, resolve_trainer
 
 RUNS = Path("runs")
+# "unused" clips of an official split may come from the footage of its test clips.
+NEVER_TRAINED = ("test", "unused")
 # What a resumed run may change: where it runs and how much it prints, never what it computes.
 FREE_TO_CHANGE = (
     "trainer.",
@@ -230,7 +232,9 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         raise DataError(
             f"{group}.root ({data.root}) must be a folder of videos, but there is {kind}. Set {group}.root=FOLDER."
         )
+    official = OfficialSplit(data.fold, data.annotations, data.allow_missing)
     if data.name == "manifest":
+        check_official_unused(data.name, official)
         manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
         manifest.check_files()
         return manifest
@@ -239,20 +243,24 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         say(
             f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
         )
-    entries = list_videos(data.name, root, Path(data.list) if data.list else None)
+    listing = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
+    if say and listing.unlisted:
+        say(f"note: {listing.unlisted_text()}")
+    if say and listing.missing:
+        say(f"note: {len(listing.missing)} listed videos are missing, as data.allow_missing allows")
     progress = _index_progress(say) if say else None
-    return build_manifest(root, entries, workers=data.index_workers, progress=progress)
+    return build_manifest(root, listing, workers=data.index_workers, progress=progress, missing=listing.missing)
 
 
 def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
-    """Rows to train on and rows to measure the pretext metric on. Rows of split ``test`` are in neither.
+    """Rows to train on and rows to measure the pretext metric on. Rows of split ``test`` and ``unused`` are in neither.
 
     A split named ``val`` in the manifest is the validation set; otherwise ``data.val_fraction`` of the rows is held out.
     """
     if data.split:
         chosen = manifest.select(data.split, readable=False)
     else:
-        chosen = manifest.with_rows(row for row in manifest.rows if row.split != "test")
+        chosen = manifest.with_rows(row for row in manifest.rows if row.split not in NEVER_TRAINED)
     if not data.split and "val" in manifest.splits():
         held_out = [row for row in chosen.rows if row.split == "val"]
         return chosen.with_rows(r for r in chosen.rows if r.split != "val"), chosen.with_rows(held_out)
@@ -324,7 +332,7 @@ def _check_folder(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> 
         folder.require_new()
         return
     folder.require_resumable()
-    _refuse_changes(folder, resolved)
+    refuse_changes(folder, resolved)
 
 
 def _write_folder(
@@ -364,14 +372,17 @@ def _data_module(
     )
 
 
-def _refuse_changes(folder: RunFolder, resolved: dict[str, Any]) -> None:
+def refuse_changes(folder: RunFolder, resolved: dict[str, Any]) -> None:
+    """Raise RecipeError where a resumed run would compute something else than the one in the folder."""
     before = parse_yaml(folder.resolved.read_text(encoding="utf-8"), str(folder.resolved))
     changes = [line for line in diff_recipes(before, resolved) if not _may_change(line.split(":")[0])]
     if changes:
         listing = "\n".join(f"  {line}" for line in changes)
+        last = folder.last_checkpoint
+        weights = f" (init_from={last} takes its weights)" if last.is_file() else ""
         raise RecipeError(
             f"the recipe is not the one that {folder.path} was started with; a resumed run computes the same numbers. "
-            f"Undo these changes, or start a new run (init_from={folder.last_checkpoint} takes its weights):\n{listing}"
+            f"Undo these changes, or start a new run{weights}:\n{listing}"
         )
 
 
@@ -404,7 +415,7 @@ def _out_of_domain(
     if config.split:
         chosen = found.select(config.split, readable=False)
     else:
-        chosen = found.with_rows(row for row in found.rows if row.split != "test")
+        chosen = found.with_rows(row for row in found.rows if row.split not in NEVER_TRAINED)
     _refuse_trained(chosen, train_rows)
     return chosen
 

@@ -16,7 +16,7 @@ from ssvid.errors import SsvidError
 from ssvid.recipe import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "audit", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones",
+    "demo", "pretrain", "probe", "finetune", "retrieve", "audit", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones",
     "doctor",
 ]  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_version(capsys):
 
 def test_every_parser_has_help_and_an_example():
     parsers = all_parsers()
-    assert len(parsers) == 1 + len(VERBS) + 2
+    assert len(parsers) == 1 + len(VERBS) + 3  # below data: synth, download, index
     for parser in parsers:
         text = parser.format_help()
         assert len(parser.description) > 20

@@ -1,0 +1,95 @@
+"""``ssvid data download``: fetch a data set from its official address."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json
+
+NAMES = ("ucf101", "hmdb51", "davis", "kinetics")
+
+_DOWNLOAD = """\
+Fetches a data set from its official address, checks it and unpacks it:
+
+  ucf101    13,320 clips of 101 actions, 6.9 GB (.rar)
+  hmdb51    6,766 clips of 51 actions, 2 GB (.rar)
+  davis     DAVIS 2017, train and val at 480p, 0.8 GB
+  kinetics  tables and archives of Kinetics-400, -600 or -700, hundreds of GB
+
+Interrupted, it goes on where it stopped when it is called again. download.json in the folder says what came from where,
+with its SHA-256. The terms of use are those of the data set: read its page first.
+"""
+_EPILOG = """\
+examples:
+  ssvid data download ucf101 data/ucf101
+  ssvid data download ucf101 data/ucf101 --mirror
+  ssvid data download kinetics data/k400 --annotations-only
+  ssvid data download kinetics data/k700 --version 700 --split val
+"""
+
+
+def add_download(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb below ``ssvid data``."""
+    parser = verbs.add_parser(
+        "download",
+        help="fetch UCF101, HMDB51, DAVIS or Kinetics",
+        description=_DOWNLOAD,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("folder", metavar="FOLDER", help="where the data set shall lie")
+    parser.add_argument("--annotations-only", action="store_true", help="the split files or tables, no videos")
+    parser.add_argument(
+        "--mirror", action="store_true", help="ucf101: one zip from THUMOS'14; needs no program for .rar"
+    )
+    parser.add_argument("--version", choices=("400", "600", "700"), default="400", help="of Kinetics (default: 400)")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        action="append",
+        help="of Kinetics; may be repeated (default: train and val)",
+    )
+    parser.add_argument("--keep-archives", action="store_true", help="keep the archives after unpacking")
+    parser.add_argument("--insecure", action="store_true", help="accept a certificate that cannot be verified")
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+@contextlib.contextmanager
+def _megabytes() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar of megabytes for each file in turn."""
+    with contextlib.ExitStack() as stack:
+        shown: list[Any] = ["", None]
+
+        def report(done: int, total: int, name: str) -> None:
+            if name != shown[0]:
+                stack.close()  # the bar of the file before
+                shown[:] = name, stack.enter_context(terminal.progress(f"{name}, MB"))
+            shown[1](-(-done // 1_000_000), -(-total // 1_000_000))
+
+        yield report
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fetch it, showing the megabytes of each file, and print what came."""
+    from ssvid.data.downloading import download
+
+    with _megabytes() as report:
+        result = download(
+            args.name,
+            args.folder,
+            version=args.version,
+            splits=tuple(args.split or ("train", "val")),
+            annotations_only=args.annotations_only,
+            mirror=args.mirror,
+            keep_archives=args.keep_archives,
+            insecure=args.insecure,
+            progress=report,
+            say=terminal.say,
+        )
+    terminal.print_result(result, as_json=args.json)

@@ -1,0 +1,340 @@
+"""What a reader of videos returns, and what readers share: the search for videos and for split files, and their match.
+
+No file is opened here but text files. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ssvid.errors import DataError
+
+# fmt: off
+VIDEO_EXTENSIONS: tuple[str, ...] = (
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
+)
+# fmt: on
+_MOST_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video, or a window of one, as a reader found it.
+
+    path: relative to the root, POSIX. label, split, group: "" where unknown. start_seconds, end_seconds: the window;
+    None is the end of the video. where: the line that lists it, for error texts.
+    """
+
+    path: str
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    where: str = field(default="", compare=False)
+
+
+class Listing(list[Entry]):
+    """The entries of a data set, and where its split files and its folder differ.
+
+    missing: videos that the split files list and the folder lacks, as they are listed; never more than what the user
+    allowed. unlisted: videos of the folder that no split file lists; they are left out.
+    """
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), *, missing: Iterable[str] = (), unlisted: Iterable[str] = ()
+    ) -> None:
+        super().__init__(entries)
+        self.missing = tuple(missing)
+        self.unlisted = tuple(unlisted)
+
+    def unlisted_text(self) -> str:
+        """A sentence about the videos that are left out because no split file lists them."""
+        return f"{len(self.unlisted)} videos are in no split file and left out{name_some(self.unlisted)}."
+
+
+@dataclass(frozen=True)
+class OfficialSplit:
+    """Which of a data set's official splits is read, and from where.
+
+    fold: its number, from 1. annotations: the folder of the split files; "" looks in the usual places.
+    allow_missing: leave out listed videos that the folder lacks, instead of refusing.
+    """
+
+    fold: int = 1
+    annotations: str = ""
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A video as a split file lists it.
+
+    name: as it stands there. keys: what its file may be called, extension and folder left out; the first that exists
+    is taken. where: file and line.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    label: str
+    split: str
+    group: str
+    where: str
+
+
+# ---- the tree
+
+
+def find_videos(root: Path) -> list[str]:
+    """Paths relative to ``root`` of all files with a video extension, sorted; hidden names are left out.
+
+    Raises:
+        DataError: there is none; it says what was found instead.
+    """
+    others: Counter[str] = Counter()
+    found = []
+    for path in _walk(root):
+        if path.suffix.lower() in VIDEO_EXTENSIONS:
+            found.append(path.relative_to(root).as_posix())
+        else:
+            others[path.suffix.lower() or "without extension"] += 1
+    if not found:
+        raise DataError(
+            f"root ({root}) must hold at least one video ({' '.join(VIDEO_EXTENSIONS)}), at any depth."
+            f" Found instead: {_describe(others)}. Set data.root to another folder{_hint(others)}."
+        )
+    return sorted(found)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All visible files below ``root``, through links to folders as well, each folder once."""
+
+    def refuse(cause: OSError) -> None:
+        raise DataError(
+            f"folder ({cause.filename}) must be readable: {cause.strerror}. Mend its permissions or set data.root to"
+            " another folder."
+        ) from cause
+
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        identity = os.stat(folder)
+        key = (identity.st_dev, identity.st_ino)
+        subfolders[:] = [] if key in seen else sorted(name for name in subfolders if not name.startswith("."))
+        visible = () if key in seen else (Path(folder, name) for name in names if not name.startswith("."))
+        seen.add(key)
+        # A dangling link is kept: the index lists it as unreadable instead of losing it silently.
+        yield from (path for path in visible if path.is_file() or path.is_symlink())
+
+
+def _describe(others: Counter[str]) -> str:
+    if not others:
+        return "no file at all"
+    kinds = [f"{count} {kind}" for kind, count in others.most_common(5)]
+    return ", ".join(kinds) + (" and others" if len(others) > 5 else "")
+
+
+def _hint(others: Counter[str]) -> str:
+    if any(others[kind] for kind in (".jpg", ".jpeg", ".png", ".bmp", ".gif")):
+        return " (pictures are not read: encode the frames of each clip as a video first)"
+    if any(others[kind] for kind in (".zip", ".rar", ".tar", ".gz", ".tgz", ".7z")):
+        return ", or unpack the archive"
+    return ""
+
+
+# ---- split files
+
+
+def find_annotations(
+    root: Path, official: OfficialSplit, usual: Sequence[str], holds: Callable[[Path], bool]
+) -> Path | None:
+    """The folder of the split files: the one that was named, else the first usual place that holds them.
+
+    Args:
+        usual: names of folders to look for, in the root and beside it; both of these are looked at as well.
+        holds: whether a folder holds the split files.
+
+    Returns:
+        The folder; None where none was named and no usual place holds them.
+
+    Raises:
+        DataError: the folder that was named is none.
+    """
+    if official.annotations:
+        named = Path(official.annotations).expanduser()
+        if not named.is_dir():
+            what = "it is a file" if named.exists() else "it does not exist"
+            raise DataError(
+                f"data.annotations ({named}) must be the folder of the split files: {what}. Set data.annotations to it,"
+                " or leave it empty where they lie in or beside data.root."
+            )
+        return named
+    root = root.expanduser().absolute()
+    places = [base / name for base in (root, root.parent) for name in ("", *usual)]
+    return next((place for place in places if holds(place)), None)
+
+
+def no_annotations(root: Path, official: OfficialSplit, what: str, usual: Sequence[str], dataset: str) -> DataError:
+    """The error for split files that were not found; ``what`` says which are needed."""
+    if official.annotations:
+        return DataError(
+            f"data.annotations ({official.annotations}) must hold {what}. Set it to the folder of the official split"
+            f" files; ssvid data download {dataset} FOLDER fetches them."
+        )
+    return DataError(
+        f"data.root ({root}) must hold {what}, or lie beside a folder that does ({', '.join(usual)}). Set"
+        f" data.annotations=FOLDER to the official split files; ssvid data download {dataset} FOLDER fetches them."
+    )
+
+
+def check_fold(official: OfficialSplit, dataset: str, folds: int) -> None:
+    """Raise DataError where the data set has no such official split."""
+    if not 1 <= official.fold <= folds:
+        rule = f"from 1 to {folds}: {dataset} has {folds} official splits" if folds > 1 else "1: there is one split"
+        raise DataError(f"data.fold ({official.fold}) must be {rule}. Set data.fold=1.")
+
+
+def read_text(path: Path, what: str, way_out: str) -> str:
+    """The text of a file with plain line ends.
+
+    Raises:
+        DataError: it cannot be read, or is no text; ``what`` is its role and ``way_out`` ends the message.
+    """
+    try:
+        # surrogateescape: file names need not be UTF-8, and they must come back as the system knows them.
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as cause:
+        raise DataError(f"{what} ({path}) must be a readable file: {cause.strerror}. {way_out}") from cause
+    if "\0" in text:
+        raise DataError(f"{what} ({path}) must be a text file, it holds binary data. {way_out}")
+    return text.replace("\r\n", "\n")
+
+
+@dataclass(frozen=True)
+class SplitLine:
+    """A line of a split file, without the space around it."""
+
+    file: Path
+    number: int
+    text: str
+
+    @property
+    def where(self) -> str:
+        """File and line, for error texts."""
+        return f"{self.file}, line {self.number}"
+
+    def error(self, rule: str) -> DataError:
+        """The error that names this line."""
+        return DataError(
+            f"{self.where} ({self.text!r}): {rule}. Mend the line, or set data.annotations to the official split files."
+        )
+
+
+def split_lines(path: Path) -> list[SplitLine]:
+    """The lines of a split file that are not blank; with LF or CR LF, spaces at their ends or not."""
+    text = read_text(path, "split file", "Set data.annotations to the folder of the official split files.")
+    lines = [SplitLine(path, number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
+    return [line for line in lines if line.text]
+
+
+def match_tree(
+    root: Path,
+    paths: Sequence[str],
+    listed: Sequence[Listed],
+    official: OfficialSplit,
+    *,
+    dataset: str,
+    lists: str,
+    fold_stem: Callable[[str], str] = str,
+    fold_class: Callable[[str], str] = str.casefold,
+) -> Listing:
+    """Find the file of every listed video, wherever it lies below the root.
+
+    Args:
+        paths: the videos of the tree, from ``find_videos``.
+        dataset, lists: the reader, and the split files in words, for error texts.
+        fold_stem, fold_class: bring names of files, and of class folders, into the form in which they are compared.
+
+    Returns:
+        Entries in the order of the lists.
+
+    Raises:
+        DataError: a video is listed twice, lies twice or in the folder of another class; videos are missing and that
+            was not allowed, or all of them are.
+    """
+    _refuse_twice(listed, fold_stem)
+    stems: dict[str, list[str]] = {}
+    for path in paths:
+        stems.setdefault(fold_stem(PurePosixPath(path).stem), []).append(path)
+    classes = {fold_class(video.label): video.label for video in listed if video.label}
+    entries, missing, used = [], [], set()
+    for video in listed:
+        files = next((found for key in video.keys if (found := stems.get(fold_stem(key)))), [])
+        if not files:
+            missing.append(video.name)
+            continue
+        path = _sole(root, video, files)
+        lies_in = classes.get(fold_class(PurePosixPath(path).parent.name), video.label)
+        if lies_in != video.label:
+            raise DataError(
+                f"{video.where}: {video.name!r} is of class {video.label!r}, but below data.root ({root}) it lies in the"
+                f" folder of {lies_in!r} ({path}). The split files do not match the tree: mend one of them."
+            )
+        entries.append(Entry(path, video.label, video.split, video.group, where=video.where))
+        used.add(path)
+    if missing and not (entries and official.allow_missing):
+        raise _missing(root, missing, len(listed), dataset, lists)
+    return Listing(entries, missing=missing, unlisted=(path for path in paths if path not in used))
+
+
+def _refuse_twice(listed: Sequence[Listed], fold_stem: Callable[[str], str]) -> None:
+    earlier: dict[str, Listed] = {}
+    for video in listed:
+        first = earlier.setdefault(fold_stem(video.keys[0]), video)
+        if first is video:
+            continue
+        places = f"({first.where}; {video.where})"
+        if first.split != video.split:
+            raise DataError(
+                f"{video.name!r} is listed both as {first.split} and as {video.split} {places}: a score on it would be"
+                " worth nothing. Set data.annotations to the official split files."
+            )
+        raise DataError(
+            f"{video.name!r} is listed twice {places}. Remove one of the lines, or set data.annotations to the official"
+            " split files."
+        )
+
+
+def _sole(root: Path, video: Listed, files: Sequence[str]) -> str:
+    if len(files) > 1:
+        raise DataError(
+            f"{video.name!r} must lie once below data.root ({root}), it lies at {files[0]} and {files[1]}. Set data.root"
+            " one folder deeper, or remove the copy."
+        )
+    return files[0]
+
+
+def _missing(root: Path, missing: Sequence[str], total: int, dataset: str, lists: str) -> DataError:
+    if len(missing) == total:
+        return DataError(
+            f"data.root ({root}) holds none of the {total} videos that {lists} list{name_some(missing)}. Set data.root"
+            f" to the folder of the videos; ssvid data download {dataset} FOLDER fetches them."
+        )
+    return DataError(
+        f"{len(missing)} of the {total} videos that {lists} list are missing below data.root"
+        f" ({root}){name_some(missing)}. Complete the tree (ssvid data download {dataset} FOLDER), or set"
+        " data.allow_missing=true (--allow-missing) to do without them: their number and names then stand in every"
+        " result."
+    )
+
+
+def name_some(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """The first names of many, to hang on a sentence: ``: a, b, c and 4 more``; "" for none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f": {', '.join(names[:most])}{more}"

@@ -1,0 +1,272 @@
+"""Archives from strangers: unpacked beside their destination, looked through, and only then moved into place.
+
+Refused as a whole: names that lead out of the folder, links, devices, more bytes than a data set can hold. ``.zip`` and
+``.tar.*`` are read here and every file is written by this module; ``.rar`` needs a program of the system.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ssvid.errors import DataError
+
+_BLOCK = 1 << 20
+# Videos hardly shrink and lists of names shrink to a tenth; an archive that grows more than this is a trap.
+MOST_GROWTH = 100
+_LEAST_LIMIT = 1 << 20
+# What the libraries raise for archives that are none, cut short, damaged, encrypted, or packed in an unknown way.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class RarProgram:
+    """A program that unpacks .rar. names: lists the names in it, one a line. extract: unpacks it into a folder."""
+
+    command: str
+    names: Callable[[Path], list[str]]
+    extract: Callable[[Path, Path], list[str]]
+    name_prefix: str = ""
+
+
+# In this order. 7z without its rar plug-in fails; then the next is tried.
+RAR_PROGRAMS = (
+    RarProgram(
+        "unrar", lambda a: ["lb", "-p-", str(a)], lambda a, f: ["x", "-o+", "-y", "-idq", "-p-", str(a), f"{f}/"]
+    ),
+    RarProgram(
+        "7zz",
+        lambda a: ["l", "-ba", "-slt", str(a)],
+        lambda a, f: ["x", "-y", "-bd", f"-o{f}", str(a)],
+        name_prefix="Path = ",
+    ),
+    RarProgram(
+        "7z",
+        lambda a: ["l", "-ba", "-slt", str(a)],
+        lambda a, f: ["x", "-y", "-bd", f"-o{f}", str(a)],
+        name_prefix="Path = ",
+    ),
+    RarProgram("bsdtar", lambda a: ["-tf", str(a)], lambda a, f: ["-xf", str(a), "-C", str(f)]),
+)
+
+
+def unpack(archive: Path, folder: Path, *, nested: bool = False, max_bytes: int | None = None) -> list[str]:
+    """Unpack an archive into a folder; files of the same names there are replaced.
+
+    Args:
+        nested: archives that it holds are unpacked in its place, one level deep.
+        max_bytes: the most that may come out; ``MOST_GROWTH`` times its size where None.
+
+    Returns:
+        The files, sorted, relative to the folder.
+
+    Raises:
+        DataError: it is damaged or no archive, it is refused, or no program can read it. Nothing is left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = max(max_bytes if max_bytes is not None else archive.stat().st_size * MOST_GROWTH, _LEAST_LIMIT)
+    staging = folder / f".unpacking-{archive.name}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        _unpack_into(archive, staging, limit)
+        for inner in _archives_in(staging) if nested else ():
+            _unpack_into(inner, staging, limit)
+            inner.unlink()
+        return _move(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def is_rar(name: str) -> bool:
+    """Whether a name asks for a program of the system."""
+    return name.lower().endswith(".rar")
+
+
+def require_rar_program() -> None:
+    """Raise DataError where no program can unpack .rar, before gigabytes are fetched."""
+    if not any(shutil.which(program.command) for program in RAR_PROGRAMS):
+        raise DataError(
+            f"unpacking .rar needs one of the programs {', '.join(p.command for p in RAR_PROGRAMS)}, and none is installed."
+            " Debian, Ubuntu: apt install unrar, or libarchive-tools for bsdtar; macOS: brew install libarchive; conda:"
+            " conda install -c conda-forge libarchive."
+        )
+
+
+def _archives_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".rar", ".zip", ".tar", ".tgz")]
+
+
+def _unpack_into(archive: Path, staging: Path, limit: int) -> None:
+    name = archive.name.lower()
+    if is_rar(name):
+        _unpack_rar(archive, staging)
+        check_tree(staging, archive, limit)
+        return
+    try:
+        if name.endswith(".zip"):
+            _write_all(_zip_files(archive), archive, staging, limit)
+        elif name.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
+            _write_all(_tar_files(archive), archive, staging, limit)
+        else:
+            raise DataError(f"{archive} must be a .zip, .tar, .tar.gz, .tgz or .rar. Unpack it by hand.")
+    except _DAMAGE as cause:
+        if isinstance(cause, OSError) and cause.errno is not None:  # the disk's, not the archive's
+            raise
+        raise DataError(
+            f"{archive} cannot be unpacked: {type(cause).__name__}: {' '.join(str(cause).split())}. Delete it and fetch it"
+            " again."
+        ) from cause
+
+
+def refuse(archive: Path, what: str) -> DataError:
+    """The error for an archive that must not be unpacked."""
+    return DataError(f"{archive} is refused: {what}. Nothing of it was unpacked. Do not use it: it may be a forgery.")
+
+
+def safe_name(archive: Path, name: str) -> str:
+    """A member's name as a relative POSIX path.
+
+    Raises:
+        DataError: it leads out of the folder.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or re.match(r"[A-Za-z]:", name):
+        raise refuse(archive, f"it holds the name {name!r}, which leads out of its folder")
+    return str(path)
+
+
+# ---- zip and tar
+
+
+def _zip_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Name and opener of each file."""
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            name, mode = safe_name(archive, info.filename), info.external_attr >> 16
+            if info.is_dir():
+                continue
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise refuse(archive, f"{name!r} in it is a link or a device")
+            yield name, lambda info=info: file.open(info)  # type: ignore[misc]
+
+
+def _tar_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    with tarfile.open(archive, "r:*") as file:
+        for info in file:
+            name = safe_name(archive, info.name)
+            if info.isdir():
+                continue
+            if not info.isreg():
+                raise refuse(archive, f"{name!r} in it is a link or a device")
+            yield name, lambda info=info: _member(file, info)  # type: ignore[misc]
+
+
+def _member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    content = file.extractfile(info)
+    if content is None:
+        raise tarfile.ReadError(f"{info.name} has no content")
+    return content
+
+
+def _write_all(files: Iterator[tuple[str, Callable[[], IO[bytes]]]], archive: Path, staging: Path, limit: int) -> None:
+    """Write every file, counting what really comes out: what an archive says of its sizes need not be true."""
+    left = limit
+    for name, open_content in files:
+        path = staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_content() as content, open(path, "wb") as target:
+            while block := content.read(_BLOCK):
+                left -= len(block)
+                if left < 0:
+                    raise refuse(archive, f"more than {limit:,} bytes come out of it")
+                target.write(block)
+
+
+# ---- rar
+
+
+def _unpack_rar(archive: Path, staging: Path) -> None:
+    """With the first program that manages it; names are looked at before anything is written."""
+    require_rar_program()
+    complaints = []
+    for program in RAR_PROGRAMS:
+        path = shutil.which(program.command)
+        if path is None:
+            continue
+        listing = _run([path, *program.names(archive.absolute())])
+        if listing.returncode == 0:
+            for name in _rar_names(listing.stdout, program.name_prefix):
+                safe_name(archive, name)
+            outcome = _run([path, *program.extract(archive.absolute(), staging.absolute())])
+            if outcome.returncode == 0:
+                return
+            listing = outcome
+        complaints.append(f"{program.command} ends with {listing.returncode}: {_last_words(listing)}")
+    raise DataError(
+        f"{archive} cannot be unpacked ({'; '.join(complaints)}). Install unrar (bsdtar and 7z do not know every .rar), or"
+        " delete the file and fetch it again."
+    )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _rar_names(output: bytes, prefix: str) -> Iterator[str]:
+    for line in output.decode("utf-8", "surrogateescape").splitlines():
+        if line.startswith(prefix) and line.strip():
+            yield line.removeprefix(prefix)
+
+
+def _last_words(outcome: subprocess.CompletedProcess[bytes]) -> str:
+    text = (outcome.stderr.strip() or outcome.stdout.strip()).decode(errors="replace")
+    return " ".join(text.split())[-200:] or "nothing said"
+
+
+def check_tree(folder: Path, archive: Path, limit: int) -> None:
+    """Look through what a program unpacked.
+
+    Raises:
+        DataError: there is a link or a device, or more than ``limit`` bytes.
+    """
+    total = 0
+    for path in folder.rglob("*"):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise refuse(archive, f"{path.relative_to(folder).as_posix()!r} in it is a link or a device")
+        total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    if total > limit:
+        raise refuse(archive, f"more than {limit:,} bytes come out of it")
+
+
+# ---- into place
+
+
+def _move(staging: Path, folder: Path) -> list[str]:
+    """Move every file to its place; renames on one file system, so each file is whole or not there."""
+    files = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staging / file, folder / file)
+    return [file.as_posix() for file in files]
