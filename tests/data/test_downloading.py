@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import ssl
 import stat
+import struct
 import tarfile
 import threading
 import urllib.error
 import zipfile
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +22,7 @@ from urllib.request import HTTPSHandler
 
 import pytest
 
+from ssvid.cli import main
 from ssvid.cli.download import NAMES as CLI_NAMES
 from ssvid.data import downloading, fetching, sources, unpacking
 from ssvid.data.fetching import Patience, fetch, require_safe
@@ -491,3 +495,57 @@ def test_kinetics_is_its_tables_and_the_archives_that_its_lists_name(
     assert [s.into for s in mended] == ["train", "train/replacement"]
     with pytest.raises(DataError, match=r"--version \('500'\) must be one of 400, 600, 700"):
         load(tmp_path, "kinetics", version="500")
+
+
+# ---- the command, and real programs for .rar
+
+
+def test_the_command_fetches_and_says_what_comes_next(own_set: DataSet, tmp_path: Path, capsys: Any) -> None:
+    folder = str(tmp_path / "davis")
+    assert main(["data", "download", "davis", folder]) == 0
+    captured = capsys.readouterr()
+    assert f"next: ssvid data index {folder} --reader ucf101" in captured.out
+    assert "lists.zip, MB: 1/1" in captured.err
+    assert "videos.tar.gz, MB: 1/1" in captured.err
+    assert main(["data", "download", "davis", folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [file["was_there"] for file in found["files"]] == [True, True]
+    assert main(["data", "download", "davis", folder, "--mirror"]) == 2
+    assert "no mirror of davis is known" in capsys.readouterr().err
+
+
+def stored_rar(files: dict[str, bytes]) -> bytes:
+    """A .rar (version 4) that holds files as they are, written by hand after the published description of the format."""
+
+    def block(kind: int, flags: int, body: bytes = b"", data: bytes = b"") -> bytes:
+        header = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
+        return struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header + data
+
+    def entry(name: str, data: bytes) -> bytes:
+        spelled = name.replace("/", "\\").encode()
+        size, time, unix, method = len(data), 0x5A210000, 3, 0x30
+        facts = struct.pack(
+            "<IIBIIBBHI", size, size, unix, zlib.crc32(data), time, 20, method, len(spelled), stat.S_IFREG | 0o644
+        )
+        return block(0x74, 0x8000, facts + spelled, data)
+
+    start = b"Rar!\x1a\x07\x00" + block(0x73, 0, bytes(6))
+    return start + b"".join(entry(name, data) for name, data in files.items()) + block(0x7B, 0x4000)
+
+
+@pytest.mark.parametrize("program", unpacking.RAR_PROGRAMS, ids=lambda program: program.command)
+def test_a_real_program_unpacks_rar(
+    program: unpacking.RarProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which(program.command) is None:
+        pytest.skip(f"{program.command} is not installed")
+    monkeypatch.setattr(unpacking, "RAR_PROGRAMS", (program,))
+    files = {"UCF-101/YoYo/v_YoYo_g01_c01.avi": BODY, "UCF-101/A (b)/x y+!.avi": b"two"}
+    out = tmp_path / "out"
+    assert unpack(archive(tmp_path, "a.rar", stored_rar(files)), out) == sorted(files)
+    assert {name: (out / name).read_bytes() for name in files} == files
+    evil = archive(tmp_path, "evil.rar", stored_rar({"../evil.avi": b"x"}))
+    with pytest.raises(DataError, match="which leads out of its folder"):
+        unpack(evil, tmp_path / "in" / "out")
+    outer = stored_rar({"wave.rar": stored_rar({"wave/1.avi": b"1"})})
+    assert unpack(archive(tmp_path, "h.rar", outer), tmp_path / "h", nested=True) == ["wave/1.avi"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ssvid.cli import main
 from ssvid.cli.data import READERS as CLI_READERS
 from ssvid.data.config import DataConfig
 from ssvid.data.hmdb51 import read_class_split, source_of, split_files
@@ -350,6 +353,54 @@ def test_options_of_official_splits_are_refused_elsewhere(
     config.allow_missing = official.allow_missing
     with pytest.raises(DataError, match=r"does nothing for data\.name=manifest"):
         load_manifest(config)
+
+
+@pytest.fixture
+def scanned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the index is called with, instead of a scan."""
+    calls: list[dict[str, Any]] = []
+
+    def build(root: Path, entries: Listing, *, missing: tuple[str, ...] = (), **options: Any) -> Manifest:
+        calls.append({"entries": list(entries), "missing": missing})
+        rows = [VideoRow(e.path, 10, 25.0, 48, 64, label=e.label, split=e.split, group=e.group) for e in entries]
+        return Manifest(root, tuple(rows), missing)
+
+    monkeypatch.setattr("ssvid.recipe.pretraining.build_manifest", build)
+    monkeypatch.setattr("ssvid.data.index.build_manifest", build)
+    return calls
+
+
+def test_a_recipe_reads_a_data_set_with_what_it_lacks(ucf: Path, scanned: list[dict[str, Any]]) -> None:
+    (ucf / "UCF-101/YoYo/v_YoYo_g01_c01.avi").rename(ucf / "UCF-101/YoYo/v_YoYo_g07_c01.avi")
+    said: list[str] = []
+    with pytest.raises(DataError, match="1 of the 18 videos"):
+        load_manifest(DataConfig("ucf101", str(ucf)))
+    config = DataConfig("ucf101", str(ucf), fold=3, allow_missing=True, val_fraction=0.25)
+    manifest = load_manifest(config, said.append)
+    assert manifest.missing == scanned[0]["missing"] == ("YoYo/v_YoYo_g01_c01.avi",)
+    assert said == [
+        "note: 1 videos are in no split file and left out: UCF-101/YoYo/v_YoYo_g07_c01.avi.",
+        "note: 1 listed videos are missing, as data.allow_missing allows",
+    ]
+    train, val = split_rows(manifest, config, seed=0)
+    assert {row.split for row in (*train.rows, *val.rows)} == {"train"}
+    assert len(train) + len(val) == 11
+    assert not {row.group for row in train.rows} & {row.group for row in val.rows}
+
+
+def test_the_command_indexes_a_fold_and_prints_what_is_missing(
+    ucf: Path, scanned: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ucf / "UCF-101/YoYo/v_YoYo_g01_c01.avi").unlink()
+    argv = ["data", "index", str(ucf), "--reader", "ucf101", "--fold", "2", "-o", str(ucf / "x.csv")]
+    assert main(argv) == 2
+    assert "1 of the 18 videos that trainlist02.txt and testlist02.txt" in " ".join(capsys.readouterr().err.split())
+    assert main([*argv, "--allow-missing"]) == 0
+    assert "1 listed videos missing:\n  YoYo/v_YoYo_g01_c01.avi\n" in capsys.readouterr().out
+    assert Manifest.load(ucf / "x.csv").missing == ("YoYo/v_YoYo_g01_c01.avi",)
+    argv += ["--annotations", str(lists_of(ucf)), "--allow-missing", "--overwrite", "--json"]
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == ["YoYo/v_YoYo_g01_c01.avi"]
 
 
 def rows_of(*splits: str) -> list[VideoRow]:
