@@ -15,7 +15,7 @@ from ssvid.cli.parser import Parser
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.video import content_id
 
-VERBS = {"pretrain", "probe", "audit", "embed", "export", "demo", "show", "diff"}
+VERBS = {"pretrain", "probe", "retrieve", "audit", "embed", "export", "demo", "show", "diff"}
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
 OTHERS |= {"from_pretrained", "push_to_hub"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
@@ -160,6 +160,22 @@ def test_probe_takes_the_options_of_the_verb(labeled):
     )  # fmt: skip
     assert {row["name"] for row in is_json(result)["rows"]} >= {"random"}
     assert ssvid.diff(labeled.parent / "probed", labeled.parent / "probed").is_same
+
+
+def test_retrieve_takes_the_options_of_the_verb_and_writes_a_page(labeled):
+    out = labeled.parent / "retrieved"
+    result = ssvid.retrieve(
+        "retrieve/folder", f"data.root={labeled}", "data.name=manifest", backbone="random", backbone_name="tiny3d",
+        device="cpu", out=out, show_progress=False,
+        features={"num_clips": 1, "crop_px": 24, "resize_px": 28, "workers": 0, "stages": "stage2", "num_frames": 8},
+        retrieval={"ks": [1, 2], "num_bootstrap": 100, "num_shown": 2},
+    )  # fmt: skip
+    plain = is_json(result)
+    assert {row["metric"] for row in plain["rows"]} == {"recall_at_1", "recall_at_2"}
+    assert {row["name"] for row in plain["rows"]} == {"random", *{r.name for r in result.rows if ", " in r.name}}
+    assert result.page.read_text(encoding="utf-8").count("<figure") == 2 * 6
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
+    assert ssvid.diff(out, out).is_same
 
 
 def test_show_and_the_lists():

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssvid.errors import PluginError, RecipeError, SsvidError, did_you_mean
 from ssvid.registry import Registry
@@ -20,7 +21,8 @@ from ssvid.registry import Registry
 backbones = Registry("backbone", "ssvid.backbones")
 register_backbone = backbones.register
 
-POOLS = ("avg", "avgmax")
+# "max1x2x2" keeps the places: the map itself, coarser.
+POOLS = ("avg", "avgmax", "max1x2x2")
 
 
 class BackboneInputError(SsvidError, ValueError):
@@ -186,7 +188,7 @@ class Backbone(nn.Module):
         return (self.get_submodule(name),)
 
     def embed(self, clip_BCTHW: Tensor, stage: str | None = None, pool: str = "avg") -> Tensor:
-        """One vector per clip, BD: mean over T, H, W ("avg"), or mean and maximum side by side ("avgmax", 2D wide)."""
+        """One vector per clip, BD: mean over T, H, W ("avg"), or as ``pool_map`` says."""
         return pool_map(self(clip_BCTHW, stage), pool)
 
     def embed_stages(
@@ -256,9 +258,19 @@ class Backbone(nn.Module):
 
 
 def pool_map(map_BCTHW: Tensor, pool: str = "avg") -> Tensor:
-    """A vector BD of a feature map: mean over T, H, W ("avg"), or mean and maximum side by side ("avgmax")."""
+    """A vector BD of a feature map.
+
+    Args:
+        pool: "avg" is the mean over T, H, W; "avgmax" mean and maximum side by side (2D wide); "max1x2x2" the maxima of
+            blocks of 1 x 2 x 2 cells (T, H, W), flattened, which keeps where and when. What is left over at the far
+            border of an uneven map is dropped, as in VCOP (Xu et al., CVPR 2019), whose vectors for retrieval these are:
+            512 channels of 2 x 7 x 7 cells give 9,216 values.
+    """
     if pool not in POOLS:
         raise RecipeError(f"pool ({pool!r}) is unknown. {did_you_mean(str(pool), POOLS)}")
+    if pool == "max1x2x2":
+        block = (1, min(2, map_BCTHW.shape[3]), min(2, map_BCTHW.shape[4]))
+        return F.max_pool3d(map_BCTHW, block).flatten(1)
     mean_BD = map_BCTHW.mean(dim=(2, 3, 4))
     return mean_BD if pool == "avg" else torch.cat([mean_BD, map_BCTHW.amax(dim=(2, 3, 4))], dim=1)
 

@@ -14,7 +14,21 @@ import traceback
 from collections.abc import Sequence
 
 from ssvid import __version__
-from ssvid.cli import audit, data, demo, diff, doctor, embed, export, listings, pretrain, probe, show, terminal
+from ssvid.cli import (
+    audit,
+    data,
+    demo,
+    diff,
+    doctor,
+    embed,
+    export,
+    listings,
+    pretrain,
+    probe,
+    retrieve,
+    show,
+    terminal,
+)
 from ssvid.cli.parser import Parser, UsageError, parse
 from ssvid.errors import SsvidError
 
@@ -25,6 +39,7 @@ _VERBS = (
     demo.add_demo,
     pretrain.add_pretrain,
     probe.add_probe,
+    retrieve.add_retrieve,
     audit.add_audit,
     embed.add_embed,
     export.add_export,

@@ -75,7 +75,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untrained-stage", action="store_true", help="allow stages that pretraining never trained, too"
     )
-    parser.add_argument("--pool", metavar="HOW", default="avg", help="avg or avgmax (default: avg)")
+    parser.add_argument("--pool", metavar="HOW", default="avg", help="avg, avgmax or max1x2x2 (default: avg)")
     parser.add_argument("--partial", action="store_true", help="accept weights that fill only a part")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--batch-size", metavar="N", type=whole(1), default=8, help="clips per pass (default: 8)")

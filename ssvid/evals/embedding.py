@@ -349,7 +349,13 @@ def _nothing_readable(work: Sequence[_Video], unreadable: Sequence[Listed]) -> D
 
 
 def _widths(parts: _Parts, video: _Video, backbone: Backbone, protocol: FeatureProtocol) -> dict[str, int]:
-    """Width of each stage, shared out in proportion to the channels: pooling may double all of them."""
+    """Width of each stage: measured where pooling keeps cells, else in proportion to the channels, which it may double."""
+    if protocol.pool not in ("avg", "avgmax"):
+        shape = (1, backbone.info.in_channels, protocol.num_frames, protocol.crop_px, protocol.crop_px)
+        blank_BCTHW = torch.zeros(shape, device=backbone.mean_C111.device)
+        with evaluation_mode(backbone):
+            by_stage = backbone.embed_stages(blank_BCTHW, protocol.stage_names, protocol.pool)
+        return {name: vectors.shape[1] for name, vectors in by_stage.items()}
     channels = {name: backbone.info.stage(name).channels for name in protocol.stage_names}
     values = parts.need(video)
     factor, rest = divmod(values.shape[1], sum(channels.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.evals.features import Features, Progress, extract_features, row_id
 from ssvid.evals.knn import NeighborResult, score_neighbors
-from ssvid.evals.linear_probe import ProbeResult, linear_probe
+from ssvid.evals.linear_probe import GridPoint, ProbeResult, linear_probe
 from ssvid.evals.protocol import (
     FeatureProtocol,
     ProbeProtocol,
@@ -56,6 +56,46 @@ def evaluate_backbone(
     """
     check_rows(manifest, train_rows, test_rows)
     check_probe_protocol(probe_protocol, sum(row.is_readable for row in train_rows))
+    found = extract_for(
+        backbone,
+        manifest,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        feature_protocol=feature_protocol,
+        device=device,
+        cache_dir=cache_dir,
+        progress=progress,
+        provenance=provenance,
+    )
+    probe = linear_probe(found.train, found.test, probe_protocol, device=device)
+    neighbors = score_neighbors(found.train, found.test, probe_protocol)
+    context = {**found.context, "probe_protocol": _lists(asdict(probe_protocol))}
+    return list(_rows(name, found.test, probe, neighbors, probe_protocol, context))
+
+
+class Evaluated(NamedTuple):
+    """Features of both sides, and what a number made of them depends on. notes: what its reader must know."""
+
+    train: Features
+    test: Features
+    context: dict[str, Any]
+    notes: list[str]
+
+
+def extract_for(
+    backbone: Backbone,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    feature_protocol: FeatureProtocol,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Evaluated:
+    """What every evaluation of frozen features starts with. Arguments and errors as of ``evaluate_backbone``."""
+    check_rows(manifest, train_rows, test_rows)
     origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
     stage = origin.get("stage")
     total = len(train_rows) + len(test_rows)
@@ -72,20 +112,17 @@ def evaluate_backbone(
         )
         for rows, before in ((train_rows, 0), (test_rows, len(train_rows)))
     )
-    probe = linear_probe(train, test, probe_protocol)
-    neighbors = score_neighbors(train, test, probe_protocol)
     context = {
         "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
         "weights_sha256": train.weights_sha256,
         "weights": _origin(origin),
         "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
-        "probe_protocol": _lists(asdict(probe_protocol)),
         "device": str(device),
         **_data_context(manifest, train_rows, test_rows, train, test),
         "leak": leak_note(test_rows, train_rows, origin),
         "versions": versions(),
     }
-    return list(_rows(name, test, probe, neighbors, probe_protocol, context))
+    return Evaluated(train, test, context, _notes(context))
 
 
 def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Sequence[VideoRow]) -> None:
@@ -192,10 +229,10 @@ def _rows(
 ) -> Iterable[ResultRow]:
     facts = _notes(context)
     head = {
-        "chosen": {"regularization": probe.selection.regularization, "on": "held-out part of train"},
+        "chosen": {**_chosen(probe.selection.chosen), "on": "held-out part of train"},
         "heldout_top1": probe.selection.heldout_top1,
         "num_heldout": probe.selection.num_heldout,
-        "grid": [asdict(point) for point in probe.selection.grid],
+        "grid": [_lists(asdict(point)) for point in probe.selection.grid],
         "warnings": list(probe.warnings),
     }
     of_probe = {**context, "head": head, "notes": [*facts, *probe.warnings]}
@@ -205,12 +242,18 @@ def _rows(
         interval = bootstrap_interval(correct_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
         return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, more)
 
-    yield row("probe_top1", probe.correct_N, probe.chance, of_probe)
+    yield row("probe_top1", probe.correct_N, probe.chance, {**of_probe, "predictions": list(probe.predictions)})
     if probe.top5_correct_N is not None and probe.top5_chance is not None:
         yield row("probe_top5", probe.top5_correct_N, probe.top5_chance, of_probe)
     for k, correct_N in neighbors.knn_correct.items():
-        yield row(f"knn{k}_top1", correct_N, neighbors.knn_chance, of_neighbors)
+        voted = {**of_neighbors, "predictions": list(neighbors.predictions[k])}
+        yield row(f"knn{k}_top1", correct_N, neighbors.knn_chance, voted)
     yield row("recall_at_1", neighbors.retrieval_correct_N, neighbors.retrieval_chance, of_neighbors)
+
+
+def _chosen(point: GridPoint) -> dict[str, Any]:
+    how = {"regularization": point.regularization, "normalization": point.normalization, "stages": list(point.stages)}
+    return how if point.learning_rate is None else how | {"learning_rate": point.learning_rate}
 
 
 def _notes(context: Mapping[str, Any]) -> list[str]:

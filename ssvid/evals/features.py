@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as pixels
@@ -39,6 +40,10 @@ from ssvid.video import (
 FEATURE_FORMAT = 1
 # They change how fast the features come, not what they are (to about 1e-6: other batches, other kernels).
 _NOT_IN_KEY = ("batch_size", "workers", "timeout_seconds", "untrained_stage")
+# Features that take more are mapped from their file instead of read: they may not fit into memory.
+_MAPPED_FROM_BYTES = 2**28
+_HASHED_AT_ONCE = 2**24
+PORTION_BYTES = 2**26
 
 Progress = Callable[[int, int], None]
 
@@ -54,9 +59,10 @@ class Listed(NamedTuple):
 class Features:
     """One vector per video, in the order asked for. An unreadable video keeps its place: its row is NaN.
 
-    values_ND: float32. ids: one name per video. labels, groups: "" where there is none. stage_columns: [start, end) of
-    each stage. unreadable: with the decoder's words. padded: shorter than one clip, so their last frame was repeated.
-    decoders: how many videos each decoder read. weights_sha256: of the network. from_cache: nothing was computed.
+    values_ND: float32; read only and mapped from the cache where they are large. ids: one name per video. labels, groups:
+    "" where there is none. stage_columns: [start, end) of each stage. unreadable: with the decoder's words. padded:
+    shorter than one clip, so their last frame was repeated. decoders: how many videos each decoder read.
+    weights_sha256: of the network. from_cache: nothing was computed.
     """
 
     values_ND: np.ndarray
@@ -91,12 +97,37 @@ class Features:
     @property
     def readable(self) -> np.ndarray:
         """Which videos have a vector: bool, one per video."""
-        return ~np.isnan(self.values_ND).any(axis=1)
+        parts = [~np.isnan(values_ND).any(axis=1) for _, values_ND in portions(self.values_ND)]
+        return np.concatenate([np.empty(0, dtype=bool), *parts])
 
     def only(self, *stages: str) -> Features:
         """The columns of these stages alone, in the order given."""
         parts = [self.values_ND[:, slice(*self.stage_columns[name])] for name in stages]
         return replace(self, values_ND=np.concatenate(parts, axis=1), stage_columns=_columns(stages, parts))
+
+
+def portions(
+    values_ND: np.ndarray, *, portion_bytes: int = PORTION_BYTES, most: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and rows of each portion of an array: as many rows as fit, at least 1 and at most ``most``.
+
+    A portion is a view: copy what is kept. Pages of a mapped file are given back once a portion is done with.
+    """
+    fitting = max(1, portion_bytes // max(values_ND[:1].nbytes, 1))
+    rows_at_once = min(fitting, most or fitting)
+    for start in range(0, len(values_ND), rows_at_once):
+        yield start, values_ND[start : start + rows_at_once]
+        _give_pages_back(values_ND)
+
+
+def _give_pages_back(values: np.ndarray) -> None:
+    if getattr(values, "mode", "c") == "c":  # not mapped, or with changes that are in no file
+        return
+    base: Any = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def row_id(row: VideoRow) -> str:
@@ -146,7 +177,7 @@ def extract_features(
     cache = _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, torch.device(device)))
     features = _load(cache, rows, weights)
     if features is None:
-        features = _compute(backbone, manifest, rows, resolved, torch.device(device), progress)
+        features = _compute(backbone, manifest, rows, resolved, torch.device(device), progress, cache)
         features = replace(features, weights_sha256=weights)
         if cache is not None and len(features.unreadable) == sum(not row.is_readable for row in rows):
             _save(cache, features)
@@ -264,9 +295,11 @@ def _compute(
     protocol: FeatureProtocol,
     device: torch.device,
     progress: Progress | None,
+    cache: Path | None = None,
 ) -> Features:
     backbone.to(device)
-    vectors: dict[int, np.ndarray] = {}
+    values_ND: np.ndarray | None = None
+    computed: list[int] = []
     columns: dict[str, tuple[int, int]] = {}
     unreadable: list[Listed] = []
     done = 0
@@ -278,36 +311,38 @@ def _compute(
                 stages = _embed(backbone, read, protocol, device)
                 columns = _columns(protocol.stage_names, stages)
                 joined = np.concatenate(stages, axis=1)
-                vectors |= {item.position: vector for item, vector in zip(read, joined, strict=True)}
+                check_finite(backbone, joined)
+                if values_ND is None:
+                    values_ND = _room(len(rows), joined.shape[1], cache)
+                values_ND[[item.position for item in read]] = joined
+                _give_pages_back(values_ND)
+                computed += [item.position for item in read]
             done += len(items)
             if progress is not None:
                 progress(done, len(rows))
-    if not vectors:
+    if values_ND is None:
         first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
         raise DataError(
             f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
         )
-    return _features(backbone, rows, protocol, vectors, columns, unreadable)
-
-
-def _features(
-    backbone: Backbone,
-    rows: tuple[VideoRow, ...],
-    protocol: FeatureProtocol,
-    vectors: Mapping[int, np.ndarray],
-    columns: Mapping[str, tuple[int, int]],
-    unreadable: Sequence[Listed],
-) -> Features:
-    values = np.full((len(rows), next(iter(vectors.values())).size), np.nan, dtype=np.float32)
-    for index, vector in vectors.items():
-        values[index] = vector
-    check_finite(backbone, values[list(vectors)])
     return _describe(
-        Features(values, (), (), (), dict(columns), tuple(unreadable)),
+        Features(values_ND, (), (), (), dict(columns), tuple(unreadable)),
         rows,
-        padded=tuple(row_id(rows[i]) for i in sorted(vectors) if row_is_padded(rows[i], protocol)),
-        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in sorted(vectors))),
+        padded=tuple(row_id(rows[i]) for i in sorted(computed) if row_is_padded(rows[i], protocol)),
+        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in sorted(computed))),
     )
+
+
+def _room(num_rows: int, width: int, cache: Path | None) -> np.ndarray:
+    """NaN for every video: in memory, or where that is large, in a nameless file beside the cache."""
+    if cache is None or 4 * num_rows * width <= _MAPPED_FROM_BYTES:
+        return np.full((num_rows, width), np.nan, dtype=np.float32)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache.parent) as file:
+        values_ND = np.memmap(file, dtype=np.float32, mode="w+", shape=(num_rows, width))
+    for _, values in portions(values_ND):
+        values[:] = np.nan
+    return values_ND
 
 
 def check_finite(backbone: Backbone, values: np.ndarray) -> None:
@@ -478,14 +513,32 @@ def _cache_file(cache_dir: str | Path | None, key: str) -> Path | None:
 
 
 def _save(path: Path, features: Features) -> None:
-    meta = {
-        "stage_columns": dict(features.stage_columns),
-        "unreadable": features.unreadable,
-        "padded": features.padded,
-        "decoders": features.decoders,
-    }
-    content = save({"values_ND": features.values_ND}, metadata={"ssvid": json.dumps(meta)})
-    write_atomic(path, lambda file: file.write(content))
+    meta = json.dumps(
+        {
+            "stage_columns": dict(features.stage_columns),
+            "unreadable": features.unreadable,
+            "padded": features.padded,
+            "decoders": features.decoders,
+        }
+    )
+    values_ND = features.values_ND.astype("<f4", copy=False)
+    digest = hashlib.sha256(meta.encode())
+    for _, values in portions(values_ND):
+        digest.update(values.data)
+    header = json.dumps(
+        {
+            "__metadata__": {"ssvid": meta, "sha256": digest.hexdigest()},
+            "values_ND": {"dtype": "F32", "shape": list(values_ND.shape), "data_offsets": [0, values_ND.nbytes]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)
+
+    def write(file: IO[bytes]) -> None:  # safetensors' own writer would hold a second copy of the values
+        file.write(len(header).to_bytes(8, "little") + header)
+        for _, values in portions(values_ND):
+            file.write(values.data)
+
+    write_atomic(path, write)
 
 
 def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features | None:
@@ -493,9 +546,10 @@ def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features
     if path is None or not path.is_file():
         return None
     try:
-        with safe_open(path, framework="numpy") as file:
-            values, meta = file.get_tensor("values_ND"), json.loads(file.metadata()["ssvid"])
+        values, meta = _read(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    if len(values) != len(rows):
         return None
     features = Features(
         values,
@@ -510,3 +564,24 @@ def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features
         from_cache=True,
     )
     return _describe(features, rows)
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Values and description of a cache file; mapped where they are large.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError, TypeError: it is no such file, or not as it was written.
+    """
+    with safe_open(path, framework="numpy") as checked:  # refuses a header that does not fit the file
+        text, expected = checked.metadata()["ssvid"], checked.metadata()["sha256"]
+        shape = tuple(checked.get_slice("values_ND").get_shape())
+    digest = hashlib.sha256(text.encode())
+    with open(path, "rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(start)
+        while block := file.read(_HASHED_AT_ONCE):
+            digest.update(block)
+    if digest.hexdigest() != expected or len(shape) != 2:
+        raise ValueError(f"{path} is not as it was written")
+    values_ND = np.memmap(path, dtype="<f4", mode="r", offset=start, shape=shape)
+    return (values_ND if values_ND.nbytes > _MAPPED_FROM_BYTES else np.array(values_ND)), json.loads(text)

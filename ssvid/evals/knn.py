@@ -1,19 +1,38 @@
-"""What the neighbors of a frozen feature say: weighted k-NN classification and retrieval. Nothing is trained."""
+"""What the neighbors of a frozen feature say: weighted k-NN classification and retrieval. Nothing is trained.
+
+The search goes through the gallery and the queries in portions, so that features which lie in a mapped file never have to
+be in memory as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssvid.errors import DataError
-from ssvid.evals.features import Features
+from ssvid.evals.features import PORTION_BYTES, Features, portions
 from ssvid.evals.protocol import ProbeProtocol, check_probe_protocol
 
+# Of a portion of features, and of a table of cosines: what a search needs is a few times that, whatever it searches.
+_PORTION_BYTES = PORTION_BYTES
 _QUERIES_AT_ONCE = 1024
+
+
+class Neighbors(NamedTuple):
+    """The k nearest readable gallery videos of every readable query, nearest first; of equal cosines the lower index.
+
+    cosines_NK: float32. indices_NK: int64, into the gallery as it was given. queries_N: positions of the queries that
+    are readable, in order.
+    """
+
+    cosines_NK: np.ndarray
+    indices_NK: np.ndarray
+    queries_N: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,31 +57,53 @@ def score_neighbors(train: Features, test: Features, protocol: ProbeProtocol) ->
     Raises:
         DataError: no training video is readable. RecipeError: the protocol does not fit.
     """
-    gallery = np.flatnonzero(train.readable)
-    if gallery.size == 0:
-        raise DataError(f"none of the {len(train.ids)} training videos is readable. Index them again.")
-    check_probe_protocol(protocol, gallery.size)
-    classes, codes_M = np.unique(np.array(train.labels, dtype=object)[gallery].astype(str), return_inverse=True)
-    queries = np.flatnonzero(test.readable)
+    check_probe_protocol(protocol, num_searchable(train))
+    classes, codes_M = np.unique(np.array(train.labels, dtype=object).astype(str), return_inverse=True)
     labels = np.array(test.labels, dtype=object).astype(str)
-    cosines, neighbors = nearest(
-        cosine_vectors(test.values_ND[queries], test.stage_columns),
-        cosine_vectors(train.values_ND[gallery], train.stage_columns),
-        max(protocol.knn_ks),
-    )
-    codes = torch.from_numpy(codes_M)[neighbors]
+    found = search(test, train, max(protocol.knn_ks))
+    cosines, codes = torch.from_numpy(found.cosines_NK), torch.from_numpy(codes_M[found.indices_NK])
     predictions = {}
     for k in protocol.knn_ks:
         votes = vote(cosines[:, :k], codes[:, :k], len(classes), protocol.knn_temperature)
-        predictions[k] = _scatter(classes[votes.numpy()], queries, len(labels))
-    first = _scatter(classes[codes[:, 0].numpy()], queries, len(labels))
+        predictions[k] = _scatter(classes[votes.numpy()], found.queries_N, len(labels))
+    first = _scatter(classes[codes[:, 0].numpy()], found.queries_N, len(labels))
     return NeighborResult(
         {k: (p == labels) & test.readable for k, p in predictions.items()},
         (first == labels) & test.readable,
         {k: tuple(p.tolist()) for k, p in predictions.items()},
         _constant_guess_chance(labels),
-        _random_neighbor_chance(labels, classes[codes_M]),
+        recall_chance(labels, classes[codes_M][train.readable], 1),
     )
+
+
+def num_searchable(gallery: Features) -> int:
+    """How many videos of a gallery can be found. Raises DataError where there is none."""
+    readable = int(gallery.readable.sum())
+    if readable == 0:
+        raise DataError(f"none of the {len(gallery.ids)} training videos is readable. Index them again.")
+    return readable
+
+
+def search(queries: Features, gallery: Features, k: int, *, centered: bool = False) -> Neighbors:
+    """The k nearest gallery videos of every query by ``cosine_vectors``; k at most the readable ones of the gallery.
+
+    Memory: some portions of 64 MiB, and (cosine, index) of the k nearest of each query.
+
+    Args:
+        centered: take from the queries and from the gallery each their own mean first (CoCLR).
+    """
+    columns = gallery.stage_columns
+    query_mean_D, gallery_mean_D = (_mean(features) if centered else None for features in (queries, gallery))
+    positions = np.flatnonzero(queries.readable)
+    best = _Best(len(positions), k)
+    for gallery_M, gallery_MD in _readable_portions(gallery, gallery_mean_D):
+        block_MD, numbers_M = cosine_vectors(gallery_MD, columns), torch.from_numpy(gallery_M)
+        done = 0
+        for rows, values_ND in _readable_portions(queries, query_mean_D, most=_QUERIES_AT_ONCE):
+            cosines, indices = nearest(cosine_vectors(values_ND, columns), block_MD, min(k, len(block_MD)))
+            best.merge(done, cosines, numbers_M[indices])
+            done += len(rows)
+    return Neighbors(best.cosines_NK.numpy(), best.indices_NK.numpy(), positions)
 
 
 def cosine_vectors(values_ND: np.ndarray, stage_columns: Mapping[str, tuple[int, int]]) -> Tensor:
@@ -73,15 +114,16 @@ def cosine_vectors(values_ND: np.ndarray, stage_columns: Mapping[str, tuple[int,
     """
     values = torch.from_numpy(np.ascontiguousarray(values_ND, dtype=np.float32))
     parts = [torch.nn.functional.normalize(values[:, a:b], dim=1) for a, b in stage_columns.values()]
-    return torch.cat(parts, dim=1) / len(parts) ** 0.5
+    return torch.cat(parts, dim=1) / len(parts) ** 0.5 if len(parts) > 1 else parts[0]
 
 
 def nearest(queries_ND: Tensor, gallery_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines and indices (N, k) of the k nearest gallery rows for each query, nearest first."""
-    found = [(chunk @ gallery_MD.T).topk(k, dim=1) for chunk in queries_ND.split(_QUERIES_AT_ONCE)]
+    """Cosines and indices (N, k) of the k nearest gallery rows for each query, nearest first; of equals the lower index."""
+    at_once = max(1, min(_QUERIES_AT_ONCE, _PORTION_BYTES // (4 * max(len(gallery_MD), 1))))
+    found = [_largest(chunk @ gallery_MD.T, k) for chunk in queries_ND.split(at_once)]
     if not found:
         return torch.empty(0, k), torch.empty(0, k, dtype=torch.long)
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
 
 
 def vote(cosines_NK: Tensor, codes_NK: Tensor, num_classes: int, temperature: float) -> Tensor:
@@ -95,6 +137,70 @@ def vote(cosines_NK: Tensor, codes_NK: Tensor, num_classes: int, temperature: fl
     return scores.scatter_add_(1, codes_NK, weights).argmax(dim=1)
 
 
+def recall_chance(test_labels: np.ndarray, train_labels: Sequence[str] | np.ndarray, k: int) -> float:
+    """Chance that k training videos drawn at random hold one with the label of a random test video.
+
+    Of M training videos, m with the label: 1 - (M - m choose k) / (M choose k).
+    """
+    classes, counts = np.unique(np.asarray(train_labels).astype(str), return_counts=True)
+    total = int(counts.sum())
+    hit = {label: 1 - _share_without(total, int(count), k) for label, count in zip(classes, counts, strict=True)}
+    return float(np.mean([hit.get(label, 0.0) for label in test_labels]))
+
+
+def _share_without(total: int, count: int, k: int) -> float:
+    draws = np.arange(min(k, total))
+    return float(np.prod(np.maximum(total - count - draws, 0) / (total - draws)))
+
+
+class _Best:
+    """The k nearest that were seen so far. Portions come in the order of the gallery, so that equals stay in it."""
+
+    def __init__(self, num_queries: int, k: int) -> None:
+        self.cosines_NK = torch.full((num_queries, k), -torch.inf)
+        self.indices_NK = torch.zeros(num_queries, k, dtype=torch.long)
+
+    def merge(self, start: int, cosines: Tensor, indices: Tensor) -> None:
+        """Take in what a portion of the gallery has for the queries from ``start`` on."""
+        rows = slice(start, start + len(cosines))
+        k = self.cosines_NK.shape[1]
+        both = torch.cat([self.cosines_NK[rows], cosines], dim=1)
+        sorted_, order = both.sort(dim=1, descending=True, stable=True)
+        self.indices_NK[rows] = torch.cat([self.indices_NK[rows], indices], dim=1).gather(1, order[:, :k])
+        self.cosines_NK[rows] = sorted_[:, :k]
+
+
+def _largest(cosines_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``topk`` with a rule for equals: those of lower index are in, and first."""
+    values, indices = cosines_NM.topk(k, dim=1)
+    torn = ((cosines_NM >= values[:, -1:]).sum(dim=1) > k).nonzero().flatten()  # equals on both sides of the border
+    if len(torn):
+        values[torn], indices[torn] = (s[:, :k] for s in cosines_NM[torn].sort(dim=1, descending=True, stable=True))
+    indices, order = indices.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
+
+
+def _readable_portions(
+    features: Features, mean_D: np.ndarray | None, *, most: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions and vectors (copied, the mean taken out) of the readable videos, a portion at a time."""
+    for start, values_ND in portions(features.values_ND, portion_bytes=_PORTION_BYTES, most=most):
+        readable = np.flatnonzero(~np.isnan(values_ND).any(axis=1))
+        if readable.size:
+            kept = values_ND[readable]
+            yield start + readable, kept if mean_D is None else kept - mean_D
+
+
+def _mean(features: Features) -> np.ndarray:
+    """Mean vector of the readable videos, summed in float64."""
+    total, count = np.zeros(features.values_ND.shape[1]), 0
+    for _, values_ND in _readable_portions(features, None):
+        total += values_ND.sum(axis=0, dtype=np.float64)
+        count += len(values_ND)
+    return (total / max(count, 1)).astype(np.float32)
+
+
 def _scatter(found: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
     everywhere = np.full(length, "", dtype=object)
     everywhere[positions] = found
@@ -103,10 +209,3 @@ def _scatter(found: np.ndarray, positions: np.ndarray, length: int) -> np.ndarra
 
 def _constant_guess_chance(labels: np.ndarray) -> float:
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-
-
-def _random_neighbor_chance(test_labels: np.ndarray, train_labels: Sequence[str] | np.ndarray) -> float:
-    """Chance that a random training video shares the label of a random test video."""
-    classes, counts = np.unique(np.asarray(train_labels).astype(str), return_counts=True)
-    share = dict(zip(classes, counts / counts.sum(), strict=True))
-    return float(np.mean([share.get(label, 0.0) for label in test_labels]))

@@ -13,6 +13,12 @@ from ssvid.backbones import POOLS, BackboneInfo
 from ssvid.errors import RecipeError, did_you_mean
 
 NORMALIZATIONS = ("standard", "l2", "none")
+BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
+SOLVERS = ("lbfgs", "sgd")
+HEAD_STAGES = ("together", "each", "both")
+HEAD_SCHEDULES = ("cosine", "step")
+CENTERINGS = ("none", "separate")
+MANNERS = ("own", "vcop", "coclr")
 # The usual margin between resize and crop: 128 for a crop of 112, 256 for one of 224.
 _RESIZE_PER_CROP = 8 / 7
 
@@ -26,7 +32,8 @@ class FeatureProtocol:
         own ``size``.
     stages: "all" (every stage down to the deepest trained one, side by side), "trained" (the deepest trained one), or
         names joined by commas. untrained_stage: allow a stage deeper than the deepest trained one.
-    pool: "avg", or "avgmax" for mean and maximum over T, H, W side by side.
+    pool: "avg"; "avgmax" for mean and maximum over T, H, W side by side; "max1x2x2" for the maxima of blocks of 2 x 2
+        cells, flattened (``ssvid.backbones.pool_map``).
     decoder: "auto" or a decoder's name. batch_size: videos per pass. workers: reading processes; 0 reads in this one.
     timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
     """
@@ -57,8 +64,19 @@ class ProbeProtocol:
     regularization: strengths of the L2 penalty that the linear probe may choose from: the weight of |W|^2 / 2 beside
         the *mean* cross-entropy. holdout_fraction: share of train held out to choose on. num_holdouts: how many
         disjoint parts of that share are held out in turn; their scores are averaged.
-    normalization: of each feature column before the probe: "standard" (mean 0, deviation 1 on train), "l2", "none".
+    normalization: before the probe: "standard" (each column to mean 0, deviation 1 on train), "l2" (each video to length
+        1), "none".
     max_iterations: of each fit; a fit that needs more is reported.
+    solver: "lbfgs" solves for the optimum of each penalty; "sgd" trains a bank of heads side by side, one for each of
+        ``learning_rates`` x ``weight_decays`` (``regularization`` and ``max_iterations`` are then not used).
+    learning_rates, weight_decays: of the whole batch, not scaled by its size; the decay is the same penalty as
+        ``regularization``, and may be 0.
+    head_epochs, head_batch_size, head_momentum: of SGD. head_schedule: of the learning rate: "cosine" to 0, or "step", a
+        tenth from 60 % of the epochs on and a hundredth from 80 % on.
+    head_normalizations: normalizations to choose from on held-out train, for either solver; () is ``normalization``
+        alone. "l2_batch" is l2 and then batch norm over each batch, as in CoCLR; for sgd only.
+    head_stages: what a head is put on: "together" (all stages of the features side by side), "each" (one head on each
+        stage alone, the best is chosen), "both".
     knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
     seed: of the held-out parts and of the bootstrap. num_bootstrap: resamples behind every 95 % interval.
     """
@@ -68,8 +86,43 @@ class ProbeProtocol:
     num_holdouts: int = 5
     normalization: str = "standard"
     max_iterations: int = 1000
+    solver: str = "lbfgs"
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    head_epochs: int = 100
+    head_batch_size: int = 1024
+    head_momentum: float = 0.9
+    head_schedule: str = "cosine"
+    head_normalizations: tuple[str, ...] = ()
+    head_stages: str = "together"
     knn_ks: tuple[int, ...] = (20,)
     knn_temperature: float = 0.07
+    seed: int = 0
+    num_bootstrap: int = 2000
+
+    @property
+    def normalizations(self) -> tuple[str, ...]:
+        """The normalizations that the held-out part of train may choose from."""
+        return self.head_normalizations or (self.normalization,)
+
+
+@dataclass(frozen=True)
+class RetrievalProtocol:
+    """How test videos look for videos of their class among the training videos.
+
+    ks: R@k is the share of test videos with one of their class among the k nearest. manner: "own" (what ``centering``
+        and ``features.pool`` say), or that of a paper, which sets both and takes the deepest trained stage where none is
+        named: "vcop" (max1x2x2, no centering; Xu et al., CVPR 2019), "coclr" (avg, separate; Han et al., NeurIPS 2020).
+    centering: "separate" subtracts from train and from test each its own mean before the cosine; "none".
+    num_shown: queries in the picture and on the page; half of them right where there are so many, drawn by ``seed``.
+    seed: of these queries, of the bootstrap, and of the part of train that chooses the form of the random row.
+    num_bootstrap: resamples behind every 95 % interval.
+    """
+
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50)
+    manner: str = "own"
+    centering: str = "none"
+    num_shown: int = 12
     seed: int = 0
     num_bootstrap: int = 2000
 
@@ -129,6 +182,7 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
         ("holdout_fraction", 0 < p.holdout_fraction <= 0.5, "must be above 0 and at most 0.5", "0.2"),
         ("num_holdouts", 1 <= p.num_holdouts <= _parts(p.holdout_fraction), "must be 1 to 1 / holdout_fraction", "1"),
         ("normalization", p.normalization in NORMALIZATIONS, f"must be one of {', '.join(NORMALIZATIONS)}", "standard"),
+        *_head_checks(p),
         ("max_iterations", p.max_iterations >= 1, "must be at least 1", "1000"),
         ("knn_ks", min(p.knn_ks, default=0) >= 1, "must be a list of whole numbers above 0", "[20]"),
         (
@@ -143,8 +197,75 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
     _raise_all(_broken("probe", protocol, checks))
 
 
+def resolve_retrieval(
+    features: FeatureProtocol, retrieval: RetrievalProtocol
+) -> tuple[FeatureProtocol, RetrievalProtocol]:
+    """Both protocols with what the manner sets filled in; "own" sets nothing.
+
+    Raises:
+        RecipeError: a value was set to something else than the manner's, or makes no sense.
+    """
+    r = retrieval
+    if r.manner not in MANNERS:
+        raise RecipeError(f"retrieval.manner: unknown manner {r.manner!r}. {did_you_mean(str(r.manner), MANNERS)}")
+    if r.manner == "own":
+        return features, r
+    pool, centering = {"vcop": ("max1x2x2", "none"), "coclr": ("avg", "separate")}[r.manner]
+    said = {
+        "features.pool": (features.pool, FeatureProtocol.pool, pool),
+        "retrieval.centering": (r.centering, RetrievalProtocol.centering, centering),
+    }
+    _raise_all(
+        f"{name} ({value}) must be {its} where retrieval.manner is {r.manner}. Leave it out, or set retrieval.manner=own."
+        for name, (value, default, its) in said.items()
+        if value not in (default, its)
+    )
+    stages = "trained" if features.stages == "all" else features.stages
+    return replace(features, pool=pool, stages=stages), replace(r, centering=centering)
+
+
+def check_retrieval_protocol(protocol: RetrievalProtocol, num_train: int | None = None) -> None:
+    """Make sure that the values make sense, and fit the number of training videos where it is given.
+
+    Raises:
+        RecipeError: all that is wrong, each with its rule and way out.
+    """
+    p = protocol
+    most = num_train or max(p.ks, default=1)
+    fitting = [k for k in RetrievalProtocol.ks if k <= most] or [most]
+    checks: list[_Check] = [
+        ("ks", min(p.ks, default=0) >= 1, "must be a list of whole numbers above 0", "[1, 5, 10]"),
+        ("ks", max(p.ks, default=0) <= most, f"must be at most the number of training videos, {most}", str(fitting)),
+        ("centering", p.centering in CENTERINGS, f"must be one of {', '.join(CENTERINGS)}", "none"),
+        ("num_shown", p.num_shown >= 1, "must be at least 1", "12"),
+        ("num_bootstrap", p.num_bootstrap >= 100, "must be at least 100", "2000"),
+    ]
+    _raise_all(_broken("retrieval", protocol, checks))
+
+
 # name of a value, whether it is fine, the rule in words, a value that is fine
 _Check = tuple[str, bool, str, str]
+
+
+def _head_checks(p: ProbeProtocol) -> list[_Check]:
+    legal = (*NORMALIZATIONS, BATCH_NORMALIZATION) if p.solver == "sgd" else NORMALIZATIONS
+    known = all(name in legal for name in p.head_normalizations)
+    return [
+        ("solver", p.solver in SOLVERS, f"must be one of {', '.join(SOLVERS)}", "lbfgs"),
+        ("learning_rates", min(p.learning_rates, default=0) > 0, "must be a list of positive numbers", "[0.1, 1]"),
+        ("weight_decays", min(p.weight_decays, default=-1) >= 0, "must be a list of numbers, none negative", "[0.001]"),
+        ("head_epochs", p.head_epochs >= 1, "must be at least 1", "100"),
+        ("head_batch_size", p.head_batch_size >= 2, "must be at least 2", "1024"),
+        ("head_momentum", 0 <= p.head_momentum < 1, "must be at least 0 and below 1", "0.9"),
+        ("head_schedule", p.head_schedule in HEAD_SCHEDULES, f"must be one of {', '.join(HEAD_SCHEDULES)}", "cosine"),
+        (
+            "head_normalizations",
+            known,
+            f"must name only {', '.join(legal)} where probe.solver is {p.solver}",
+            "[standard, l2]",
+        ),
+        ("head_stages", p.head_stages in HEAD_STAGES, f"must be one of {', '.join(HEAD_STAGES)}", "together"),
+    ]
 
 
 def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
@@ -168,7 +289,9 @@ def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
     ]
 
 
-def _broken(group: str, protocol: FeatureProtocol | ProbeProtocol, checks: Iterable[_Check]) -> list[str]:
+def _broken(
+    group: str, protocol: FeatureProtocol | ProbeProtocol | RetrievalProtocol, checks: Iterable[_Check]
+) -> list[str]:
     return [
         f"{group}.{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}.{name}={way_out}."
         for name, fine, rule, way_out in checks

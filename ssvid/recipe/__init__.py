@@ -23,6 +23,7 @@ _PUBLIC = {
     "BackboneConfig": "schema",
     "PretrainRecipe": "schema",
     "ProbeRecipe": "schema",
+    "RetrieveRecipe": "schema",
     "TaskConfig": "schema",
     "parse_yaml": "yaml_text",
     "to_yaml": "yaml_text",

@@ -12,6 +12,7 @@ _HOME = {
     "EmbedResult": "embedding",
     "PretrainResult": "pretraining",
     "ProbeOutcome": "probing",
+    "RetrieveOutcome": "retrieving",
     "ShowResult": "showing",
     "audit": "auditing",
     "demo": "demonstration",
@@ -19,6 +20,7 @@ _HOME = {
     "embed": "embedding",
     "pretrain": "pretraining",
     "probe": "probing",
+    "retrieve": "retrieving",
     "show": "showing",
 }
 

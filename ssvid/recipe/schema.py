@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssvid.data.config import DataConfig, LoaderConfig
-from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol, ProbeProtocol
+from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
 
@@ -99,9 +99,24 @@ class ProbeRecipe:
     probe: ProbeProtocol = field(default_factory=ProbeProtocol)
 
 
-Recipe = PretrainRecipe | ProbeRecipe
+@dataclass
+class RetrieveRecipe:
+    """``kind: retrieve``: whether test videos find their class among the training videos, by frozen features.
 
-KINDS: dict[str, type] = {"pretrain": PretrainRecipe, "probe": ProbeRecipe}
+    features: as of a probe. retrieval: which neighbors count, and in whose manner.
+    """
+
+    kind: str = "retrieve"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
+    features: FeatureProtocol = field(default_factory=FeatureProtocol)
+    retrieval: RetrievalProtocol = field(default_factory=RetrievalProtocol)
+
+
+Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe
+
+KINDS: dict[str, type] = {"pretrain": PretrainRecipe, "probe": ProbeRecipe, "retrieve": RetrieveRecipe}
 
 # A key that is set and does nothing misleads: path -> (path of the key that decides, values under which it is used).
 USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -110,6 +125,9 @@ USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "optim.step_epochs": ("optim.schedule", ("step",)),
     "optim.step_gamma": ("optim.schedule", ("step",)),
     "logger.project": ("logger.wandb", ("offline", "online")),
+    **{f"probe.{key}": ("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
+    **{f"probe.{key}": ("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
+    **{f"probe.head_{key}": ("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},
     "data.list": ("data.name", ("list", "manifest")),
     "data.out_of_domain.list": ("data.out_of_domain.name", ("list", "manifest")),
     **{f"data.out_of_domain.{key}": ("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},

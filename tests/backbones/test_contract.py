@@ -216,3 +216,11 @@ def test_listing_networks_needs_neither_torchvision_nor_a_gpu() -> None:
         "import torch; assert not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_maxima_of_blocks_keep_the_places() -> None:
+    """One channel of 1 x 4 x 5 cells: the fifth column fills no block. VCOP's map gives the 9,216 of its script."""
+    map_ = torch.arange(20.0).reshape(1, 1, 1, 4, 5)
+    assert pool_map(map_, "max1x2x2").tolist() == [[6.0, 8.0, 16.0, 18.0]]
+    assert pool_map(torch.zeros(2, 512, 2, 7, 7), "max1x2x2").shape == (2, 9216)
+    assert pool_map(map_[..., :1, :1], "max1x2x2").tolist() == [[0.0]]

@@ -304,6 +304,75 @@ def test_a_damaged_cache_is_computed_again(backbone, manifest, quick, tmp_path):
         np.testing.assert_array_equal(again.values_ND, first.values_ND)
 
 
+@pytest.mark.parametrize("place", ["header", "metadata", "first value", "last value"])
+def test_one_flipped_byte_in_the_cache_is_found(backbone, manifest, quick, tmp_path, place):
+    rows = manifest.rows[:2]
+    first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    values_at = 8 + int.from_bytes(content[:8], "little")
+    where = {
+        "header": content.index(b"data_offsets"),
+        "metadata": content.index(b"decoders"),
+        "first value": values_at,
+        "last value": len(content) - 1,
+    }[place]
+    content[where] ^= 1
+    file.write_bytes(content)
+    again = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert not again.from_cache
+    np.testing.assert_array_equal(again.values_ND, first.values_ND)
+    assert extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path).from_cache  # it was mended
+
+
+def test_any_reader_of_safetensors_reads_the_cache(backbone, manifest, quick, tmp_path):
+    from safetensors.numpy import load_file
+
+    found = extract_features(backbone, manifest, manifest.rows[:3], quick, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(load_file(file)["values_ND"], found.values_ND)
+
+
+def test_large_features_are_mapped_and_small_ones_read(backbone, manifest, quick, tmp_path, monkeypatch):
+    rows = manifest.rows[:3]
+    first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert not isinstance(extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path).values_ND, np.memmap)
+    monkeypatch.setattr(features_module, "_MAPPED_FROM_BYTES", 0)
+    mapped = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert isinstance(mapped.values_ND, np.memmap)
+    assert mapped.readable.all()
+    np.testing.assert_array_equal(mapped.values_ND, first.values_ND)
+
+
+def test_batch_norm_of_the_frozen_backbone_uses_its_running_statistics(backbone, manifest, quick):
+    """Statistics that no batch has: were it in training mode, they would play no part and the features be others."""
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    assert norms
+    for norm in norms:
+        norm.running_mean += 0.5
+        norm.running_var *= 4.0
+    backbone.train()
+    row = manifest.rows[0]
+    found = extract_features(backbone, manifest, manifest.rows[:4], quick)
+    assert all(norm.training for norm in norms)
+    clips = (0, NUM_FRAMES - quick.num_frames)
+    np.testing.assert_allclose(found.values_ND[0], plain_features(backbone, manifest, row, clips, quick), atol=1e-5)
+    for norm in norms:  # what the statistics of the batch itself would give
+        norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    by_batch = extract_features(backbone, manifest, manifest.rows[:4], quick)
+    assert np.abs(by_batch.values_ND - found.values_ND).max() > 0.1
+
+
+def test_pooling_in_blocks_keeps_the_places(backbone, manifest, quick):
+    """24 px and 8 frames: each stage has its own number of cells, and the columns say how many."""
+    found = extract_features(backbone, manifest, manifest.rows[:2], replace(quick, pool="max1x2x2"))
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 8, 24, 24), backbone.info.stage_names)
+    for (start, end), map_ in zip(found.stage_columns.values(), maps, strict=True):
+        channels, frames, height, width = map_.shape[1:]
+        assert end - start == channels * frames * max(height // 2, 1) * max(width // 2, 1)
+
+
 def test_weights_have_one_name_wherever_they_lie(backbone):
     before = weights_sha256(backbone.state_dict())
     for parameter in backbone.parameters():
@@ -322,7 +391,7 @@ def test_a_protocol_that_does_not_fit_says_all_that_is_wrong(backbone, manifest,
     lines = str(caught.value).splitlines()
     assert lines[0] == ("features.num_frames (0) must be at least 1 for backbone tiny3d. Set features.num_frames=16.")
     assert "features.resize_px (10) must be at least the crop, 24. Set features.resize_px=0 (automatic)." in lines
-    assert "features.pool (max) must be one of avg, avgmax. Set features.pool=avg." in lines
+    assert "features.pool (max) must be one of avg, avgmax, max1x2x2. Set features.pool=avg." in lines
     assert "features.workers (-1) must not be negative. Set features.workers=0." in lines
 
 

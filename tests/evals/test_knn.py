@@ -1,16 +1,17 @@
 """Neighbors against scikit-learn, and votes counted by hand."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from ssvid.errors import RecipeError
-from ssvid.evals import Features, ProbeProtocol, score_neighbors
-from ssvid.evals.knn import nearest, vote
+from ssvid.evals import Features, ProbeProtocol, knn, score_neighbors, search
+from ssvid.evals.knn import nearest, recall_chance, vote
 
 from .conftest import toy_features
 
@@ -90,3 +91,81 @@ def test_chance_levels_by_hand():
 def test_more_neighbors_than_videos_are_refused():
     with pytest.raises(RecipeError, match=r"probe.knn_ks \(\[50\]\) must be at most the number of training videos, 40"):
         score_neighbors(toy_features(10), toy_features(5), ProbeProtocol(knn_ks=(50,)))
+
+
+# ---- the search
+
+
+def gallery_and_queries(num_gallery: int = 300, num_queries: int = 70, width: int = 12):
+    rng = np.random.default_rng(0)
+    make = lambda num: Features.from_arrays(rng.normal(size=(num, width)) + 0.5, [f"c{i % 7}" for i in range(num)])  # noqa: E731
+    return make(num_gallery), make(num_queries)
+
+
+def test_neighbors_are_those_of_scikit_learn():
+    """But for ties closer than 1e-6: there the cosines must agree."""
+    train, test = gallery_and_queries()
+    found = search(test, train, 20)
+    oracle = NearestNeighbors(n_neighbors=20, metric="cosine", algorithm="brute").fit(
+        train.values_ND.astype(np.float64)
+    )
+    distances, indices = oracle.kneighbors(test.values_ND.astype(np.float64))
+    np.testing.assert_allclose(found.cosines_NK, 1 - distances, atol=1e-6)
+    tied = np.abs(np.diff(distances, axis=1, append=np.inf)) < 1e-6
+    tied |= np.roll(tied, 1, axis=1)
+    assert ((found.indices_NK == indices) | tied).all()
+    assert tied.mean() < 0.01
+    assert found.queries_N.tolist() == list(range(70))
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_portions_make_no_difference(monkeypatch, centered):
+    """A portion of 5 gallery rows, queries three at a time, unreadable videos in between, all ranks across portions."""
+    train, test = gallery_and_queries(43, 11)
+    train.values_ND[[0, 5, 6, 7, 8, 9, 42]] = np.nan
+    test.values_ND[[2, 10]] = np.nan
+    whole = search(test, train, 9, centered=centered)
+    monkeypatch.setattr(knn, "_PORTION_BYTES", 5 * 12 * 4)
+    monkeypatch.setattr(knn, "_QUERIES_AT_ONCE", 3)
+    cut = search(test, train, 9, centered=centered)
+    np.testing.assert_array_equal(whole.indices_NK, cut.indices_NK)
+    np.testing.assert_allclose(whole.cosines_NK, cut.cosines_NK, atol=1e-6)
+    assert whole.queries_N.tolist() == cut.queries_N.tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    assert not set(np.unique(whole.indices_NK)) & {0, 5, 6, 7, 8, 9, 42}
+
+
+@pytest.mark.parametrize("portion_bytes", [2**26, 3 * 2 * 4])
+def test_of_equals_the_lower_index_is_nearer(monkeypatch, portion_bytes):
+    """Ten copies of two vectors, which no search tells apart: [0, 2, 4, 6], in one portion and in many."""
+    monkeypatch.setattr(knn, "_PORTION_BYTES", portion_bytes)
+    train = Features.from_arrays(np.tile(np.array([[1.0, 0.0], [0.0, 1.0]]), (10, 1)), ["a", "b"] * 10)
+    test = Features.from_arrays(np.array([[1.0, 0.0], [0.0, 2.0]]), ["a", "b"])
+    found = search(test, train, 4)
+    assert found.indices_NK.tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert search(test, train, 12).indices_NK[0].tolist() == [*range(0, 20, 2), 1, 3]
+
+
+def test_centering_takes_from_each_side_its_own_mean():
+    """A shift of the whole test split by a constant changes nothing; without centering it does."""
+    train, test = gallery_and_queries()
+    moved = Features.from_arrays(test.values_ND + 3.0, test.labels)
+    same, other = (search(t, train, 5, centered=True).indices_NK for t in (test, moved))
+    np.testing.assert_array_equal(same, other)
+    assert (search(test, train, 5).indices_NK != search(moved, train, 5).indices_NK).any()
+
+
+def test_a_mapped_gallery_is_searched_like_one_in_memory(tmp_path):
+    train, test = gallery_and_queries()
+    np.save(tmp_path / "gallery.npy", train.values_ND)
+    mapped = replace(train, values_ND=np.load(tmp_path / "gallery.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(search(test, mapped, 7).indices_NK, search(test, train, 7).indices_NK)
+    np.testing.assert_array_equal(mapped.values_ND, train.values_ND)  # still there after its pages were given back
+
+
+def test_the_chance_of_a_recall_is_that_of_counting():
+    """6 training videos, 2 of class a, 1 of b, 3 of c: every draw of 3 is looked at."""
+    train = list("aabccc")
+    draws = list(itertools.combinations(train, 3))
+    expected = np.mean([sum(label in draw for draw in draws) / len(draws) for label in "ab"])
+    assert recall_chance(np.array(["a", "b"]), train, 3) == pytest.approx(expected)
+    assert recall_chance(np.array(["a", "x"]), train, 6) == pytest.approx(0.5)

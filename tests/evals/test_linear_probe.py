@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals import Features, ProbeProtocol, linear_probe, select_regularization
+from ssvid.evals import Features, ProbeProtocol, linear_probe, select_head
 from ssvid.evals.linear_probe import holdouts
 from ssvid.evals.logistic import _Objective, fit_path
 
@@ -87,23 +87,23 @@ def test_test_labels_have_no_say_in_the_choice():
     other = replace(test, labels=tuple(reversed(test.labels)), values_ND=-test.values_ND)
     first, second = linear_probe(train, test, PROTOCOL), linear_probe(train, other, PROTOCOL)
     assert first.selection == second.selection
-    assert first.selection == select_regularization(train, PROTOCOL)
+    assert first.selection == select_head(train, PROTOCOL)
     assert first.top1 != second.top1
 
 
 def test_the_whole_grid_is_reported_and_the_best_of_it_chosen():
-    selection = select_regularization(toy_features(20, noise=2.0), PROTOCOL)
+    selection = select_head(toy_features(20, noise=2.0), PROTOCOL)
     assert [point.regularization for point in selection.grid] == [1.0, 0.1, 0.01]
     assert selection.heldout_top1 == max(point.heldout_top1 for point in selection.grid)
     assert selection.num_heldout == 80  # each video is held out once with 5 parts of a fifth
 
 
 def test_among_equal_penalties_the_strongest_is_chosen():
-    assert select_regularization(toy_features(20, noise=0.01), PROTOCOL).regularization == 1.0
+    assert select_head(toy_features(20, noise=0.01), PROTOCOL).regularization == 1.0
 
 
 def test_a_choice_at_the_edge_of_the_grid_is_said():
-    assert any("edge of its grid" in w for w in select_regularization(toy_features(20, noise=0.01), PROTOCOL).warnings)
+    assert any("edge of its grid" in w for w in select_head(toy_features(20, noise=0.01), PROTOCOL).warnings)
 
 
 @pytest.mark.parametrize("num_holdouts", [1, 5])
@@ -127,8 +127,8 @@ def test_a_group_that_straddles_would_be_found_out():
     groups = np.repeat(np.arange(20), 6)
     labels = [f"class{g % 4}" for g in groups]
     values = signatures[groups] + 0.1 * rng.normal(size=(120, 32))
-    torn = select_regularization(Features.from_arrays(values, labels), PROTOCOL)
-    whole = select_regularization(Features.from_arrays(values, labels, groups=[str(g) for g in groups]), PROTOCOL)
+    torn = select_head(Features.from_arrays(values, labels), PROTOCOL)
+    whole = select_head(Features.from_arrays(values, labels, groups=[str(g) for g in groups]), PROTOCOL)
     assert torn.heldout_top1 == 1.0
     assert whole.heldout_top1 < 0.6
 
@@ -194,3 +194,108 @@ def test_wrong_values_are_all_named():
     assert "probe.holdout_fraction (0.9) must be above 0 and at most 0.5. Set probe.holdout_fraction=0.2." in text
     assert "probe.normalization (z) must be one of standard, l2, none." in text
     assert "probe.knn_temperature (0.0) must be positive." in text
+
+
+# ---- a bank of heads
+
+
+SGD = replace(
+    PROTOCOL, solver="sgd", learning_rates=(0.03, 0.3), weight_decays=(1e-3, 1e-1), head_epochs=20, head_batch_size=32,
+    num_holdouts=1,
+)  # fmt: skip
+
+
+def test_the_bank_solves_what_can_be_solved_and_reports_every_head():
+    protocol = replace(SGD, head_normalizations=("standard", "l2", "l2_batch", "none"))
+    result = linear_probe(toy_features(20), toy_features(10, seed=1), protocol)
+    assert result.top1 == 1.0
+    grid = result.selection.grid
+    assert len(grid) == 4 * 2 * 2
+    assert {(p.learning_rate, p.regularization) for p in grid} == {(r, d) for r in (0.03, 0.3) for d in (1e-3, 1e-1)}
+    assert {p.normalization for p in grid} == {"standard", "l2", "l2_batch", "none"}
+    assert result.selection.chosen in grid
+
+
+def test_both_solvers_agree_where_sgd_is_trained_to_the_end():
+    """Full batches and many of them at one penalty: the predictions of 200 hard videos are the same but for close calls."""
+    train, test = toy_features(15, noise=2.0), toy_features(50, noise=2.0, seed=1)
+    one = replace(PROTOCOL, regularization=(0.1,), num_holdouts=1)
+    bank = replace(one, solver="sgd", learning_rates=(0.3,), weight_decays=(0.1,), head_epochs=400)
+    first, second = linear_probe(train, test, one), linear_probe(train, test, bank)
+    assert np.mean(np.array(first.predictions) == np.array(second.predictions)) >= 0.995
+    assert 0.3 < first.top1 < 1.0
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_the_stage_that_says_something_is_chosen(solver):
+    """Three stages, of which the second alone knows the classes: beside 60 columns of noise it is worse than by itself."""
+    rng = np.random.default_rng(0)
+
+    def with_noise(features):
+        noise = [10 * rng.normal(size=(len(features.ids), 30)).astype(np.float32) for _ in range(2)]
+        values = np.hstack([noise[0], features.values_ND, noise[1]])
+        return replace(features, values_ND=values, stage_columns={"a": (0, 30), "b": (30, 46), "c": (46, 76)})
+
+    train, test = with_noise(toy_features(15, noise=1.0)), with_noise(toy_features(25, noise=1.0, seed=1))
+    for how, num_inputs in (("each", 3), ("both", 4), ("together", 1)):
+        selection = select_head(train, replace(SGD, solver=solver, head_stages=how))
+        settings = 3 if solver == "lbfgs" else 4
+        assert len(selection.grid) == num_inputs * settings
+        assert selection.chosen.stages == (("a", "b", "c") if how == "together" else ("b",))
+    result = linear_probe(train, test, replace(SGD, solver=solver, head_stages="each"))
+    assert result.top1 > 0.9
+
+
+def test_one_stage_gives_one_input_even_where_both_are_asked_for():
+    assert len(select_head(toy_features(10), replace(SGD, head_stages="both")).grid) == 4
+
+
+def test_the_bank_gives_test_no_say_and_leaves_torch_alone():
+    import torch
+
+    state = torch.get_rng_state()
+    train, test = toy_features(20, noise=2.0), toy_features(10, noise=2.0, seed=1)
+    other = replace(test, labels=tuple(reversed(test.labels)), values_ND=-test.values_ND)
+    assert linear_probe(train, test, SGD).selection == linear_probe(train, other, SGD).selection
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_head_that_diverges_is_said_and_not_chosen():
+    result = linear_probe(
+        toy_features(20), toy_features(5, seed=1), replace(SGD, learning_rates=(0.3, 1e5), weight_decays=(1e3, 1e-3))
+    )
+    assert result.selection.chosen.converged
+    assert any("learning rate 100000 and weight decay 1000 diverged" in w for w in result.warnings)
+    assert result.top1 == 1.0
+
+
+def test_wrong_values_of_the_bank_are_all_named():
+    wrong = replace(
+        SGD, learning_rates=(), weight_decays=(-1.0,), head_epochs=0, head_schedule="linear", head_stages="x"
+    )
+    with pytest.raises(RecipeError) as caught:
+        select_head(toy_features(5), wrong)
+    text = str(caught.value)
+    assert "probe.learning_rates ([]) must be a list of positive numbers. Set probe.learning_rates=[0.1, 1]." in text
+    assert "probe.weight_decays ([-1.0]) must be a list of numbers, none negative." in text
+    assert "probe.head_epochs (0) must be at least 1." in text
+    assert "probe.head_schedule (linear) must be one of cosine, step." in text
+    assert "probe.head_stages (x) must be one of together, each, both." in text
+    with pytest.raises(
+        RecipeError, match=r"head_normalizations \(\['l2_batch'\]\) must name only standard, l2, none where"
+    ):
+        select_head(toy_features(5), replace(PROTOCOL, head_normalizations=("l2_batch",)))
+
+
+@pytest.mark.slow  # a minute: features as many as those of UCF101
+def test_at_full_size_predictions_are_those_of_scikit_learn():
+    from tests.benchmarks.bench_probe import UCF101, made_up
+
+    train, test = made_up(*UCF101)
+    ours = linear_probe(train, test, replace(PROTOCOL, regularization=(0.01,), num_holdouts=1, max_iterations=5000))
+    scaler = StandardScaler().fit(train.values_ND.astype(np.float64))
+    model = LogisticRegression(C=1 / (0.01 * len(train.ids)), max_iter=5000, tol=1e-6)
+    model.fit(scaler.transform(train.values_ND.astype(np.float64)), np.array(train.labels))
+    expected = model.predict(scaler.transform(test.values_ND.astype(np.float64)))
+    assert len(expected) == 3783
+    assert np.mean(np.array(ours.predictions) == expected) >= 0.995

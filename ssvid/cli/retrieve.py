@@ -1,0 +1,75 @@
+"""``ssvid retrieve``: do test videos find their class among the training videos?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, add_recipe
+
+_DESCRIPTION = """\
+Takes frozen features of every video and looks, for each test video, for the nearest training videos: R@k is the share
+that finds one of its class among k. Writes the numbers, a picture and a page of queries with their five neighbors.
+The same architecture without training always stands beside; nothing is padded, replaced or chosen on test videos.
+"""
+_EPILOG = """\
+example:
+  ssvid retrieve retrieve/folder data.root=videos --backbone runs/mine
+"""
+
+
+def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "retrieve",
+        help="let test videos find their class: R@1, 5, 10, 20, 50 and a page of neighbors",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--backbone",
+        metavar="PATH",
+        required=True,
+        help="a checkpoint, a run folder, an export, or 'random' (with --backbone-name)",
+    )
+    parser.add_argument(
+        "--placebo",
+        metavar="PATH",
+        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
+    )
+    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+    parser.add_argument(
+        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
+    )
+    parser.add_argument(
+        "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for results.json, neighbors.png and neighbors.html (default: beside the checkpoint, numbered)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score and print the table."""
+    from ssvid.recipe import programs
+
+    result = programs.retrieve(
+        args.recipe,
+        *args.overrides,
+        backbone=args.backbone,
+        backbone_name=args.backbone_name,
+        placebo=args.placebo,
+        out=args.out,
+        partial=args.partial,
+        untrained_stage=args.untrained_stage,
+        device=args.device,
+    )
+    terminal.print_result(result, as_json=args.json)

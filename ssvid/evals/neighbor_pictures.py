@@ -1,0 +1,229 @@
+"""Queries and what they found, for the eye: a picture and a page that needs no other file.
+
+Which queries are shown is drawn by a seed, half of them right where there are so many: a page of hand-picked successes
+proves nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DecodeError
+from ssvid.evals.results import ResultRow, title_of
+from ssvid.evals.retrieval import NEIGHBORS_SHOWN, Retrieved
+from ssvid.video import open_video
+
+TILE_PX = (144, 108)  # width, height
+_FRAME_PX = 5
+_CAPTION_PX = 34
+_GAP_PX = 10
+_TEXT, _PAPER, _BLANK = (30, 30, 30), (255, 255, 255), (200, 200, 200)
+_COLORS = {True: (26, 127, 55), False: (207, 34, 46), None: (110, 110, 110)}
+_WORDS = {True: "\u2713 same class", False: "\u2717 another class", None: "query"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One video of the page: its middle frame and what is written below it. cosine, is_right: None for the query."""
+
+    tile: Image.Image
+    label: str
+    name: str
+    cosine: float | None = None
+    is_right: bool | None = None
+
+
+def draw_queries(is_right_N: np.ndarray, num_shown: int, seed: int) -> list[int]:
+    """Positions of the queries to show: half of them right, half wrong, filled up with the other kind; right ones first."""
+    rng = np.random.default_rng([seed, len(is_right_N)])
+    right, wrong = (rng.permutation(np.flatnonzero(which)) for which in (is_right_N, ~is_right_N))
+    num_shown = min(num_shown, len(is_right_N))
+    num_wrong = min(len(wrong), max(num_shown // 2, num_shown - len(right)))
+    return [int(i) for i in (*right[: num_shown - num_wrong], *wrong[:num_wrong])]
+
+
+def shown_queries(
+    found: Retrieved,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    num_shown: int,
+    seed: int,
+) -> list[list[Shown]]:
+    """For each query drawn, the query and its nearest training videos. Rows: as the features were taken of them."""
+    neighbors = found.result.neighbors
+    nearest_is_right = np.array(
+        [
+            test_rows[query].label == train_rows[of_query[0]].label
+            for query, of_query in zip(neighbors.queries_N, neighbors.indices_NK, strict=True)
+        ],
+        dtype=bool,
+    )
+    lines = []
+    for i in draw_queries(nearest_is_right, num_shown, seed):
+        query = test_rows[neighbors.queries_N[i]]
+        line = [Shown(middle_frame(manifest, query), query.label, query.path)]
+        for index, cosine in zip(neighbors.indices_NK[i], neighbors.cosines_NK[i], strict=True):
+            if len(line) <= NEIGHBORS_SHOWN:
+                row = train_rows[index]
+                tile = middle_frame(manifest, row)
+                line.append(Shown(tile, row.label, row.path, float(cosine), row.label == query.label))
+        lines.append(line)
+    return lines
+
+
+def middle_frame(manifest: Manifest, row: VideoRow) -> Image.Image:
+    """The frame in the middle of a video's window, fitted into a tile; a gray tile that says so where it cannot be read."""
+    whole = replace(row, start_frame=0, end_frame=-1).video_info(manifest.root)
+    try:
+        with open_video(whole.path, "auto", info=whole, decoders_ok=row.decoders_ok) as reader:
+            frame_CHW = reader.frames_at(np.array([row.start_frame + row.window_frames // 2]))[0]
+    except DecodeError:  # its features came from the cache, and the file is gone since
+        tile = Image.new("RGB", TILE_PX, _BLANK)
+        ImageDraw.Draw(tile).text((8, 8), "cannot be read", fill=_TEXT)
+        return tile
+    picture = Image.fromarray(frame_CHW.permute(1, 2, 0).numpy())
+    share = min(TILE_PX[0] / picture.width, TILE_PX[1] / picture.height)
+    size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+# ---- the picture
+
+
+def neighbor_picture(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow]) -> Image.Image:
+    """One line per query: the query and its neighbors, framed by color and marked by a check or a cross."""
+    width, height = TILE_PX[0] + 2 * _FRAME_PX + _GAP_PX, TILE_PX[1] + 2 * _FRAME_PX + _CAPTION_PX + _GAP_PX
+    head = [*heading(rows), recall_line(rows), "left: the query; then its nearest training videos, nearest first"]
+    top = 18 * len(head) + 2 * _GAP_PX
+    size = (_GAP_PX + width * (1 + NEIGHBORS_SHOWN), top + height * len(lines))
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, text in enumerate(head):
+        draw.text((_GAP_PX, _GAP_PX + 18 * number), _drawable(text, 130), fill=_TEXT)
+    for number, line in enumerate(lines):
+        for place, shown in enumerate(line):
+            _draw_tile(sheet, draw, shown, _GAP_PX + width * place, top + height * number)
+    return sheet
+
+
+def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Shown, left: int, top: int) -> None:
+    right, bottom = left + TILE_PX[0] + 2 * _FRAME_PX, top + TILE_PX[1] + 2 * _FRAME_PX
+    color = _COLORS[shown.is_right]
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=_BLANK, outline=color, width=_FRAME_PX)
+    corner = left + (right - left - shown.tile.width) // 2, top + (bottom - top - shown.tile.height) // 2
+    sheet.paste(shown.tile, corner)
+    _draw_mark(draw, shown.is_right, right - 13, top + 13)
+    told = "query" if shown.cosine is None else f"cosine {shown.cosine:.3f}"
+    draw.text((left, bottom + 2), _drawable(shown.label, 24), fill=_TEXT)
+    draw.text((left, bottom + 16), told, fill=color)
+
+
+def _draw_mark(draw: ImageDraw.ImageDraw, is_right: bool | None, x: int, y: int) -> None:
+    """A check or a cross on a disk: the frame's color alone says nothing to one reader in twelve."""
+    if is_right is None:
+        return
+    draw.ellipse((x - 11, y - 11, x + 11, y + 11), fill=_COLORS[is_right], outline=_PAPER, width=2)
+    if is_right:
+        draw.line([(x - 5, y), (x - 1, y + 5), (x + 6, y - 5)], fill=_PAPER, width=3, joint="curve")
+    else:
+        draw.line([(x - 5, y - 5), (x + 5, y + 5)], fill=_PAPER, width=3)
+        draw.line([(x - 5, y + 5), (x + 5, y - 5)], fill=_PAPER, width=3)
+
+
+def _drawable(text: str, most: int) -> str:
+    """What Pillow's own font can draw, cut to a length."""
+    plain = text.encode("latin-1", "replace").decode("latin-1")
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+# ---- what both say
+
+
+def heading(rows: Sequence[ResultRow]) -> list[str]:
+    """Protocol, network and videos, one line each."""
+    context = rows[0].context
+    backbone, weights = context["backbone"]["name"], context["weights_sha256"]
+    sides = context["data"]
+    return [
+        f"Retrieval, {_protocol_name(context)}: {rows[0].name} {backbone}, weights {weights[:16]}",
+        f"{sides['test']['num_videos']} test videos look for their class among {sides['train']['num_videos']} training "
+        f"videos, {sides['test']['num_classes']} classes",
+    ]
+
+
+def recall_line(rows: Sequence[ResultRow]) -> str:
+    """R@1 40.0 % [35, 45], ..."""
+    cells = []
+    for row in rows:
+        low, high = row.interval
+        cells.append(f"{title_of(row.metric)} {100 * row.value:.1f} % [{100 * low:.0f}, {100 * high:.0f}]")
+    return ", ".join(cells)
+
+
+def _protocol_name(context: Mapping[str, Any]) -> str:
+    named = context.get("protocol")
+    if isinstance(named, Mapping):
+        named = named.get("name")
+    return f"protocol {named}" if named else f"manner {context['retrieval_protocol']['manner']}"
+
+
+# ---- the page
+
+_STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; color: #1e1e1e; background: #fff; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
+table { border-collapse: collapse; } th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid #ddd; }
+.line { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; padding-bottom: 1.2rem; border-bottom: 1px solid #ddd; }
+figure { margin: 0; width: 156px; } img { display: block; width: 144px; border: 5px solid #6e6e6e; }
+.right img { border-color: #1a7f37; border-style: solid; } .wrong img { border-color: #cf222e; border-style: dashed; }
+.right b { color: #1a7f37; } .wrong b { color: #cf222e; } figcaption { overflow-wrap: anywhere; font-size: 13px; }
+small { color: #555; }
+"""
+
+
+def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *, seed: int) -> str:
+    """The same as a page of HTML: pictures inside, no script, nothing loaded."""
+    title, videos = heading(rows)
+    table = "".join(
+        f"<tr><th>{html.escape(title_of(row.metric))}</th><td>{100 * row.value:.1f} %</td>"
+        f"<td>{100 * row.interval[0]:.1f} to {100 * row.interval[1]:.1f}</td><td>{100 * row.chance:.1f} %</td></tr>"
+        for row in rows
+    )
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in rows[0].context.get("notes", ()))
+    body = "".join(f'<div class="line">{"".join(map(_figure, line))}</div>' for line in lines)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(videos)}. "
+        f"Weights <code>{html.escape(rows[0].context['weights_sha256'])}</code>.</p>\n"
+        f"<table><tr><th></th><th>value</th><th>95 % interval</th><th>chance</th></tr>{table}</table>\n"
+        f"{f'<ul>{notes}</ul>' if notes else ''}"
+        f"<p>{len(lines)} queries drawn by seed {seed}, half of them with a right nearest neighbor where there are so "
+        f"many; the middle frame of each video. First the query, then its nearest training videos.</p>\n{body}\n"
+        "</body></html>\n"
+    )
+
+
+def _figure(shown: Shown) -> str:
+    kind = {True: "right", False: "wrong", None: "query"}[shown.is_right]
+    cosine = "" if shown.cosine is None else f" cosine {shown.cosine:.3f}"
+    alt = html.escape(f"middle frame of {shown.name}", quote=True)
+    return (
+        f'<figure class="{kind}"><img alt="{alt}" src="{_data_uri(shown.tile)}"><figcaption><b>{_WORDS[shown.is_right]}</b>'
+        f"{cosine}<br>{html.escape(shown.label)}<br><small>{html.escape(shown.name)}</small></figcaption></figure>"
+    )
+
+
+def _data_uri(tile: Image.Image) -> str:
+    content = io.BytesIO()
+    tile.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
