@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import center_square, crop_square, random_square
-from ssvid.transforms.geometry import Box
+from ssvid.transforms import center_square, crop_squares, random_square, shifted_boxes
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -161,18 +160,6 @@ def frame_gap(num_frames: int, fps: float, *, count: int, sample_fps: float) -> 
     return min(wanted, (num_frames - 1) // (count - 1))
 
 
-def shifted_boxes(box: Box, share: float, count: int, rng: np.random.Generator) -> list[Box]:
-    """Squares of one side, by ``share`` smaller than the box, each anywhere within it."""
-    top, left, side = box
-    inner = max(1, round(side * (1 - share)))
-    moves_T2 = rng.integers(side - inner + 1, size=(count, 2))
-    return [(top + int(dy), left + int(dx), inner) for dy, dx in moves_T2]
-
-
-def _cut(view_TCHW: Tensor, boxes: list[Box], size_px: int) -> Tensor:
-    return torch.cat([crop_square(frame[None], box, size_px) for frame, box in zip(view_TCHW, boxes, strict=True)])
-
-
 class ColorizationClips:
     """Worker side: some frames of a video, cut to one square, and the same square once more, small, for its colors."""
 
@@ -205,9 +192,9 @@ class ColorizationClips:
         boxes = [box] * len(view_TCHW)
         if self.training and self.config.frame_shift > 0:
             boxes = shifted_boxes(box, self.config.frame_shift, len(view_TCHW), rng)
-        colors_TCHW = _cut(view_TCHW, boxes, self.map_px)
+        colors_TCHW = crop_squares(view_TCHW, boxes, self.map_px)
         return {
-            "frames": _cut(view_TCHW, boxes, self.config.frame_px),
+            "frames": crop_squares(view_TCHW, boxes, self.config.frame_px),
             "reference_colors": colors_TCHW[:-1].contiguous(),
             "target_colors": colors_TCHW[-1].contiguous(),
         }

@@ -21,6 +21,7 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import center_square, crop_square, random_square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import window_weights
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -122,18 +123,6 @@ def draw_five(reach: Reach, available: int, rng: np.random.Generator) -> np.ndar
     before, after = (one, other) if rng.integers(2) else (other, one)
     middle = before + 1 + int(rng.integers(spread - 1))
     return np.array([0, before, middle, before + spread, before + spread + after], dtype=np.int64)
-
-
-def window_weights(motion_T: np.ndarray, length: int, power: float) -> np.ndarray:
-    """How likely a window of ``length`` frames starts at each frame: its mean flow to a power. (T - length + 1,), sum 1.
-
-    The flow into the first frame of a window is not part of it. Where nothing moves, all starts are alike.
-    """
-    total = np.concatenate([[0.0], np.cumsum(motion_T, dtype=np.float64)])
-    count = len(motion_T) - length + 1
-    mean = (total[length:] - total[1 : count + 1]).clip(min=0.0) / max(length - 1, 1)
-    weights = mean**power
-    return weights / weights.sum() if weights.sum() > 0 else np.full(count, 1.0 / count)
 
 
 def thumbnail_rms(one: np.ndarray, other: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssvid.audits.counterfactuals import VIDEO, Counterfactual
-from ssvid.types import ClipMaker, ClipPlan, VideoInfo
+from ssvid.types import ClipMaker, ClipPlan, Ticket, VideoInfo
 
 CHANGED = "audit_changed"  # key of a sample: whether the counterfactual made any difference to it
 _LEAST_LEAD_FRAMES = 2
@@ -138,11 +138,42 @@ def repainted_batch(
     answers), is left alone. None in place of the flags: the batch holds no frames.
     """
     names = frames_in(batch, targets)
+    if counterfactual.from_others:
+        return borrowed_batch(batch, names)
     if counterfactual.repaint is None or not names:
         return dict(batch), None
     painted = {name: _repainted(batch[name], counterfactual, seed) for name in names}
     differs = torch.stack([(painted[name] != batch[name]).flatten(1).any(dim=1) for name in names])
     return {**batch, **painted}, differs.any(dim=0)
+
+
+def borrowed_batch(batch: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], Tensor | None]:
+    """The batch with all frames of each clip but the last taken from a sample of another video, and whose that changed.
+
+    Where the batch holds one video alone, nothing changes. None in place of the flags: it does not say whose clips are whose.
+    """
+    if "tickets" not in batch or not names:
+        return dict(batch), None
+    lender_B = torch.tensor(other_videos(batch["tickets"][:, Ticket._fields.index("index")].tolist()))
+    borrowed = {name: _all_but_the_last(batch[name], lender_B) for name in names}
+    differs = torch.stack([(borrowed[name] != batch[name]).flatten(1).any(dim=1) for name in names])
+    return {**batch, **borrowed}, differs.any(dim=0)
+
+
+def _all_but_the_last(frames: Tensor, lender_B: Tensor) -> Tensor:
+    """Frames (B, ..., T, 3, H, W) of the lenders, each clip's last one its own; single pictures (B, 3, H, W) stay."""
+    if frames.ndim < 5:
+        return frames
+    last = frames.shape[-4] - 1
+    return frames[lender_B].select_scatter(frames.select(-4, last), -4, last)
+
+
+def other_videos(videos: Sequence[int]) -> list[int]:
+    """For each sample the next one, around the end, that is of another video; itself where there is none."""
+    count = len(videos)
+    return [
+        next((k % count for k in range(i + 1, i + count) if videos[k % count] != videos[i]), i) for i in range(count)
+    ]
 
 
 def _repainted(frames: Tensor, counterfactual: Counterfactual, seed: int) -> Tensor:

@@ -24,6 +24,7 @@ from ssvid.video.reencoding import reencode
 VIDEO, CLIP = "video", "clip"
 OCCLUSION_GRID = 4
 BORDER_SHARE = 1 / 32  # of the short side
+SHIFT_SHARE = 1 / 4  # of each side, that a shifted frame lacks
 REENCODINGS = ((28, 12), (36, 1), (36, 12))  # crf, GOP
 SCALES = ((1, 2),)
 RATES = ((4, 5), (3, 5))
@@ -40,6 +41,7 @@ class Counterfactual:
 
     name: of the kind; tasks name it in ``must_fall`` and ``must_hold``. value: which of the kind, in words.
     place: ``VIDEO`` or ``CLIP``. reindex: other frames for a sequence of frames. repaint: other pixels for frames TCHW.
+    from_others: all frames of each sequence but the last are those of another video of the batch; on the clip alone.
     lead_frames: above 0, ``repaint`` gets whole stretches of the video (every frame between those that are wanted), each
         with some frames before it; so many different numbers of them occur.
     """
@@ -49,6 +51,7 @@ class Counterfactual:
     place: str = VIDEO
     reindex: Reindex | None = field(default=None, compare=False)
     repaint: Repaint | None = field(default=None, compare=False)
+    from_others: bool = False
     lead_frames: int = 0
 
     @property
@@ -147,6 +150,22 @@ def grayed(frames_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
     return luma.round().to(torch.uint8)[:, None].expand_as(frames_TCHW).contiguous()
 
 
+def shifted(frames_TCHW: Tensor, rng: np.random.Generator, *, share: float) -> Tensor:
+    """Of each frame a part of its own, by ``share`` smaller and anywhere, enlarged to the old size: all of them shift."""
+    height, width = frames_TCHW.shape[-2:]
+    inner = (max(1, round(height * (1 - share))), max(1, round(width * (1 - share))))
+    tops_T = rng.integers(height - inner[0] + 1, size=len(frames_TCHW))
+    lefts_T = rng.integers(width - inner[1] + 1, size=len(frames_TCHW))
+    cut_TCHW = torch.stack(
+        [
+            frame_CHW[:, top : top + inner[0], left : left + inner[1]]
+            for frame_CHW, top, left in zip(frames_TCHW, tops_T, lefts_T, strict=True)
+        ]
+    )
+    enlarged = F.interpolate(cut_TCHW.float(), (height, width), mode="bilinear", align_corners=False)
+    return enlarged.round().clamp(0, 255).to(torch.uint8)
+
+
 def channel_swapped(frames_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
     """Blue, green, red."""
     return frames_TCHW.flip(1)
@@ -179,6 +198,8 @@ def all_counterfactuals() -> list[Counterfactual]:
         Counterfactual("duplicated", reindex=duplicated),
         Counterfactual("irregular", reindex=irregular),
         *(_rate(*ratio) for ratio in RATES),
+        Counterfactual("shifted", f"by up to {SHIFT_SHARE:g} of the side", repaint=partial(shifted, share=SHIFT_SHARE)),
+        Counterfactual("foreign", place=CLIP, from_others=True),
         # On the video alone: a clip of 56 pixels is damaged so much by both that an honest network fails, too.
         *(_reencoding(crf, gop) for crf, gop in REENCODINGS),
         *(_scale(*ratio) for ratio in SCALES),

@@ -39,6 +39,8 @@ WORDS: Mapping[str, Words] = {
     "duplicated": Words("the steps between frames", "with every second frame duplicated"),
     "irregular": Words("even spacing", "with irregular spacing"),
     "frame_rate": Words("the frame rate", "at another frame rate"),
+    "shifted": Words("the place of things in the frame", "with each frame shifted by itself"),
+    "foreign": Words("the video itself", "with all frames but the last from another video"),
     "reencoded": Words("compression", "after re-encoding"),
     "resized": Words("the finest detail", "after resizing"),
     "border": Words("the border", "with the border blackened"),

@@ -73,3 +73,15 @@ def evenly_spaced_clips(
 def is_padded(available: int, num_frames: int, stride_frames: int = 1) -> bool:
     """Whether a clip does not fit into the video, so that an evaluation repeats the last frame."""
     return available < clip_span(num_frames, stride_frames)
+
+
+def window_weights(motion_T: np.ndarray, length: int, power: float) -> np.ndarray:
+    """How likely a window of ``length`` frames starts at each frame: its mean flow to a power. (T - length + 1,), sum 1.
+
+    The flow into the first frame of a window is not part of it. Where nothing moves, all starts are alike.
+    """
+    total = np.concatenate([[0.0], np.cumsum(motion_T, dtype=np.float64)])
+    count = len(motion_T) - length + 1
+    mean = (total[length:] - total[1 : count + 1]).clip(min=0.0) / max(length - 1, 1)
+    weights = mean**power
+    return weights / weights.sum() if weights.sum() > 0 else np.full(count, 1.0 / count)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssvid.audits.clips import CHANGED, AuditedClips, frames_in, gathered, repainted_batch, stretches
+from ssvid.audits.clips import CHANGED, AuditedClips, frames_in, gathered, other_videos, repainted_batch, stretches
 from ssvid.audits.counterfactuals import Counterfactual, all_counterfactuals, bordered, grayed, static
 from ssvid.types import ClipPlan, VideoInfo
 from tests.video.clocked import clock_frames, clocks
@@ -124,3 +124,21 @@ def test_on_a_batch_only_what_is_shown_is_repainted():
     assert (painted["clips"][0, ..., 2:14, 2:14] == 9).all()
     assert (batch["clips"][0] == 9).all()
     assert repainted_batch({"clip": torch.zeros(2, 4, 3, 8, 8)}, frame, 0)[1] is None, "floats are not frames"
+
+
+def test_foreign_frames_are_those_of_another_video_but_the_last():
+    foreign = Counterfactual("foreign", place="clip", from_others=True)
+    videos = [4, 4, 7, 9]
+    clips = torch.arange(4 * 2 * 3, dtype=torch.uint8).view(4, 2, 3, 1, 1, 1).expand(4, 2, 3, 3, 16, 16)
+    tickets = torch.tensor([[4, 0, 0, video, clip, 0] for clip, video in enumerate(videos)])
+    batch = {"clips": clips, "map": torch.zeros(4, 3, 4, 4, dtype=torch.uint8), "tickets": tickets}
+    assert other_videos(videos) == [2, 2, 3, 0]
+    borrowed, changed = repainted_batch(batch, foreign, 0)
+    assert changed.tolist() == [True] * 4
+    for sample, lender in enumerate(other_videos(videos)):
+        assert torch.equal(borrowed["clips"][sample, :, :2], clips[lender, :, :2])
+        assert torch.equal(borrowed["clips"][sample, :, 2], clips[sample, :, 2])
+    assert borrowed["map"] is batch["map"]
+    alone = {name: values[:2] for name, values in batch.items()}
+    assert repainted_batch(alone, foreign, 0)[1].tolist() == [False, False], "one video has nobody to borrow from"
+    assert repainted_batch({"clips": clips}, foreign, 0)[1] is None

@@ -20,6 +20,7 @@ from ssvid.audits.counterfactuals import (
     occluded,
     resampled,
     resized,
+    shifted,
     shuffled,
     static,
 )
@@ -129,6 +130,18 @@ def test_resizing_removes_a_checkerboard_and_keeps_a_slope():
     assert (kept[..., 2:-2].int() - slope[..., 2:-2].int()).abs().max() <= 2
 
 
+def test_shifted_frames_show_parts_of_their_own_enlarged():
+    y, x = np.mgrid[:32, :48]
+    slope = torch.from_numpy(np.stack([x * 4, y * 6, x * 0]).astype(np.uint8)).expand(40, 3, 32, 48)
+    moved = shifted(slope, rng(), share=1 / 4)
+    assert moved.shape == slope.shape and moved.dtype == torch.uint8
+    # Of a part that starts at (top, left), pixel (16, 24) of the enlarged frame shows about (top + 12, left + 18).
+    left, top = (moved[:, 0, 16, 24] / 4 - 18).round().int(), (moved[:, 1, 16, 24] / 6 - 12).round().int()
+    assert (left.min(), left.max(), top.min(), top.max()) == (0, 12, 0, 8), "every place, and never beyond the frame"
+    widths = (moved[:, 0, 16, 40].int() - moved[:, 0, 16, 8].int()) / 4
+    assert (widths - 24).abs().max() <= 1, "32 pixels of the enlarged frame are 24 of the old one"
+
+
 def test_noise_holds_nothing_of_the_video_nor_of_the_frame_before():
     first, second = noise(frames(seed=1), rng(5)), noise(frames(seed=2), rng(5))
     assert torch.equal(first, second)
@@ -143,7 +156,7 @@ def test_noise_holds_nothing_of_the_video_nor_of_the_frame_before():
 def test_the_names_are_those_that_tasks_declare():
     declared = {
         "static", "shuffled", "reencoded", "resized", "border", "duplicated", "irregular", "frame_rate", "gray",
-        "channel_swapped", "noise",
+        "channel_swapped", "noise", "shifted", "foreign",
     }  # fmt: skip
     assert declared < set(NAMES)
     assert len({(c.label, c.place) for c in all_counterfactuals()}) == len(all_counterfactuals())

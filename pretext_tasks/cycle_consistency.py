@@ -1,0 +1,672 @@
+"""Can a patch be followed back in time and forward again, to where it came from?
+
+Learning Correspondence from the Cycle-Consistency of Time (Wang, Jabri, Efros, CVPR 2019, arXiv 1903.07593), "TimeCycle". The
+sources of each number are in ``docs/tasks/cycle_consistency.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssvid.backbones import Backbone, BackboneInfo
+from ssvid.errors import DataError, RecipeError
+from ssvid.tasks import BatchRandom, PretextTask, register_task
+from ssvid.transforms import center_square, crop_squares, random_square, shifted_boxes
+from ssvid.transforms.warp import (
+    bilinear_weights,
+    cell_centers,
+    crop_frames,
+    crop_map,
+    make_placement,
+    placed_points,
+    placement_angle,
+    square_side,
+)
+from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import window_weights
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+LOCALIZERS = ("convolutions", "fit")
+SIMILARITIES = ("inliers", "dot")
+ALIGNMENT_GRID = 20
+_PICTURES = 3
+# Of the least squares' own weight: keeps the fitted angle's gradient bounded where an affinity points nowhere, and makes
+# fitted angles a little too small (0.8 of 45 degrees).
+_FIT_RIDGE = 0.02
+
+Locate = Callable[[Tensor, Tensor], Tensor]  # (patch_BDM, frame_BDN) -> placement (B, 2, 3)
+
+
+@dataclass(frozen=True)
+class CycleConsistencyConfig:
+    """Options of the task.
+
+    num_past: earlier frames, the length of the longest cycle. frame_gap: from one of them to the next; target_gap: from
+        the last of them to the target frame, which the patch is taken from; both in frames of sample_fps.
+    sample_fps: frames per second that gaps are counted in; 0 counts the video's own frames. Where a video is too short,
+        its frames are taken closer together.
+    motion_power: windows of time are drawn in proportion to this power of their mean optical flow; 0 draws all alike.
+        Above 0 it needs ``ssvid data index ROOT --motion`` once.
+    motion_windows: the patch is taken from one of so many places of the target frame at which most changes until the
+        next frame, among motion_grid x motion_grid; 0 takes it from anywhere.
+    place_jitter: how far the place is then moved, to either side, as a share of the way that there is.
+    max_angle: the patch is turned by up to so many degrees to either side. It never reaches beyond the frame.
+    frame_px: side of the square that a worker cuts out. crop_scale: its least side relative to the short side of the
+        video. flip: mirror half of the samples. frame_shift: in training each frame gets a square of its own, this share
+        smaller and anywhere within the common one, so that its place tells nothing of where it was; 0 is off.
+    patch_scale: side of the patch relative to the frame, rounded to whole cells of the map.
+    embed_channels: width of what is compared. temperature: of the affinity's softmax; 0 is 1 / sqrt(embed_channels).
+    localizer: ``convolutions`` reads a place and an angle off the affinity (the paper); ``fit`` fits them to where the
+        affinity expects each cell, by least squares, with nothing to be learned.
+    similarity: of a patch and what was found in one jump: ``inliers``, how much of the affinity falls on the place found
+        (the authors' code), or ``dot``, the mean inner product (the paper).
+    sim_weight, skip_weight, long_weight: of the losses. sum_cycles: add the losses of all cycles up instead of taking
+        their mean. The defaults are those of the authors' code; the paper has sum_cycles=true and weights 1, 0.1, 0.1.
+    freeze_steps: so long only the head is trained. curriculum_steps: meanwhile the longest cycle grows from 1 to
+        num_past; 0 has all lengths from the start.
+    stage: backbone stage that the head sits on; "" is the last. Its stride is 8 in the paper.
+    """
+
+    num_past: int = 4
+    frame_gap: int = 2
+    target_gap: int = 9
+    sample_fps: float = 12.0
+    motion_power: float = 0.0
+    motion_windows: int = 10
+    motion_grid: int = 7
+    place_jitter: float = 1 / 12
+    max_angle: float = 45.0
+    frame_px: int = 240
+    crop_scale: float = 1.0
+    flip: bool = True
+    frame_shift: float = 0.0
+    patch_scale: float = 1 / 3
+    embed_channels: int = 512
+    temperature: float = 0.0
+    localizer: str = "convolutions"
+    similarity: str = "inliers"
+    sim_weight: float = 1.0
+    skip_weight: float = 0.1
+    long_weight: float = 0.02
+    sum_cycles: bool = False
+    freeze_steps: int = 0
+    curriculum_steps: int = 0
+    stage: str = ""
+
+
+# ---- sampling: pure index arithmetic ---------------------------------------------------------------------------------
+
+
+def frame_offsets(config: CycleConsistencyConfig, fps: float, num_frames: int) -> np.ndarray:
+    """The frames of a window from its first: the past, the target, and one more where motion is looked for. int64, rising.
+
+    In a video too short for the gaps they shrink in proportion, to one frame at least.
+    """
+    c = config
+    steps = [*range(0, c.num_past * c.frame_gap, c.frame_gap)]
+    steps.append(steps[-1] + c.target_gap)
+    if c.motion_windows:
+        steps.append(steps[-1] + c.frame_gap)
+    scale = fps / c.sample_fps if c.sample_fps > 0 else 1.0
+    scale = min(scale, (num_frames - 1) / steps[-1])
+    order = np.arange(len(steps))
+    apart = np.maximum.accumulate(np.rint(np.array(steps) * scale).astype(np.int64) - order) + order
+    return np.minimum(apart, num_frames - len(steps) + order)
+
+
+def window_motion(frame_CHW: Tensor, later_CHW: Tensor, patch_px: int, grid: int) -> Tensor:
+    """Mean absolute difference of two frames within each of grid x grid evenly spaced squares: float32 (grid, grid).
+
+    The squares have side ``patch_px`` and reach from border to border.
+    """
+    change_HW = (later_CHW.double() - frame_CHW.double()).abs().mean(dim=0)
+    sums_HW = F.pad(change_HW, (1, 0, 1, 0)).cumsum(0).cumsum(1)
+    room = frame_CHW.shape[-1] - patch_px
+    first = torch.linspace(0, room, grid).round().long() if grid > 1 else torch.tensor([room // 2])
+    last = first + patch_px
+    corners = sums_HW[last][:, last] - sums_HW[first][:, last] - sums_HW[last][:, first] + sums_HW[first][:, first]
+    return (corners / patch_px**2).float()
+
+
+class CycleClips:
+    """Worker side: some frames of a video, the target last, and how much changes in each part of the target."""
+
+    def __init__(self, config: CycleConsistencyConfig, patch_px: int, training: bool) -> None:
+        self.config, self.patch_px, self.training = config, patch_px, training
+
+    @property
+    def min_frames(self) -> int:
+        """The past frames, the target, and one more where motion is looked for."""
+        return self.config.num_past + 1 + (self.config.motion_windows > 0)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The per-frame measurements that the options need."""
+        return ("motion",) if self.config.motion_power else ()
+
+    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
+        """One window anywhere in the video, or where it moves. The true place is born later, on the device."""
+        offsets = frame_offsets(self.config, video.fps, video.num_frames)
+        room = video.num_frames - int(offsets[-1])
+        if not self.config.motion_power:
+            return ClipPlan((offsets + int(rng.integers(room)),))
+        if "motion" not in video.signals:
+            raise DataError(
+                f"cycle_consistency plans from the motion of each video, which is not there for {video.path}. Measure it"
+                " with: ssvid data index ROOT --motion. Or set task.options.motion_power=0."
+            )
+        weights = window_weights(video.signals["motion"], int(offsets[-1]) + 1, self.config.motion_power)
+        return ClipPlan((offsets + int(rng.choice(len(weights), p=weights)),))
+
+    def transform(
+        self,
+        views_TCHW: tuple[Tensor, ...],
+        plan: ClipPlan,
+        rng: np.random.Generator,
+        batch_rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        """``frames`` uint8 (T, 3, px, px), the target last; ``motion`` float (grid, grid), zeros where it is not used."""
+        (view_TCHW,) = views_TCHW
+        height, width = view_TCHW.shape[-2:]
+        c, num_frames = self.config, self.config.num_past + 1
+        box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
+        boxes = [box] * len(view_TCHW)
+        if self.training and c.frame_shift > 0:
+            boxes = shifted_boxes(box, c.frame_shift, num_frames, rng)
+            boxes += boxes[-1:] * (len(view_TCHW) - num_frames)  # motion is that of the target's own square
+        frames_TCHW = crop_squares(view_TCHW, boxes, c.frame_px)
+        motion = torch.zeros(c.motion_grid, c.motion_grid)
+        if c.motion_windows:
+            motion = window_motion(frames_TCHW[-2], frames_TCHW[-1], self.patch_px, c.motion_grid)
+        return {"frames": frames_TCHW[:num_frames].contiguous(), "motion": motion}
+
+
+# ---- the patch and its true place ------------------------------------------------------------------------------------
+
+
+def pick_window(motion_BN: Tensor, draw_B: Tensor, num_best: int) -> Tensor:
+    """One of the ``num_best`` windows that move most, by a draw in [0, 1): int64 (B,). All that tie with them count."""
+    least_B1 = motion_BN.topk(min(num_best, motion_BN.shape[1]), dim=1).values[:, -1:]
+    counted_BN = (motion_BN >= least_B1).long().cumsum(dim=1)
+    nth_B = (draw_B * counted_BN[:, -1]).floor().long().clamp(max=counted_BN[:, -1] - 1)
+    return (counted_BN > nth_B[:, None]).long().argmax(dim=1)
+
+
+def keep_inside(center_B2: Tensor, angle_B: Tensor, scale: float) -> Tensor:
+    """The center moved as little as needed so that the turned square lies within the frame."""
+    reach_B = (1 - scale * (angle_B.cos().abs() + angle_B.sin().abs())).clamp(min=0)
+    return torch.maximum(torch.minimum(center_B2, reach_B[:, None]), -reach_B[:, None])
+
+
+# ---- the tracker -----------------------------------------------------------------------------------------------------
+
+
+def affinity(frame_BDN: Tensor, patch_BDM: Tensor, temperature: float) -> Tensor:
+    """How likely each cell i of the patch came from each cell j of the frame: (B, N, M), columns sum to 1.
+
+    A(j, i) = exp(x_I(j) . x_P(i) / t) / sum over j (Wang 2019, equation 2; the temperature is that of the authors' code).
+    """
+    return (torch.einsum("bdn,bdm->bnm", frame_BDN, patch_BDM) / temperature).softmax(dim=1)
+
+
+class ConvLocalizer(nn.Module):
+    """Place and angle of a patch, read off its affinity with a frame by two convolutions and a linear layer.
+
+    The affinity is a map of the patch with a channel for each cell of the frame. Kernels are 4 x 4, as in the paper,
+    where the patch has 7 x 7 cells or more, else smaller.
+    """
+
+    def __init__(self, frame_side: int, patch_side: int) -> None:
+        super().__init__()
+        kernel = max(1, min(4, (patch_side + 1) // 2))
+        self.conv1 = nn.Conv2d(frame_side**2, 128, kernel, bias=False)
+        self.conv2 = nn.Conv2d(128, 64, kernel, bias=False)
+        self.place = nn.Linear(64 * (patch_side - 2 * (kernel - 1)) ** 2, 3)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
+        nn.init.normal_(self.place.weight, std=0.01)
+        nn.init.zeros_(self.place.bias)
+
+    def forward(self, affinity_BNM: Tensor) -> tuple[Tensor, Tensor]:
+        """Center (B, 2) and angle (B,) in radians."""
+        side = square_side(affinity_BNM.shape[2])
+        map_BNPP = affinity_BNM.unflatten(2, (side, side))
+        hidden = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(map_BNPP), 0.1)), 0.1)
+        found_B3 = self.place(hidden.flatten(1))
+        return found_B3[:, :2], found_B3[:, 2]
+
+
+def fit_square(affinity_BNM: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Center (B, 2) and angle (B,) of the square whose cells lie nearest to where an affinity expects them.
+
+    Weighted least squares over turns and shifts (Kabsch 1976, in the plane). A cell counts by sum_j A(j, i)^2: those that
+    point nowhere count little.
+    """
+    N, M = affinity_BNM.shape[1:]
+    expected_BM2 = affinity_BNM.transpose(1, 2) @ cell_centers(square_side(N), affinity_BNM)
+    own_M2 = scale * cell_centers(square_side(M), affinity_BNM)
+    weight_BM1 = affinity_BNM.square().sum(dim=1).unsqueeze(-1)
+    weight_BM1 = weight_BM1 / weight_BM1.sum(dim=1, keepdim=True)
+    middle_B12, own_middle_B12 = ((weight_BM1 * x).sum(dim=1, keepdim=True) for x in (expected_BM2, own_M2[None]))
+    at, own = expected_BM2 - middle_B12, own_M2 - own_middle_B12
+    along_B = (weight_BM1 * own * at).sum(dim=(1, 2))
+    across_B = (weight_BM1[..., 0] * (own[..., 0] * at[..., 1] - own[..., 1] * at[..., 0])).sum(dim=1)
+    spread_B = (weight_BM1 * own.square()).sum(dim=(1, 2))
+    angle_B = torch.atan2(across_B, along_B + _FIT_RIDGE * spread_B + 1e-6)
+    turned_B2 = placed_points(make_placement(torch.zeros_like(middle_B12[:, 0]), angle_B, 1.0), own_middle_B12)[:, 0]
+    return middle_B12[:, 0] - turned_B2, angle_B
+
+
+def cut_patch(frame_BDN: Tensor, placement_B23: Tensor, side: int) -> Tensor:
+    """The features at a place, each cell of length 1 again: (B, D, side * side)."""
+    return F.normalize(crop_map(frame_BDN, placement_B23, side), dim=1)
+
+
+def long_cycles(patch_BDM: Tensor, past: Sequence[Tensor], target_BDN: Tensor, locate: Locate) -> list[list[Tensor]]:
+    """For each length c from 1: the places found on the way back through c past frames, forth again, and in the target.
+
+    Args:
+        past: maps (B, D, N) of the past frames, the latest first.
+
+    Returns:
+        2 c placements (B, 2, 3) for length c; the last is where the cycle ends.
+    """
+    side = square_side(patch_BDM.shape[2])
+    here_BDM, back, held = patch_BDM, [], []
+    for frame_BDN in past:
+        back.append(locate(here_BDM, frame_BDN))
+        here_BDM = cut_patch(frame_BDN, back[-1], side)
+        held.append(here_BDM)
+    walks = []
+    for length in range(1, len(past) + 1):
+        here_BDM, walk = held[length - 1], back[:length]
+        for frame_BDN in reversed(past[: length - 1]):
+            walk.append(locate(here_BDM, frame_BDN))
+            here_BDM = cut_patch(frame_BDN, walk[-1], side)
+        walks.append([*walk, locate(here_BDM, target_BDN)])
+    return walks
+
+
+def skip_cycles(patch_BDM: Tensor, past: Sequence[Tensor], target_BDN: Tensor, locate: Locate) -> list[list[Tensor]]:
+    """For each past frame: the place found there in one jump, and from there in the target."""
+    side = square_side(patch_BDM.shape[2])
+    walks = []
+    for frame_BDN in past:
+        there_B23 = locate(patch_BDM, frame_BDN)
+        walks.append([there_B23, locate(cut_patch(frame_BDN, there_B23, side), target_BDN)])
+    return walks
+
+
+# ---- the losses ------------------------------------------------------------------------------------------------------
+
+
+def alignment_loss(placement_B23: Tensor, truth_B23: Tensor, grid: int = ALIGNMENT_GRID) -> Tensor:
+    """Mean squared distance of grid x grid points of the square, from edge to edge, under two placements: (B,)."""
+    line = torch.linspace(-1, 1, grid, device=truth_B23.device, dtype=truth_B23.dtype)
+    points_M2 = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
+    return placed_points(placement_B23 - truth_B23, points_M2).square().sum(dim=-1).mean(dim=-1)
+
+
+def soft_inliers(patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor, temperature: float) -> Tensor:
+    """Mean over the patch's cells of how much of their affinity falls on the cell's own place: (B,), from 0 to 1."""
+    sides = (square_side(patch_BDM.shape[2]), square_side(frame_BDN.shape[2]))
+    points_BM2 = placed_points(placement_B23, cell_centers(sides[0], placement_B23))
+    hits_BNM = affinity(frame_BDN, patch_BDM, temperature) * bilinear_weights(points_BM2, sides[1])
+    return hits_BNM.sum(dim=1).mean(dim=1)
+
+
+def mean_dot(patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor) -> Tensor:
+    """Mean over the patch's cells of the inner product with what lies at the cell's place: (B,), from -1 to 1."""
+    found_BDM = cut_patch(frame_BDN, placement_B23, square_side(patch_BDM.shape[2]))
+    return (patch_BDM * found_BDM).sum(dim=1).mean(dim=1)
+
+
+def cells_apart(placement_B23: Tensor, truth_B23: Tensor, frame_side: int) -> Tensor:
+    """Distance of two squares' centers in cells of the frame's map: (B,)."""
+    return (placement_B23[:, :, 2] - truth_B23[:, :, 2]).norm(dim=1) * frame_side / 2
+
+
+def degrees_apart(placement_B23: Tensor, truth_B23: Tensor) -> Tensor:
+    """Difference of two squares' angles: (B,), from 0 to 180."""
+    turn_B = placement_angle(placement_B23) - placement_angle(truth_B23)
+    return torch.atan2(turn_B.sin(), turn_B.cos()).abs().rad2deg()
+
+
+@register_task("cycle_consistency")
+class CycleConsistency(PretextTask):
+    """Follow a patch back in time and forward again, to where it came from (TimeCycle, Wang et al., CVPR 2019)
+
+    The placebo hands every sample the patch of another one, with that one's true place: there is nothing to be found, and
+    frames, patches, places and losses are what they were.
+
+    Differs: the turned patch always lies within the frame, and what a crop takes from beyond a map is its border, so that
+    no padding tells where a patch is; windows that move are scored on the frames as they are shown, mirrored or not.
+    """
+
+    Config = CycleConsistencyConfig
+    # A patch that occurs in no other frame, or in nothing but noise, cannot be followed home.
+    must_fall = ("foreign", "noise")
+    # Where nothing moves every cycle closes; where a frame was cut does not matter to who looks at what is in it.
+    must_hold = ("static", "shifted", "reencoded")
+    steps_done: Tensor
+
+    def __init__(self, config: CycleConsistencyConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config, backbone)
+        check_config(config, backbone)
+        self.stage = config.stage or None
+        stage = backbone.stage(self.stage)
+        self.frame_side = config.frame_px // stage.stride_space
+        self.patch_side = patch_cells(config, self.frame_side)
+        self.patch_px = self.patch_side * stage.stride_space
+        self.scale = self.patch_side / self.frame_side
+        self.temperature = config.temperature or config.embed_channels**-0.5
+        self.project = nn.Conv2d(stage.channels, config.embed_channels, 1)
+        if config.localizer == "convolutions":
+            self.localizer = ConvLocalizer(self.frame_side, self.patch_side)
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+
+    def chance(self) -> Mapping[str, float]:
+        """Whoever always says "in the middle" gains nothing over the middle. How far off that is stands beside it."""
+        return {"gain_over_center": 0.0, "relative_error": 1.0}
+
+    def clip_maker(self, training: bool) -> CycleClips:
+        return CycleClips(self.config, self.patch_px, training)
+
+    def after_step(self, backbone: Backbone, global_step: int) -> None:
+        """Steps are counted in a buffer: the schedules of a resumed run go on where they were."""
+        self.steps_done.fill_(global_step)
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest cycle that is trained now; in validation all are."""
+        c = self.config
+        if not (self.training and c.curriculum_steps):
+            return c.num_past
+        return min(c.num_past, 1 + int(self.steps_done) * c.num_past // c.curriculum_steps)
+
+    # ---- the patch
+
+    def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
+        """Flips; then the patch is cut out of the target frame: ``patch`` (B, 3, px, px), ``placement`` (B, 2, 3).
+
+        ``frames`` become float (B, 3, T, H, W).
+        """
+        frames_BTCHW, motion_BGG = batch["frames"].float().div_(255), batch["motion"]
+        draws = torch.from_numpy(np.stack([r.random(6) for r in rng.samples])).float().to(frames_BTCHW.device)
+        if self.training and self.config.flip:
+            flipped_B = draws[:, 5] < 0.5
+            frames_BTCHW = torch.where(flipped_B.view(-1, 1, 1, 1, 1), frames_BTCHW.flip(-1), frames_BTCHW)
+            motion_BGG = torch.where(flipped_B.view(-1, 1, 1), motion_BGG.flip(-1), motion_BGG)
+        placement_B23 = self.draw_placement(motion_BGG, draws)
+        return {
+            **batch,
+            "frames": frames_BTCHW.transpose(1, 2).contiguous(),
+            "motion": motion_BGG,
+            "placement": placement_B23,
+            "patch": crop_frames(frames_BTCHW[:, -1], placement_B23, self.patch_px),
+        }
+
+    def draw_placement(self, motion_BGG: Tensor, draws_BK: Tensor) -> Tensor:
+        """Where each patch is cut out, from at least five draws in [0, 1): (B, 2, 3)."""
+        c = self.config
+        share_B2 = draws_BK[:, :2]  # of the way from the leftmost, topmost place to the last
+        if c.motion_windows:
+            chosen_B = pick_window(motion_BGG.flatten(1), draws_BK[:, 0], c.motion_windows)
+            grid = motion_BGG.shape[-1]
+            share_B2 = torch.stack([chosen_B % grid, chosen_B // grid], dim=1) / max(grid - 1, 1)
+            share_B2 = (share_B2 + c.place_jitter * (2 * draws_BK[:, 2:4] - 1)).clamp(0, 1)
+        angle_B = math.radians(c.max_angle) * (2 * draws_BK[:, 4] - 1)
+        center_B2 = keep_inside((1 - self.scale) * (2 * share_B2 - 1), angle_B, self.scale)
+        return make_placement(center_B2, angle_B, self.scale)
+
+    def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Every sample gets the patch of a random other one, with that one's true place."""
+        order = torch.from_numpy(rng.permutation(len(batch["patch"]))).to(batch["patch"].device)
+        return {**batch, **{name: batch[name][order] for name in ("patch", "placement")}}
+
+    # ---- the step
+
+    def embed(self, frames_BCTHW: Tensor, backbone: Backbone) -> Tensor:
+        """What is compared, of length 1 in every cell of every frame: float32 (B, T, D, N)."""
+        alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        map_BCHW = backbone(alone, self.stage).squeeze(2)
+        if self.training and self.config.freeze_steps and int(self.steps_done) < self.config.freeze_steps:
+            # Gradients of zero instead of none: training on many GPUs waits for one of every parameter.
+            map_BCHW = map_BCHW.detach() + 0 * map_BCHW
+        embedded_BDN = F.normalize(F.relu(self.project(map_BCHW)).float().flatten(2), dim=1)
+        return embedded_BDN.unflatten(0, (-1, frames_BCTHW.shape[2]))
+
+    def locate(self, patch_BDM: Tensor, frame_BDN: Tensor) -> Tensor:
+        """One step of the tracker: the placement (B, 2, 3) of a patch in a frame."""
+        affinity_BNM = affinity(frame_BDN, patch_BDM, self.temperature)
+        if self.config.localizer == "convolutions":
+            center_B2, angle_B = self.localizer(affinity_BNM)
+        else:
+            center_B2, angle_B = fit_square(affinity_BNM, self.scale)
+        return make_placement(center_B2, angle_B, self.scale)
+
+    def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
+        *earlier, target_BDN = self.embed(batch["frames"], backbone).unbind(dim=1)
+        past = earlier[::-1][: self.longest]
+        patch_BDM = self.embed(batch["patch"].unsqueeze(2), backbone)[:, 0]
+        with torch.autocast(patch_BDM.device.type, enabled=False):
+            long = long_cycles(patch_BDM, past, target_BDN, self.locate)
+            skip = skip_cycles(patch_BDM, past, target_BDN, self.locate)
+            similarity_BK = torch.stack(
+                [self.similarity(patch_BDM, x, walk[0]) for x, walk in zip(past, skip, strict=True)], 1
+            )
+            loss = self.loss(long, skip, similarity_BK, batch["placement"])
+        walks = {"long": [walk[-1].detach() for walk in long], "skip": [walk[-1].detach() for walk in skip]}
+        metrics = self.measures(walks, batch["placement"]) | {"similarity": similarity_BK.detach().mean(dim=1)}
+        return TaskOutput(
+            loss=loss,
+            metrics=metrics,
+            scores=relative_scores(metrics),
+            extras={
+                "long": torch.stack(long[-1], 1).detach(),
+                "skip": torch.stack([torch.stack(w, 1) for w in skip], 1),
+            },
+        )
+
+    def similarity(self, patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor) -> Tensor:
+        """How alike the patch is to what one jump found, (B,)."""
+        if self.config.similarity == "dot":
+            return mean_dot(patch_BDM, frame_BDN, placement_B23)
+        return soft_inliers(patch_BDM, frame_BDN, placement_B23, self.temperature)
+
+    def loss(
+        self,
+        long: Sequence[Sequence[Tensor]],
+        skip: Sequence[Sequence[Tensor]],
+        similarity_BK: Tensor,
+        truth_B23: Tensor,
+    ) -> Tensor:
+        """L = sum or mean over cycles of: -w_sim similarity + w_skip alignment (skip) + w_long alignment (long)."""
+        c = self.config
+        skip_BK, long_BK = (torch.stack([alignment_loss(w[-1], truth_B23) for w in ws], 1) for ws in (skip, long))
+        each_BK = c.skip_weight * skip_BK + c.long_weight * long_BK - c.sim_weight * similarity_BK
+        return (each_BK.sum(dim=1) if c.sum_cycles else each_BK.mean(dim=1)).mean()
+
+    def measures(self, ends: Mapping[str, Sequence[Tensor]], truth_B23: Tensor) -> dict[str, Tensor]:
+        """Per sample: errors in cells and shares of closed cycles, by kind and length and over all lengths."""
+        metrics: dict[str, Tensor] = {}
+        for kind, placements in ends.items():
+            errors = [cells_apart(end, truth_B23, self.frame_side) for end in placements]
+            by_length = {f"error_{kind}{n}": error for n, error in enumerate(errors, start=1)}
+            closed = {name.replace("error", "closed"): (error <= 1).float() for name, error in by_length.items()}
+            metrics |= by_length | closed
+            metrics[f"error_{kind}"] = torch.stack(errors).mean(dim=0)
+            metrics[f"closed_{kind}"] = torch.stack([*closed.values()]).mean(dim=0)
+            metrics[f"angle_error_{kind}"] = torch.stack([degrees_apart(end, truth_B23) for end in placements]).mean(0)
+        middle_B23 = torch.cat([truth_B23[:, :, :2], torch.zeros_like(truth_B23[:, :, 2:])], dim=2)
+        metrics["error_of_center"] = cells_apart(middle_B23, truth_B23, self.frame_side)
+        metrics["closed_of_center"] = (metrics["error_of_center"] <= 1).float()
+        return metrics
+
+    def epoch_metrics(self) -> Mapping[str, Metric]:
+        """The mean error as a share of that of always saying "in the middle": of all cycles, long ones, skip cycles."""
+        return {name: _ratio_metric(is_gain=name == "gain_over_center") for name in RELATIVE}
+
+    def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
+        """Up to three samples, two rows each: the longest cycle, and the jumps to each past frame with where they end.
+
+        At the left the patch. Green is the truth, yellow what was found on the way, red where a cycle ends.
+        """
+        rows = []
+        for b in range(min(_PICTURES, len(batch["frames"]))):
+            frames_TCHW = batch["frames"][b].transpose(0, 1).float().cpu()
+            held = {name: batch[name][b].float().cpu() for name in ("patch", "placement")}
+            long_S23, skip_K223 = (output.extras[name][b].detach().float().cpu() for name in ("long", "skip"))
+            rows += [_long_row(frames_TCHW, held, long_S23), _skip_row(frames_TCHW, held, skip_K223)]
+        width = max(row.shape[1] for row in rows)
+        return {"cycles": np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows], axis=0)}
+
+
+# ---- measures over an epoch ------------------------------------------------------------------------------------------
+
+# Epoch metric -> the per-sample errors that it is the mean of.
+RELATIVE: Mapping[str, tuple[str, ...]] = {
+    "gain_over_center": ("error_long", "error_skip"),
+    "relative_error": ("error_long", "error_skip"),
+    "relative_error_long": ("error_long",),
+    "relative_error_skip": ("error_skip",),
+}
+
+
+def relative_scores(metrics: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each epoch metric: each sample's error, and that of the middle."""
+    errors = {name: torch.stack([metrics[kind] for kind in kinds]).mean(dim=0) for name, kinds in RELATIVE.items()}
+    return {name: (error_B, metrics["error_of_center"]) for name, error_B in errors.items()}
+
+
+def _ratio_metric(*, is_gain: bool) -> Metric:
+    from torchmetrics import Metric  # here: importing it takes seconds
+
+    class OfCenter(Metric):
+        """Sum of errors over sum of the middle's errors, or what is missing to 1."""
+
+        error: Tensor
+        center: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("error", "center"):
+                self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+        def update(self, error_B: Tensor, center_B: Tensor) -> None:
+            self.error = self.error + error_B.double().sum()
+            self.center = self.center + center_B.double().sum()
+
+        def compute(self) -> Tensor:
+            ratio = self.error / self.center
+            return 1 - ratio if is_gain else ratio
+
+    return OfCenter()
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+_TILE_PX = 112
+_TRUTH, _FOUND, _END = (60, 200, 90), (240, 200, 40), (230, 60, 50)
+Drawn = Sequence[tuple[Tensor, tuple[int, int, int]]]  # placements (2, 3) and their colors
+
+
+def _long_row(frames_TCHW: Tensor, held: Mapping[str, Tensor], walk_S23: Tensor) -> np.ndarray:
+    """The patch, the target with the truth, each frame on the way with the place found, the target with both ends."""
+    length, last = len(walk_S23) // 2, len(frames_TCHW) - 1
+    back = [last - 1 - i for i in range(length)]
+    way = [*back, *back[-2::-1]]
+    tiles = [_tile(held["patch"]), _tile(frames_TCHW[last], [(held["placement"], _TRUTH)])]
+    tiles += [_tile(frames_TCHW[t], [(p, _FOUND)]) for t, p in zip(way, walk_S23[:-1], strict=True)]
+    tiles.append(_tile(frames_TCHW[last], [(held["placement"], _TRUTH), (walk_S23[-1], _END)]))
+    return np.concatenate(tiles, axis=1)
+
+
+def _skip_row(frames_TCHW: Tensor, held: Mapping[str, Tensor], jumps_K223: Tensor) -> np.ndarray:
+    """The patch, the target with the truth, each past frame with the place found, the target with all ends."""
+    last = len(frames_TCHW) - 1
+    tiles = [_tile(held["patch"]), _tile(frames_TCHW[last], [(held["placement"], _TRUTH)])]
+    tiles += [_tile(frames_TCHW[last - 1 - k], [(jump[0], _FOUND)]) for k, jump in enumerate(jumps_K223)]
+    tiles.append(_tile(frames_TCHW[last], [(held["placement"], _TRUTH), *((jump[1], _END) for jump in jumps_K223)]))
+    return np.concatenate(tiles, axis=1)
+
+
+def _tile(picture_CHW: Tensor, drawn: Drawn = ()) -> np.ndarray:
+    """A picture with the outlines of squares, a dot at their first corner, and a gap at its right and below. HWC."""
+    from PIL import Image, ImageDraw  # here: only pictures need it
+
+    large = F.interpolate(picture_CHW[None], size=(_TILE_PX, _TILE_PX), mode="bilinear", antialias=True)[0]
+    image = Image.fromarray((large.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+    draw = ImageDraw.Draw(image)
+    corners_42 = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    for placement_23, color in drawn:
+        at_42 = ((placed_points(placement_23[None], corners_42)[0] + 1) * _TILE_PX / 2).tolist()
+        draw.line([tuple(p) for p in [*at_42, at_42[0]]], fill=color, width=2)
+        x, y = at_42[0]
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=color)
+    return np.pad(np.asarray(image), ((0, 2), (0, 2), (0, 0)))
+
+
+# ---- what cannot work ------------------------------------------------------------------------------------------------
+
+
+def patch_cells(config: CycleConsistencyConfig, frame_side: int) -> int:
+    """Cells of the patch's map to a side."""
+    return max(1, round(config.patch_scale * frame_side))
+
+
+def check_config(config: CycleConsistencyConfig, backbone: BackboneInfo) -> None:
+    """Refuse options that cannot work, all problems at once.
+
+    Raises:
+        RecipeError: names each option, its value, the rule and a way out.
+    """
+    problems = [*_network_problems(config, backbone), *_value_problems(config)]
+    if problems:
+        raise RecipeError(f"task cycle_consistency: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+
+
+def _value_problems(c: CycleConsistencyConfig) -> Iterable[str]:
+    for name, legal in (("localizer", LOCALIZERS), ("similarity", SIMILARITIES)):
+        if getattr(c, name) not in legal:
+            yield f"{name} ({getattr(c, name)!r}) must be one of {', '.join(legal)}"
+    for name in ("num_past", "frame_gap", "target_gap", "motion_grid", "embed_channels"):
+        if getattr(c, name) < 1:
+            yield f"{name} ({getattr(c, name)}) must be at least 1"
+    off = ("sample_fps", "motion_power", "motion_windows", "temperature", "freeze_steps", "curriculum_steps")
+    for name in (*off, "place_jitter", "max_angle", "sim_weight", "skip_weight", "long_weight"):
+        if not 0 <= getattr(c, name) < math.inf:
+            yield f"{name} ({getattr(c, name):g}) must be 0 or more"
+    if not c.skip_weight + c.long_weight > 0:
+        yield "skip_weight and long_weight (0) must not both be 0, or no cycle is trained to close"
+    for name in ("crop_scale", "patch_scale"):
+        if not 0 < getattr(c, name) <= 1:
+            yield f"{name} ({getattr(c, name):g}) must lie in (0, 1]"
+    if not 0 <= c.frame_shift <= 0.5:
+        yield f"frame_shift ({c.frame_shift:g}) must lie between 0, which is off, and 0.5"
+
+
+def _network_problems(config: CycleConsistencyConfig, backbone: BackboneInfo) -> Iterable[str]:
+    """What the network's maps do not allow."""
+    stage = backbone.stage(config.stage or None)
+    stride = stage.stride_space
+    if config.frame_px < 1 or config.frame_px % stride:
+        nearest = max(1, round(config.frame_px / stride)) * stride
+        yield f"frame_px ({config.frame_px}) must be a multiple of {stride}, the stride of {stage.name}, such as {nearest}"
+    patch_px = patch_cells(config, config.frame_px // stride) * stride
+    if patch_px < backbone.min_px:
+        yield f"patch_scale ({config.patch_scale:g}) gives patches of {patch_px} px, and {backbone.name} needs {backbone.min_px}"
+    if not backbone.full_maps:
+        yield f"the maps of backbone {backbone.name} leave out the borders, so that patches have no place on them; take another"
+    if backbone.min_frames > 1:
+        yield f"frames are shown one by one, and backbone {backbone.name} needs {backbone.min_frames}; take another input"

@@ -1,0 +1,74 @@
+"""Turned and shifted squares of a frame or a feature map: where their cells lie, and what is found there.
+
+A *placement* (B, 2, 3) maps the coordinates (u, v) of a square's own cells to those of the frame: A (u, v) + t, u and x
+to the right, v and y down. Coordinates are those of ``align_corners=False``: -1 and 1 are the outer edges, of the frame and
+of the square, so that the center of cell i of n lies at (2 i + 1) / n - 1. Maps are flat, row by row: N = side * side.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def make_placement(center_B2: Tensor, angle_B: Tensor, scale: float) -> Tensor:
+    """A square of ``scale`` times the frame's side at a center (x, y), turned by an angle in radians: (B, 2, 3).
+
+    A = scale [[cos, -sin], [sin, cos]]: clockwise as one sees it, for y points down.
+    """
+    cos_B, sin_B = scale * angle_B.cos(), scale * angle_B.sin()
+    rows = [torch.stack([cos_B, -sin_B, center_B2[:, 0]], -1), torch.stack([sin_B, cos_B, center_B2[:, 1]], -1)]
+    return torch.stack(rows, dim=-2)
+
+
+def placement_angle(placement_B23: Tensor) -> Tensor:
+    """The angle (B,) in radians by which a square is turned."""
+    return torch.atan2(placement_B23[..., 1, 0], placement_B23[..., 0, 0])
+
+
+def cell_centers(side: int, like: Tensor) -> Tensor:
+    """x and y of the cells of a square, row by row: (side * side, 2), of the type and on the device of ``like``."""
+    line = (2 * torch.arange(side, device=like.device, dtype=like.dtype) + 1) / side - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def placed_points(placement_B23: Tensor, points_M2: Tensor) -> Tensor:
+    """Points of a square's own coordinates in those of the frame: (B, M, 2)."""
+    # Sums, not a matrix product: on a GPU that would round to 10 bits where tf32 is allowed.
+    turned_BM2 = (placement_B23[:, None, :, :2] * points_M2[:, None, :]).sum(dim=-1)
+    return turned_BM2 + placement_B23[:, None, :, 2]
+
+
+def bilinear_weights(points_BM2: Tensor, side: int) -> Tensor:
+    """How much of each cell of a map a bilinear look-up at each point takes: (B, N, M), columns sum to 1.
+
+    Beyond the outermost centers the nearest ones count (``padding_mode="border"``). A product with it is a crop that is
+    differentiable in map and points, with gradients that are the same in every run, unlike those of ``grid_sample`` on
+    a GPU.
+    """
+    place_BM2 = (((points_BM2 + 1) * side - 1) / 2).clamp(0, side - 1)
+    cells_S = torch.arange(side, device=points_BM2.device, dtype=points_BM2.dtype)
+    hats_BM2S = (1 - (place_BM2[..., None] - cells_S).abs()).clamp(min=0)
+    across_BMS, down_BMS = hats_BM2S.unbind(dim=2)
+    weights_BMSS = down_BMS[..., :, None] * across_BMS[..., None, :]
+    return weights_BMSS.flatten(2).transpose(1, 2)
+
+
+def crop_map(map_BDN: Tensor, placement_B23: Tensor, side: int) -> Tensor:
+    """A placed square of ``side`` x ``side`` cells cut out of flat square maps, bilinear: (B, D, side * side)."""
+    points_BM2 = placed_points(placement_B23, cell_centers(side, placement_B23))
+    return map_BDN @ bilinear_weights(points_BM2, square_side(map_BDN.shape[-1]))
+
+
+def square_side(num_cells: int) -> int:
+    """The side of a flat square map."""
+    return round(num_cells**0.5)
+
+
+def crop_frames(frames_BCHW: Tensor, placement_B23: Tensor, side_px: int) -> Tensor:
+    """A placed square cut out of each frame, bilinear, border pixels repeated: (B, C, side_px, side_px). No antialiasing."""
+    points_BM2 = placed_points(placement_B23, cell_centers(side_px, placement_B23))
+    grid = points_BM2.unflatten(1, (side_px, side_px))
+    return F.grid_sample(frames_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,0 +1,151 @@
+"""Do pretrained features follow points better than random ones? Known point tracks of synthetic videos, paired by video.
+
+Usage: python -m tests.benchmarks.bench_tracking --run RUN [--run RUN ...] --videos DIR --out DIR [--limit 200]
+           [--motions spin roll ...] [--gap 12]
+
+RUN is a finished run folder; its backbone stands beside the same network with random weights (of the run's own seed, so
+the one that training started from) and beside raw pixels. DIR is a folder made by ``ssvid data synth`` with a split
+``test``, which holds the tracks.
+
+A point of the actor at frame t is looked for in frame t + gap: its feature, bilinear from the map of the stage that was
+trained, is compared with all cells there, and the five most alike give the place, weighted by a softmax of their cosines.
+Raw pixels are the colors of each cell and its neighbors, centered. The error is the distance from the true place in cells;
+of a video, the median over its points and pairs of frames; and of all videos, the median. Intervals: bootstrap over videos.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.checkpoints import read_checkpoint
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.synth import load_truth, truth_path
+from ssvid.machine import environment
+from ssvid.recipe.auditing import trained_networks
+from ssvid.recipe.load import load_recipe
+from ssvid.transforms.warp import bilinear_weights, cell_centers, square_side
+from ssvid.video import open_video
+
+MOTIONS = ("spin", "pulse", "roll", "wag", "approach")  # they turn or scale; the light changes in all
+TOP = 5
+TEMPERATURE = 0.05
+NUM_PAIRS = 4
+NUM_DRAWS = 2000
+
+Maps = Callable[[Tensor], Tensor]  # frames float (T, 3, H, W) in [0, 1] -> (T, D, N)
+
+
+def network_maps(backbone: Backbone, stage: str | None) -> Maps:
+    """The stage's map of each frame by itself."""
+    backbone.eval()
+
+    def maps(frames_TCHW: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return backbone(frames_TCHW.unsqueeze(2), stage).squeeze(2).flatten(2)
+
+    return maps
+
+
+def pixel_maps(stride: int) -> Maps:
+    """The colors of each cell and half a cell around it, less their mean."""
+
+    def maps(frames_TCHW: Tensor) -> Tensor:
+        blocks_TDN = F.unfold(frames_TCHW, 2 * stride, padding=stride // 2, stride=stride)
+        return blocks_TDN - blocks_TDN.mean(dim=1, keepdim=True)
+
+    return maps
+
+
+def find_points(map_DN: Tensor, later_DN: Tensor, points_P2: Tensor) -> Tensor:
+    """Where the points (x, y in [-1, 1], of ``map``) are in ``later``: (P, 2)."""
+    side = square_side(map_DN.shape[1])
+    features_DP = map_DN @ bilinear_weights(points_P2[None], side)[0]
+    alike_NP = F.normalize(later_DN, dim=0).T @ F.normalize(features_DP, dim=0)
+    best_KP, cell_KP = alike_NP.topk(TOP, dim=0)
+    weights_KP = (best_KP / TEMPERATURE).softmax(dim=0)
+    return (weights_KP[..., None] * cell_centers(side, map_DN)[cell_KP]).sum(dim=0)
+
+
+def video_error(row: VideoRow, root: Path, maps: Maps, gap: int) -> float:
+    """The median error in cells over the actor's visible points and some pairs of frames; NaN where none is visible."""
+    truth = load_truth(root / truth_path(row.path))
+    size, last = int(truth["size_px"]), row.num_frames - 1 - gap
+    starts = np.linspace(0, last, NUM_PAIRS).round().astype(np.int64)
+    indices = np.unique(np.concatenate([starts, starts + gap]))
+    info = row.video_info(root)
+    with open_video(info.path, info=info, decoders_ok=row.decoders_ok) as reader:
+        frames_TCHW = reader.frames_at(indices).float() / 255
+    map_of = dict(zip(indices.tolist(), maps(frames_TCHW), strict=True))
+    tracks, visible, owner = truth["tracks"], truth["visible"], truth["point_owner"]
+    errors = []
+    for start in starts.tolist():
+        seen = visible[start] & visible[start + gap] & (owner == 0)
+        there, later = (torch.from_numpy((tracks[t, seen] + 0.5) / size * 2 - 1).float() for t in (start, start + gap))
+        if len(there):
+            found = find_points(map_of[start], map_of[start + gap], there)
+            side = square_side(map_of[start].shape[1])
+            errors += ((found - later).norm(dim=1) * side / 2).tolist()
+    return float(np.median(errors)) if errors else float("nan")
+
+
+def arms_of(run: Path) -> dict[str, Maps]:
+    """The trained backbone, the one that it started from, and pixels at the same stride."""
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    config = load_recipe(checkpoint.meta["recipe"]).recipe
+    backbone, task = trained_networks(config, checkpoint)  # type: ignore[arg-type]
+    blank = initialize_backbone(backbone.info.name, backbone.info.options, seed=config.seed)
+    stride = backbone.info.stage(task.stage).stride_space
+    return {
+        "pretrained": network_maps(backbone, task.stage),
+        "random": network_maps(blank, task.stage),
+        "pixels": pixel_maps(stride),
+    }
+
+
+def compare(errors: dict[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
+    """Median errors, and how many times smaller the pretrained one is, with standard errors over draws of videos."""
+    count = len(errors["pretrained"])
+    draws_RV = np.random.default_rng(seed).integers(count, size=(NUM_DRAWS, count))
+    medians_R = {arm: np.median(values[draws_RV], axis=1) for arm, values in errors.items()}
+    found: dict[str, Any] = {"videos": count}
+    for arm, values in errors.items():
+        found[arm] = {"median_cells": float(np.median(values)), "standard_error": float(medians_R[arm].std())}
+        if arm != "pretrained":
+            ratio_R = medians_R[arm] / medians_R["pretrained"]
+            ratio = float(np.median(values) / np.median(errors["pretrained"]))
+            found[arm] |= {"times_pretrained": ratio, "times_standard_error": float(ratio_R.std())}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, action="append", required=True)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--motions", nargs="+", default=list(MOTIONS))
+    parser.add_argument("--gap", type=int, default=12)
+    args = parser.parse_args()
+    manifest = Manifest.load(args.videos / "manifest.csv").select("test")
+    rows = [row for row in manifest.rows if row.label in args.motions][: args.limit]
+    report: dict[str, Any] = {"gap": args.gap, "motions": args.motions, "environment": environment(), "runs": {}}
+    for run in args.run:
+        arms = arms_of(run)
+        errors = {a: np.array([video_error(r, args.videos, m, args.gap) for r in rows]) for a, m in arms.items()}
+        seen = ~np.isnan(np.stack(list(errors.values()))).any(axis=0)
+        report["runs"][str(run)] = compare({arm: values[seen] for arm, values in errors.items()})
+        print(run, json.dumps(report["runs"][str(run)]), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "tracking.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
