@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "pretrain": "ssvid.recipe.pretraining",
     "probe": "ssvid.recipe.probing",
+    "finetune": "ssvid.recipe.finetuning",
     "retrieve": "ssvid.recipe.retrieving",
     "embed": "ssvid.recipe.embedding",
     "audit": "ssvid.recipe.auditing",

@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ssvid.backbones import Backbone, convert_to_channels_last_3d
+from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d
 from ssvid.checkpoints import load_checkpoint_dict, make_meta, read_checkpoint, weights_sha256
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow
@@ -92,11 +92,15 @@ def finetune_backbone(
         StopRun: the loss is not finite.
     """
     origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
-    p = resolve_finetune_protocol(protocol, backbone.info, origin.get("stage"))
-    check_rows(manifest, train_rows, test_rows)
-    parts = hold_out(train_rows, p, setup.seed)
-    check_decoder((*train_rows, *test_rows), clip_reading(p, setup.loader))
-    check_amounts(parts, train_rows, p, setup)
+    p, parts = check_finetuning(
+        backbone.info,
+        manifest,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        protocol=protocol,
+        setup=setup,
+        trained_stage=origin.get("stage"),
+    )
     start = Start(manifest, tuple(train_rows), p, setup, origin, weights_sha256(backbone.state_dict()))
     fitted = fit(start, backbone, parts.fit, parts.held, Path(folder), resume=resume)
     chosen = fitted
@@ -117,6 +121,29 @@ def finetune_backbone(
 
 
 # ---- what is held out
+
+
+def check_finetuning(
+    info: BackboneInfo,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    protocol: FinetuneProtocol,
+    setup: FinetuneSetup,
+    trained_stage: str | None = None,
+) -> tuple[FinetuneProtocol, Parts]:
+    """Find every mistake before a video is read. Returns the resolved protocol and the two parts of train.
+
+    Raises:
+        RecipeError, DataError: as ``finetune_backbone``.
+    """
+    resolved = resolve_finetune_protocol(protocol, info, trained_stage)
+    check_rows(manifest, train_rows, test_rows)
+    check_decoder((*train_rows, *test_rows), clip_reading(resolved, setup.loader))
+    parts = hold_out(train_rows, resolved, setup.seed)
+    check_amounts(parts, train_rows, resolved, setup)
+    return resolved, parts
 
 
 @dataclass(frozen=True)
@@ -345,12 +372,13 @@ def _train(
     except StopRun as error:
         close_loggers(loggers, "failed")
         raise StopRun(str(error).replace("optim.", "finetune.")) from error
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        close_loggers(loggers, "failed")
+        raise KeyboardInterrupt from error
     except BaseException:
         close_loggers(loggers, "failed")
         raise
-    close_loggers(loggers, "failed" if trainer.interrupted else "success")
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    close_loggers(loggers, "success")
     return trainer.strategy.root_device
 
 

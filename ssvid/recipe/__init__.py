@@ -21,6 +21,7 @@ _PUBLIC = {
     "make_backbone_options": "options",
     "make_task_config": "options",
     "BackboneConfig": "schema",
+    "FinetuneRecipe": "schema",
     "PretrainRecipe": "schema",
     "ProbeRecipe": "schema",
     "RetrieveRecipe": "schema",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.evals.finetuning_protocol import FinetuneProtocol
 from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
@@ -114,9 +115,32 @@ class RetrieveRecipe:
     retrieval: RetrievalProtocol = field(default_factory=RetrievalProtocol)
 
 
-Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe
+@dataclass
+class FinetuneRecipe:
+    """``kind: finetune``: a network learns labels, whole or (``finetune.frozen``) its head alone.
 
-KINDS: dict[str, type] = {"pretrain": PretrainRecipe, "probe": ProbeRecipe, "retrieve": RetrieveRecipe}
+    finetune: how it is trained, how its epoch is chosen and how it is tested. loader: its batches are
+        ``finetune.batch_size``, one clip of each video.
+    """
+
+    kind: str = "finetune"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
+    finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe
+
+KINDS: dict[str, type] = {
+    "pretrain": PretrainRecipe,
+    "probe": ProbeRecipe,
+    "retrieve": RetrieveRecipe,
+    "finetune": FinetuneRecipe,
+}
 
 # A key that is set and does nothing misleads: path -> (path of the key that decides, values under which it is used).
 USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -128,6 +152,14 @@ USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
     **{f"probe.{key}": ("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
     **{f"probe.{key}": ("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
     **{f"probe.head_{key}": ("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},
+    "finetune.momentum": ("finetune.optimizer", ("sgd",)),
+    "finetune.gamma": ("finetune.schedule", ("step",)),
+    "finetune.min_area": ("finetune.crop", ("area",)),
+    "finetune.max_aspect": ("finetune.crop", ("area",)),
+    "loader.global_batch": ("kind", ("pretrain",)),
+    "loader.clips_per_video": ("kind", ("pretrain",)),
+    "trainer.val_every_epochs": ("kind", ("pretrain",)),
+    "trainer.pictures": ("kind", ("pretrain",)),
     "data.list": ("data.name", ("list", "manifest")),
     "data.out_of_domain.list": ("data.out_of_domain.name", ("list", "manifest")),
     **{f"data.out_of_domain.{key}": ("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},

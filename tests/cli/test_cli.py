@@ -17,7 +17,7 @@ from ssvid.recipe import find_recipe
 
 VERBS = [
     "demo", "pretrain", "probe", "finetune", "retrieve", "audit", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones",
-    "backbones", "doctor",
+    "doctor",
 ]  # fmt: skip
 
 

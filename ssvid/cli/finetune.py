@@ -1,0 +1,86 @@
+"""``ssvid finetune``: a network learns labels, and is scored on videos that it has not seen."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssvid.cli import terminal
+from ssvid.cli.parser import add_json, add_recipe
+
+_DESCRIPTION = """\
+Trains a network on the labels of the train split and scores the test split, once, with the epoch that was best on a
+held-out part of train. The same network from random weights, trained alike, stands beside.
+With finetune.frozen=true only a head is trained: the linear probe with augmentation, or the attentive probe.
+"""
+_EPILOG = """\
+examples:
+  ssvid finetune finetune/folder data.root=videos --backbone runs/mine
+  ssvid finetune finetune/folder data.root=videos --backbone torchvision:r3d_18 --run-dir runs/supervised
+  ssvid finetune probe/augmented data.root=videos --backbone runs/mine finetune.head=attentive
+"""
+
+
+def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "finetune",
+        help="train a network on labels and score it",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--backbone",
+        metavar="PATH",
+        required=True,
+        help="a checkpoint, a run folder, an export, torchvision:NAME, a file of weights, or 'random'",
+    )
+    parser.add_argument("--backbone-name", metavar="NAME", help="the network, where the weights do not say it")
+    parser.add_argument(
+        "--placebo",
+        metavar="PATH",
+        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
+    )
+    parser.add_argument(
+        "--no-random", dest="random", action="store_false", help="do not train the random network beside it"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: beside the checkpoint, numbered)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
+    )
+    parser.add_argument("--inflate", action="store_true", help="repeat 2D kernels of foreign weights over time")
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, score and print the table."""
+    from ssvid.recipe import programs
+    from ssvid.train.trainer import global_rank
+
+    recipe, run_dir = args.recipe, args.run_dir
+    resolved = Path(recipe) / "recipe.resolved.yaml"
+    if args.resume and run_dir is None and resolved.is_file():
+        recipe, run_dir = resolved, recipe
+    result = programs.finetune(
+        recipe,
+        *args.overrides,
+        backbone=args.backbone,
+        backbone_name=args.backbone_name,
+        placebo=args.placebo,
+        random=args.random,
+        run_dir=run_dir,
+        resume=args.resume,
+        partial=args.partial,
+        inflate=args.inflate,
+    )
+    if global_rank() == 0:  # all processes have the rows; one tells them
+        terminal.print_result(result, as_json=args.json)
