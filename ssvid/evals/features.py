@@ -25,6 +25,7 @@ from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.evals.sharding import all_agree, ranks, share_work
 from ssvid.files import write_atomic
 from ssvid.video import (
     clip_indices,
@@ -176,10 +177,13 @@ def extract_features(
     weights = weights_sha256(backbone.state_dict())
     cache = _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, torch.device(device)))
     features = _load(cache, rows, weights)
+    if not all_agree(features is not None):  # one process may have come before the file was there
+        features = None
     if features is None:
         features = _compute(backbone, manifest, rows, resolved, torch.device(device), progress, cache)
         features = replace(features, weights_sha256=weights)
-        if cache is not None and len(features.unreadable) == sum(not row.is_readable for row in rows):
+        complete = len(features.unreadable) == sum(not row.is_readable for row in rows)
+        if cache is not None and complete and ranks()[0] == 0:
             _save(cache, features)
     elif progress is not None:
         progress(len(rows), len(rows))
@@ -298,39 +302,86 @@ def _compute(
     cache: Path | None = None,
 ) -> Features:
     backbone.to(device)
-    values_ND: np.ndarray | None = None
-    computed: list[int] = []
-    columns: dict[str, tuple[int, int]] = {}
-    unreadable: list[Listed] = []
-    done = 0
-    with evaluation_mode(backbone):
-        for items in _batches(read_videos(manifest, rows, protocol), protocol.batch_size):
-            read = [item for item in items if item.clips_VTCHW is not None]
-            unreadable += [Listed(row_id(rows[i.position]), i.reason) for i in items if i.clips_VTCHW is None]
-            if read:
-                stages = _embed(backbone, read, protocol, device)
-                columns = _columns(protocol.stage_names, stages)
-                joined = np.concatenate(stages, axis=1)
-                check_finite(backbone, joined)
-                if values_ND is None:
-                    values_ND = _room(len(rows), joined.shape[1], cache)
-                values_ND[[item.position for item in read]] = joined
-                _give_pages_back(values_ND)
-                computed += [item.position for item in read]
-            done += len(items)
-            if progress is not None:
-                progress(done, len(rows))
-    if values_ND is None:
+    size, (_, world) = protocol.batch_size, ranks()
+    values_ND = _Room(len(rows), cache)
+
+    def work(numbers: Sequence[int]) -> dict[int, _Batch]:
+        # Whole batches are shared out, so that each is the same on any number of processes, to the last bit.
+        positions = [i for n in numbers for i in range(n * size, min((n + 1) * size, len(rows)))]
+        items = read_videos(manifest, [rows[i] for i in positions], protocol)
+        placed = (item._replace(position=positions[item.position]) for item in items)
+        found: dict[int, _Batch] = {}
+        done = 0
+        with evaluation_mode(backbone):
+            for number, batch in zip(numbers, _batches(placed, size), strict=True):
+                vectors = _vectors(backbone, rows, batch, protocol, device)
+                found[number] = values_ND.keep(vectors) if world == 1 else vectors
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(positions))
+        return found
+
+    batches = list(share_work(-(-len(rows) // size), work).values())
+    if world > 1:
+        batches = [values_ND.keep(batch) for batch in batches]
+    unreadable = [listed for batch in batches for listed in batch.unreadable]
+    if values_ND.array is None:
         first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
         raise DataError(
             f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
         )
+    computed = [position for batch in batches for position in batch.positions]
+    columns = next(batch.columns for batch in batches if batch.positions)
     return _describe(
-        Features(values_ND, (), (), (), dict(columns), tuple(unreadable)),
+        Features(values_ND.array, (), (), (), columns, tuple(unreadable)),
         rows,
-        padded=tuple(row_id(rows[i]) for i in sorted(computed) if row_is_padded(rows[i], protocol)),
-        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in sorted(computed))),
+        padded=tuple(row_id(rows[i]) for i in computed if row_is_padded(rows[i], protocol)),
+        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in computed)),
     )
+
+
+class _Batch(NamedTuple):
+    """What one batch of videos gave: the positions that could be read, their vectors (None once they are kept), the rest."""
+
+    positions: list[int]
+    values_ND: np.ndarray | None
+    columns: dict[str, tuple[int, int]]
+    unreadable: list[Listed]
+
+
+def _vectors(
+    backbone: Backbone,
+    rows: Sequence[VideoRow],
+    items: Sequence[ClipItem],
+    protocol: FeatureProtocol,
+    device: torch.device,
+) -> _Batch:
+    read = [item for item in items if item.clips_VTCHW is not None]
+    unreadable = [Listed(row_id(rows[i.position]), i.reason) for i in items if i.clips_VTCHW is None]
+    if not read:
+        return _Batch([], None, {}, unreadable)
+    stages = _embed(backbone, read, protocol, device)
+    joined = np.concatenate(stages, axis=1)
+    check_finite(backbone, joined)
+    return _Batch([item.position for item in read], joined, _columns(protocol.stage_names, stages), unreadable)
+
+
+class _Room:
+    """Where all vectors go. ``array`` is None until the first comes and tells the width; NaN where none has come."""
+
+    def __init__(self, num_rows: int, cache: Path | None) -> None:
+        self.num_rows, self.cache = num_rows, cache
+        self.array: np.ndarray | None = None
+
+    def keep(self, batch: _Batch) -> _Batch:
+        """Take the batch's vectors over."""
+        if batch.values_ND is None:
+            return batch
+        if self.array is None:
+            self.array = _room(self.num_rows, batch.values_ND.shape[1], self.cache)
+        self.array[batch.positions] = batch.values_ND
+        _give_pages_back(self.array)
+        return batch._replace(values_ND=None)
 
 
 def _room(num_rows: int, width: int, cache: Path | None) -> np.ndarray:
