@@ -153,12 +153,12 @@ def _drawable(text: str, most: int) -> str:
 def heading(rows: Sequence[ResultRow]) -> list[str]:
     """Protocol, network and videos, one line each."""
     context = rows[0].context
-    backbone, weights = context["backbone"]["name"], context["weights_sha256"]
-    sides = context["data"]
+    backbone, sides = context["backbone"]["name"], context["data"]
     return [
-        f"Retrieval, {_protocol_name(context)}: {rows[0].name} {backbone}, weights {weights[:16]}",
+        f"Retrieval, {_protocol_name(context)}: {rows[0].name} {backbone}",
         f"{sides['test']['num_videos']} test videos look for their class among {sides['train']['num_videos']} training "
         f"videos, {sides['test']['num_classes']} classes",
+        f"weights {context['weights_sha256']}",
     ]
 
 
@@ -174,7 +174,7 @@ def recall_line(rows: Sequence[ResultRow]) -> str:
 def _protocol_name(context: Mapping[str, Any]) -> str:
     named = context.get("protocol")
     if isinstance(named, Mapping):
-        named = named.get("name")
+        named = named.get("id")
     return f"protocol {named}" if named else f"manner {context['retrieval_protocol']['manner']}"
 
 
@@ -193,7 +193,7 @@ small { color: #555; }
 
 def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *, seed: int) -> str:
     """The same as a page of HTML: pictures inside, no script, nothing loaded."""
-    title, videos = heading(rows)
+    title, videos, weights = map(html.escape, heading(rows))
     table = "".join(
         f"<tr><th>{html.escape(title_of(row.metric))}</th><td>{100 * row.value:.1f} %</td>"
         f"<td>{100 * row.interval[0]:.1f} to {100 * row.interval[1]:.1f}</td><td>{100 * row.chance:.1f} %</td></tr>"
@@ -202,9 +202,8 @@ def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in rows[0].context.get("notes", ()))
     body = "".join(f'<div class="line">{"".join(map(_figure, line))}</div>' for line in lines)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(videos)}. "
-        f"Weights <code>{html.escape(rows[0].context['weights_sha256'])}</code>.</p>\n"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{videos}.<br><small>{weights}</small></p>\n"
         f"<table><tr><th></th><th>value</th><th>95 % interval</th><th>chance</th></tr>{table}</table>\n"
         f"{f'<ul>{notes}</ul>' if notes else ''}"
         f"<p>{len(lines)} queries drawn by seed {seed}, half of them with a right nearest neighbor where there are so "
@@ -215,7 +214,7 @@ def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *
 
 def _figure(shown: Shown) -> str:
     kind = {True: "right", False: "wrong", None: "query"}[shown.is_right]
-    cosine = "" if shown.cosine is None else f" cosine {shown.cosine:.3f}"
+    cosine = "" if shown.cosine is None else f"<br>cosine {shown.cosine:.3f}"
     alt = html.escape(f"middle frame of {shown.name}", quote=True)
     return (
         f'<figure class="{kind}"><img alt="{alt}" src="{_data_uri(shown.tile)}"><figcaption><b>{_WORDS[shown.is_right]}</b>'

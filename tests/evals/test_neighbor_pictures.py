@@ -155,6 +155,6 @@ def test_a_named_protocol_is_in_the_head(found):
     from dataclasses import replace
 
     result, lines = found
-    rows = [replace(row, context={**row.context, "protocol": {"name": "ucf101-retrieval@1"}}) for row in result.rows]
+    rows = [replace(row, context={**row.context, "protocol": {"id": "ucf101-retrieval@1"}}) for row in result.rows]
     assert isinstance(rows[0], ResultRow)
     assert "protocol ucf101-retrieval@1" in neighbor_page(lines, rows, seed=0)
