@@ -65,7 +65,7 @@ def fetch(
         folder: it becomes ``folder/<name>``; until it is whole it is ``<name>.part``.
         insecure: accept any certificate.
         progress: called with (bytes so far, bytes in all, name).
-        check_room: called once with the bytes that are still to come, before they come.
+        check_room: called with the bytes that are still to come, before they come.
 
     Raises:
         DataError: the address, the certificate, the answer or the size is wrong, or the server broke off too often.
@@ -76,22 +76,29 @@ def fetch(
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
+    if _read_note(part).get("url") != source.url:
+        part.unlink(missing_ok=True)  # nobody knows what it is a part of
     opener = _opener(insecure)
-    fruitless, problem = 0, ""
+    fruitless, problem, most = 0, "", _size(part)
     while fruitless < patience.attempts:
         if fruitless:
             time.sleep(patience.pause_seconds * fruitless)
-        before = _size(part)
         try:
             _receive(source, part, opener, patience, progress, check_room)
             os.replace(part, target)
             _note(part).unlink(missing_ok=True)
             return target
         except _Cut as cause:
-            problem, check_room = str(cause), None
-            fruitless = 0 if _size(part) > before else fruitless + 1
+            problem = str(cause)
+            fruitless = 0 if _size(part) > most else fruitless + 1
+            most = max(most, _size(part))
+    if not _size(part):
+        raise DataError(
+            f"{source.url} cannot be reached: {patience.attempts} attempts, the last: {problem}. Check the network, or fetch"
+            f" it elsewhere and put it at {target}; then run the same command."
+        )
     raise DataError(
-        f"{source.url} broke off after {_size(part):,} bytes and {patience.attempts} attempts ({problem}). What has come is"
+        f"{source.url} broke off after {_size(part):,} bytes, {patience.attempts} times in vain ({problem}). What has come is"
         f" kept in {part}: run the same command again to go on."
     )
 
@@ -139,12 +146,14 @@ def _receive(
         if check_room and total is not None:
             check_room(total - start)
         if start == 0:
-            write_json(_note(part), {"url": source.url, "validator": _validator(answer)})
+            write_json(_note(part), {"url": source.url, "validator": _validator(answer), "total": total})
         with open(part, "ab" if start else "wb") as file:
             received = _copy(answer, file, start, total or source.size_bytes or 0, source.name, progress)
-    wanted = total if total is not None else source.size_bytes
-    if wanted is not None and received < wanted:
-        raise _Cut(f"{received:,} of {wanted:,} bytes came")
+    if total is not None and received < total:
+        raise _Cut(f"{received:,} of {total:,} bytes came")
+    if total is None and source.size_bytes not in (None, received):
+        part.unlink()
+        _check_size(source, received)
 
 
 def _open(source: Source, part: Path, opener: urllib.request.OpenerDirector, patience: Patience) -> Any:
@@ -190,7 +199,8 @@ def _start_of(answer: Any, part: Path, start: int) -> int | None:
         raise _Cut("the part on disk was longer than the file; it begins anew")
     if answer.status != 206:
         return 0  # a server without ranges, or another version of the file: from the start
-    if not found or found[1] is None or int(found[1]) != start:
+    known = _read_note(part).get("total")
+    if not found or found[1] != str(start) or (known is not None and found[2] not in ("*", str(known))):
         part.unlink()
         raise _Cut("the server sent another part than was asked for; it begins anew")
     return start

@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from pathlib import Path
 
 from ssvid.data.folders import read_class_folder
 from ssvid.data.listing import (
@@ -25,6 +26,7 @@ from ssvid.data.listing import (
     match_tree,
     no_annotations,
     read_text,
+    stem_of,
 )
 from ssvid.errors import DataError
 
@@ -65,35 +67,37 @@ def read_kinetics(root: Path, official: OfficialSplit) -> Listing:
     return listing
 
 
+@lru_cache(maxsize=4096)
 def split_of_folder(name: str) -> str:
     """The split that a folder of this name holds; "" where it names none."""
     match = _FOLDER.fullmatch(name)
     return _SPLITS[match["split"].lower()] if match else ""
 
 
+@lru_cache(maxsize=4096)
 def plain_label(name: str) -> str:
     """A class name as folders are named after it: lower case, ``_`` for spaces, without quotes and brackets."""
     return re.sub(r"[\"'()]", "", name.casefold()).replace(" ", "_")
 
 
 def _with_group(entry: Entry) -> Entry:
-    match = _STEM.fullmatch(PurePosixPath(entry.path).stem)
+    match = _STEM.fullmatch(stem_of(entry.path))
     return replace(entry, group=match["id"]) if match else entry
 
 
 def _without_replaced(paths: Sequence[str]) -> list[str]:
     """Files of a ``replacement...`` folder stand for the damaged ones of the same name."""
-    better = {path for path in paths if any(part.startswith("replacement") for part in PurePosixPath(path).parts[:-1])}
-    stems = {PurePosixPath(path).stem for path in better}
-    return [path for path in paths if path in better or PurePosixPath(path).stem not in stems]
+    better = {path for path in paths if "/replacement" in f"/{path.rpartition('/')[0]}"}
+    stems = {stem_of(path) for path in better}
+    return [path for path in paths if path in better or stem_of(path) not in stems]
 
 
 def _check_split_folders(root: Path, listing: Listing) -> None:
     for entry in listing:
-        lies_in = split_of_folder(PurePosixPath(entry.path).parts[0])
+        lies_in = split_of_folder(entry.path.partition("/")[0])
         if lies_in and lies_in != entry.split:
             raise DataError(
-                f"{entry.where}: {PurePosixPath(entry.path).name!r} is of split {entry.split}, but below data.root ({root})"
+                f"{entry.where}: {stem_of(entry.path)!r} is of split {entry.split}, but below data.root ({root})"
                 f" it lies in the folder of {lies_in} ({entry.path}). The tables do not match the tree: take those of the"
                 " same version of Kinetics."
             )

@@ -9,6 +9,7 @@ import shutil
 import ssl
 import stat
 import struct
+import subprocess
 import tarfile
 import threading
 import urllib.error
@@ -41,10 +42,12 @@ class Shelf:
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []  # bytes after which an answer breaks off; one for each answer
         self.has_ranges = True
+        self.has_lengths = True
         self.statuses: list[int] = []
         self.redirects: dict[str, str] = {}
         self.asked: list[tuple[str, str | None]] = []
         self.url = ""
+        self.server: ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if shelf.has_lengths:
+            self.send_header("Content-Length", str(len(body) - start))
         self.send_header("ETag", tag)
         self.end_headers()
         rest = body[start:]
@@ -92,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
 def shelf() -> Iterator[Shelf]:
     shelf = Shelf()
     handler = type("OwnHandler", (Handler,), {"shelf": shelf})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    shelf.server = server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     shelf.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -138,7 +142,7 @@ def test_a_later_call_goes_on(shelf: Shelf, tmp_path: Path) -> None:
     shelf.cuts = [400_000, 0, 0, 0]
     wanted = source(shelf)
     with pytest.raises(
-        DataError, match=r"broke off after 400,000 bytes and 3 attempts \(.*\)\. .*run the same command again"
+        DataError, match=r"broke off after 400,000 bytes, 3 times in vain \(.*\)\. .*run the same command again"
     ):
         get(wanted, tmp_path)
     assert left_in(tmp_path) == ["a.bin.part", "a.bin.part.json"]
@@ -163,12 +167,41 @@ def test_another_version_is_never_glued_to_the_first_part(shelf: Shelf, tmp_path
 
 def test_a_part_that_is_whole_or_too_long(shelf: Shelf, tmp_path: Path) -> None:
     wanted = source(shelf)
-    (tmp_path / "a.bin.part").write_bytes(BODY)
+    for content, requests in ((BODY, [f"bytes={len(BODY)}-"]), (BODY + b"more", [f"bytes={len(BODY) + 4}-", None])):
+        (tmp_path / "a.bin.part").write_bytes(content)
+        (tmp_path / "a.bin.part.json").write_text(json.dumps({"url": wanted.url}))
+        shelf.asked.clear()
+        assert get(wanted, tmp_path) == BODY
+        assert [ranged for _, ranged in shelf.asked] == requests
+        (tmp_path / "a.bin").unlink()
+
+
+def test_a_part_of_something_else_is_thrown_away(shelf: Shelf, tmp_path: Path) -> None:
+    wanted = source(shelf)
+    for note in (None, "no json", '{"url": "https://example.org/a.bin"}'):
+        (tmp_path / "a.bin.part").write_bytes(b"other")
+        if note:
+            (tmp_path / "a.bin.part.json").write_text(note)
+        assert get(wanted, tmp_path) == BODY
+        (tmp_path / "a.bin").unlink()
+    # The server names no version; that the file has grown is seen all the same.
+    (tmp_path / "a.bin.part").write_bytes(b"other")
+    (tmp_path / "a.bin.part.json").write_text(json.dumps({"url": wanted.url, "validator": "", "total": 77}))
     assert get(wanted, tmp_path) == BODY
-    assert len(shelf.asked) == 1
-    (tmp_path / "a.bin").unlink()
-    (tmp_path / "a.bin.part").write_bytes(BODY + b"more")
-    assert get(wanted, tmp_path) == BODY
+
+
+def test_a_server_without_ranges_that_always_breaks_off_is_left_in_the_end(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.has_ranges, shelf.cuts = False, [400_000, 300_000, 200_000, 350_000]
+    with pytest.raises(DataError, match="3 times in vain"):
+        get(source(shelf), tmp_path)
+
+
+def test_a_server_that_says_no_length_is_measured_by_the_table(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.has_lengths = False
+    assert get(source(shelf, size_bytes=len(BODY)), tmp_path) == BODY
+    with pytest.raises(DataError, match="1,280,000 bytes; 7 are known of this file"):
+        get(source(shelf, "b.bin", size_bytes=7), tmp_path)
+    assert not (tmp_path / "b.bin.part").exists()
 
 
 def test_a_busy_server_is_asked_again_and_a_lost_file_is_told(shelf: Shelf, tmp_path: Path) -> None:
@@ -179,7 +212,9 @@ def test_a_busy_server_is_asked_again_and_a_lost_file_is_told(shelf: Shelf, tmp_
     ):
         get(Source(f"{shelf.url}/none", note="Look elsewhere."), tmp_path)
     shelf.statuses = [503] * 3
-    with pytest.raises(DataError, match=r"broke off after 0 bytes and 3 attempts \(HTTP 503"):
+    with pytest.raises(
+        DataError, match=r"cannot be reached: 3 attempts, the last: HTTP 503 .*\. Check the network, or"
+    ):
         get(source(shelf, "b.bin"), tmp_path)
 
 
@@ -237,6 +272,37 @@ def test_a_certificate_that_cannot_be_verified_is_told_with_both_ways_out(tmp_pa
     for insecure, mode in ((False, ssl.CERT_REQUIRED), (True, ssl.CERT_NONE)):
         handlers = fetching_opener(insecure).handlers
         assert [h._context.verify_mode for h in handlers if isinstance(h, HTTPSHandler)] == [mode]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_server_with_a_certificate_of_its_own_needs_insecure(shelf: Shelf, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    shelf.server.socket = context.wrap_socket(shelf.server.socket, server_side=True)
+    shelf.url = shelf.url.replace("http://", "https://")
+    wanted = source(shelf)
+    with pytest.raises(
+        DataError,
+        match=r"the certificate of 127\.0\.0\.1 cannot be verified \(self-signed certificate\)\. .*--insecure",
+    ):
+        get(wanted, tmp_path / "out")
+    assert left_in(tmp_path / "out") == []
+    assert get(wanted, tmp_path / "out", insecure=True) == BODY
 
 
 # ---- archives

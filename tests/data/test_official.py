@@ -500,3 +500,17 @@ def test_the_packs_are_read_with_what_they_lack() -> None:
     assert len(clips) + len(clips.missing) == 6766
     assert len(clips) == 11
     assert {entry.label for entry in clips} >= {"climb", "climb_stairs", "brush_hair", "wave"}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.parts, reason="SSVID_REAL_DATA is not set")
+def test_the_hmdb51_pack_is_a_manifest_by_its_recipe_group() -> None:
+    lists = REAL / "splits/hmdb51_testTrainMulti_7030_splits"
+    config = DataConfig(
+        "hmdb51", str(REAL / "hmdb51"), fold=1, annotations=str(lists), allow_missing=True, index_workers=1
+    )
+    manifest = load_manifest(config)
+    assert Counter(row.split for row in manifest.rows) == {"train": 7, "test": 3, "unused": 1}
+    assert all(row.is_readable and row.group.startswith(f"{row.label}/") for row in manifest.rows)
+    assert len(manifest.missing) == 6755
