@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssvid.errors import DataError
+from ssvid.evals.sharding import ranks
 from ssvid.files import write_atomic
 from ssvid.machine import versions
 
@@ -151,7 +152,8 @@ def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping
         "rows": [_plain_row(row) for row in rows],
     }
     text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=True, default=_refuse)
-    write_atomic(path, lambda file: file.write(text.encode() + b"\n"))
+    if ranks()[0] == 0:  # of several processes that share an evaluation the first one writes
+        write_atomic(path, lambda file: file.write(text.encode() + b"\n"))
     return path
 
 

@@ -6,11 +6,13 @@ depend on who did what.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -33,6 +35,28 @@ def over_ranks() -> Iterator[None]:
         yield
     finally:
         _SHARED.reset(token)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the processes that a launcher started (``torchrun``) and share the work among them; alone nothing happens.
+
+    Yields:
+        The device of this process: the GPU of its number where ``device`` is ``cuda``.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        with over_ranks():
+            yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def ranks() -> tuple[int, int]:

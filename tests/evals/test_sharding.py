@@ -1,6 +1,9 @@
 """A prime number of videos on one, two and three processes: each scored once, the same to the last bit."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import traceback
 from dataclasses import replace
 
@@ -10,12 +13,14 @@ import torch
 import torch.distributed as dist
 
 from ssvid.backbones import initialize_backbone
+from ssvid.checkpoints import read_checkpoint
 from ssvid.data.config import LoaderConfig
 from ssvid.errors import SsvidError
 from ssvid.evals.classification import Classification
 from ssvid.evals.features import extract_features
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.evals.protocol import FeatureProtocol
+from ssvid.evals.results import read_results
 from ssvid.evals.scoring import score_videos
 from ssvid.evals.sharding import all_agree, from_first, over_ranks, ranks, share_buffers, share_work
 
@@ -121,3 +126,58 @@ def test_alone_nothing_is_shared():
 def test_items_left_out_or_made_up_are_no_result(results):
     with pytest.raises(SsvidError, match=r"2 items were to be done once each"):
         share_work(2, lambda mine: results)
+
+
+# ---- whole programs, each process started afresh
+
+
+def launch(num, words, cache):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}", "-m", "ssvid"]
+    environment = os.environ | {"SSVID_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_probe_under_torchrun_gives_the_same_results(manifest, tmp_path, world):
+    table = tmp_path / "table.csv"
+    manifest.save(table)
+    words = [
+        "probe", "probe/folder", "data.name=manifest", f"data.root={manifest.root}", f"data.list={table}", "--device", "cpu",
+        "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "features.workers=0",
+        "features.num_frames=4", "features.crop_px=24", "features.resize_px=28", "probe.knn_ks=[3]",
+    ]  # fmt: skip
+    printed = [launch(num, [*words, "--out", str(tmp_path / str(num))], tmp_path / f"cache{num}") for num in (1, world)]
+    assert printed[0].count("chance") == printed[1].count("chance") == 1
+    alone, shared = (read_results(tmp_path / str(num) / "results.json") for num in (1, world))
+    assert [(row.metric, row.value, row.correct_N.tolist()) for row in shared] == [
+        (row.metric, row.value, row.correct_N.tolist()) for row in alone
+    ]
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_video_once(manifest, tmp_path):
+    """Weights differ from those of one process (batch statistics of half a batch); what is scored does not."""
+    table = tmp_path / "table.csv"
+    manifest.save(table)
+    words = [
+        "finetune", "finetune/folder", "data.name=manifest", f"data.root={manifest.root}", f"data.list={table}",
+        "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "loader.workers_per_device=0",
+        "finetune.num_frames=4", "finetune.crop_px=24", "finetune.resize_px=28", "finetune.epochs=2",
+        "finetune.batch_size=6", "finetune.warmup_epochs=0", "finetune.refit=true", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    run = [*words, "trainer.devices=2", "--run-dir", str(tmp_path / "two")]
+    launch(2, run, tmp_path / "cache")
+    rows = read_results(tmp_path / "two" / "results.json")
+    assert len(rows[0].ids) == 9 == len(set(rows[0].ids))
+    assert rows[0].context["training"]["processes"] == 2
+    assert len(rows[0].context["head"]["curve"]) == 2
+    meta = read_checkpoint(tmp_path / "two" / "random" / "refit" / "checkpoints" / "last.ckpt").meta
+    assert meta["global_step"] == 3 * rows[0].context["head"]["chosen"]["epoch"]
+    (tmp_path / "two" / "results.json").unlink()
+    (tmp_path / "two" / "random" / "results.json").unlink()
+    launch(2, [*run, "--resume"], tmp_path / "cache")
+    again = read_results(tmp_path / "two" / "results.json")
+    assert [row.context["trained_sha256"] for row in again] == [row.context["trained_sha256"] for row in rows]
