@@ -6,9 +6,10 @@ against, so that a second call goes on where the first stopped, and a file that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,33 @@ def download(
     if name not in NAMES:
         raise DataError(f"data set ({name!r}) must be one that can be fetched. {did_you_mean(name, NAMES)}")
     folder = Path(folder).expanduser()
-    files = _Files(folder, keep_archives, insecure, patience, progress)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file. Name a folder to download into.")
+    if name != "kinetics":
+        row = data_set(name)
+        sources = _sources(name, row, annotations_only, mirror)
     if insecure and say:
         say("warning: certificates are not verified (--insecure); checksums are all that is left.")
-    if name == "kinetics":
-        found = files.take(_kinetics_sources(files, version, splits, annotations_only))
-        return Download(name, folder, KINETICS_HOME, "kinetics", found)
-    row = data_set(name)
-    sources = _sources(name, row, annotations_only, mirror)
-    return Download(name, folder, row.home, row.reader, files.take(sources))
+    with _locked(folder):
+        files = _Files(folder, keep_archives, insecure, patience, progress)
+        if name == "kinetics":
+            found = files.take(_kinetics_sources(files, version, splits, annotations_only))
+            return Download(name, folder, KINETICS_HOME, "kinetics", found)
+        return Download(name, folder, row.home, row.reader, files.take(sources))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process alone: two that append to one part would ruin it."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            raise DataError(f"{folder} is in use by another download. Wait for it, or name another folder.") from cause
+        yield
 
 
 def _sources(name: str, row: DataSet, annotations_only: bool, mirror: bool) -> tuple[Source, ...]:
@@ -151,8 +170,6 @@ class _Files:
         patience: Patience | None,
         progress: Progress | None,
     ) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} is a file. Name a folder to download into.")
         self.folder = folder
         self._keep = keep_archives
         self._insecure = insecure

@@ -242,10 +242,19 @@ class SplitLine:
 
 
 def split_lines(path: Path) -> list[SplitLine]:
-    """The lines of a split file that are not blank; with LF or CR LF, spaces at their ends or not."""
+    """The lines of a split file that are not blank; with LF or CR LF, spaces at their ends or not.
+
+    Raises:
+        DataError: it cannot be read, or there is none.
+    """
     text = read_text(path, "split file", "Set data.annotations to the folder of the official split files.")
     lines = [SplitLine(path, number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
-    return [line for line in lines if line.text]
+    lines = [line for line in lines if line.text]
+    if not lines:
+        raise DataError(
+            f"split file ({path}) must list at least one video or class, it is empty. Unpack the official split files again."
+        )
+    return lines
 
 
 def match_tree(

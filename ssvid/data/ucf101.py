@@ -78,7 +78,7 @@ def read_split(path: Path, split: str, classes: Mapping[str, int]) -> list[Liste
 
 
 def _listed(line: SplitLine, split: str, classes: Mapping[str, int]) -> Listed:
-    name, _, number = line.text.partition(" ")
+    name, number = [*line.text.split(None, 1), ""][:2]
     label, _, file = name.rpartition("/")
     stem = Path(file).stem
     match = _STEM.fullmatch(stem)
@@ -90,6 +90,6 @@ def _listed(line: SplitLine, split: str, classes: Mapping[str, int]) -> Listed:
         raise line.error(f"class {label!r} must stand in {_CLASSES}")
     if match["action"].casefold() != label.casefold():
         raise line.error(f"the file must be named after its class {label!r}")
-    if number.strip() and number.strip() != str(classes[label]):
+    if number and number != str(classes[label]):
         raise line.error(f"class {label!r} must have number {classes[label]} as in {_CLASSES}")
     return Listed(name, (stem,), label, split, f"{label}/g{match['group']}", line.where)

@@ -10,6 +10,7 @@ import ssl
 import stat
 import struct
 import subprocess
+import sys
 import tarfile
 import threading
 import urllib.error
@@ -481,7 +482,7 @@ def test_a_data_set_is_fetched_once_and_remembered(own_set: DataSet, shelf: Shel
         (2, False, "no known checksum"),
     ]
     assert (tmp_path / "videos/b.avi").read_bytes() == b"B"
-    assert left_in(tmp_path) == ["archives", "download.json", "lists", "videos"]
+    assert left_in(tmp_path) == [".lock", "archives", "download.json", "lists", "videos"]
     assert left_in(tmp_path / "archives") == []
     assert str(found).endswith(f"terms of use: https://home\nnext: ssvid data index {tmp_path} --reader ucf101")
     record = json.loads((tmp_path / "download.json").read_text())["files"]
@@ -502,7 +503,7 @@ def test_a_wrong_checksum_is_refused_and_the_file_set_aside(own_set: DataSet, sh
         DataError, match=r"lists\.zip is not the file that was expected: .*SHA-256 recorded by somebody is "
     ):
         load(tmp_path)
-    assert left_in(tmp_path) == ["archives"]
+    assert left_in(tmp_path) == [".lock", "archives"]
     assert left_in(tmp_path / "archives") == ["lists.zip.refused"]
 
 
@@ -526,6 +527,23 @@ def test_parts_of_a_data_set_and_what_is_not_there(own_set: DataSet, tmp_path: P
     found = load(tmp_path / "other", annotations_only=True, insecure=True, say=said.append)
     assert found.files[0].checked.endswith("; certificate not verified")
     assert said == ["warning: certificates are not verified (--insecure); checksums are all that is left."]
+
+
+def test_a_folder_in_use_a_file_and_a_damaged_record_are_told(own_set: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match=r"file is a file\. Name a folder to download into"):
+        load(tmp_path / "file")
+    holder = f"import fcntl; f = open({str(tmp_path / '.lock')!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-S", "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with pytest.raises(DataError, match="is in use by another download"):
+            load(tmp_path)
+        other.communicate(b"\n")
+    (tmp_path / "download.json").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"download\.json is damaged \(KeyError: 'files'\)\. Delete it to fetch everything again"
+    ):
+        load(tmp_path)
 
 
 def test_a_full_disk_is_told_before_anything_comes(

@@ -154,13 +154,16 @@ def test_a_missing_video_is_refused_or_named(ucf: Path) -> None:
         ("trainlist01.txt", "Archery/v_Archery", "Archer/v_Archery", r"line 1 .*class 'Archer' must stand in classInd\.txt"),
         ("trainlist01.txt", "Archery/v_Archery", "Archery/v_YoYo", "line 1 .*the file must be named after its class 'Archery'"),
         ("trainlist01.txt", "Archery/v_Archery", "v_Archery", "line 1 .*it must be <Class>/v_<Class>_g<group>_c<clip>"),
+        ("trainlist01.txt", None, "", r"split file \(.*trainlist01\.txt\) must list at least one video or class, it is empty"),
         ("classInd.txt", "2 Hand", "3 Hand", "line 2 .*it must be the number 2, a space, and the name of a new class"),
         ("testlist01.txt", "Archery_g01_c01", "Archery_g02_c01", r"listed both as train and as test \(.*line 1; .*line 1\)"),
         ("testlist01.txt", "Archery_g01_c01", "Archery_g01_c02", r"is listed twice \(.*line 1; .*line 2\)"),
     ],
 )  # fmt: skip
-def test_damaged_ucf101_lists_are_told_with_their_line(ucf: Path, file: str, old: str, new: str, message: str) -> None:
-    replaced(lists_of(ucf) / file, old, new)
+def test_damaged_ucf101_lists_are_told_with_their_line(
+    ucf: Path, file: str, old: str | None, new: str, message: str
+) -> None:
+    replaced(lists_of(ucf) / file, (lists_of(ucf) / file).read_bytes().decode() if old is None else old, new)
     with pytest.raises(DataError, match=message):
         ucf_rows(ucf)
 
