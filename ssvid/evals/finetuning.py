@@ -40,6 +40,7 @@ from ssvid.train.module import PretrainModule, StopRun
 from ssvid.train.optim import build_schedule
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
+from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
 
 
@@ -368,13 +369,10 @@ def _train(
         batches_per_epoch=module.steps_per_epoch * config.accumulate,
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        run_trainer(trainer, module, data, checkpoint)
     except StopRun as error:
         close_loggers(loggers, "failed")
         raise StopRun(str(error).replace("optim.", "finetune.")) from error
-    except SystemExit as error:  # what Lightning makes of Ctrl-C
-        close_loggers(loggers, "failed")
-        raise KeyboardInterrupt from error
     except BaseException:
         close_loggers(loggers, "failed")
         raise

@@ -31,7 +31,7 @@ from ssvid.train.module import VALIDATIONS, PretrainModule
 from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
-from ssvid.train.trainer import build_trainer, global_rank, resolve_trainer
+from ssvid.train.trainer import build_trainer, fit, global_rank, resolve_trainer
 
 RUNS = Path("runs")
 # "unused" clips of an official split may come from the footage of its test clips.
@@ -189,11 +189,14 @@ def _fit(
         batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        fit(trainer, module, data, checkpoint)
+    except KeyboardInterrupt:
+        close_loggers(loggers, "failed")
+        raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume") from None
     except BaseException:
         close_loggers(loggers, "failed")
         raise
-    close_loggers(loggers, "failed" if trainer.interrupted else "success")
+    close_loggers(loggers, "success")
     result = PretrainResult(
         folder.path,
         folder.last_checkpoint,
@@ -206,8 +209,6 @@ def _fit(
         module.backbone.provenance.get("init"),
         module.ood_metrics,
     )
-    if trainer.interrupted:
-        raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume")
     if rank == 0:
         write_json(folder.results, result.as_dict())
     if data.unreadable.reasons:

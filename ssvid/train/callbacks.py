@@ -124,7 +124,7 @@ class ShowProgress(pl.Callback):
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             total = trainer.estimated_stepping_batches
-            self._task = self._bar.add_task("pretrain", total=total, completed=trainer.global_step, text="")
+            self._task = self._bar.add_task("training", total=total, completed=trainer.global_step, text="")
             self._bar.start()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:

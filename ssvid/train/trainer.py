@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -141,6 +143,21 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+    """``trainer.fit``, from a checkpoint where one is given.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C. Lightning makes SystemExit of it, and has the process ignore the next one.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
 
 
 def global_rank() -> int:
