@@ -49,6 +49,7 @@ _VERBS = (
     show.add_show,
     diff.add_diff,
     listings.add_recipes,
+    listings.add_protocols,
     listings.add_tasks,
     listings.add_backbones,
     doctor.add_doctor,

@@ -28,6 +28,18 @@ def add_tasks(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_tasks)
 
 
+def add_protocols(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``ssvid protocols``."""
+    parser = _add(verbs, common, "protocols", "list evaluation protocols, or the page of one")
+    parser.description = (
+        "Lists the named protocols. With a NAME, every setting, what it reproduces, how it differs from the released\n"
+        "program, and what was published under it. A name can stand where probe, retrieve and finetune take a recipe."
+    )
+    parser.epilog = "example:\n  ssvid protocols ucf101-linear@1\n"
+    parser.add_argument("--markdown", action="store_true", help="as Markdown, for a page")
+    parser.set_defaults(run=run_protocols)
+
+
 def add_backbones(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add ``ssvid backbones``."""
     parser = _add(verbs, common, "backbones", "list networks, or the options of one")
@@ -69,6 +81,26 @@ def run_tasks(args: argparse.Namespace) -> None:
     from ssvid.cli import describe
 
     describe.print_tasks(args.name, as_json=args.json)
+
+
+def run_protocols(args: argparse.Namespace) -> None:
+    """List protocols, or describe one."""
+    from ssvid.evals.named_protocols import PROTOCOLS, named_protocol
+    from ssvid.evals.protocol_pages import as_plain, page, page_of_all
+
+    if args.name:
+        protocol = named_protocol(args.name)
+        if args.json:
+            terminal.print_json(as_plain(protocol))
+        else:
+            print(page(protocol, markdown=args.markdown))
+    elif args.json:
+        terminal.print_json([as_plain(protocol) for protocol in PROTOCOLS])
+    elif args.markdown:
+        print(page_of_all(), end="")
+    else:
+        terminal.print_columns([(p.id, f"{p.kind}: {p.summary}") for p in PROTOCOLS])
+        print(f"\n{terminal.counted(PROTOCOLS, 'protocol')}. All of one: ssvid protocols NAME")
 
 
 def run_backbones(args: argparse.Namespace) -> None:

@@ -90,12 +90,53 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """``RECIPE [key=value ...]``."""
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a shipped name (see: ssvid recipes)")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``[key=value ...]``."""
     parser.add_argument(
         "overrides",
         metavar="key=value",
         nargs="*",
         default=[],
         help="change the recipe: optim.epochs=20 data.root=videos optim.betas=[0.9,0.98]",
+    )
+
+
+def add_evaluated(parser: argparse.ArgumentParser) -> None:
+    """``[RECIPE] [key=value ...] --backbone PATH --placebo PATH``: what the evaluations share."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help="a YAML file, a shipped name (ssvid recipes) or a named protocol (ssvid protocols)",
+    )
+    add_overrides(parser)
+    parser.add_argument(
+        "--backbone",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a checkpoint, a run folder, an export, or 'random' (with --backbone-name); given again: other seeds of it",
+    )
+    parser.add_argument(
+        "--placebo",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="the same recipe run with task.placebo=true, for each backbone; or 'train' to train it now",
+    )
+    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+
+
+def add_from(parser: argparse.ArgumentParser) -> None:
+    """``--from RESULTS``."""
+    parser.add_argument(
+        "--from",
+        dest="from_results",
+        metavar="RESULTS",
+        help="repeat this results.json: same recipe, videos and weights, or a refusal",
     )
 
 

@@ -6,15 +6,18 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, add_recipe
+from ssvid.cli.parser import add_evaluated, add_from, add_json
 
 _DESCRIPTION = """\
 Takes frozen features of every video, fits a linear probe and k-NN on the train split and scores the test split.
 The same architecture without training always stands beside; nothing is padded, replaced or chosen on test videos.
 """
 _EPILOG = """\
-example:
-  ssvid probe probe/folder data.root=videos --backbone runs/mine
+examples:
+  ssvid probe probe/folder data.root=videos --backbone runs/mine --placebo train
+  ssvid probe ucf101-linear@1 data.root=UCF-101 --backbone runs/seed0 --backbone runs/seed1
+  ssvid probe --from runs/mine/probe-folder/results.json
+  torchrun --nproc-per-node=4 -m ssvid probe probe/folder data.root=videos --backbone runs/mine --out runs/mine/probe
 """
 
 
@@ -27,19 +30,12 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
         epilog=_EPILOG,
         parents=[common],
     )
-    add_recipe(parser)
+    add_evaluated(parser)
     parser.add_argument(
-        "--backbone",
-        metavar="PATH",
-        required=True,
-        help="a checkpoint, a run folder, an export, or 'random' (with --backbone-name)",
+        "--supervised",
+        metavar="WEIGHTS",
+        help="weights of the same network trained on labels, for a row beside: a file, or torchvision:NAME",
     )
-    parser.add_argument(
-        "--placebo",
-        metavar="PATH",
-        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
-    )
-    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
     parser.add_argument(
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
     )
@@ -50,6 +46,7 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for results.json (default: beside the checkpoint, numbered)"
     )
+    add_from(parser)
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -57,16 +54,21 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Score and print the table."""
     from ssvid.recipe import programs
+    from ssvid.recipe.device import joined_processes
 
-    result = programs.probe(
-        args.recipe,
-        *args.overrides,
-        backbone=args.backbone,
-        backbone_name=args.backbone_name,
-        placebo=args.placebo,
-        out=args.out,
-        partial=args.partial,
-        untrained_stage=args.untrained_stage,
-        device=args.device,
-    )
-    terminal.print_result(result, as_json=args.json)
+    with joined_processes(args.device, args.out) as (device, is_first):
+        result = programs.probe(
+            args.recipe,
+            *args.overrides,
+            backbone=args.backbone,
+            backbone_name=args.backbone_name,
+            placebo=args.placebo,
+            supervised=args.supervised,
+            out=args.out,
+            partial=args.partial,
+            untrained_stage=args.untrained_stage,
+            device=device,
+            from_results=args.from_results,
+        )
+    if is_first:
+        terminal.print_result(result, as_json=args.json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,9 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.evals.features import Features, Progress, extract_features, row_id
 from ssvid.evals.knn import NeighborResult, score_neighbors
+from ssvid.evals.leaks import leak_note, leak_words
 from ssvid.evals.linear_probe import GridPoint, ProbeResult, linear_probe
+from ssvid.evals.low_shot import linear_probe_of_few
 from ssvid.evals.protocol import (
     FeatureProtocol,
     ProbeProtocol,
@@ -70,7 +72,33 @@ def evaluate_backbone(
     probe = linear_probe(found.train, found.test, probe_protocol, device=device)
     neighbors = score_neighbors(found.train, found.test, probe_protocol)
     context = {**found.context, "probe_protocol": _lists(asdict(probe_protocol))}
-    return list(_rows(name, found.test, probe, neighbors, probe_protocol, context))
+    rows = list(_rows(name, found.test, probe, neighbors, probe_protocol, context))
+    return rows + list(_low_shot(name, found, probe, probe_protocol, context, device))
+
+
+def _low_shot(
+    name: str,
+    found: Evaluated,
+    probe: ProbeResult,
+    protocol: ProbeProtocol,
+    context: Mapping[str, Any],
+    device: str | torch.device,
+) -> Iterator[ResultRow]:
+    """The linear probe with a share of the training labels, for each share of the protocol."""
+    for share in protocol.label_fractions:
+        few = linear_probe_of_few(found.train, found.test, share, protocol, fallback=probe.selection, device=device)
+        how = {
+            **_chosen(few.selection.chosen),
+            "on": "held-out part of these" if few.selection.num_heldout else "all labels",
+        }
+        more = {
+            **context,
+            "head": {"chosen": how, "num_train": few.num_train, "label_fraction": share},
+            "notes": [*found.notes, *few.warnings],
+            "predictions": list(few.predictions),
+        }
+        metric = f"probe_top1_of_{100 * share:g}%"
+        yield _row(name, metric, found.test, few.correct_N, few.chance, protocol, more)
 
 
 class Evaluated(NamedTuple):
@@ -97,6 +125,8 @@ def extract_for(
     """What every evaluation of frozen features starts with. Arguments and errors as of ``evaluate_backbone``."""
     check_rows(manifest, train_rows, test_rows)
     origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
+    if "drop_last" in feature_protocol.defects:
+        train_rows, test_rows = (_full_batches(rows, feature_protocol.batch_size) for rows in (train_rows, test_rows))
     stage = origin.get("stage")
     total = len(train_rows) + len(test_rows)
     train, test = (
@@ -119,10 +149,15 @@ def extract_for(
         "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
         "device": str(device),
         **_data_context(manifest, train_rows, test_rows, train, test),
-        "leak": leak_note(test_rows, train_rows, origin),
+        "leak": leak_note(test_rows, train_rows, origin, manifest.rows),
         "versions": versions(),
     }
     return Evaluated(train, test, context, _notes(context))
+
+
+def _full_batches(rows: Sequence[VideoRow], batch_size: int) -> Sequence[VideoRow]:
+    """The rows without those that do not fill a batch, as loaders with drop_last deliver them."""
+    return rows[: len(rows) - len(rows) % batch_size] or rows
 
 
 def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Sequence[VideoRow]) -> None:
@@ -161,31 +196,6 @@ def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Se
         raise DataError(
             f"{len(both)} videos are in both train and test, the first is {min(both)!r}. Give each video one split."
         )
-
-
-def leak_note(
-    test_rows: Iterable[VideoRow], train_rows: Iterable[VideoRow], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """How many test videos the network was pretrained on, and how many have the content of a training video.
-
-    ``pretrained_on_test`` is None where the weights do not say what they were trained on.
-    """
-    test = [_contents(row) for row in test_rows]
-    probe_train = set().union(*(_contents(row) for row in train_rows))
-    seen = provenance.get("content_ids")
-    return {
-        "num_test": len(test),
-        "pretrained_on_test": None if seen is None else _overlap(test, set(seen)),
-        "same_content_in_train_and_test": _overlap(test, probe_train),
-    }
-
-
-def _contents(row: VideoRow) -> set[str]:
-    return {identity for identity in (row.content_id, row.source_id) if identity}
-
-
-def _overlap(rows: Iterable[set[str]], contents: set[str]) -> int:
-    return sum(bool(identities & contents) for identities in rows)
 
 
 def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,19 +246,39 @@ def _rows(
         "warnings": list(probe.warnings),
     }
     of_probe = {**context, "head": head, "notes": [*facts, *probe.warnings]}
-    of_neighbors = {**context, "notes": facts}
 
     def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
-        interval = bootstrap_interval(correct_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
-        return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, more)
+        return _row(name, metric, test, correct_N, chance, protocol, more)
 
     yield row("probe_top1", probe.correct_N, probe.chance, {**of_probe, "predictions": list(probe.predictions)})
     if probe.top5_correct_N is not None and probe.top5_chance is not None:
         yield row("probe_top5", probe.top5_correct_N, probe.top5_chance, of_probe)
+    yield from neighbor_rows(name, Evaluated(test, test, dict(context), facts), neighbors, protocol)
+
+
+def neighbor_rows(
+    name: str, found: Evaluated, neighbors: NeighborResult, protocol: ProbeProtocol
+) -> Iterator[ResultRow]:
+    """k-NN for each k, and R@1."""
+    more = {**found.context, "notes": found.notes}
     for k, correct_N in neighbors.knn_correct.items():
-        voted = {**of_neighbors, "predictions": list(neighbors.predictions[k])}
-        yield row(f"knn{k}_top1", correct_N, neighbors.knn_chance, voted)
-    yield row("recall_at_1", neighbors.retrieval_correct_N, neighbors.retrieval_chance, of_neighbors)
+        voted = {**more, "predictions": list(neighbors.predictions[k])}
+        yield _row(name, f"knn{k}_top1", found.test, correct_N, neighbors.knn_chance, protocol, voted)
+    first, chance = neighbors.retrieval_correct_N, neighbors.retrieval_chance
+    yield _row(name, "recall_at_1", found.test, first, chance, protocol, more)
+
+
+def _row(
+    name: str,
+    metric: str,
+    test: Features,
+    correct_N: np.ndarray,
+    chance: float,
+    protocol: ProbeProtocol,
+    context: Mapping[str, Any],
+) -> ResultRow:
+    interval = bootstrap_interval(correct_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
+    return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, context)
 
 
 def _chosen(point: GridPoint) -> dict[str, Any]:
@@ -259,7 +289,7 @@ def _chosen(point: GridPoint) -> dict[str, Any]:
 def _notes(context: Mapping[str, Any]) -> list[str]:
     """One line for each thing that a reader of the number must know."""
     test, train = context["data"]["test"], context["data"]["train"]
-    leak, weights = context["leak"], context["weights"]
+    weights = context["weights"]
     listed = {
         "unreadable test videos, counted as wrong": [video for video, _ in test["unreadable"]],
         "unreadable training videos, left out": [video for video, _ in train["unreadable"]],
@@ -267,11 +297,9 @@ def _notes(context: Mapping[str, Any]) -> list[str]:
         "training videos shorter than a clip, last frame repeated": train["padded"],
     }
     said = [f"{what}: {len(videos)} ({_first(videos)})" for what, videos in listed.items() if videos]
-    counts = {
-        "test videos that were in the pretraining data (without their labels)": leak["pretrained_on_test"],
-        "test videos with the content of a training video": leak["same_content_in_train_and_test"],
-    }
-    said += [f"{what}: {count}" for what, count in counts.items() if count]
+    said += leak_words(context["leak"])
+    if defects := context.get("feature_protocol", {}).get("defects"):
+        said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")
     if weights["partial"]:
         said.append("the weights were loaded in part (--partial or init_partial)")
     init = weights.get("init")

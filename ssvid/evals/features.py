@@ -6,6 +6,7 @@ import hashlib
 import json
 import mmap
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.evals.sharding import all_agree, ranks, share_work
 from ssvid.files import write_atomic
+from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.video import (
     clip_indices,
     content_id,
@@ -237,12 +239,41 @@ class _ClipDataset(Dataset):
 
     def _read(self, row: VideoRow, starts: np.ndarray) -> Tensor:
         p = self.protocol
-        clips = [clip_indices(int(start), p.num_frames, p.stride_frames) for start in starts]
+        clips = [
+            clip_indices(int(start), p.num_frames, p.stride_frames)[frame_order(p, row, int(start))] for start in starts
+        ]
         # Only where the window is shorter than a clip does this repeat a frame, its last.
         shifted = [np.minimum(clip, row.window_frames - 1) + row.start_frame for clip in clips]
         whole = replace(row, start_frame=0, end_frame=-1).video_info(self.root)
         with open_video(whole.path, p.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
-            return torch.stack(read_clips(reader, shifted))
+            read = torch.stack(read_clips(reader, shifted))
+        return _jittered(read, row, starts) if "color_jitter" in p.defects else read
+
+
+def frame_order(protocol: FeatureProtocol, row: VideoRow, start: int) -> np.ndarray:
+    """Which frame of a clip is shown at each moment: int64 (num_frames,). The same for every network and run."""
+    positions = np.arange(protocol.num_frames)
+    if protocol.frames == "single_frame":
+        return np.full_like(positions, protocol.num_frames // 2)
+    return positions if protocol.frames == "video" else _addressed(row, start).permutation(positions)
+
+
+def _addressed(row: VideoRow, start: int) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(row_id(row).encode("utf-8", "surrogateescape")), start])
+
+
+# CoCLR's at test time: strengths of brightness, contrast, saturation and hue, and how often.
+_TEST_JITTER, _TEST_JITTER_PROBABILITY = (0.2, 0.2, 0.2, 0.1), 0.3
+
+
+def _jittered(clips_VTCHW: Tensor, row: VideoRow, starts: np.ndarray) -> Tensor:
+    """Clips with their colors changed at random, each as a whole: a defect of released scripts, to compare with them."""
+    changed = []
+    for clip_TCHW, start in zip(clips_VTCHW, starts, strict=True):
+        draw = random_jitter(_TEST_JITTER, _TEST_JITTER_PROBABILITY, _addressed(row, int(start)))
+        clip_CTHW = jitter_clip(clip_TCHW.transpose(0, 1).float() / 255, draw)
+        changed.append((clip_CTHW.transpose(0, 1) * 255).round().clamp(0, 255).to(torch.uint8))
+    return torch.stack(changed)
 
 
 def _as_is(item: Any) -> Any:

@@ -81,17 +81,23 @@ class ProbeResult:
 
 
 def linear_probe(
-    train: Features, test: Features, protocol: ProbeProtocol, *, device: str | torch.device = "cpu"
+    train: Features,
+    test: Features,
+    protocol: ProbeProtocol,
+    *,
+    device: str | torch.device = "cpu",
+    selection: Selection | None = None,
 ) -> ProbeResult:
     """Choose the head on held-out train, fit it once on all of train, look at test once.
 
     Args:
         device: where "sgd" computes; "lbfgs" always does on the CPU.
+        selection: a choice that was made already.
 
     Raises:
         DataError: train has fewer than two classes or units to hold out. RecipeError: the protocol makes no sense.
     """
-    selection = select_head(train, protocol, device=device)
+    selection = selection or select_head(train, protocol, device=device)
     x, y = readable_train(train)
     fit = _refit(train, x, y, selection.chosen, protocol, device)
     labels = np.array(test.labels, dtype=object)

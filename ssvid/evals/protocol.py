@@ -14,6 +14,8 @@ from ssvid.errors import RecipeError, did_you_mean
 
 NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
+FRAMES = ("video", "single_frame", "shuffled")
+DEFECTS = ("drop_last", "color_jitter")
 SOLVERS = ("lbfgs", "sgd")
 HEAD_STAGES = ("together", "each", "both")
 HEAD_SCHEDULES = ("cosine", "step")
@@ -34,6 +36,10 @@ class FeatureProtocol:
         names joined by commas. untrained_stage: allow a stage deeper than the deepest trained one.
     pool: "avg"; "avgmax" for mean and maximum over T, H, W side by side; "max1x2x2" for the maxima of blocks of 2 x 2
         cells, flattened (``ssvid.backbones.pool_map``).
+    frames: "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its frames in a random order,
+        the same for every network: what either loses is owed to time.
+    defects: of released scripts, to compare with them: "drop_last" leaves out the videos of train and of test that do not
+        fill a batch, "color_jitter" changes the colors of three clips in ten, of test videos too.
     decoder: "auto" or a decoder's name. batch_size: videos per pass. workers: reading processes; 0 reads in this one.
     timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
     """
@@ -46,6 +52,8 @@ class FeatureProtocol:
     stages: str = "all"
     untrained_stage: bool = False
     pool: str = "avg"
+    frames: str = FRAMES[0]
+    defects: tuple[str, ...] = ()
     decoder: str = "auto"
     batch_size: int = 16
     workers: int = 2
@@ -77,6 +85,8 @@ class ProbeProtocol:
         alone. "l2_batch" is l2 and then batch norm over each batch, as in CoCLR; for sgd only.
     head_stages: what a head is put on: "together" (all stages of the features side by side), "each" (one head on each
         stage alone, the best is chosen), "both".
+    label_fractions: shares of the training labels to fit a probe on as well, below 1; each class keeps one video at
+        least. Where too few are left to hold a part out, the penalty is the one chosen with all labels, and is said so.
     knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
     seed: of the held-out parts and of the bootstrap. num_bootstrap: resamples behind every 95 % interval.
     """
@@ -95,6 +105,7 @@ class ProbeProtocol:
     head_schedule: str = "cosine"
     head_normalizations: tuple[str, ...] = ()
     head_stages: str = "together"
+    label_fractions: tuple[float, ...] = ()
     knn_ks: tuple[int, ...] = (20,)
     knn_temperature: float = 0.07
     seed: int = 0
@@ -125,6 +136,21 @@ class RetrievalProtocol:
     num_shown: int = 12
     seed: int = 0
     num_bootstrap: int = 2000
+
+
+@dataclass(frozen=True)
+class AnchorProtocol:
+    """Which rows stand beside a network's, on the same videos and under the same protocol.
+
+    random: the network before training. floor: histograms of colors and of frame differences, without a network.
+    single_frame: the network on one frame of each clip, repeated; shuffled_frames: on each clip's frames in a random
+    order. Where either scores as the network does, these videos can be told apart without time.
+    """
+
+    random: bool = True
+    floor: bool = True
+    single_frame: bool = True
+    shuffled_frames: bool = True
 
 
 @dataclass(frozen=True)
@@ -184,6 +210,12 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
         ("normalization", p.normalization in NORMALIZATIONS, f"must be one of {', '.join(NORMALIZATIONS)}", "standard"),
         *_head_checks(p),
         ("max_iterations", p.max_iterations >= 1, "must be at least 1", "1000"),
+        (
+            "label_fractions",
+            all(0 < share < 1 for share in p.label_fractions),
+            "must be a list of numbers above 0 and below 1",
+            "[0.01, 0.1]",
+        ),
         ("knn_ks", min(p.knn_ks, default=0) >= 1, "must be a list of whole numbers above 0", "[20]"),
         (
             "knn_ks",
@@ -284,6 +316,8 @@ def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
         *checks,
         ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
         ("pool", p.pool in POOLS, f"must be one of {', '.join(POOLS)}", "avg"),
+        ("frames", p.frames in FRAMES, f"must be one of {', '.join(FRAMES)}", FRAMES[0]),
+        ("defects", set(p.defects) <= set(DEFECTS), f"must name only {', '.join(DEFECTS)}", "[]"),
         ("workers", p.workers >= 0, "must not be negative", "0"),
         ("timeout_seconds", p.timeout_seconds >= 0, "must not be negative", "120"),
     ]

@@ -1,4 +1,4 @@
-"""From a recipe's name and overrides to typed options: defaults, then the recipe, then the overrides.
+"""From a recipe's name and overrides to typed options: defaults, then the named protocol, the recipe, the overrides.
 
 Every problem is reported at once. What leaves here is plain: dicts, lists, text, numbers, booleans, None.
 """
@@ -9,10 +9,12 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ssvid.composite import COMPOSITE
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
+from ssvid.evals.named_protocols import NamedProtocol, is_protocol, named_protocol
 from ssvid.recipe.check import Typing, build, field_hints, join, merge, missing_paths, plain_problems, to_plain
 from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
@@ -26,7 +28,9 @@ class LoadedRecipe(NamedTuple):
     """A recipe that has been checked.
 
     recipe: typed. resolved: the same as plain types, every default written out. text: the file as it was read.
-    path: of that file. origins: ``key.path`` -> "recipe" or "command line", for every value that was set.
+    path: of that file. origins: ``key.path`` -> "protocol", "recipe" or "command line", for every value that was set.
+    protocol: id of the named protocol, "" without one. changed: ``key.path`` -> (the protocol's value, the one used),
+    where they differ.
     """
 
     recipe: Recipe
@@ -34,6 +38,8 @@ class LoadedRecipe(NamedTuple):
     text: str
     path: Path | None
     origins: dict[str, str]
+    protocol: str = ""
+    changed: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
 
 def load_recipe(
@@ -47,7 +53,8 @@ def load_recipe(
     """Find, merge and check a recipe.
 
     Args:
-        source: a path, a shipped name (``demo/speediness``), or the recipe itself as a mapping.
+        source: a path, a shipped name (``demo/speediness``), a named protocol (``ucf101-linear@1``), which then is all of
+            the recipe but for where the videos are, or the recipe itself as a mapping.
         overrides: ``key.path=value``; the value is read as YAML. Later ones win.
         nested: the same as a mapping, from Python; wins over ``overrides``.
         kind: the kind that the caller can run; any kind where it is None.
@@ -61,7 +68,12 @@ def load_recipe(
     said = _parse_overrides(overrides, problems)
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for layer, content in (("recipe", values), ("command line", said), ("call", to_plain(nested or {}))):
+    layers = [("recipe", values), ("command line", said), ("call", to_plain(nested or {}))]
+    protocol = _protocol_of([content for _, content in layers], problems)
+    if protocol is not None:
+        layers.insert(0, ("protocol", {"kind": protocol.kind, **to_plain(protocol.settings)}))
+        layers.append(("protocol", {"protocol": protocol.id}))  # with its version, also where none was said
+    for layer, content in layers:
         merged = merge(merged, content)
         origins |= dict.fromkeys(_leaves(content), layer)
     problems += plain_problems(merged)
@@ -69,9 +81,35 @@ def load_recipe(
     if schema is None:
         raise _all_problems(source, problems)
     typed_values = _check(schema, merged, allow_missing, problems)
+    if protocol is not None and merged.get("kind") != protocol.kind:
+        problems.append(
+            f"protocol ({protocol.id}) is one of kind {protocol.kind!r}. Run it with: ssvid {protocol.kind}"
+        )
     if problems:
         raise _all_problems(source, problems)
-    return LoadedRecipe(build(schema, typed_values), to_plain(typed_values), text, path, origins)
+    resolved = to_plain(typed_values)
+    loaded = LoadedRecipe(build(schema, typed_values), resolved, text, path, origins)
+    if protocol is None:
+        return loaded
+    return loaded._replace(protocol=protocol.id, changed=_changed(protocol, resolved))
+
+
+def _protocol_of(layers: Sequence[Mapping[str, Any]], problems: list[str]) -> NamedProtocol | None:
+    """The protocol that the last layer names that names one."""
+    named = [layer["protocol"] for layer in layers if isinstance(layer.get("protocol"), str)]
+    if not named or not named[-1]:
+        return None
+    try:
+        return named_protocol(named[-1])
+    except RecipeError as error:
+        problems.append(str(error))
+        return None
+
+
+def _changed(protocol: NamedProtocol, resolved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where the recipe or the command line says something else than the protocol."""
+    used = {path: _at(resolved, path) for path in protocol.leaves()}
+    return {path: (to_plain(own), used[path]) for path, own in protocol.leaves().items() if to_plain(own) != used[path]}
 
 
 def diff_recipes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
@@ -97,6 +135,8 @@ _ABSENT = _Absent()
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
     if isinstance(source, Mapping):
         return to_plain(source), "", None
+    if isinstance(source, str) and is_protocol(source) and not Path(source).exists():
+        return {"kind": named_protocol(source).kind, "protocol": source}, "", None
     path = find_recipe(source)
     text = read_recipe_text(path)
     values = parse_yaml(text, f"recipe {source}")

@@ -3,97 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssvid.backbones import Backbone
+from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError
-from ssvid.evals import ResultRow, evaluate_backbone, random_rows, render_table, write_results
+from ssvid.evals import ResultRow, check_probe_protocol, evaluate_backbone, random_rows
+from ssvid.evals.floor import floor_rows
+from ssvid.evals.protocol import AnchorProtocol
 from ssvid.exports import load_backbone
+from ssvid.exports.initializing import initialize
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
+from ssvid.recipe.evaluating import (
+    RANDOM,
+    Evaluation,
+    Recorded,
+    Run,
+    Weights,
+    conclude,
+    config_of,
+    evaluation_folder,
+    more_overrides,
+    plan_runs,
+    tagged,
+    taken_from,
+)
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import RUNS, Say, load_manifest, pretrain, speaker
+from ssvid.recipe.pretraining import Say, load_manifest, pretrain, speaker
 from ssvid.recipe.schema import ProbeRecipe
-from ssvid.train.run_folder import RunFolder, next_beside, next_free
+from ssvid.train.run_folder import RunFolder
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
 
 
-@dataclass
-class ProbeOutcome:
-    """The rows of a probe and where they were written. Prints as the table."""
-
-    rows: list[ResultRow]
-    path: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types: the numbers and the file that holds everything else."""
-        rows = [
-            {"name": r.name, "metric": r.metric, "value": r.value, "interval95": list(r.interval), "chance": r.chance}
-            for r in self.rows
-        ]
-        return {"rows": rows, "results": str(self.path)}
-
-    def __str__(self) -> str:
-        return f"{render_table(self.rows)}\n\nwhole protocol beside every number: {self.path}"
+ProbeOutcome = Evaluation  # the rows of a probe and where they were written
 
 
 def probe(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,
-    backbone: str | Path,
+    backbone: Weights | Sequence[Weights] = (),
     backbone_name: str | None = None,
-    placebo: str | Path | None = None,
+    placebo: Weights | Sequence[Weights] | None = None,
+    supervised: str | Path | None = None,
     out: str | Path | None = None,
     partial: bool = False,
     untrained_stage: bool = False,
     device: str = "auto",
+    from_results: str | Path | None = None,
     show_progress: bool = True,
     **nested: Any,
 ) -> ProbeOutcome:
     """Score a frozen backbone on labeled videos, beside its own random initialization.
 
     Args:
-        recipe: shipped name, path, or mapping of kind ``probe``. overrides, nested: as for ``pretrain``.
-        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` or the recipe names the network).
-        placebo: the same of a run with ``task.placebo=true``; or ``train`` to train it now from the checkpoint's recipe.
+        recipe: shipped name, path, named protocol, or mapping of kind ``probe``. overrides, nested: as for ``pretrain``.
+        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` or the recipe names the network);
+            several of them are taken for the same pretraining with several seeds.
+        placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
+            the checkpoint's recipe.
+        supervised: weights of the same network that were trained on labels, for a row beside: as ``init_from`` takes them
+            (``torchvision:KINETICS400_V1``).
         out: folder for ``results.json``; beside the checkpoint, numbered, where None.
         partial: accept weights that fill the network only in part; every result says so.
         untrained_stage: score stages that pretraining never trained, too.
         device: ``auto``, ``cpu`` or ``cuda``.
+        from_results: a ``results.json`` to repeat: its recipe and arguments are taken, and its hashes must fit.
 
     Raises:
         SsvidError: any mistake in the recipe, the weights or the data.
     """
-    more = [f"backbone.name={backbone_name}"] * bool(backbone_name) + [
-        "features.untrained_stage=true"
-    ] * untrained_stage
-    loaded = load_recipe(recipe, [*overrides, *more], nested=nested, kind="probe")
+    arguments: dict[str, Any] = {
+        "backbone": backbone,
+        "backbone_name": backbone_name,
+        "placebo": placebo,
+        "supervised": supervised,
+        "partial": partial,
+        "untrained_stage": untrained_stage,
+        "device": resolve_device(device),
+    }
+    recipe, overrides, arguments, recorded = taken_from(from_results, "probe", recipe, overrides, arguments)
+    loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
+    runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
+    check_probe_protocol(config.probe)
+    folder = evaluation_folder("probe", out, runs[0].backbone, loaded)
     say = speaker(show_progress)
-    device = resolve_device(device)
+    rows: list[ResultRow] = []
+    for run in runs:
+        if len(runs) > 1:
+            say(f"fold {run.fold}, seed {run.seed}")
+        found, manifest = _probe_once(config_of(config, run), run, arguments, recorded, say, show_progress)
+        rows += tagged(found, run, loaded, manifest)
+    return conclude(folder, rows, loaded, arguments, manifest, recorded=recorded)
+
+
+def _probe_once(
+    config: ProbeRecipe,
+    run: Run,
+    arguments: Mapping[str, Any],
+    recorded: Recorded | None,
+    say: Say,
+    show_progress: bool,
+) -> tuple[list[ResultRow], Manifest]:
+    """The rows of one fold and seed."""
     named: dict[str, Any] = {
         "name": config.backbone.name or None,
         "options": config.backbone.options or None,
         "seed": config.seed,
     }
-    network = load_backbone(backbone, partial=partial, **named)
-    folder = _out_folder(out, backbone, loaded.path)
+    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
     manifest = load_manifest(config.data, say)
     train_rows, test_rows = labeled_rows(manifest)
-    if placebo is not None and str(placebo) == TRAIN_AGAIN:
-        placebo = train_placebo(backbone, show_progress=show_progress)
-    networks: dict[str, Backbone] = {} if str(backbone) == "random" else {"pretrained": network}
-    if placebo is not None:
-        networks["placebo"] = load_backbone(placebo)
-        require_same_network(network, networks["placebo"], placebo)
+    networks = networks_beside(network, run, show_progress)
+    if recorded is not None:
+        recorded.check_data(manifest, run)
+        recorded.check_weights(networks, run)
+    if arguments["supervised"]:
+        networks["supervised"] = supervised_network(network, str(arguments["supervised"]))
     rows = score(
         networks,
         network,
@@ -102,13 +136,32 @@ def probe(
         train_rows=train_rows,
         test_rows=test_rows,
         cache_dir=cache_folder() / "features",
-        device=device,
+        device=arguments["device"],
         say=say,
     )
-    path = write_results(
-        folder / "results.json", rows, extra={"recipe": loaded.resolved, "backbone_path": str(backbone)}
-    )
-    return ProbeOutcome(rows, path)
+    return rows, manifest
+
+
+def networks_beside(network: Backbone, run: Run, show_progress: bool) -> dict[str, Backbone]:
+    """The networks to score, but for the random one, by the names of their rows."""
+    networks: dict[str, Backbone] = {} if str(run.backbone) == RANDOM else {"pretrained": network}
+    placebo = run.placebo
+    if placebo is not None and str(placebo) == TRAIN_AGAIN:
+        placebo = train_placebo(run.backbone, show_progress=show_progress)
+    if placebo is not None:
+        networks["placebo"] = load_backbone(placebo)
+        require_same_network(network, networks["placebo"], placebo)
+    return networks
+
+
+def supervised_network(network: Backbone, weights: str) -> Backbone:
+    """The same architecture with weights that were trained on labels, scored on the stage of the other rows."""
+    other = initialize_backbone(network.info.name, network.info.options)
+    report = initialize(other, weights, partial=False)
+    stage = getattr(network, "provenance", {}).get("stage")
+    ids = None if report.unknown_videos else list(report.content_ids)
+    other.provenance = {"stage": stage, "content_ids": ids, "supervised": weights, "init": report.as_dict()}
+    return other
 
 
 def score(
@@ -123,7 +176,9 @@ def score(
     device: str,
     say: Say,
 ) -> list[ResultRow]:
-    """The rows of each named network, then the random row of the same architecture, seed and stage."""
+    """The rows of each named network, then the anchors of the recipe: the random row of the same architecture, seed and
+    stage, the first network on single and on shuffled frames, and the floor without a network.
+    """
     origin = getattr(architecture, "provenance", {})
     shared: dict[str, Any] = {
         "train_rows": train_rows,
@@ -140,11 +195,27 @@ def score(
     for name, network in networks.items():
         say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")
         rows += evaluate_backbone(network, manifest, name=name, **shared)
-    say("features of the random network, in both its forms")
-    info = architecture.info
-    seed = origin.get("seed", config.seed)
-    random = random_rows(info.name, info.options, seed, manifest, trained_stage=origin.get("stage"), **shared)
-    return rows + random.better + random.other
+    if config.anchors.random or not rows:
+        say("features of the random network, in both its forms")
+        info = architecture.info
+        seed = origin.get("seed", config.seed)
+        random = random_rows(info.name, info.options, seed, manifest, trained_stage=origin.get("stage"), **shared)
+        rows += random.better + random.other
+    for name, frames in frame_anchors(config.anchors).items():
+        say(f"features of {name}")
+        protocol = replace(config.features, frames=frames)
+        rows += evaluate_backbone(architecture, manifest, name=name, **shared | {"feature_protocol": protocol})
+    if config.anchors.floor:
+        say("histograms of colors and changes")
+        rows += floor_rows(manifest, **shared)
+    return rows
+
+
+def frame_anchors(anchors: AnchorProtocol) -> dict[str, str]:
+    """Name of a row -> which frames the network is shown."""
+    wanted = {"single_frame": anchors.single_frame, "shuffled": anchors.shuffled_frames}
+    names = {"single_frame": "single frame", "shuffled": "shuffled frames"}
+    return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
 
 
 def labeled_rows(manifest: Manifest) -> tuple[list[VideoRow], list[VideoRow]]:
@@ -192,10 +263,3 @@ def require_same_network(network: Backbone, other: Backbone, path: str | Path) -
             f"the placebo {path} is {its[0]} {its[1]}, but the backbone is {mine[0]} {mine[1]}; they must be the same "
             "network. Train the placebo from the same recipe: --placebo train."
         )
-
-
-def _out_folder(out: str | Path | None, backbone: str | Path, recipe: Path | None) -> Path:
-    if out is not None:
-        return Path(out)
-    name = f"probe-{recipe.stem}" if recipe else "probe"
-    return next_free(RUNS, name) if str(backbone) == "random" else next_beside(backbone, name, otherwise=RUNS)

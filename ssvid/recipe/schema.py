@@ -10,7 +10,7 @@ from typing import Any
 
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
-from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
+from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
 
@@ -89,42 +89,56 @@ class ProbeBackboneConfig:
 class ProbeRecipe:
     """``kind: probe``: what a frozen backbone is worth, measured on labeled videos.
 
-    features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN.
+    features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN. anchors: rows
+        beside the network's.
+    protocol: a named protocol (``ssvid protocols``), whose settings lie below those of the recipe. folds: official splits
+        to evaluate on, one after the other; [] is ``data.fold`` alone. seeds: as many evaluations; [] is ``seed`` alone.
     """
 
     kind: str = "probe"
+    protocol: str = ""
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     probe: ProbeProtocol = field(default_factory=ProbeProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
 
 
 @dataclass
 class RetrieveRecipe:
     """``kind: retrieve``: whether test videos find their class among the training videos, by frozen features.
 
-    features: as of a probe. retrieval: which neighbors count, and in whose manner.
+    protocol, folds, seeds, features, anchors: as of a probe. retrieval: which neighbors count, and in whose manner.
     """
 
     kind: str = "retrieve"
+    protocol: str = ""
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     retrieval: RetrievalProtocol = field(default_factory=RetrievalProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
 
 
 @dataclass
 class FinetuneRecipe:
     """``kind: finetune``: a network learns labels, whole or (``finetune.frozen``) its head alone.
 
-    finetune: how it is trained, how its epoch is chosen and how it is tested. loader: its batches are
+    protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested. loader: its batches are
         ``finetune.batch_size``, one clip of each video.
     """
 
     kind: str = "finetune"
+    protocol: str = ""
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)

@@ -9,6 +9,7 @@ import pytest
 from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals import evaluate_backbone, leak_note, read_results, render_table, write_results
+from ssvid.evals.leaks import leak_words
 
 
 @pytest.fixture
@@ -97,8 +98,12 @@ def test_a_leak_is_counted(manifest):
     train, test = manifest.select("train").rows, manifest.select("test").rows
     seen = [test[0].content_id, train[0].content_id]
     assert leak_note(test, train, {"content_ids": seen}) == {
-        "num_test": 9, "pretrained_on_test": 1, "same_content_in_train_and_test": 0
+        "num_test": 9, "pretrained_on_test": 1, "same_content_in_train_and_test": 0,
+        "pretrained_on_siblings": 0, "pretrained_on_train": 1, "verdict": "leak",
     }  # fmt: skip
+    clean = leak_note(test, train, {"content_ids": [train[0].content_id]})
+    assert (clean["verdict"], clean["pretrained_on_test"], clean["pretrained_on_train"]) == ("clean", 0, 1)
+    assert "legitimate" in leak_words(clean)[0]
     prepared = [replace(test[0], content_id="smaller copy", source_id=test[0].content_id)]
     assert leak_note(prepared, train, {"content_ids": seen})["pretrained_on_test"] == 1
     assert leak_note(test, train, {})["pretrained_on_test"] is None
@@ -106,10 +111,20 @@ def test_a_leak_is_counted(manifest):
     assert leak_note([*test, copy], train, {})["same_content_in_train_and_test"] == 1
 
 
+def test_a_sibling_of_the_group_is_a_leak_in_another_split_too(manifest):
+    """UCF101 cuts a group's clips from one recording: split 1 trains on groups that split 2 tests on."""
+    rows = [replace(row, group=f"g{i // 3}") for i, row in enumerate(manifest.rows)]
+    test, train, unused = [rows[0]], rows[9:], rows[1]
+    note = leak_note(test, train, {"content_ids": [unused.content_id]}, rows)
+    assert (note["pretrained_on_test"], note["pretrained_on_siblings"], note["verdict"]) == (0, 1, "siblings")
+    assert "LEAK: 1 of 1 test videos have a sibling" in leak_words(note)[0]
+    assert leak_note(test, train, {"content_ids": [rows[3].content_id]}, rows)["verdict"] == "clean"
+
+
 def test_a_leak_is_said_in_the_table(evaluate, manifest):
     seen = [row.content_id for row in manifest.select("test").rows[:4]]
     rows = evaluate(provenance={"content_ids": seen, "partial": True})
-    assert "test videos that were in the pretraining data (without their labels): 4" in render_table(rows)
+    assert "LEAK: 4 of 9 test videos were in the pretraining data (without their labels)" in render_table(rows)
     assert "the weights were loaded in part (--partial or init_partial)" in render_table(rows)
 
 

@@ -1,0 +1,436 @@
+"""What all evaluations share: folds and seeds in one command, the named protocol beside each number, and repeating a
+number from its ``results.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ssvid.backbones import Backbone
+from ssvid.checkpoints import weights_sha256
+from ssvid.data.manifest import Manifest
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals import ResultRow, render_table, write_results
+from ssvid.evals.confusion import confusion_picture, per_class
+from ssvid.evals.named_protocols import NamedProtocol, Published, named_protocol
+from ssvid.evals.results import read_results, title_of
+from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize
+from ssvid.files import write_atomic
+from ssvid.recipe.load import LoadedRecipe
+from ssvid.recipe.pretraining import RUNS
+from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
+from ssvid.train.run_folder import next_beside, next_free
+
+Config = TypeVar("Config", ProbeRecipe, RetrieveRecipe, FinetuneRecipe)
+Weights = str | Path
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the evaluations of a command. fold: official split, 0 where the recipe names none. seed: of the recipe, or
+    the place of the backbone in the command where there are several.
+    """
+
+    fold: int
+    seed: int
+    backbone: Weights
+    placebo: Weights | None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"fold{self.fold}-seed{self.seed}" if self.fold else f"seed{self.seed}"
+
+
+def plan_runs(
+    config: ProbeRecipe | RetrieveRecipe | FinetuneRecipe,
+    backbone: Weights | Sequence[Weights],
+    placebo: Weights | Sequence[Weights] | None = None,
+) -> list[Run]:
+    """Every fold with every seed, or with every backbone where several are named.
+
+    Raises:
+        RecipeError: several backbones and several seeds, or not a placebo for each backbone.
+    """
+    backbones, placebos = _listed(backbone), _listed(placebo) or [None]
+    if len(backbones) > 1 and len(config.seeds) > 1:
+        raise RecipeError(
+            f"seeds ({config.seeds}) must be left out where several backbones are named ({len(backbones)}): each of them "
+            "counts as a seed. Set seeds=[]."
+        )
+    if len(placebos) == 1:
+        placebos = placebos * len(backbones) if placebos[0] in (None, "train") or len(backbones) == 1 else placebos
+    if len(placebos) != len(backbones):
+        raise RecipeError(
+            f"there must be one placebo for each backbone, and there are {len(placebos)} for {len(backbones)}. Name each "
+            "with --placebo, in the same order, or say --placebo train."
+        )
+    many = len(backbones) > 1
+    seeded = (
+        [(i, b, p) for i, (b, p) in enumerate(zip(backbones, placebos, strict=True))]
+        if many
+        else [(seed, backbones[0], placebos[0]) for seed in config.seeds or [config.seed]]
+    )
+    folds = config.folds or [config.data.fold if config.data.name in OFFICIAL else 0]
+    return [Run(fold, seed, b, p) for fold in folds for seed, b, p in seeded]
+
+
+OFFICIAL = ("ucf101", "hmdb51")  # data sets with official splits
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def config_of(config: Config, run: Run) -> Config:
+    """The recipe at one fold and seed."""
+    data = replace(config.data, fold=run.fold) if run.fold else config.data
+    return replace(config, data=data, seed=run.seed if len(config.seeds) > 1 else config.seed)
+
+
+def more_overrides(arguments: Mapping[str, Any]) -> list[str]:
+    """Overrides of the recipe that options of the command line stand for."""
+    name = arguments["backbone_name"]
+    return [f"backbone.name={name}"] * bool(name) + ["features.untrained_stage=true"] * bool(
+        arguments.get("untrained_stage")
+    )
+
+
+def evaluation_folder(kind: str, out: Weights | None, backbone: Weights, loaded: LoadedRecipe) -> Path:
+    """Where results go: ``out``, or a new folder beside the run that the backbone belongs to."""
+    if out is not None:
+        return Path(out)
+    stem = loaded.path.stem if loaded.path else loaded.protocol.partition("@")[0]
+    name = f"{kind}-{stem}" if stem else kind
+    return next_free(RUNS, name) if str(backbone) == RANDOM else next_beside(backbone, name, otherwise=RUNS)
+
+
+def taken_from(
+    results: Weights | None,
+    kind: str,
+    recipe: Any,
+    overrides: Sequence[str],
+    arguments: dict[str, Any],
+) -> tuple[Any, tuple[str, ...], dict[str, Any], Recorded | None]:
+    """Recipe, overrides and arguments of a program: those of its call, or those of the result that it repeats.
+
+    With ``results``, the call may say where the videos (``data.root``, ``data.list``, ``data.annotations``) and the
+    weights are now, and nothing else: another setting would be another number.
+
+    Raises:
+        RecipeError: neither or both of a recipe and a result are given, no backbone, or another setting.
+        DataError: ``results`` cannot be repeated.
+    """
+    if results is None:
+        if recipe is None:
+            raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
+        if not _listed(arguments["backbone"]):
+            raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
+        return recipe, tuple(overrides), arguments, None
+    recorded = Recorded.read(results, kind)
+    words = [*([recipe] if recipe is not None else []), *overrides]
+    other = [word for word in words if str(word).partition("=")[0] not in _PLACES]
+    if other:
+        raise RecipeError(
+            f"--from {results} repeats a result as it was made; {other[0]!r} would make it another one. Leave it out "
+            f"({', '.join(_PLACES)} may say where the videos are now), or evaluate anew with a recipe."
+        )
+    moved = {key: value for key in ("backbone", "placebo") if (value := _listed(arguments[key]))}
+    return dict(recorded.recipe), tuple(words), {**recorded.arguments, **moved}, recorded
+
+
+_PLACES = ("data.root", "data.list", "data.annotations")
+
+
+# ---- the protocol beside the number
+
+
+def protocol_note(loaded: LoadedRecipe) -> dict[str, Any]:
+    """What stands beside each number: the protocol's id, what was changed of it, and a short hash of the settings.
+
+    Two numbers of one hash were measured in the same way; without a name it is the hash alone that tells.
+    """
+    kept = {
+        k: v for k, v in loaded.resolved.items() if k not in ("data", "seed", "seeds", "backbone", "loader", "logger")
+    }
+    of_data = {k: loaded.resolved["data"][k] for k in ("name", "split")}
+    text = json.dumps([without_speed(kept), of_data], sort_keys=True)
+    return {
+        "id": loaded.protocol,
+        "changed": {path: [own, used] for path, (own, used) in loaded.changed.items()},
+        "sha256": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
+
+
+_SPEED_ONLY = (
+    "workers",
+    "batch_size",
+    "timeout_seconds",
+    "decoder",
+    "trainer",
+    "anchors",
+    "num_shown",
+    "views_per_pass",
+)
+
+
+def without_speed(values: Any) -> Any:
+    """Settings without those that change how fast a number comes, not what it is."""
+    if isinstance(values, Mapping):
+        return {key: without_speed(value) for key, value in values.items() if key not in _SPEED_ONLY}
+    return values
+
+
+def tagged(rows: Iterable[ResultRow], run: Run, loaded: LoadedRecipe, manifest: Manifest) -> list[ResultRow]:
+    """The rows with the fold, the seed and the protocol they belong to, and what the data set lacks."""
+    note = protocol_note(loaded)
+    told = [f"protocol {note['id'] or 'without a name'}{_changes(note['changed'])} [{note['sha256']}]"]
+    if manifest.missing:
+        told.append(
+            f"{len(manifest.missing)} videos of the official lists are missing (data.allow_missing): {_first(manifest.missing)}"
+        )
+    more = {"fold": run.fold, "seed": run.seed, "protocol": note, "missing_videos": list(manifest.missing)}
+    return [
+        replace(row, context={**row.context, **more, "notes": [*row.context.get("notes", ()), *told]})
+        for row in _of_protocol(rows, loaded)
+    ]
+
+
+def _of_protocol(rows: Iterable[ResultRow], loaded: LoadedRecipe) -> list[ResultRow]:
+    """The metrics that the protocol names; all of them without one."""
+    rows = list(rows)
+    if not loaded.protocol:
+        return rows
+    wanted = named_protocol(loaded.protocol).metrics
+    return [row for row in rows if row.metric.startswith(wanted)] or rows
+
+
+def _changes(changed: Mapping[str, Sequence[Any]]) -> str:
+    if not changed:
+        return ""
+    return ", CHANGED: " + ", ".join(f"{path}={used!r} instead of {own!r}" for path, (own, used) in changed.items())
+
+
+def _first(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+# ---- the outcome
+
+
+@dataclass
+class Evaluation:
+    """The rows of an evaluation, their summaries over folds and seeds, and where they were written. Prints as the table.
+
+    pictures: files beside the results. repeated: what came of the comparison where an older result was repeated.
+    """
+
+    rows: list[ResultRow]
+    path: Path
+    summaries: list[Summary] = field(default_factory=list)
+    protocol: NamedProtocol | None = None
+    pictures: list[Path] = field(default_factory=list)
+    repeated: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types: the numbers and the files that hold everything else."""
+        rows = [
+            {
+                "name": r.name,
+                "metric": r.metric,
+                "fold": fold_of(r),
+                "seed": seed_of(r),
+                "value": r.value,
+                "interval95": list(r.interval),
+                "chance": r.chance,
+            }
+            for r in self.rows
+        ]
+        return {
+            "rows": rows,
+            "summaries": [summary.as_dict() for summary in self.summaries],
+            "results": str(self.path),
+            "pictures": [str(path) for path in self.pictures],
+            "repeated": self.repeated,
+        }
+
+    def __str__(self) -> str:
+        parts = [render_table(summary_rows(self.rows, self.summaries) or self.rows)]
+        parts += [_spread_lines(self.summaries)] if self.summaries else []
+        if self.protocol is not None and self.protocol.published:
+            parts.append(published_lines(self.protocol.published, {row.metric for row in self.rows}))
+        files = "\n".join(
+            [f"whole protocol beside every number: {self.path}", *(f"picture: {p}" for p in self.pictures)]
+        )
+        return "\n\n".join(part for part in (*parts, files, self.repeated) if part)
+
+
+def summary_rows(rows: Sequence[ResultRow], summaries: Sequence[Summary]) -> list[ResultRow]:
+    """The summaries as rows of a table, with the notes of the rows they come from."""
+    found = []
+    for summary in summaries:
+        mine = [row for row in rows if (row.name, row.metric) == (summary.name, summary.metric)]
+        notes = list(dict.fromkeys(note for row in mine for note in row.context.get("notes", ())))
+        ids = tuple(dict.fromkeys(video for row in mine for video in row.ids))
+        context = {**mine[0].context, "notes": notes}
+        found.append(
+            replace(
+                mine[0], value=summary.value, interval=summary.interval, chance=summary.chance, ids=ids, context=context
+            )
+        )
+    return found
+
+
+def _spread_lines(summaries: Sequence[Summary]) -> str:
+    """What each summary is a mean of, and how far it spreads."""
+    lines = []
+    for s in summaries:
+        deviations = {"folds": s.over_folds, "seeds": s.over_seeds}
+        spread = [f"over {what} {100 * value:.1f}" for what, value in deviations.items() if value is not None]
+        each = "; ".join(
+            f"fold {fold}: " * bool(fold) + ", ".join(f"{100 * v:.1f}" for v in seeds.values())
+            for fold, seeds in s.values.items()
+        )
+        lines.append(f"{s.name}, {title_of(s.metric)}: standard deviation {', '.join(spread)} ({each})")
+    return "\n".join(lines)
+
+
+def published_lines(published: Sequence[Published], metrics: set[str]) -> str:
+    """Numbers of others, told apart from those measured here."""
+    lines = ["published under this protocol; not measured here:"]
+    for p in published:
+        values = ", ".join(f"{title_of(metric)} {value:g}" for metric, value in p.values.items() if metric in metrics)
+        lines += [f"  {p.method}, {p.backbone}, pretrained on {p.pretraining}: {values}  [{p.source}]"] * bool(values)
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def conclude(
+    folder: Path,
+    rows: list[ResultRow],
+    loaded: LoadedRecipe,
+    arguments: Mapping[str, Any],
+    manifest: Manifest,
+    *,
+    recorded: Recorded | None = None,
+    name: str = "results.json",
+) -> Evaluation:
+    """Write ``results.json`` and the picture of what was taken for what; compare with the result that was repeated.
+
+    arguments: of the program, by which ``--from`` repeats it.
+    """
+    summaries = summarize(rows)
+    extra = {
+        "kind": loaded.resolved["kind"],
+        "recipe": loaded.resolved,
+        "arguments": {key: _as_text(value) for key, value in arguments.items()},
+        "summaries": [summary.as_dict() for summary in summaries],
+        "per_class": per_class(rows, manifest),
+    }
+    path = write_results(folder / name, rows, extra=extra)
+    picture = confusion_picture(rows, manifest)
+    pictures = []
+    if picture is not None:
+        pictures.append(folder / "confusion.png")
+        write_atomic(pictures[0], lambda file: picture.save(file, "PNG"))
+    protocol = named_protocol(loaded.protocol) if loaded.protocol else None
+    repeated = recorded.compare(rows) if recorded is not None else ""
+    return Evaluation(rows, path, summaries, protocol, pictures, repeated)
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+# ---- repeating a number
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A ``results.json`` that is to be repeated: its recipe, the program's arguments, and the hashes it was made from."""
+
+    path: Path
+    kind: str
+    recipe: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    rows: tuple[ResultRow, ...]
+
+    @classmethod
+    def read(cls, path: str | Path, kind: str) -> Recorded:
+        """The file, for the program of this kind.
+
+        Raises:
+            DataError: it is no such file, of another kind, or a number in it lacks a hash of its data or weights.
+        """
+        rows = read_results(path)
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        if "recipe" not in plain or "arguments" not in plain:
+            raise DataError(f"{path} does not hold the recipe that made it. Evaluate again: ssvid {kind} RECIPE.")
+        if plain.get("kind") != kind:
+            raise DataError(
+                f"{path} is of kind {plain.get('kind')!r}. Repeat it with: ssvid {plain.get('kind')} --from {path}"
+            )
+        for row in rows:
+            for key in ("manifest_sha256", "weights_sha256"):
+                if not row.context.get(key):
+                    raise DataError(
+                        f"{path}: the number {row.metric} of {row.name} has no {key}, so that nobody can tell whether it "
+                        "would be repeated. Evaluate again."
+                    )
+        return cls(Path(path), kind, plain["recipe"], plain["arguments"], tuple(rows))
+
+    def check_data(self, manifest: Manifest, run: Run) -> None:
+        """Raise DataError unless the videos are those that the result was measured on."""
+        wanted = {r.context["manifest_sha256"] for r in self.rows if (fold_of(r), seed_of(r)) == (run.fold, run.seed)}
+        found = manifest.sha256()
+        if wanted != {found}:
+            raise DataError(
+                f"{self.path} was measured on videos whose table has the hash {_short(wanted)}, and {manifest.root} has "
+                f"{found[:16]}: files were added, removed, changed or relabeled. Set data.root to the videos it was "
+                "measured on."
+            )
+
+    def check_weights(self, networks: Mapping[str, Backbone], run: Run) -> None:
+        """Raise DataError unless the weights are those that the result was measured with."""
+        for name, network in networks.items():
+            wanted = {
+                r.context.get("start_sha256") or r.context["weights_sha256"]
+                for r in self.rows
+                if (r.name, fold_of(r), seed_of(r)) == (name, run.fold, run.seed)
+            }
+            found = weights_sha256(network.state_dict())
+            if wanted != {found}:
+                raise DataError(
+                    f"{self.path} was measured with {name} weights of the hash {_short(wanted)}, and {run.backbone} has "
+                    f"{found[:16]}. Name the weights it was measured with: --backbone PATH."
+                )
+
+    def compare(self, rows: Sequence[ResultRow]) -> str:
+        """Whether every number came out the same, in words."""
+        key: Callable[[ResultRow], tuple[Any, ...]] = lambda r: (r.name, r.metric, fold_of(r), seed_of(r))  # noqa: E731
+        old = {key(row): row for row in self.rows}
+        new = {key(row): row for row in rows}
+        differ = [
+            f"{name} {metric}: {old[k].value!r} -> {new[k].value!r}"
+            if k in new
+            else f"{name} {metric}: not measured again"
+            for k in old
+            for name, metric in [k[:2]]
+            if k not in new or old[k].value != new[k].value or (old[k].correct_N != new[k].correct_N).any()
+        ]
+        if not differ:
+            return f"repeated: all {len(old)} numbers of {self.path} to the last digit, video by video"
+        return "\n".join([f"NOT repeated: {len(differ)} of {len(old)} numbers of {self.path} differ:", *differ])
+
+
+def _short(hashes: set[str]) -> str:
+    return " or ".join(sorted(h[:16] for h in hashes)) or "(none)"

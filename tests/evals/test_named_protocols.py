@@ -1,0 +1,119 @@
+"""Named protocols: each can be run as it stands, none changes unnoticed, and the page says what they say."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from ssvid.errors import RecipeError
+from ssvid.evals.named_protocols import PROTOCOLS, named_protocol, protocol_names
+from ssvid.evals.protocol_pages import page, page_of_all
+from ssvid.recipe.check import to_plain
+from ssvid.recipe.evaluating import without_speed
+from ssvid.recipe.load import load_recipe
+
+# A published version never changes: who needs another setting adds a version, and its line here.
+FIXED = {
+    "ucf101-linear@1": "44b54594b468",
+    "ucf101-knn@1": "a91da218de3a",
+    "ucf101-retrieval@1": "c7e4ce0a119a",
+    "ucf101-finetune@1": "924544ad8ef0",
+    "hmdb51-linear@1": "12218fbcafb2",
+    "hmdb51-knn@1": "d42d6689fc68",
+    "hmdb51-retrieval@1": "d34c35c2d83b",
+    "hmdb51-finetune@1": "030aed6c0075",
+    "folder-linear@1": "ad8f41d10b67",
+    "folder-knn@1": "223540629ada",
+    "folder-retrieval@1": "129f78160e64",
+    "folder-finetune@1": "ec9874f1ea5e",
+    "vcop-retrieval@1": "33341a6c92e8",
+    "vcop-finetune@1": "f5681d4d726b",
+    "coclr-retrieval@1": "80e00e8155fc",
+    "coclr-linear@1": "66a55670f3a5",
+    "coclr-finetune@1": "2a4e23bae594",
+    "speednet-finetune@1": "ec689c3f886d",
+    "shuffle-and-learn-finetune@1": "1817457fe844",
+    "svt-knn@1": "79ea7c102b52",
+}
+
+
+def digest(protocol) -> str:
+    """Of all that the number depends on: defaults of settings that the protocol does not name count as well."""
+    resolved = load_recipe(protocol.id, ["data.root=x"]).resolved
+    groups = {
+        key: without_speed(resolved[key]) for key in ("features", "probe", "retrieval", "finetune") if key in resolved
+    }
+    told = [protocol.kind, list(protocol.metrics), to_plain(protocol.settings), groups]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def test_no_version_changes():
+    assert {p.id: digest(p) for p in PROTOCOLS} == FIXED
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_each_is_a_recipe_by_itself(name):
+    protocol = named_protocol(name)
+    loaded = load_recipe(name, ["data.root=somewhere"], kind=protocol.kind)
+    assert (loaded.protocol, loaded.changed) == (name, {})
+    assert loaded.resolved["protocol"] == name
+    for path, value in protocol.leaves().items():
+        found = loaded.resolved
+        for key in path.split("."):
+            found = found[key]
+        assert found == to_plain(value), path
+
+
+def test_the_newest_version_is_meant_where_none_is_said():
+    assert named_protocol("ucf101-linear").version == max(p.version for p in PROTOCOLS if p.name == "ucf101-linear")
+    assert load_recipe("folder-linear", ["data.root=x"]).resolved["protocol"] == "folder-linear@1"
+
+
+def test_what_a_recipe_says_otherwise_is_told():
+    loaded = load_recipe(
+        {"kind": "probe", "protocol": "ucf101-linear@1", "data": {"root": "x"}, "features": {"num_clips": 3}},
+        ["probe.holdout_fraction=0.25"],
+    )
+    assert loaded.changed == {"features.num_clips": (10, 3), "probe.holdout_fraction": (0.2, 0.25)}
+    assert loaded.recipe.features.num_clips == 3
+    assert loaded.origins["features.crop_px"] == "protocol"
+
+
+def test_mistakes():
+    with pytest.raises(RecipeError, match=r"unknown protocol 'ucf101-linaer@1'. Did you mean"):
+        load_recipe({"kind": "probe", "protocol": "ucf101-linaer@1", "data": {"root": "x"}})
+    with pytest.raises(RecipeError, match=r"ucf101-linear has no version '7'. Known: ucf101-linear@1"):
+        named_protocol("ucf101-linear@7")
+    with pytest.raises(
+        RecipeError, match=r"protocol \(vcop-retrieval@1\) is one of kind 'retrieve'. Run it with: ssvid retrieve"
+    ):
+        load_recipe({"kind": "probe", "protocol": "vcop-retrieval@1", "data": {"root": "x"}})
+
+
+@pytest.mark.parametrize("name", ["vcop-retrieval@1", "ucf101-knn@1"])
+def test_a_page_says_everything(name):
+    protocol = named_protocol(name)
+    text = page(protocol)
+    assert all(f"{path}=" in text for path in protocol.leaves())
+    flat = " ".join(text.split())
+    for said in (
+        protocol.reproduces,
+        protocol.source,
+        *protocol.differs,
+        *protocol.defects,
+        *protocol.defects.values(),
+    ):
+        assert " ".join(said.split()) in flat
+    assert ("not measured here" in text) == bool(protocol.published)
+
+
+def test_those_of_papers_say_their_source_and_ours_say_none():
+    for protocol in PROTOCOLS:
+        assert bool(protocol.reproduces) == bool(protocol.source) == bool(protocol.differs), protocol.id
+        assert all(row.source for row in protocol.published)
+
+
+def test_the_page_of_the_documentation_is_up_to_date():
+    path = Path(__file__).parents[2] / "docs" / "protocols.md"
+    assert path.read_text() == page_of_all(), "write it anew: ssvid protocols --markdown > docs/protocols.md"
