@@ -59,6 +59,7 @@ class PretrainResult:
     num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out.
     too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
     out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
+    missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
     """
 
     run_dir: Path
@@ -71,6 +72,7 @@ class PretrainResult:
     advice: dict[str, Any] = field(default_factory=dict)
     init: dict[str, Any] | None = None
     out_of_domain: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
@@ -208,6 +210,7 @@ def _fit(
         monitor.advice(),
         module.backbone.provenance.get("init"),
         module.ood_metrics,
+        list(data.train_set.manifest.missing),
     )
     if rank == 0:
         write_json(folder.results, result.as_dict())

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ssvid.cli import main
@@ -20,7 +21,8 @@ from ssvid.data.manifest import Manifest, VideoRow, missing_path, summarize
 from ssvid.data.readers import READERS, OfficialSplit, list_videos
 from ssvid.data.ucf101 import read_classes, read_split
 from ssvid.errors import DataError
-from ssvid.recipe.pretraining import load_manifest, split_rows
+from ssvid.recipe.pretraining import load_manifest, pretrain, split_rows
+from ssvid.video import write_video
 
 REAL = Path(os.environ.get("SSVID_REAL_DATA", ""))
 real = [pytest.mark.real, pytest.mark.skipif(not REAL.parts, reason="SSVID_REAL_DATA is not set")]
@@ -517,3 +519,20 @@ def test_the_hmdb51_pack_is_a_manifest_by_its_recipe_group() -> None:
     assert Counter(row.split for row in manifest.rows) == {"train": 7, "test": 3, "unused": 1}
     assert all(row.is_readable and row.group.startswith(f"{row.label}/") for row in manifest.rows)
     assert len(manifest.missing) == 6755
+
+
+@pytest.mark.slow
+def test_a_run_says_what_was_missing(ucf: Path, tmp_path: Path) -> None:
+    frames = [np.full((48, 64, 3), 40 * t % 256, dtype=np.uint8) for t in range(30)]
+    for path in (ucf / "UCF-101").rglob("*.avi"):
+        path.unlink()
+        if path.stem != "v_YoYo_g02_c01":
+            write_video(path.with_suffix(".mp4"), frames, fps=25)
+    data = {"name": "ucf101", "root": str(ucf), "allow_missing": True, "index_workers": 1}
+    result = pretrain(
+        "smoke/speediness", "trainer.max_steps=1", "trainer.accelerator=cpu", "task.options.num_frames=8",
+        run_dir=tmp_path / "run", show_progress=False, data=data, loader={"global_batch": 4, "workers_per_device": 0},
+    )  # fmt: skip
+    assert result.missing == ["YoYo/v_YoYo_g02_c01.avi"]
+    assert json.loads((tmp_path / "run/results.json").read_text())["missing"] == result.missing
+    assert Manifest.load(tmp_path / "run/manifest.csv", ucf).missing == tuple(result.missing)
