@@ -9,7 +9,7 @@ from typing import Any
 from ssvid.audits.counterfactuals import Counterfactual
 from ssvid.audits.intervals import Estimate, Interval, Resampler
 from ssvid.audits.measuring import CLEAN, Answers
-from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge, worst
+from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge_all, worst
 
 # Of a family of counterfactuals the worst is told, so that its interval must bear being picked (Bonferroni).
 FAMILIES = ("occluded",)
@@ -133,8 +133,8 @@ def report_of(
     context: Mapping[str, Any] | None = None,
 ) -> AuditReport:
     """Judge the rows, of each family the worst, and draw the conclusions."""
-    judged = [judge(row, standard) for row in rows]
-    told = [judge(row, standard) for row in _without_families(rows)]
+    judged = judge_all(rows, standard)
+    told = judge_all(_without_families(rows), standard)
     found = tuple(conclusions(told, standard))
     return AuditReport(
         standard, tuple(told), tuple(judged), found, num_videos, num_clips, tuple(notes), dict(context or {})

@@ -19,6 +19,7 @@ class Finding(StrEnum):
     NOT_SHOWN = "not shown"
     READ = "read from"
     LEANS = "leans on"
+    DAMAGED = "damaged by"  # by the harsh form of what costs nothing in its mild form
     RISES = "rises"
     AT_CHANCE = "at chance"
     ABOVE_CHANCE = "above chance"
@@ -149,6 +150,32 @@ def judge(row: AuditRow, standard: Standard) -> AuditRow:
     return replace(
         row, declared=declared, finding=finding, verdict=_sentence(row, finding, standard), held_against=against
     )
+
+
+def judge_all(rows: Sequence[AuditRow], standard: Standard) -> list[AuditRow]:
+    """Every row by itself, and then the forms of one kind together.
+
+    A trace is gone after a mild re-encoding as it is after a harsh one. So where the mildest form of a kind, the first,
+    shows no fall, a fall under a harsher one is damage to what the network must see, and is told as such.
+    """
+    judged = [judge(row, standard) for row in rows]
+    mildest: dict[tuple[str, str], AuditRow] = {}
+    for row in judged:
+        mildest.setdefault((row.name, row.place), row)
+    return [_tempered(row, mildest[row.name, row.place], standard) for row in judged]
+
+
+def _tempered(row: AuditRow, mild: AuditRow, standard: Standard) -> AuditRow:
+    fallen = row.finding in (Finding.READ, Finding.LEANS)
+    if row.name != "reencoded" or not fallen or mild.finding not in (Finding.NOT_SHOWN, Finding.RISES):
+        return row
+    low, high = row.difference_interval
+    size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
+    verdict = (
+        f"{standard.task} does not stand this re-encoding: {standard.metric} falls {size}, at {row.value}; at {mild.value} no "
+        "fall is shown, so that it is damage, and not a trace of compression that is read"
+    )
+    return replace(row, finding=Finding.DAMAGED, verdict=verdict)
 
 
 def _is_artifact(name: str, declared: str) -> bool:

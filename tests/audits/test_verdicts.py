@@ -3,7 +3,7 @@
 import pytest
 
 from ssvid.audits.report import report_of, table
-from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge, worst
+from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge, judge_all, worst
 
 STANDARD = Standard("speed", "accuracy", 0.5, 0.85, (0.82, 0.88), ("static", "noise"), ("reencoded",))
 
@@ -17,7 +17,7 @@ def row(name, fall, low, high, value="", place="video", **more):
 
 
 def said(*rows, standard=STANDARD):
-    return conclusions([judge(r, standard) for r in rows], standard)
+    return conclusions(judge_all(rows, standard), standard)
 
 
 def test_a_broken_promise_is_told_in_points():
@@ -126,3 +126,21 @@ def test_the_table_lines_up():
     assert lines[1].split() == ["static", "50.0", "%", "-35.0", "(-37.0", "to", "-33.0)", "must", "fall"]
     assert lines[2].endswith("must hold  <- held against it")
     assert lines[0].index("declared") == lines[1].index("must fall") == lines[2].index("must hold")
+
+
+def test_damage_is_told_from_a_trace_of_compression():
+    """What a mild re-encoding wipes out was a trace; what only a harsh one costs was in the picture."""
+    mild, harsh = row("reencoded", 0.3, -0.8, 1.4, "crf 28, GOP 12"), row("reencoded", 27, 26, 29, "crf 36, GOP 1")
+    judged = judge_all([mild, harsh], STANDARD)[1]
+    assert (judged.finding, judged.held_against) == ("damaged by", True)
+    assert judged.verdict == (
+        "speed does not stand this re-encoding: accuracy falls 27 points, 26 to 29, at crf 36, GOP 1; at crf 28, GOP 12 no "
+        "fall is shown, so that it is damage, and not a trace of compression that is read"
+    )
+    assert said(mild, harsh) == [judged.verdict]
+    read = row("reencoded", 20, 18, 22, "crf 28, GOP 12")
+    assert said(read, harsh)[0].startswith("speed is read from compression: accuracy falls 27 points")
+    # Damage explains nothing else away.
+    lines = said(mild, harsh, row("border", 30, 28, 32))
+    assert lines[0].startswith("speed is read from the border")
+    assert not any("the same cue may be meant: compression" in line for line in lines)
