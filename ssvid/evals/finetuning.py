@@ -43,6 +43,8 @@ from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
 
+HEAD = "head"
+
 
 @dataclass(frozen=True)
 class FinetuneSetup:
@@ -407,20 +409,28 @@ def parameter_groups(backbone: Backbone, head: nn.Module, protocol: FinetuneProt
     The head learns at lr * head_lr_factor, the k-th stage below it at lr * layer_decay ** k (the rule of BEiT, Bao et al.
     2022, where the head is the last layer). Biases and normalization (1-D parameters) have no weight decay.
     """
-    p, taken = protocol, set()
-    groups = list(_decayed_and_not("head", head.parameters(), p.learning_rate * p.head_lr_factor, p))
-    names = backbone.info.stage_names[: backbone.info.depth(p.stage) + 1]
-    for k, name in enumerate(reversed(names), start=1):
-        params = [q for module in backbone.stage_modules(name) for q in module.parameters()]
+    rates, taken = learning_rates(backbone.info, protocol), set()
+    groups: list[dict[str, Any]] = []
+    for name, lr in rates.items():
+        modules = (head,) if name == HEAD else backbone.stage_modules(name)
+        params = [q for module in modules for q in module.parameters()]
         taken |= {id(q) for q in params}
-        if name == names[0]:  # what is in no stage stands before the first
+        if name == backbone.info.stage_names[0]:  # what is in no stage stands before the first
             params += [q for q in backbone.parameters() if id(q) not in taken]
-        groups += _decayed_and_not(name, params, p.learning_rate * p.layer_decay**k, p)
+        groups += _decayed_and_not(name, params, lr, protocol)
     return groups
 
 
+def learning_rates(info: BackboneInfo, protocol: FinetuneProtocol) -> dict[str, float]:
+    """At what rate the head and each stage that is used learn, head first; with ``frozen`` the head alone."""
+    p = protocol
+    rates = {HEAD: p.learning_rate * p.head_lr_factor}
+    used = () if p.frozen else info.stage_names[: info.depth(p.stage) + 1]
+    return rates | {name: p.learning_rate * p.layer_decay**k for k, name in enumerate(reversed(used), start=1)}
+
+
 def _decayed_and_not(
-    name: str, params: Iterator[nn.Parameter] | Sequence[nn.Parameter], lr: float, protocol: FinetuneProtocol
+    name: str, params: Sequence[nn.Parameter], lr: float, protocol: FinetuneProtocol
 ) -> Iterator[dict[str, Any]]:
     trained = [q for q in params if q.requires_grad]
     for chosen, decay in (
@@ -558,7 +568,6 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
     info, setup, p = fitted.backbone.info, start.setup, start.protocol
     state = {f"backbone.{k}": v for k, v in fitted.backbone.state_dict().items()}
     state |= {f"task.{k}": v for k, v in fitted.task.state_dict().items()}
-    rates = {g["name"]: g["lr"] for g in parameter_groups(fitted.backbone, fitted.task.head, p)}
     return {
         "backbone": {"name": info.name, "options": dict(info.options)},
         "weights_sha256": start.weights,
@@ -573,7 +582,7 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
             "accumulate": setup.trainer.accumulate,
             "steps_per_epoch": fitted.steps_per_epoch,
             "num_videos": fitted.num_videos,
-            "learning_rates": rates,
+            "learning_rates": learning_rates(info, p),
             "trained_parameters": sum(q.numel() for q in _trained(fitted)),
         },
         **_data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),  # type: ignore[arg-type]

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssvid.backbones import Backbone, backbones, initialize_backbone
+from ssvid.backbones import Backbone, BackboneInfo, backbones, initialize_backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
-from ssvid.evals.finetuning import FinetuneSetup, check_finetuning, finetune_backbone
-from ssvid.evals.finetuning_protocol import clip_reading, resolve_finetune_protocol
+from ssvid.evals.finetuning import FinetuneSetup, Parts, check_finetuning, finetune_backbone, learning_rates
+from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.evals.results import ResultRow, read_results, write_results
 from ssvid.exports import initialize, load_backbone
 from ssvid.exports.foreign import TORCHVISION
@@ -48,7 +48,7 @@ class FinetuneOutcome(ProbeOutcome):
     run_dir: holds a folder for each network, with its checkpoints (``best.ckpt`` is the chosen epoch).
     """
 
-    run_dir: Path
+    run_dir: Path = Path()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types: the numbers and the file that holds everything else."""
@@ -105,7 +105,8 @@ def finetune(
     manifest = _manifest(config, run, resume, say)
     train_rows, test_rows = labeled_rows(manifest)
     setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, resolved, show_progress)
-    _check(network, manifest, train_rows, test_rows, config, setup)
+    protocol, parts = _check(network, manifest, train_rows, test_rows, config, setup)
+    say(_header(network.info, protocol, parts, test_rows, setup))
     if random or not networks:
         networks |= random_forms(network, config, manifest, train_rows)
     if global_rank() == 0:
@@ -118,7 +119,7 @@ def finetune(
     extra = {"recipe": resolved, "backbone_path": str(backbone)}
     if global_rank() == 0:
         write_results(run.results, rows, extra=extra)
-    return FinetuneOutcome(rows, run.results, run.path)
+    return FinetuneOutcome(rows, run.results, run_dir=run.path)
 
 
 # ---- where a fine-tuning starts from
@@ -214,9 +215,9 @@ def _check(
     test_rows: Sequence[VideoRow],
     config: FinetuneRecipe,
     setup: FinetuneSetup,
-) -> None:
+) -> tuple[FinetuneProtocol, Parts]:
     try:
-        check_finetuning(
+        return check_finetuning(
             network.info,
             manifest,
             train_rows=train_rows,
@@ -228,6 +229,25 @@ def _check(
     except DataError as error:
         # What frozen features call so is an option of the loader here.
         raise DataError(str(error).replace("features.decoder", "loader.decoder")) from error
+
+
+def _header(
+    info: BackboneInfo, protocol: FinetuneProtocol, parts: Parts, test_rows: Sequence[VideoRow], setup: FinetuneSetup
+) -> str:
+    """What will be done, in numbers."""
+    p, trainer = protocol, setup.trainer
+    views = len(test_rows) * p.num_clips * p.num_crops
+    rates = ", ".join(f"{name} {lr:.3g}" for name, lr in learning_rates(info, p).items())
+    return "\n".join(
+        [
+            f"backbone {info.name}{', frozen' if p.frozen else ''}, {p.head} head on {p.stage}, seed {setup.seed}",
+            f"{len(parts.fit)} videos to train on, {len(parts.held)} held out of train to choose the epoch on",
+            f"{len(test_rows)} test videos x {p.num_clips} clips x {p.num_crops} crops = {views} views, averaging {p.averaging}",
+            f"batch {p.batch_size} on {setup.num_processes} x {trainer.accelerator}, {trainer.accumulate} accumulated; "
+            f"precision {trainer.precision}; {p.epochs} epochs, {p.optimizer}, {p.schedule}",
+            f"lr {p.learning_rate:.6g} = base_lr {p.base_lr:g} x {p.batch_size} / 256: {rates}",
+        ]
+    )
 
 
 def _all_rows(

@@ -130,6 +130,17 @@ def test_an_interrupted_run_takes_what_is_done_and_goes_on(outcome, labeled, exp
     assert [row.context["trained_sha256"] for row in again.rows] == [r.context["trained_sha256"] for r in outcome.rows]
 
 
+def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys):
+    ssvid.finetune(
+        RECIPE, f"data.root={labeled}", "finetune.epochs=1", "finetune.layer_decay=0.5", backbone=export, random=False,
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    told = capsys.readouterr().err
+    assert "4 videos to train on, 2 held out of train" in told
+    assert "4 test videos x 2 clips x 1 crops = 8 views, averaging softmax" in told
+    assert "lr 0.00585938 = base_lr 0.5 x 3 / 256: head 0.00586, stage4 0.00293, stage3 0.00146" in told
+
+
 def test_a_folder_is_neither_overwritten_nor_continued_from_something_else(outcome, labeled, export):
     with pytest.raises(RunFolderError, match="a run never overwrites another"):
         run(labeled, backbone=export, run_dir=outcome.run_dir)
