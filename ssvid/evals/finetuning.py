@@ -7,34 +7,35 @@ The trainer, the loaders, the tickets and the checkpoints are those of pretraini
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d
 from ssvid.checkpoints import load_checkpoint_dict, make_meta, read_checkpoint, weights_sha256
-from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.module import ClipDataModule
 from ssvid.errors import DataError
 from ssvid.evals.classification import Classification
-from ssvid.evals.evaluate import _data_context, _notes, _origin, check_rows, leak_note
-from ssvid.evals.features import Listed, check_decoder, decoder_of, row_id, row_is_padded, row_unit
+from ssvid.evals.evaluate import check_rows
+from ssvid.evals.features import check_decoder, row_id, row_unit
+from ssvid.evals.finetuned_rows import finetuned_rows, most_frequent
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
+from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
+from ssvid.evals.finetuning_state import FinetuneSetup, Fitted, Parts, Start
 from ssvid.evals.linear_probe import holdouts
 from ssvid.evals.protocol import ProbeProtocol
-from ssvid.evals.results import ResultRow, bootstrap_interval
-from ssvid.evals.scoring import VideoScores, score_videos
+from ssvid.evals.results import ResultRow
+from ssvid.evals.scoring import score_videos
 from ssvid.evals.sharding import from_first, over_ranks, share_buffers
-from ssvid.machine import package_versions, versions
-from ssvid.train.config import LoggerConfig, TrainerConfig
+from ssvid.machine import package_versions
 from ssvid.train.loggers import JsonLines, build_loggers, close_loggers
 from ssvid.train.module import PretrainModule, StopRun
 from ssvid.train.optim import build_schedule
@@ -42,29 +43,6 @@ from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
-
-HEAD = "head"
-
-
-@dataclass(frozen=True)
-class FinetuneSetup:
-    """Where and how a fine-tuning runs.
-
-    seed: of the head, of the order and the clips, of the held-out part and of the bootstrap. loader, trainer (resolved),
-    logger: of the recipe. recipe: resolved, plain types, for checkpoints and loggers.
-    """
-
-    seed: int = 0
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    show_progress: bool = False
-
-    @property
-    def num_processes(self) -> int:
-        """Training processes on all machines."""
-        return int(self.trainer.devices) * self.trainer.num_nodes
 
 
 def finetune_backbone(
@@ -120,7 +98,7 @@ def finetune_backbone(
             num_crops=p.num_crops,
             device=fitted.device,
         )
-    return list(_rows(name, test, test_rows, start, parts, chosen, fitted))
+    return list(finetuned_rows(name, test, test_rows, start, parts, chosen, fitted))
 
 
 # ---- what is held out
@@ -147,15 +125,6 @@ def check_finetuning(
     parts = hold_out(train_rows, resolved, setup.seed)
     check_amounts(parts, train_rows, resolved, setup)
     return resolved, parts
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Train in two parts: what is trained on, and what the epoch is chosen on. notes: what its reader must know."""
-
-    fit: tuple[VideoRow, ...]
-    held: tuple[VideoRow, ...]
-    notes: tuple[str, ...] = ()
 
 
 def hold_out(train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, seed: int) -> Parts:
@@ -219,42 +188,6 @@ def check_amounts(
 # ---- training
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a fine-tuning starts from. protocol: resolved. origin: of the weights. weights: their hash."""
-
-    manifest: Manifest
-    train_rows: tuple[VideoRow, ...]
-    protocol: FinetuneProtocol
-    setup: FinetuneSetup
-    origin: Mapping[str, Any]
-    weights: str
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that can be learned, sorted: the logits are in this order."""
-        return tuple(sorted({row.label for row in self.train_rows if row.is_readable}))
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained network with the weights of the chosen epoch.
-
-    epoch: how many epochs it has learned. best: what the held-out part said of it, None without one; curve: of all epochs.
-    unreadable: training videos that others stood in for. num_videos: that were trained on.
-    """
-
-    backbone: Backbone
-    task: Classification
-    device: torch.device
-    epoch: float
-    best: dict[str, float] | None
-    steps_per_epoch: int
-    curve: tuple[dict[str, float], ...]
-    unreadable: Mapping[str, str]
-    num_videos: int
-
-
 def fit(
     start: Start,
     backbone: Backbone,
@@ -276,7 +209,7 @@ def fit(
     p, setup = start.protocol, start.setup
     network = copy.deepcopy(backbone)
     network.train()
-    task = Classification(p, network.info, classes=start.classes, chance=_most_frequent(fit_rows, 1), seed=setup.seed)
+    task = Classification(p, network.info, classes=start.classes, chance=most_frequent(fit_rows, 1), seed=setup.seed)
     task.setup(network)
     data = _data(start, fit_rows, task)
     steps = data.train_batches(setup.num_processes).steps_per_epoch
@@ -395,52 +328,6 @@ class FinetuneModule(PretrainModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def build_optimizer(groups: list[dict[str, Any]], protocol: FinetuneProtocol) -> torch.optim.Optimizer:
-    """The protocol's optimizer over groups that bring their own rates. Weight decay is decoupled in "adamw" alone."""
-    lr = protocol.learning_rate
-    if protocol.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum)
-    return (torch.optim.Adam if protocol.optimizer == "adam" else torch.optim.AdamW)(groups, lr=lr)
-
-
-def parameter_groups(backbone: Backbone, head: nn.Module, protocol: FinetuneProtocol) -> list[dict[str, Any]]:
-    """Parameters by learning rate and weight decay: ``{"name", "params", "lr", "weight_decay"}``, head first.
-
-    The head learns at lr * head_lr_factor, the k-th stage below it at lr * layer_decay ** k (the rule of BEiT, Bao et al.
-    2022, where the head is the last layer). Biases and normalization (1-D parameters) have no weight decay.
-    """
-    rates, taken = learning_rates(backbone.info, protocol), set()
-    groups: list[dict[str, Any]] = []
-    for name, lr in rates.items():
-        modules = (head,) if name == HEAD else backbone.stage_modules(name)
-        params = [q for module in modules for q in module.parameters()]
-        taken |= {id(q) for q in params}
-        if name == backbone.info.stage_names[0]:  # what is in no stage stands before the first
-            params += [q for q in backbone.parameters() if id(q) not in taken]
-        groups += _decayed_and_not(name, params, lr, protocol)
-    return groups
-
-
-def learning_rates(info: BackboneInfo, protocol: FinetuneProtocol) -> dict[str, float]:
-    """At what rate the head and each stage that is used learn, head first; with ``frozen`` the head alone."""
-    p = protocol
-    rates = {HEAD: p.learning_rate * p.head_lr_factor}
-    used = () if p.frozen else info.stage_names[: info.depth(p.stage) + 1]
-    return rates | {name: p.learning_rate * p.layer_decay**k for k, name in enumerate(reversed(used), start=1)}
-
-
-def _decayed_and_not(
-    name: str, params: Sequence[nn.Parameter], lr: float, protocol: FinetuneProtocol
-) -> Iterator[dict[str, Any]]:
-    trained = [q for q in params if q.requires_grad]
-    for chosen, decay in (
-        ([q for q in trained if q.ndim > 1], protocol.weight_decay),
-        ([q for q in trained if q.ndim <= 1], 0.0),
-    ):
-        if chosen:
-            yield {"name": name, "params": chosen, "lr": lr, "weight_decay": decay}
-
-
 class ChooseEpoch(pl.Callback):
     """Scores the held-out part of train after every N epochs and at the end, and keeps the weights that were best.
 
@@ -539,102 +426,3 @@ def _meta_maker(
         )
 
     return meta
-
-
-# ---- results
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What a result says of the videos of one split."""
-
-    unreadable: tuple[Listed, ...]
-    padded: tuple[str, ...]
-    decoders: Mapping[str, int]
-
-
-def _training_side(start: Start, fitted: Fitted) -> _Side:
-    reading = clip_reading(start.protocol, start.setup.loader)
-    readable = [row for row in start.train_rows if row.is_readable]
-    failed = dict(fitted.unreadable) | {row.path: row.status for row in start.train_rows if not row.is_readable}
-    return _Side(
-        tuple(Listed(path, reason) for path, reason in sorted(failed.items())),
-        tuple(row_id(row) for row in readable if row_is_padded(row, reading)),
-        dict(Counter(decoder_of(row, reading) for row in readable)),
-    )
-
-
-def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fitted: Fitted) -> dict[str, Any]:
-    info, setup, p = fitted.backbone.info, start.setup, start.protocol
-    state = {f"backbone.{k}": v for k, v in fitted.backbone.state_dict().items()}
-    state |= {f"task.{k}": v for k, v in fitted.task.state_dict().items()}
-    return {
-        "backbone": {"name": info.name, "options": dict(info.options)},
-        "weights_sha256": start.weights,
-        "trained_sha256": weights_sha256(state),
-        "weights": _origin({key: value for key, value in start.origin.items() if key != "start"}),
-        "finetune_protocol": p.as_dict(),
-        "seed": setup.seed,
-        "device": fitted.device.type,
-        "training": {
-            "processes": setup.num_processes,
-            "precision": setup.trainer.precision,
-            "accumulate": setup.trainer.accumulate,
-            "steps_per_epoch": fitted.steps_per_epoch,
-            "num_videos": fitted.num_videos,
-            "learning_rates": learning_rates(info, p),
-            "trained_parameters": sum(q.numel() for q in _trained(fitted)),
-        },
-        **_data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),  # type: ignore[arg-type]
-        "leak": leak_note(test_rows, start.train_rows, start.origin),
-        "versions": versions(),
-    }
-
-
-def _trained(fitted: Fitted) -> list[Tensor]:
-    return [q for module in (fitted.backbone, fitted.task) for q in module.parameters() if q.requires_grad]
-
-
-def _choice(parts: Parts, chosen: Fitted, protocol: FinetuneProtocol) -> dict[str, Any]:
-    """How the epoch was chosen."""
-    if chosen.best is None:
-        return {"chosen": {"epoch": chosen.epoch, "on": "nothing: the last epoch"}, "heldout_top1": None}
-    return {
-        "chosen": {"epoch": chosen.epoch, "on": "held-out part of train"},
-        "heldout_top1": chosen.best["top1"],
-        "num_heldout": len(parts.held),
-        "curve": list(chosen.curve),
-        "refit": protocol.refit,
-    }
-
-
-def _rows(
-    name: str,
-    test: VideoScores,
-    test_rows: Sequence[VideoRow],
-    start: Start,
-    parts: Parts,
-    chosen: Fitted,
-    fitted: Fitted,
-) -> Iterator[ResultRow]:
-    p = start.protocol
-    context = _context(start, test_rows, test, fitted)
-    notes = [*_notes(context), *parts.notes]
-    of_clips = {**context, "head": _choice(parts, chosen, p), "notes": notes}
-    of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
-
-    def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
-        interval = bootstrap_interval(correct_N, num_bootstrap=p.num_bootstrap, seed=start.setup.seed)
-        metric = f"{p.metric}_{metric}"
-        return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, more)
-
-    yield row("top1", test.correct(p.averaging), _most_frequent(test_rows, 1), of_videos)
-    if len(test.classes) > 5:
-        yield row("top5", test.correct_in_top(5, p.averaging), _most_frequent(test_rows, 5), of_videos)
-    yield row("clip_top1", test.right_views(), _most_frequent(test_rows, 1), of_clips)
-
-
-def _most_frequent(rows: Sequence[VideoRow], num: int) -> float:
-    """Share of the ``num`` most frequent classes: what a guess blind to the videos scores."""
-    counts = sorted(Counter(row.label for row in rows).values(), reverse=True)
-    return sum(counts[:num]) / max(len(rows), 1)

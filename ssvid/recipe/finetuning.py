@@ -14,8 +14,10 @@ from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
-from ssvid.evals.finetuning import FinetuneSetup, Parts, check_finetuning, finetune_backbone, learning_rates
+from ssvid.evals.finetuning import check_finetuning, finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
+from ssvid.evals.finetuning_rates import learning_rates
+from ssvid.evals.finetuning_state import FinetuneSetup, Parts
 from ssvid.evals.results import ResultRow, read_results, write_results
 from ssvid.exports import initialize, load_backbone
 from ssvid.exports.foreign import TORCHVISION

@@ -13,8 +13,9 @@ from ssvid.checkpoints import read_checkpoint, weights_sha256
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.evals import finetuning
-from ssvid.evals.finetuning import FinetuneSetup, finetune_backbone
+from ssvid.evals.finetuning import finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
+from ssvid.evals.finetuning_state import FinetuneSetup
 from ssvid.evals.results import read_results, write_results
 from ssvid.evals.scoring import VideoScores
 from ssvid.exports import load_backbone

@@ -12,8 +12,10 @@ from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.classification import Classification, TrainingClips, mix, training_crop
-from ssvid.evals.finetuning import FinetuneSetup, build_optimizer, check_amounts, hold_out, parameter_groups
+from ssvid.evals.finetuning import check_amounts, hold_out
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
+from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
+from ssvid.evals.finetuning_state import FinetuneSetup
 from ssvid.evals.heads import AttentiveHead, LinearHead, build_head, num_heads
 from ssvid.evals.views import corners, crop_views
 from ssvid.tasks import BatchRandom
