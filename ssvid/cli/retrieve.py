@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, add_recipe
+from ssvid.cli.parser import add_evaluated, add_from, add_json
 
 _DESCRIPTION = """\
 Takes frozen features of every video and looks, for each test video, for the nearest training videos: R@k is the share
@@ -14,8 +14,9 @@ that finds one of its class among k. Writes the numbers, a picture and a page of
 The same architecture without training always stands beside; nothing is padded, replaced or chosen on test videos.
 """
 _EPILOG = """\
-example:
+examples:
   ssvid retrieve retrieve/folder data.root=videos --backbone runs/mine
+  ssvid retrieve retrieve/folder data.root=videos --backbone runs/mine retrieval.manner=coclr
 """
 
 
@@ -28,19 +29,7 @@ def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
         epilog=_EPILOG,
         parents=[common],
     )
-    add_recipe(parser)
-    parser.add_argument(
-        "--backbone",
-        metavar="PATH",
-        required=True,
-        help="a checkpoint, a run folder, an export, or 'random' (with --backbone-name)",
-    )
-    parser.add_argument(
-        "--placebo",
-        metavar="PATH",
-        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
-    )
-    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+    add_evaluated(parser)
     parser.add_argument(
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
     )
@@ -49,10 +38,9 @@ def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder for results.json, neighbors.png and neighbors.html (default: beside the checkpoint, numbered)",
+        "--out", metavar="DIR", help="folder for results, picture and page (default: beside the checkpoint, numbered)"
     )
+    add_from(parser)
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -60,16 +48,20 @@ def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Score and print the table."""
     from ssvid.recipe import programs
+    from ssvid.recipe.device import joined_processes
 
-    result = programs.retrieve(
-        args.recipe,
-        *args.overrides,
-        backbone=args.backbone,
-        backbone_name=args.backbone_name,
-        placebo=args.placebo,
-        out=args.out,
-        partial=args.partial,
-        untrained_stage=args.untrained_stage,
-        device=args.device,
-    )
-    terminal.print_result(result, as_json=args.json)
+    with joined_processes(args.device, args.out) as (device, is_first):
+        result = programs.retrieve(
+            args.recipe,
+            *args.overrides,
+            backbone=args.backbone,
+            backbone_name=args.backbone_name,
+            placebo=args.placebo,
+            out=args.out,
+            partial=args.partial,
+            untrained_stage=args.untrained_stage,
+            device=device,
+            from_results=args.from_results,
+        )
+    if is_first:
+        terminal.print_result(result, as_json=args.json)

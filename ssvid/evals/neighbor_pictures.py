@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DecodeError
+from ssvid.evals.features import row_id
 from ssvid.evals.results import ResultRow, title_of
 from ssvid.evals.retrieval import NEIGHBORS_SHOWN, Retrieved
 from ssvid.video import open_video
@@ -52,32 +53,20 @@ def draw_queries(is_right_N: np.ndarray, num_shown: int, seed: int) -> list[int]
 
 
 def shown_queries(
-    found: Retrieved,
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    num_shown: int,
-    seed: int,
+    found: Retrieved, manifest: Manifest, *, rows: Mapping[str, VideoRow], num_shown: int, seed: int
 ) -> list[list[Shown]]:
-    """For each query drawn, the query and its nearest training videos. Rows: as the features were taken of them."""
-    neighbors = found.result.neighbors
-    nearest_is_right = np.array(
-        [
-            test_rows[query].label == train_rows[of_query[0]].label
-            for query, of_query in zip(neighbors.queries_N, neighbors.indices_NK, strict=True)
-        ],
-        dtype=bool,
-    )
+    """For each query drawn, the query and its nearest training videos. rows: of the manifest, by the ids of the features."""
+    train, test, neighbors = found.train, found.test, found.result.neighbors
+    pairs = zip(neighbors.queries_N, neighbors.indices_NK, strict=True)
+    nearest_is_right = np.array([test.labels[query] == train.labels[of[0]] for query, of in pairs], dtype=bool)
     lines = []
     for i in draw_queries(nearest_is_right, num_shown, seed):
-        query = test_rows[neighbors.queries_N[i]]
-        line = [Shown(middle_frame(manifest, query), query.label, query.path)]
-        for index, cosine in zip(neighbors.indices_NK[i], neighbors.cosines_NK[i], strict=True):
-            if len(line) <= NEIGHBORS_SHOWN:
-                row = train_rows[index]
-                tile = middle_frame(manifest, row)
-                line.append(Shown(tile, row.label, row.path, float(cosine), row.label == query.label))
+        query = rows[test.ids[neighbors.queries_N[i]]]
+        line = [Shown(middle_frame(manifest, query), query.label, row_id(query))]
+        for index, cosine in zip(neighbors.indices_NK[i, :NEIGHBORS_SHOWN], neighbors.cosines_NK[i], strict=False):
+            row = rows[train.ids[index]]
+            is_right = row.label == query.label
+            line.append(Shown(middle_frame(manifest, row), row.label, row_id(row), float(cosine), is_right))
         lines.append(line)
     return lines
 

@@ -1,9 +1,9 @@
-"""``retrieve``: frozen backbone -> features -> R@k, with the random row (and the placebo's) beside, a picture and a page."""
+"""``retrieve``: frozen backbone -> features -> R@k, with the other rows beside, a picture and a page of queries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,135 +11,192 @@ import torch
 
 from ssvid.backbones import Backbone
 from ssvid.data.index import cache_folder
-from ssvid.evals import ResultRow, render_table, write_results
-from ssvid.evals.neighbor_pictures import neighbor_page, neighbor_picture, shown_queries
-from ssvid.evals.protocol import check_retrieval_protocol, resolve_retrieval
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.evals import ResultRow
+from ssvid.evals.features import row_id
+from ssvid.evals.floor import FLOOR, Histograms, as_histograms
+from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
+from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
 from ssvid.exports import load_backbone
 from ssvid.files import write_atomic
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
+from ssvid.recipe.evaluating import (
+    Evaluation,
+    Recorded,
+    Run,
+    Weights,
+    conclude,
+    config_of,
+    evaluation_folder,
+    more_overrides,
+    plan_runs,
+    tagged,
+    taken_from,
+)
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import RUNS, load_manifest, speaker
-from ssvid.recipe.probing import TRAIN_AGAIN, labeled_rows, require_same_network, train_placebo
+from ssvid.recipe.pretraining import Say, load_manifest, speaker
+from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
 from ssvid.recipe.schema import RetrieveRecipe
-from ssvid.train.run_folder import next_beside, next_free
 
-
-@dataclass
-class RetrieveOutcome:
-    """The rows of a retrieval, where they were written, and the picture and page of some queries. Prints as the table."""
-
-    rows: list[ResultRow]
-    path: Path
-    picture: Path
-    page: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types: the numbers and the files."""
-        rows = [
-            {"name": r.name, "metric": r.metric, "value": r.value, "interval95": list(r.interval), "chance": r.chance}
-            for r in self.rows
-        ]
-        return {"rows": rows, "results": str(self.path), "picture": str(self.picture), "page": str(self.page)}
-
-    def __str__(self) -> str:
-        return (
-            f"{render_table(self.rows)}\n\nwhole protocol beside every number: {self.path}\n"
-            f"queries with their neighbors: {self.page}, {self.picture}"
-        )
+RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
 
 
 def retrieve(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,
-    backbone: str | Path,
+    backbone: Weights | Sequence[Weights] = (),
     backbone_name: str | None = None,
-    placebo: str | Path | None = None,
+    placebo: Weights | Sequence[Weights] | None = None,
     out: str | Path | None = None,
     partial: bool = False,
     untrained_stage: bool = False,
     device: str = "auto",
+    from_results: str | Path | None = None,
     show_progress: bool = True,
     **nested: Any,
 ) -> RetrieveOutcome:
     """Let test videos look for their class among the training videos, beside the backbone's random initialization.
 
     Args:
-        recipe: shipped name, path, or mapping of kind ``retrieve``. overrides, nested: as for ``pretrain``.
-        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` or the recipe names the network).
-        placebo: the same of a run with ``task.placebo=true``; or ``train`` to train it now from the checkpoint's recipe.
+        recipe: shipped name, path, named protocol, or mapping of kind ``retrieve``. overrides, nested: as for ``pretrain``.
+        backbone, backbone_name, placebo, partial, untrained_stage, device, from_results: as for ``probe``.
         out: folder for ``results.json``, ``neighbors.png`` and ``neighbors.html``; beside the checkpoint, numbered, where
             None.
-        partial: accept weights that fill the network only in part; every result says so.
-        untrained_stage: score stages that pretraining never trained, too.
-        device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         SsvidError: any mistake in the recipe, the weights or the data.
     """
-    more = [f"backbone.name={backbone_name}"] * bool(backbone_name) + [
-        "features.untrained_stage=true"
-    ] * untrained_stage
-    loaded = load_recipe(recipe, [*overrides, *more], nested=nested, kind="retrieve")
+    arguments: dict[str, Any] = {
+        "backbone": backbone,
+        "backbone_name": backbone_name,
+        "placebo": placebo,
+        "partial": partial,
+        "untrained_stage": untrained_stage,
+        "device": resolve_device(device),
+    }
+    recipe, overrides, arguments, recorded = taken_from(from_results, "retrieve", recipe, overrides, arguments)
+    loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="retrieve")
     config: RetrieveRecipe = loaded.recipe  # type: ignore[assignment]
     check_retrieval_protocol(resolve_retrieval(config.features, config.retrieval)[1])
+    runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
+    folder = evaluation_folder("retrieve", out, runs[0].backbone, loaded)
     say = speaker(show_progress)
-    named = {"name": config.backbone.name or None, "options": config.backbone.options or None, "seed": config.seed}
-    network = load_backbone(backbone, partial=partial, **named)  # type: ignore[arg-type]
+    rows: list[ResultRow] = []
+    pictures: list[Path] = []
+    for run in runs:
+        if len(runs) > 1:
+            say(f"fold {run.fold}, seed {run.seed}")
+        found, manifest, lines = _retrieve_once(config_of(config, run), run, arguments, recorded, say, show_progress)
+        of_run = tagged(found, run, loaded, manifest)
+        shown = [row for row in of_run if row.name == of_run[0].name]
+        name = "neighbors" if len(runs) == 1 else f"neighbors-{run.name}"
+        pictures += _draw(folder / name, lines, shown, config.retrieval)
+        rows += of_run
+    outcome = conclude(folder, rows, loaded, arguments, manifest, recorded=recorded)
+    outcome.pictures += pictures
+    return outcome
+
+
+def _retrieve_once(
+    config: RetrieveRecipe,
+    run: Run,
+    arguments: Mapping[str, Any],
+    recorded: Recorded | None,
+    say: Say,
+    show_progress: bool,
+) -> tuple[list[ResultRow], Manifest, list[list[Shown]]]:
+    """The rows of one fold and seed, and queries with what the first network found for them."""
+    named: dict[str, Any] = {
+        "name": config.backbone.name or None,
+        "options": config.backbone.options or None,
+        "seed": config.seed,
+    }
+    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
     manifest = load_manifest(config.data, say)
     train_rows, test_rows = labeled_rows(manifest)
-    device = resolve_device(device)
-    if device == "cpu":  # the network shares the cores with its reading processes
-        torch.set_num_threads(max(1, num_cores() - config.features.workers))
+    networks = networks_beside(network, run, show_progress)
+    if recorded is not None:
+        recorded.check_data(manifest, run)
+        recorded.check_weights(networks, run)
+    rows, first = retrieve_all(
+        networks,
+        network,
+        config,
+        manifest,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        cache_dir=cache_folder() / "features",
+        device=arguments["device"],
+        say=say,
+    )
+    p = config.retrieval
+    of_features = {row_id(row): row for row in (*train_rows, *test_rows)}
+    lines = shown_queries(first, manifest, rows=of_features, num_shown=p.num_shown, seed=p.seed)
+    return rows, manifest, lines
+
+
+def retrieve_all(
+    networks: Mapping[str, Backbone],
+    architecture: Backbone,
+    config: RetrieveRecipe,
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    cache_dir: Path,
+    device: str,
+    say: Say,
+) -> tuple[list[ResultRow], Retrieved]:
+    """The rows of each named network and then of the anchors, as for a probe; and all of the first network."""
+    origin = architecture.provenance
     shared: dict[str, Any] = {
         "train_rows": train_rows,
         "test_rows": test_rows,
         "feature_protocol": config.features,
         "retrieval_protocol": config.retrieval,
         "device": device,
-        "cache_dir": cache_folder() / "features",
+        "cache_dir": cache_dir,
     }
+    if device == "cpu":  # the network shares the cores with its reading processes
+        torch.set_num_threads(max(1, num_cores() - config.features.workers))
     found: list[Retrieved] = []
-    for name, other in _networks(network, backbone, placebo, show_progress).items():
+    for name, network in networks.items():
         say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")
-        found.append(retrieve_with(other, manifest, name=name, **shared))
-    say("features of the random network, in both its forms")
-    origin = network.provenance
-    random = random_retrieval(
-        network, origin.get("seed", config.seed), manifest, trained_stage=origin.get("stage"), **shared
-    )
-    rows = [row for of_network in (*found, random.better) for row in of_network.rows] + random.other
-    folder = _out_folder(out, backbone, loaded.path)
-    extra = {"recipe": loaded.resolved, "backbone_path": str(backbone)}
-    path = write_results(folder / "results.json", rows, extra=extra)
-    shown = (*found, random.better)[0]
-    protocol = config.retrieval
-    lines = shown_queries(
-        shown, manifest, train_rows=train_rows, test_rows=test_rows, num_shown=protocol.num_shown, seed=protocol.seed
-    )
-    picture, page = folder / "neighbors.png", folder / "neighbors.html"
-    write_atomic(picture, lambda file: neighbor_picture(lines, shown.rows).save(file, "PNG"))
-    text = neighbor_page(lines, shown.rows, seed=protocol.seed)
+        found.append(retrieve_with(network, manifest, name=name, **shared))
+    others: list[ResultRow] = []
+    if config.anchors.random or not found:
+        say("features of the random network, in both its forms")
+        seed = origin.get("seed", config.seed)
+        random = random_retrieval(architecture, seed, manifest, trained_stage=origin.get("stage"), **shared)
+        found.append(random.better)
+        others = random.other
+    rows = [row for of_network in found for row in of_network.rows] + others
+    for name, frames in frame_anchors(config.anchors).items():
+        say(f"features of {name}")
+        protocol = replace(config.features, frames=frames)
+        rows += retrieve_with(architecture, manifest, name=name, **shared | {"feature_protocol": protocol}).rows
+    if config.anchors.floor:
+        say("histograms of colors and changes")
+        rows += _floor(manifest, shared)
+    return rows, found[0]
+
+
+def _floor(manifest: Manifest, shared: Mapping[str, Any]) -> list[ResultRow]:
+    """Histograms in the place of a network: centered as the manner says, pooled in no way."""
+    features, protocol = resolve_retrieval(shared["feature_protocol"], shared["retrieval_protocol"])
+    own = {"feature_protocol": as_histograms(features), "retrieval_protocol": replace(protocol, manner="own")}
+    origin: dict[str, Any] = {"stage": None, "content_ids": []}
+    return retrieve_with(Histograms(), manifest, name=FLOOR, provenance=origin, **{**shared, **own}).rows
+
+
+def _draw(
+    stem: Path, lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], protocol: RetrievalProtocol
+) -> list[Path]:
+    """Write the picture and the page of some queries; their paths."""
+    picture, page = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")
+    write_atomic(picture, lambda file: neighbor_picture(lines, rows).save(file, "PNG"))
+    text = neighbor_page(lines, rows, seed=protocol.seed)
     write_atomic(page, lambda file: file.write(text.encode()))
-    return RetrieveOutcome(rows, path, picture, page)
-
-
-def _networks(
-    network: Backbone, backbone: str | Path, placebo: str | Path | None, show_progress: bool
-) -> dict[str, Backbone]:
-    """The networks to score besides the random one, by the name of their rows."""
-    networks = {} if str(backbone) == "random" else {"pretrained": network}
-    if placebo is not None and str(placebo) == TRAIN_AGAIN:
-        placebo = train_placebo(backbone, show_progress=show_progress)
-    if placebo is not None:
-        networks["placebo"] = load_backbone(placebo)
-        require_same_network(network, networks["placebo"], placebo)
-    return networks
-
-
-def _out_folder(out: str | Path | None, backbone: str | Path, recipe: Path | None) -> Path:
-    if out is not None:
-        return Path(out)
-    name = f"retrieve-{recipe.stem}" if recipe else "retrieve"
-    return next_free(RUNS, name) if str(backbone) == "random" else next_beside(backbone, name, otherwise=RUNS)
+    return [page, picture]

@@ -342,6 +342,17 @@ def test_large_features_are_mapped_and_small_ones_read(backbone, manifest, quick
     assert isinstance(mapped.values_ND, np.memmap)
     assert mapped.readable.all()
     np.testing.assert_array_equal(mapped.values_ND, first.values_ND)
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    gone = [replace(rows[0], status="unreadable: cut off"), *rows[1:]]
+    for again in (rows, gone):  # computed into a nameless file, which leaves nothing behind
+        computed = extract_features(backbone, manifest, again, quick, cache_dir=tmp_path)
+        assert isinstance(computed.values_ND, np.memmap)
+        assert computed.readable.tolist() == [row.is_readable for row in again]
+        np.testing.assert_array_equal(computed.values_ND[1:], first.values_ND[1:])
+    assert len(list(tmp_path.iterdir())) == 2
+    assert file.read_bytes() == content
 
 
 def test_batch_norm_of_the_frozen_backbone_uses_its_running_statistics(backbone, manifest, quick):

@@ -49,7 +49,7 @@ def found(manifest):
     protocol = RetrievalProtocol(ks=(1, 3), num_bootstrap=100)
     network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
     result = retrieve_with(network, manifest, **rows, feature_protocol=features, retrieval_protocol=protocol)
-    return result, shown_queries(result, manifest, **rows, num_shown=4, seed=0)
+    return result, shown_queries(result, manifest, rows={r.path: r for r in manifest.rows}, num_shown=4, seed=0)
 
 
 def test_half_of_the_queries_are_wrong_ones_where_there_are_so_many():

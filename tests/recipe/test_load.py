@@ -193,6 +193,15 @@ def test_a_key_at_its_default_is_never_dead(recipe):
     load_recipe(recipe, ["optim.momentum=0.9", "data.list="])
 
 
+def test_settings_of_the_other_solver_are_dead():
+    words = ("data.root=x", "probe.head_epochs=5", "probe.learning_rates=[1]")
+    message = problems_of("probe/folder", *words, kind="probe")
+    assert "probe.head_epochs (5) does nothing where probe.solver is 'lbfgs'; it is used with sgd" in message
+    assert "probe.learning_rates" in message
+    message = problems_of("probe/folder", "data.root=x", "probe.solver=sgd", "probe.regularization=[1]", kind="probe")
+    assert "probe.regularization ([1]) does nothing where probe.solver is 'sgd'; it is used with lbfgs" in message
+
+
 def test_the_table_of_dead_keys_names_keys_that_exist():
     known = {path for schema in KINDS.values() for path in leaf_paths(schema)}
     assert {p for p, (decider, _) in USED_ONLY_WHEN.items() for p in (p, decider)} <= known
