@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, add_recipe
+from ssvid.cli.parser import add_evaluated, add_from, add_json
 
 _DESCRIPTION = """\
 Trains a network on the labels of the train split and scores the test split, once, with the epoch that was best on a
 held-out part of train. The same network from random weights, trained alike, stands beside.
 With finetune.frozen=true only a head is trained: the linear probe with augmentation, or the attentive probe.
+--backbone also takes torchvision:NAME, a file of weights, or 'random'.
 """
 _EPILOG = """\
 examples:
   ssvid finetune finetune/folder data.root=videos --backbone runs/mine
   ssvid finetune finetune/folder data.root=videos --backbone torchvision:r3d_18 --run-dir runs/supervised
-  ssvid finetune probe/augmented data.root=videos --backbone runs/mine finetune.head=attentive
+  ssvid finetune ucf101-finetune data.root=UCF-101 --backbone runs/mine
+  ssvid finetune probe/augmented data.root=videos --backbone runs/mine finetune.head=attentive finetune.head_norm=none
 """
 
 
@@ -31,19 +33,7 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
         epilog=_EPILOG,
         parents=[common],
     )
-    add_recipe(parser)
-    parser.add_argument(
-        "--backbone",
-        metavar="PATH",
-        required=True,
-        help="a checkpoint, a run folder, an export, torchvision:NAME, a file of weights, or 'random'",
-    )
-    parser.add_argument("--backbone-name", metavar="NAME", help="the network, where the weights do not say it")
-    parser.add_argument(
-        "--placebo",
-        metavar="PATH",
-        help="the same recipe run with task.placebo=true; or 'train' to train it now from the checkpoint's recipe",
-    )
+    add_evaluated(parser)
     parser.add_argument(
         "--no-random", dest="random", action="store_false", help="do not train the random network beside it"
     )
@@ -57,6 +47,7 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
     )
     parser.add_argument("--inflate", action="store_true", help="repeat 2D kernels of foreign weights over time")
+    add_from(parser)
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -67,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
     from ssvid.train.trainer import global_rank
 
     recipe, run_dir = args.recipe, args.run_dir
-    resolved = Path(recipe) / "recipe.resolved.yaml"
-    if args.resume and run_dir is None and resolved.is_file():
+    resolved = Path(recipe or "") / "recipe.resolved.yaml"
+    if recipe and args.resume and run_dir is None and resolved.is_file():
         recipe, run_dir = resolved, recipe
     result = programs.finetune(
         recipe,
@@ -81,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume,
         partial=args.partial,
         inflate=args.inflate,
+        from_results=args.from_results,
     )
     if global_rank() == 0:  # all processes have the rows; one tells them
         terminal.print_result(result, as_json=args.json)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import VideoRow
-from ssvid.evals.evaluate import _data_context, _notes, _origin, leak_note
+from ssvid.evals.evaluate import _data_context, _notes, _origin
 from ssvid.evals.features import Listed, decoder_of, row_id, row_is_padded
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading
 from ssvid.evals.finetuning_rates import learning_rates
 from ssvid.evals.finetuning_state import Fitted, Parts, Start
+from ssvid.evals.leaks import leak_note
 from ssvid.evals.results import ResultRow, bootstrap_interval
 from ssvid.evals.scoring import VideoScores
 from ssvid.machine import versions
@@ -64,7 +65,7 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
             "trained_parameters": sum(q.numel() for q in _trained(fitted)),
         },
         **_data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),  # type: ignore[arg-type]
-        "leak": leak_note(test_rows, start.train_rows, start.origin),
+        "leak": leak_note(test_rows, start.train_rows, start.origin, start.manifest.rows),
         "versions": versions(),
     }
 

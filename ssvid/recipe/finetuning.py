@@ -9,45 +9,50 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssvid.backbones import Backbone, BackboneInfo, backbones, initialize_backbone
+from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.errors import DataError, RunFolderError
 from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
 from ssvid.evals.finetuning import check_finetuning, finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.evals.finetuning_rates import learning_rates
 from ssvid.evals.finetuning_state import FinetuneSetup, Parts
 from ssvid.evals.results import ResultRow, read_results, write_results
-from ssvid.exports import initialize, load_backbone
-from ssvid.exports.foreign import TORCHVISION
-from ssvid.exports.initializing import is_foreign_file
-from ssvid.exports.loading import HUB, RANDOM
 from ssvid.files import write_json
 from ssvid.machine import environment
-from ssvid.recipe.load import LoadedRecipe, load_recipe
-from ssvid.recipe.pretraining import RUNS, Say, load_manifest, refuse_changes, speaker
-from ssvid.recipe.probing import (
-    TRAIN_AGAIN,
-    ProbeOutcome,
-    labeled_rows,
-    require_same_network,
-    train_placebo,
+from ssvid.recipe.evaluating import (
+    Evaluation,
+    Recorded,
+    Run,
+    Weights,
+    conclude,
+    config_of,
+    evaluation_folder,
+    more_overrides,
+    plan_runs,
+    tagged,
+    taken_from,
 )
+from ssvid.recipe.load import LoadedRecipe, load_recipe
+from ssvid.recipe.pretraining import Say, load_manifest, refuse_changes, speaker
+from ssvid.recipe.probing import labeled_rows, networks_beside
 from ssvid.recipe.schema import FinetuneRecipe
+from ssvid.recipe.starting import start_backbone
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.loggers import check_loggers
-from ssvid.train.run_folder import RunFolder, next_beside, next_free
+from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import global_rank, resolve_trainer
 
 STARTS = "starts.json"
 
 
 @dataclass
-class FinetuneOutcome(ProbeOutcome):
+class FinetuneOutcome(Evaluation):
     """The rows of a fine-tuning and where they were written. Prints as the table.
 
-    run_dir: holds a folder for each network, with its checkpoints (``best.ckpt`` is the chosen epoch).
+    run_dir: holds a folder for each network, with its checkpoints (``best.ckpt`` is the chosen epoch); where there are
+    several folds or seeds, a folder with these for each.
     """
 
     run_dir: Path = Path()
@@ -58,127 +63,113 @@ class FinetuneOutcome(ProbeOutcome):
 
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,
-    backbone: str | Path,
+    backbone: Weights | Sequence[Weights] = (),
     backbone_name: str | None = None,
-    placebo: str | Path | None = None,
+    placebo: Weights | Sequence[Weights] | None = None,
     random: bool = True,
     run_dir: str | Path | None = None,
     resume: bool = False,
     partial: bool = False,
     inflate: bool = False,
+    from_results: str | Path | None = None,
     show_progress: bool = True,
     **nested: Any,
 ) -> FinetuneOutcome:
     """Train a network on labeled videos and score it, beside the same from random weights.
 
     Args:
-        recipe: shipped name, path, or mapping of kind ``finetune``. overrides, nested: as for ``pretrain``.
-        backbone: checkpoint, run folder, export, ``torchvision:NAME``, a file of weights, or ``random``.
+        recipe: shipped name, path, named protocol, or mapping of kind ``finetune``. overrides, nested: as for ``pretrain``.
+        backbone: checkpoint, run folder, export, ``torchvision:NAME``, a file of weights, or ``random``; several of them
+            are taken for the same pretraining with several seeds.
         backbone_name: the network, where the weights do not say it.
-        placebo: the same of a run with ``task.placebo=true``; or ``train`` to train it now from the checkpoint's recipe.
+        placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
+            the checkpoint's recipe.
         random: train the network of the recipe's seed with the same settings beside it.
         run_dir: the run folder; beside the checkpoint, numbered, where None.
         resume: go on with an existing run folder, bit for bit.
         partial: accept weights that fill the network only in part; every result says so.
         inflate: repeat 2D kernels of foreign weights over time.
+        from_results: a ``results.json`` to repeat: its recipe and arguments are taken, and its hashes must fit.
 
     Raises:
         SsvidError: any mistake in the recipe, the weights, the data or the folder.
     """
-    more = [f"backbone.name={backbone_name}"] * bool(backbone_name)
-    loaded = load_recipe(recipe, [*overrides, *more], nested=nested, kind="finetune")
+    arguments: dict[str, Any] = {
+        "backbone": backbone,
+        "backbone_name": backbone_name,
+        "placebo": placebo,
+        "random": random,
+        "partial": partial,
+        "inflate": inflate,
+    }
+    recipe, overrides, arguments, recorded = taken_from(from_results, "finetune", recipe, overrides, arguments)
+    loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="finetune")
     config: FinetuneRecipe = loaded.recipe  # type: ignore[assignment]
-    say = speaker(show_progress)
     config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
-    resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
+    loaded = loaded._replace(resolved=loaded.resolved | {"trainer": asdict(config.trainer)})
     check_loggers(config.logger)
-    run = _run_folder(loaded, run_dir, backbone, config, resume)
+    runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
+    folder = _run_folder(loaded, run_dir, runs[0].backbone, resume)
     if global_rank() == 0:
-        _check_folder(run, resolved, resume)
-    network = start_backbone(backbone, config, partial=partial, inflate=inflate)
-    if placebo is not None and str(placebo) == TRAIN_AGAIN:
-        placebo = train_placebo(backbone, show_progress=show_progress)
-    networks = {} if str(backbone) == RANDOM else {"pretrained": network}
-    if placebo is not None:
-        networks["placebo"] = load_backbone(placebo)
-        require_same_network(network, networks["placebo"], placebo)
-    manifest = _manifest(config, run, resume, say)
+        _check_folder(folder, loaded.resolved, resume)
+    say = speaker(show_progress)
+    rows: list[ResultRow] = []
+    try:
+        for run in runs:
+            own = folder if len(runs) == 1 else RunFolder(folder.path / run.name)
+            if len(runs) > 1:
+                say(f"fold {run.fold}, seed {run.seed}")
+            found, manifest = _finetune_once(
+                config_of(config, run), run, loaded, folder, own, arguments, recorded, say, show_progress, resume=resume
+            )
+            rows += tagged(found, run, loaded, manifest)
+    except KeyboardInterrupt:
+        words = " ".join(
+            f"--backbone {run.backbone}" for run in runs[:1] + [r for r in runs[1:] if r.seed != runs[0].seed]
+        )
+        raise KeyboardInterrupt(f"Go on with: ssvid finetune {folder.path} {words} --resume") from None
+    if global_rank() != 0:
+        return FinetuneOutcome(rows, folder.results, run_dir=folder.path)
+    done = conclude(folder.path, rows, loaded, arguments, manifest, recorded=recorded)
+    return FinetuneOutcome(**vars(done), run_dir=folder.path)
+
+
+def _finetune_once(
+    config: FinetuneRecipe,
+    run: Run,
+    loaded: LoadedRecipe,
+    folder: RunFolder,
+    own: RunFolder,
+    arguments: Mapping[str, Any],
+    recorded: Recorded | None,
+    say: Say,
+    show_progress: bool,
+    *,
+    resume: bool,
+) -> tuple[list[ResultRow], Manifest]:
+    """The rows of one fold and seed, in a folder of their own; ``folder`` is that of the whole command."""
+    resume = resume and own.resolved.is_file()
+    network = start_backbone(run.backbone, config, partial=arguments["partial"], inflate=arguments["inflate"])
+    networks = networks_beside(network, run, show_progress)
+    manifest = _manifest(config, own, resume, say)
     train_rows, test_rows = labeled_rows(manifest)
-    setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, resolved, show_progress)
+    if recorded is not None:
+        recorded.check_data(manifest, run)
+        recorded.check_weights(networks, run)
+    setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, loaded.resolved, show_progress)
     protocol, parts = _check(network, manifest, train_rows, test_rows, config, setup)
     say(_header(network.info, protocol, parts, test_rows, setup))
-    if random or not networks:
+    if arguments["random"] or not networks:
         networks |= random_forms(network, config, manifest, train_rows)
     if global_rank() == 0:
-        _write_folder(run, loaded, resolved, manifest, networks, resume)
-    with _locked(run):
-        try:
-            rows = _all_rows(networks, manifest, train_rows, test_rows, config, setup, run, say, resume)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"Go on with: ssvid finetune {run.path} --backbone {backbone} --resume") from None
-    extra = {"recipe": resolved, "backbone_path": str(backbone)}
-    if global_rank() == 0:
-        write_results(run.results, rows, extra=extra)
-    return FinetuneOutcome(rows, run.results, run_dir=run.path)
+        _write_folder(folder, own, loaded, manifest, networks, resume)
+    with _locked(own):
+        return _all_rows(networks, manifest, train_rows, test_rows, config, setup, own, say, resume), manifest
 
 
-# ---- where a fine-tuning starts from
-
-
-def start_backbone(
-    spec: str | Path, config: FinetuneRecipe, *, partial: bool = False, inflate: bool = False
-) -> Backbone:
-    """The network with the weights that ``spec`` names; ``provenance`` tells where they come from.
-
-    Raises:
-        CheckpointError: no such weights, or they do not fit. RecipeError: the network is not named.
-    """
-    options = config.backbone.options or None
-    text, name = str(spec), config.backbone.name or None
-    if not _is_foreign(text):
-        network = load_backbone(spec, name=name, options=options, partial=partial, seed=config.seed)
-        if text == RANDOM:
-            return network
-        start = initialize(initialize_backbone(network.info.name, network.info.options), spec, partial=partial)
-        network.provenance = {**network.provenance, "start": start.as_dict()}
-        return network
-    name = name or _named_by(text)
-    if name is None:
-        raise RecipeError(
-            f"--backbone {spec} does not say of which network its weights are. Set backbone.name in the recipe, or "
-            "--backbone-name r3d_18, say."
-        )
-    network = initialize_backbone(name, options, seed=config.seed)
-    report = initialize(network, _weights_of(text, name), partial=partial, inflate=inflate)
-    network.provenance = {
-        "stage": None,
-        "content_ids": None if report.unknown_videos else list(report.content_ids),
-        "placebo": False,
-        "partial": report.is_partial,
-        "seed": config.seed,
-        "init": report.as_dict(),
-        "start": report.as_dict(),
-        "weights_sha256": weights_sha256(network.state_dict()),
-    }
-    return network
-
-
-def _is_foreign(text: str) -> bool:
-    return text.startswith(TORCHVISION) or (not text.startswith(HUB) and is_foreign_file(Path(text)))
-
-
-def _named_by(text: str) -> str | None:
-    """The network that ``torchvision:r3d_18`` names."""
-    word = text.removeprefix(TORCHVISION).partition(".")[0]
-    return word if text.startswith(TORCHVISION) and word in backbones.names() else None
-
-
-def _weights_of(text: str, name: str) -> str:
-    """``torchvision:r3d_18`` means the best weights of that network, ``torchvision:r3d_18.NAME`` those of that name."""
-    word, _, weights = text.removeprefix(TORCHVISION).partition(".")
-    return f"{TORCHVISION}{weights or 'DEFAULT'}" if text.startswith(TORCHVISION) and word == name else text
+# ---- the networks
 
 
 def random_forms(
@@ -316,17 +307,10 @@ def _renamed(row: ResultRow, name: str, choice: Mapping[str, Any]) -> ResultRow:
 # ---- the folder
 
 
-def _run_folder(
-    loaded: LoadedRecipe, run_dir: str | Path | None, backbone: str | Path, config: FinetuneRecipe, resume: bool
-) -> RunFolder:
-    if run_dir is not None:
-        return RunFolder(run_dir)
-    if resume:
+def _run_folder(loaded: LoadedRecipe, run_dir: Weights | None, backbone: Weights, resume: bool) -> RunFolder:
+    if resume and run_dir is None:
         raise RunFolderError("--resume needs the folder of the run to continue. Name it with --run-dir.")
-    name = f"finetune-{loaded.path.stem}" if loaded.path else "finetune"
-    if str(backbone) == RANDOM or _is_foreign(str(backbone)):
-        return RunFolder(next_free(RUNS, name))
-    return RunFolder(next_beside(backbone, name, otherwise=RUNS))
+    return RunFolder(evaluation_folder("finetune", run_dir, backbone, loaded))
 
 
 def _check_folder(run: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
@@ -350,9 +334,9 @@ def _manifest(config: FinetuneRecipe, run: RunFolder, resume: bool, say: Say) ->
 
 
 def _write_folder(
-    run: RunFolder,
+    folder: RunFolder,
+    own: RunFolder,
     loaded: LoadedRecipe,
-    resolved: dict[str, Any],
     manifest: Manifest,
     networks: Mapping[str, Backbone],
     resume: bool,
@@ -360,21 +344,23 @@ def _write_folder(
     """Everything that the run depends on. A resumed run must start from the same weights."""
     starts = {name: weights_sha256(network.state_dict()) for name, network in networks.items()}
     if resume:
-        before = json.loads((run.path / STARTS).read_text(encoding="utf-8"))
+        before = json.loads((own.path / STARTS).read_text(encoding="utf-8"))
         changed = [name for name in {**before, **starts} if before.get(name) != starts.get(name)]
         if changed:
             raise RunFolderError(
-                f"{run.path} was started from other weights of {', '.join(changed)}; a resumed run computes the same "
+                f"{own.path} was started from other weights of {', '.join(changed)}; a resumed run computes the same "
                 "numbers. Name the same --backbone, --placebo and seed, or start a new run."
             )
         return
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.recipe.write_text(loaded.text or to_yaml(resolved), encoding="utf-8")
-    run.resolved.write_text(to_yaml(resolved), encoding="utf-8")
-    write_json(run.env, environment())
-    manifest.save(run.manifest)
-    (run.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
-    write_json(run.path / STARTS, starts)
+    for one in {folder.path: folder, own.path: own}.values():
+        one.path.mkdir(parents=True, exist_ok=True)
+        one.recipe.write_text(loaded.text or to_yaml(loaded.resolved), encoding="utf-8")
+        write_json(one.env, environment())
+    manifest.save(own.manifest)
+    (own.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+    write_json(own.path / STARTS, starts)
+    for one in (own, folder):  # last: from now on there is something to go on with
+        one.resolved.write_text(to_yaml(loaded.resolved), encoding="utf-8")
 
 
 def _locked(run: RunFolder) -> contextlib.AbstractContextManager[Any]:

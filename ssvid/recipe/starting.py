@@ -1,13 +1,15 @@
-"""What a pretraining run starts from: the seed's weights, or those that ``init_from`` names, on the record for good."""
+"""What a run starts from: the seed's weights, or those that ``init_from`` or ``--backbone`` names, on the record for good."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ssvid.backbones import Backbone
-from ssvid.checkpoints import read_checkpoint
+from ssvid.backbones import Backbone, backbones, initialize_backbone
+from ssvid.checkpoints import read_checkpoint, weights_sha256
 from ssvid.errors import RecipeError
-from ssvid.recipe.schema import PretrainRecipe
+from ssvid.recipe.schema import FinetuneRecipe, PretrainRecipe
+
+RANDOM, TORCHVISION = "random", "torchvision:"
 
 
 def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | None = None) -> str:
@@ -37,3 +39,63 @@ def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | No
     report = initialize(backbone, config.init_from, partial=config.init_partial, inflate=config.init_inflate)
     backbone.provenance = {"init": report.as_dict(), "content_ids": list(report.content_ids)}
     return str(report)
+
+
+def start_backbone(
+    spec: str | Path, config: FinetuneRecipe, *, partial: bool = False, inflate: bool = False
+) -> Backbone:
+    """The network with the weights that ``spec`` names; ``provenance`` tells where they come from.
+
+    Raises:
+        CheckpointError: no such weights, or they do not fit. RecipeError: the network is not named.
+    """
+    from ssvid.exports import initialize, load_backbone
+
+    options = config.backbone.options or None
+    text, name = str(spec), config.backbone.name or None
+    if not is_foreign(text):
+        network = load_backbone(spec, name=name, options=options, partial=partial, seed=config.seed)
+        if text == RANDOM:
+            return network
+        start = initialize(initialize_backbone(network.info.name, network.info.options), spec, partial=partial)
+        network.provenance = {**network.provenance, "start": start.as_dict()}
+        return network
+    name = name or _named_by(text)
+    if name is None:
+        raise RecipeError(
+            f"--backbone {spec} does not say of which network its weights are. Set backbone.name in the recipe, or "
+            "--backbone-name r3d_18, say."
+        )
+    network = initialize_backbone(name, options, seed=config.seed)
+    report = initialize(network, _weights_of(text, name), partial=partial, inflate=inflate)
+    network.provenance = {
+        "stage": None,
+        "content_ids": None if report.unknown_videos else list(report.content_ids),
+        "placebo": False,
+        "partial": report.is_partial,
+        "seed": config.seed,
+        "init": report.as_dict(),
+        "start": report.as_dict(),
+        "weights_sha256": weights_sha256(network.state_dict()),
+    }
+    return network
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a specification names weights that ssvid did not make."""
+    from ssvid.exports.initializing import is_foreign_file
+    from ssvid.exports.loading import HUB
+
+    return text.startswith(TORCHVISION) or (not text.startswith(HUB) and is_foreign_file(Path(text)))
+
+
+def _named_by(text: str) -> str | None:
+    """The network that ``torchvision:r3d_18`` names."""
+    word = text.removeprefix(TORCHVISION).partition(".")[0]
+    return word if text.startswith(TORCHVISION) and word in backbones.names() else None
+
+
+def _weights_of(text: str, name: str) -> str:
+    """``torchvision:r3d_18`` means the best weights of that network, ``torchvision:r3d_18.NAME`` those of that name."""
+    word, _, weights = text.removeprefix(TORCHVISION).partition(".")
+    return f"{TORCHVISION}{weights or 'DEFAULT'}" if text.startswith(TORCHVISION) and word == name else text

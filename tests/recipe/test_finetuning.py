@@ -15,8 +15,9 @@ from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals import finetuning as training
 from ssvid.evals.results import ResultRow, read_results
 from ssvid.exports.loading import load_backbone
-from ssvid.recipe import finetuning, load_recipe
-from ssvid.recipe.finetuning import better_random_first, start_backbone
+from ssvid.recipe import load_recipe, starting
+from ssvid.recipe.finetuning import better_random_first
+from ssvid.recipe.starting import start_backbone
 from ssvid.video import content_id
 
 RECIPE = {
@@ -198,8 +199,8 @@ def config_of(**changes):
     ],
 )
 def test_torchvisions_weights_may_name_their_network(text, name, weights):
-    assert finetuning._named_by(text) == name
-    assert finetuning._weights_of(text, name or "resnet18") == weights
+    assert starting._named_by(text) == name
+    assert starting._weights_of(text, name or "resnet18") == weights
 
 
 def test_weights_that_do_not_name_their_network_ask_for_it(export):
@@ -213,6 +214,41 @@ def test_a_run_of_ours_is_recorded_as_the_start(outcome):
     assert network.provenance["start"]["counts"]["missing"] == 0
     assert network.provenance["stage"] == "stage4" and len(network.provenance["content_ids"]) == 4
     assert start_backbone("random", config_of()).provenance["random"] == {"seed": 3}
+
+
+# ---- seeds, repeats
+
+
+def test_several_seeds_are_summarized_and_each_has_its_folder(labeled, export, tmp_path):
+    found = run(labeled, "seeds=[1, 2]", "finetune.epochs=1", backbone=export, random=False, run_dir=tmp_path / "run")
+    assert [(row.context["seed"], row.metric) for row in found.rows] == [
+        (seed, f"finetune_{what}") for seed in (1, 2) for what in ("top1", "clip_top1")
+    ]
+    (top1,) = [s for s in found.summaries if s.metric == "finetune_top1"]
+    assert top1.value == pytest.approx(sum(r.value for r in found.rows if r.metric == "finetune_top1") / 2)
+    for seed in (1, 2):
+        assert (tmp_path / "run" / f"seed{seed}" / "pretrained" / "checkpoints" / "best.ckpt").is_file()
+    again = run(
+        labeled,
+        "seeds=[1, 2]",
+        "finetune.epochs=1",
+        backbone=export,
+        random=False,
+        run_dir=tmp_path / "run",
+        resume=True,
+    )
+    assert [row.value for row in again.rows] == [row.value for row in found.rows]
+
+
+def test_a_result_is_repeated_to_the_last_digit(outcome, labeled, export, tmp_path):
+    again = ssvid.finetune(from_results=outcome.path, run_dir=tmp_path / "again", show_progress=False)
+    assert again.repeated.startswith("repeated: all 4 numbers")
+    assert [r.context["trained_sha256"] for r in again.rows] == [r.context["trained_sha256"] for r in outcome.rows]
+    other = tmp_path / "other.pth"
+    torch.save(initialize_backbone("tiny3d", {"width": 2}, seed=78).state_dict(), other)
+    with pytest.raises(DataError, match="was measured with pretrained weights of the hash"):
+        ssvid.finetune(from_results=outcome.path, backbone=other, run_dir=tmp_path / "no", show_progress=False)
+    assert not (tmp_path / "no").exists()
 
 
 # ---- two forms of a frozen random network
