@@ -25,9 +25,11 @@ from ssvid.transforms.warp import (
     cell_centers,
     crop_frames,
     crop_map,
+    degrees_apart,
+    fit_square,
+    keep_inside,
     make_placement,
     placed_points,
-    placement_angle,
     square_side,
 )
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -40,9 +42,6 @@ LOCALIZERS = ("convolutions", "fit")
 SIMILARITIES = ("inliers", "dot")
 ALIGNMENT_GRID = 20
 _PICTURES = 3
-# Of the least squares' own weight: keeps the fitted angle's gradient bounded where an affinity points nowhere, and makes
-# fitted angles a little too small (0.8 of 45 degrees).
-_FIT_RIDGE = 0.02
 
 Locate = Callable[[Tensor, Tensor], Tensor]  # (patch_BDM, frame_BDN) -> placement (B, 2, 3)
 
@@ -202,12 +201,6 @@ def pick_window(motion_BN: Tensor, draw_B: Tensor, num_best: int) -> Tensor:
     return (counted_BN > nth_B[:, None]).long().argmax(dim=1)
 
 
-def keep_inside(center_B2: Tensor, angle_B: Tensor, scale: float) -> Tensor:
-    """The center moved as little as needed so that the turned square lies within the frame."""
-    reach_B = (1 - scale * (angle_B.cos().abs() + angle_B.sin().abs())).clamp(min=0)
-    return torch.maximum(torch.minimum(center_B2, reach_B[:, None]), -reach_B[:, None])
-
-
 # ---- the tracker -----------------------------------------------------------------------------------------------------
 
 
@@ -244,27 +237,6 @@ class ConvLocalizer(nn.Module):
         hidden = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(map_BNPP), 0.1)), 0.1)
         found_B3 = self.place(hidden.flatten(1))
         return found_B3[:, :2], found_B3[:, 2]
-
-
-def fit_square(affinity_BNM: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Center (B, 2) and angle (B,) of the square whose cells lie nearest to where an affinity expects them.
-
-    Weighted least squares over turns and shifts (Kabsch 1976, in the plane). A cell counts by sum_j A(j, i)^2: those that
-    point nowhere count little.
-    """
-    N, M = affinity_BNM.shape[1:]
-    expected_BM2 = affinity_BNM.transpose(1, 2) @ cell_centers(square_side(N), affinity_BNM)
-    own_M2 = scale * cell_centers(square_side(M), affinity_BNM)
-    weight_BM1 = affinity_BNM.square().sum(dim=1).unsqueeze(-1)
-    weight_BM1 = weight_BM1 / weight_BM1.sum(dim=1, keepdim=True)
-    middle_B12, own_middle_B12 = ((weight_BM1 * x).sum(dim=1, keepdim=True) for x in (expected_BM2, own_M2[None]))
-    at, own = expected_BM2 - middle_B12, own_M2 - own_middle_B12
-    along_B = (weight_BM1 * own * at).sum(dim=(1, 2))
-    across_B = (weight_BM1[..., 0] * (own[..., 0] * at[..., 1] - own[..., 1] * at[..., 0])).sum(dim=1)
-    spread_B = (weight_BM1 * own.square()).sum(dim=(1, 2))
-    angle_B = torch.atan2(across_B, along_B + _FIT_RIDGE * spread_B + 1e-6)
-    turned_B2 = placed_points(make_placement(torch.zeros_like(middle_B12[:, 0]), angle_B, 1.0), own_middle_B12)[:, 0]
-    return middle_B12[:, 0] - turned_B2, angle_B
 
 
 def cut_patch(frame_BDN: Tensor, placement_B23: Tensor, side: int) -> Tensor:
@@ -334,12 +306,6 @@ def mean_dot(patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor) -> Ten
 def cells_apart(placement_B23: Tensor, truth_B23: Tensor, frame_side: int) -> Tensor:
     """Distance of two squares' centers in cells of the frame's map: (B,)."""
     return (placement_B23[:, :, 2] - truth_B23[:, :, 2]).norm(dim=1) * frame_side / 2
-
-
-def degrees_apart(placement_B23: Tensor, truth_B23: Tensor) -> Tensor:
-    """Difference of two squares' angles: (B,), from 0 to 180."""
-    turn_B = placement_angle(placement_B23) - placement_angle(truth_B23)
-    return torch.atan2(turn_B.sin(), turn_B.cos()).abs().rad2deg()
 
 
 @register_task("cycle_consistency")

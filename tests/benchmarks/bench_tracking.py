@@ -1,7 +1,7 @@
 """Do pretrained features follow points better than random ones? Known point tracks of synthetic videos, paired by video.
 
 Usage: python -m tests.benchmarks.bench_tracking --run RUN [--run RUN ...] --videos DIR --out DIR [--limit 200]
-           [--motions spin roll ...] [--gap 12]
+           [--motions spin roll ...] [--gap 12] [--frame-px 0]
 
 RUN is a finished run folder; its backbone stands beside the same network with random weights (of the run's own seed, so
 the one that training started from) and beside raw pixels. DIR is a folder made by ``ssvid data synth`` with a split
@@ -15,7 +15,8 @@ of a video, the median over its points and pairs of frames; and of all videos, t
 
 import argparse
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ssvid.data.synth import load_truth, truth_path
 from ssvid.machine import environment
 from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
+from ssvid.transforms import squash
 from ssvid.transforms.warp import bilinear_weights, cell_centers, square_side
 from ssvid.video import open_video
 
@@ -74,26 +76,40 @@ def find_points(map_DN: Tensor, later_DN: Tensor, points_P2: Tensor) -> Tensor:
     return (weights_KP[..., None] * cell_centers(side, map_DN)[cell_KP]).sum(dim=0)
 
 
-def video_error(row: VideoRow, root: Path, maps: Maps, gap: int) -> float:
-    """The median error in cells over the actor's visible points and some pairs of frames; NaN where none is visible."""
+def video_errors(row: VideoRow, root: Path, arms: Mapping[str, Maps], gap: int, frame_px: int) -> dict[str, float]:
+    """For each arm the median error in cells over the actor's visible points and some pairs of frames; NaN without any."""
     truth = load_truth(root / truth_path(row.path))
-    size, last = int(truth["size_px"]), row.num_frames - 1 - gap
-    starts = np.linspace(0, last, NUM_PAIRS).round().astype(np.int64)
+    starts = np.linspace(0, row.num_frames - 1 - gap, NUM_PAIRS).round().astype(np.int64)
     indices = np.unique(np.concatenate([starts, starts + gap]))
     info = row.video_info(root)
     with open_video(info.path, info=info, decoders_ok=row.decoders_ok) as reader:
-        frames_TCHW = reader.frames_at(indices).float() / 255
-    map_of = dict(zip(indices.tolist(), maps(frames_TCHW), strict=True))
-    tracks, visible, owner = truth["tracks"], truth["visible"], truth["point_owner"]
-    errors = []
-    for start in starts.tolist():
-        seen = visible[start] & visible[start + gap] & (owner == 0)
-        there, later = (torch.from_numpy((tracks[t, seen] + 0.5) / size * 2 - 1).float() for t in (start, start + gap))
-        if len(there):
-            found = find_points(map_of[start], map_of[start + gap], there)
-            side = square_side(map_of[start].shape[1])
-            errors += ((found - later).norm(dim=1) * side / 2).tolist()
-    return float(np.median(errors)) if errors else float("nan")
+        frames_TCHW = squash(reader.frames_at(indices), frame_px or info.height).float() / 255
+    points = [_points(truth, start, gap) for start in starts.tolist()]
+    medians = {}
+    for arm, maps in arms.items():
+        map_of = dict(zip(indices.tolist(), maps(frames_TCHW), strict=True))
+        errors = [
+            error
+            for start, (there, later) in zip(starts.tolist(), points, strict=True)
+            for error in _cells_off(map_of[start], map_of[start + gap], there, later)
+        ]
+        medians[arm] = float(np.median(errors)) if errors else float("nan")
+    return medians
+
+
+def _points(truth: Mapping[str, np.ndarray], start: int, gap: int) -> tuple[Tensor, Tensor]:
+    """Where the actor's points are, those that are seen in both frames: x, y in [-1, 1], (P, 2) each."""
+    seen = truth["visible"][start] & truth["visible"][start + gap] & (truth["point_owner"] == 0)
+    there, later = ((truth["tracks"][t, seen] + 0.5) / int(truth["size_px"]) * 2 - 1 for t in (start, start + gap))
+    return torch.from_numpy(there).float(), torch.from_numpy(later).float()
+
+
+def _cells_off(map_DN: Tensor, later_DN: Tensor, there_P2: Tensor, later_P2: Tensor) -> list[float]:
+    if not len(there_P2):
+        return []
+    off_P = (find_points(map_DN, later_DN, there_P2) - later_P2).norm(dim=1)
+    found: list[float] = (off_P * square_side(map_DN.shape[1]) / 2).tolist()
+    return found
 
 
 def arms_of(run: Path) -> dict[str, Maps]:
@@ -125,6 +141,11 @@ def compare(errors: dict[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
     return found
 
 
+def _columns(rows: Iterable[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    listed = list(rows)
+    return {arm: np.array([row[arm] for row in listed]) for arm in listed[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, action="append", required=True)
@@ -132,17 +153,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--motions", nargs="+", default=list(MOTIONS))
-    parser.add_argument("--gap", type=int, default=12)
+    parser.add_argument("--gap", type=int, default=12, help="frames between the two")
+    parser.add_argument("--frame-px", type=int, default=0, help="bring frames to this side; 0 leaves them as they are")
     args = parser.parse_args()
     manifest = Manifest.load(args.videos / "manifest.csv").select("test")
     rows = [row for row in manifest.rows if row.label in args.motions][: args.limit]
-    report: dict[str, Any] = {"gap": args.gap, "motions": args.motions, "environment": environment(), "runs": {}}
+    report: dict[str, Any] = {
+        "gap": args.gap,
+        "frame_px": args.frame_px,
+        "motions": args.motions,
+        "environment": environment(),
+        "runs": {},
+    }
     for run in args.run:
         arms = arms_of(run)
-        errors = {a: np.array([video_error(r, args.videos, m, args.gap) for r in rows]) for a, m in arms.items()}
-        seen = ~np.isnan(np.stack(list(errors.values()))).any(axis=0)
-        report["runs"][str(run)] = compare({arm: values[seen] for arm, values in errors.items()})
-        print(run, json.dumps(report["runs"][str(run)]), flush=True)
+        each = [(r.label, video_errors(r, args.videos, arms, args.gap, args.frame_px)) for r in rows]
+        each = [(motion, errors) for motion, errors in each if not math.isnan(errors["random"])]
+        found = compare(_columns(errors for _, errors in each))
+        found["by_motion"] = {
+            motion: {arm: float(np.median(v)) for arm, v in _columns(e for m, e in each if m == motion).items()}
+            for motion in dict.fromkeys(motion for motion, _ in each)
+        }
+        report["runs"][str(run)] = found
+        print(run, json.dumps(found), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "tracking.json").write_text(json.dumps(report, indent=2) + "\n")
 

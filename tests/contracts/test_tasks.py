@@ -12,7 +12,9 @@ NAMES = [name for name in tasks.names() if not name.startswith("broken_")]
 
 
 def test_the_registry_is_complete() -> None:
-    assert NAMES == ["colorization", "cycle_consistency", "order_verification", "speediness"], "a task was added: add its name"
+    assert NAMES == ["colorization", "cycle_consistency", "order_verification", "speediness"], (
+        "a task was added: add its name"
+    )
     assert not tasks.broken
 
 

@@ -16,10 +16,7 @@ from pretext_tasks.cycle_consistency import (
     alignment_loss,
     cells_apart,
     cut_patch,
-    degrees_apart,
-    fit_square,
     frame_offsets,
-    keep_inside,
     long_cycles,
     mean_dot,
     pick_window,
@@ -31,7 +28,7 @@ from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.transforms.warp import make_placement
+from ssvid.transforms.warp import degrees_apart, fit_square, keep_inside, make_placement
 from ssvid.types import ClipPlan, Ticket, VideoInfo
 
 # tiny3d's stage2 has stride 4: maps of 8 x 8, patches of 3 x 3.
