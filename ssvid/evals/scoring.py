@@ -30,6 +30,8 @@ from ssvid.evals.protocol import FeatureProtocol
 from ssvid.evals.sharding import share_work
 from ssvid.evals.views import crop_views
 
+_VIDEOS_AT_ONCE = 1024  # bounds the memory of sums in double precision
+
 
 @dataclass(frozen=True)
 class VideoScores:
@@ -53,9 +55,13 @@ class VideoScores:
         return ~np.isnan(self.logits_NVK).any(axis=(1, 2))
 
     def of_videos(self, averaging: str) -> np.ndarray:
-        """Scores of the videos, NK: the mean over views of the logits, or of their softmax."""
-        logits = self.logits_NVK.astype(np.float64)
-        return (logits if averaging == "logits" else softmax(logits)).mean(axis=1)
+        """Scores of the videos, NK, float64: the mean over views of the logits, or of their softmax."""
+        scores_NK = np.empty((len(self.ids), len(self.classes)))
+        for start in range(0, len(self.ids), _VIDEOS_AT_ONCE):
+            part = slice(start, start + _VIDEOS_AT_ONCE)
+            logits = self.logits_NVK[part].astype(np.float64)
+            scores_NK[part] = (logits if averaging == "logits" else softmax(logits)).mean(axis=1)
+        return scores_NK
 
     def predictions(self, averaging: str) -> tuple[str, ...]:
         """The likeliest class of each video; "" where it is unreadable."""
@@ -81,13 +87,13 @@ class VideoScores:
     def loss(self) -> float:
         """Mean cross-entropy of the readable videos' views, without label smoothing; labels without a class left out."""
         number = {name: i for i, name in enumerate(self.classes)}
-        known = np.array([label in number for label in self.labels]) & self.readable
-        if not known.any():
-            return float("nan")
-        probabilities = softmax(self.logits_NVK[known].astype(np.float64))
-        codes = [number[label] for label, kept in zip(self.labels, known, strict=True) if kept]
-        chosen = probabilities[np.arange(len(codes)), :, codes]
-        return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
+        readable = self.readable
+        known = [i for i, label in enumerate(self.labels) if label in number and readable[i]]
+        losses = []
+        for i in known:
+            probabilities = softmax(self.logits_NVK[i].astype(np.float64))[:, number[self.labels[i]]]
+            losses.append(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
+        return float(np.mean(losses)) if losses else float("nan")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

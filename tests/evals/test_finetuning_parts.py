@@ -17,7 +17,9 @@ from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, reso
 from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
 from ssvid.evals.finetuning_state import FinetuneSetup
 from ssvid.evals.heads import AttentiveHead, LinearHead, build_head, num_heads
+from ssvid.evals.named_protocols import PROTOCOLS
 from ssvid.evals.views import corners, crop_views
+from ssvid.recipe import load_recipe
 from ssvid.tasks import BatchRandom
 from ssvid.train.config import TrainerConfig
 from ssvid.transforms import random_area
@@ -336,6 +338,13 @@ def test_all_problems_are_told_at_once_and_a_frozen_head_stays_on_trained_stages
         resolve_finetune_protocol(deep, NETWORK.info, "stage2")
     assert resolve_finetune_protocol(FinetuneProtocol(stage="stage3"), NETWORK.info, "stage2").stage == "stage3"
     assert resolve_finetune_protocol(FinetuneProtocol(), NETWORK.info, "stage2").stage == "stage2"
+
+
+@pytest.mark.parametrize("protocol", [p.id for p in PROTOCOLS if p.kind == "finetune"])
+def test_every_named_protocol_can_be_used(protocol):
+    recipe = load_recipe({"protocol": protocol}, ["data.root=x"], kind="finetune").recipe
+    p = resolve_finetune_protocol(recipe.finetune, NETWORK.info)
+    assert p.metric == "finetune" and p.num_clips >= 10 and p.holdout_fraction > 0
 
 
 def test_automatic_sizes_are_the_backbones():

@@ -86,6 +86,7 @@ def test_the_random_network_stands_beside_with_the_same_settings(outcome, export
 
 def test_the_folder_holds_the_whole_run(outcome, labeled):
     assert [row.value for row in read_results(outcome.run_dir / "results.json")] == [r.value for r in outcome.rows]
+    assert ssvid.diff(outcome.run_dir, outcome.run_dir).is_same
     for name in ("recipe.yaml", "recipe.resolved.yaml", "env.json", "manifest.csv", "starts.json"):
         assert (outcome.run_dir / name).is_file()
     for name in ("pretrained", "random"):
