@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,3 +170,37 @@ def test_the_chance_of_a_recall_is_that_of_counting():
     expected = np.mean([sum(label in draw for draw in draws) / len(draws) for label in "ab"])
     assert recall_chance(np.array(["a", "b"]), train, 3) == pytest.approx(expected)
     assert recall_chance(np.array(["a", "x"]), train, 6) == pytest.approx(0.5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells how much of a mapped file is in memory")
+def test_a_mapped_gallery_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    """16 MB in portions of 1 MB: after three quarters of it, one portion and what the kernel read ahead are there."""
+    path = tmp_path / "gallery.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(4096, 1024)).astype(np.float32))
+    train, test = gallery_and_queries(2, 4, width=1024)
+    names = tuple(map(str, range(4096)))
+    mapped = replace(train, values_ND=np.load(path, mmap_mode="r"), ids=names, labels=names, groups=names)
+    calls = itertools.count(1)
+    seen = []
+
+    def watched(*arguments):
+        if next(calls) == 12:
+            seen.append(resident_bytes(path))
+        return nearest(*arguments)
+
+    monkeypatch.setattr(knn, "_PORTION_BYTES", 2**20)
+    monkeypatch.setattr(knn, "nearest", watched)
+    search(test, mapped, 3)
+    assert next(calls) == 17
+    assert 2**19 < seen[0] < 2**23  # 12 MB were read
+    assert resident_bytes(path) < 2**20
+
+
+def resident_bytes(path: Path) -> int:
+    """How much of a mapped file is in this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            found += next(1024 * int(other.split()[1]) for other in lines if other.startswith("Rss:"))
+    return found
