@@ -1,0 +1,223 @@
+"""Evaluations as programs: folds, seeds and anchors in one command, leaks between folds, and a number that repeats."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ssvid
+from ssvid.backbones import initialize_backbone
+from ssvid.cli import main
+from ssvid.data.config import DataConfig
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals.results import read_results
+from ssvid.recipe.evaluating import plan_runs
+from ssvid.recipe.load import load_recipe
+from ssvid.recipe.pretraining import load_manifest
+from ssvid.video import write_video
+from tests.test_checkpoints import content_of
+
+CLASSES = {"Archery": (220, 40, 30), "Biking": (40, 210, 50), "HandstandPushups": (30, 40, 220)}
+QUICK = {
+    "features": {"num_frames": 4, "stride_frames": 1, "num_clips": 1, "crop_px": 16, "resize_px": 18, "workers": 0},
+    "probe": {
+        "regularization": [0.1, 1.0],
+        "num_holdouts": 2,
+        "holdout_fraction": 0.5,
+        "num_bootstrap": 100,
+        "knn_ks": [3],
+    },
+}
+
+
+def recipe(root: Path, **more):
+    own = {"kind": "probe", "data": {"name": "ucf101", "root": str(root), "index_workers": 1}, **QUICK}
+    return {**own, **more}
+
+
+def video(path: Path, color, seed: int) -> None:
+    rng = np.random.default_rng([seed, *color])
+    ground = rng.integers(60, 120, (20, 24, 3), dtype=np.uint8)
+    frames = []
+    for t in range(6):
+        frame = ground.copy()
+        frame[4:14, 2 + t : 12 + t] = color
+        frames.append(frame)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, fps=25)
+
+
+@pytest.fixture(scope="module")
+def ucf(tmp_path_factory) -> Path:
+    """UCF101 in small: 3 classes of 3 groups of 2 clips; fold k tests group k."""
+    root = tmp_path_factory.mktemp("UCF-101")
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(CLASSES, 1)))
+    names = {}
+    for label, color in CLASSES.items():
+        spelled = label.replace("HandstandPushups", "HandStandPushups")
+        for group in (1, 2, 3):
+            for clip in (1, 2):
+                name = f"{label}/v_{spelled}_g{group:02d}_c{clip:02d}.avi"
+                video(root / name, color, 10 * group + clip)
+                names[name] = (group, list(CLASSES).index(label) + 1)
+    for fold in (1, 2, 3):
+        train = [f"{name} {number}\n" for name, (group, number) in names.items() if group != fold]
+        test = [f"{name}\n" for name, (group, _) in names.items() if group == fold]
+        (lists / f"trainlist0{fold}.txt").write_text("".join(train))
+        (lists / f"testlist0{fold}.txt").write_text("".join(test))
+    return root
+
+
+def checkpoint(folder: Path, seed: int, contents=()) -> Path:
+    content = content_of(initialize_backbone("tiny3d", {"width": 2}, seed=seed))
+    content["ssvid"]["data"]["content_ids"] = list(contents)
+    content["ssvid"]["seed"] = seed
+    path = folder / f"seed{seed}" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(ucf, tmp_path_factory):
+    """Two backbones on two folds; the first has seen fold 1's training videos."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    fold1 = load_manifest(DataConfig(name="ucf101", root=str(ucf), fold=1, index_workers=1))
+    seen = [row.content_id for row in fold1.rows if row.split == "train"]
+    weights = [checkpoint(folder, 0, seen), checkpoint(folder, 1)]
+    outcome = ssvid.probe(
+        recipe(ucf, folds=[1, 2]), backbone=weights, out=folder / "out", device="cpu", show_progress=False
+    )
+    return outcome, weights, folder
+
+
+def test_every_anchor_stands_beside(evaluated):
+    names = list(dict.fromkeys(row.name for row in evaluated[0].rows))
+    assert names[0] == "pretrained"
+    assert {"random", "single frame", "shuffled frames", "floor"} <= set(names)
+    metrics = {name: {r.metric for r in evaluated[0].rows if r.name == name} for name in names}
+    assert metrics["pretrained"] == metrics["floor"] == {"probe_top1", "knn3_top1", "recall_at_1"}
+    floor = [row for row in evaluated[0].rows if (row.name, row.metric) == ("floor", "probe_top1")]
+    assert all(row.value == 1.0 for row in floor), "the classes are colors: a histogram tells them apart"
+
+
+def test_folds_and_seeds_are_summarized(evaluated):
+    outcome, _, folder = evaluated
+    mine = [row for row in outcome.rows if (row.name, row.metric) == ("pretrained", "probe_top1")]
+    assert [(row.context["fold"], row.context["seed"]) for row in mine] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    (summary,) = [s for s in outcome.summaries if (s.name, s.metric) == ("pretrained", "probe_top1")]
+    assert summary.value == pytest.approx(np.mean([row.value for row in mine]))
+    assert summary.num_videos == 12
+    plain = json.loads((folder / "out" / "results.json").read_text())
+    assert plain["summaries"] == [s.as_dict() for s in outcome.summaries]
+    assert "standard deviation over folds" in str(outcome)
+
+
+def test_a_fold_that_pretraining_saw_is_a_leak_and_its_own_train_split_is_not(evaluated):
+    """Trained on the training videos of fold 1, a network has seen the test videos of fold 2."""
+    leak = {
+        (row.context["fold"], row.context["seed"]): row.context["leak"]
+        for row in evaluated[0].rows
+        if (row.name, row.metric) == ("pretrained", "probe_top1")
+    }
+    assert (leak[1, 0]["verdict"], leak[1, 0]["pretrained_on_train"], leak[1, 0]["pretrained_on_test"]) == (
+        "clean",
+        12,
+        0,
+    )
+    assert (leak[2, 0]["verdict"], leak[2, 0]["pretrained_on_test"]) == ("leak", 6)
+    assert (leak[1, 1]["verdict"], leak[2, 1]["verdict"]) == ("clean", "clean")
+    assert "LEAK: 6 of 6 test videos were in the pretraining data" in str(evaluated[0])
+
+
+def test_classes_are_told_apart_in_numbers_and_in_a_picture(evaluated):
+    outcome, _, folder = evaluated
+    plain = json.loads(outcome.path.read_text())["per_class"]["floor"]["probe_top1"]
+    assert plain == {label: [8, 8] for label in CLASSES}, "2 test videos, 2 folds, 2 seeds"
+    picture = Image.open(folder / "out" / "confusion.png")
+    assert picture.size[0] > 100
+
+
+def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path, monkeypatch):
+    outcome, _, _ = evaluated
+    monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))  # features are computed again
+    again = ssvid.probe(from_results=outcome.path, out=tmp_path / "again", show_progress=False)
+    assert again.repeated.startswith(f"repeated: all {len(outcome.rows)} numbers")
+    for old, new in zip(read_results(outcome.path), read_results(again.path), strict=True):
+        assert (old.value, old.interval, old.ids) == (new.value, new.interval, new.ids)
+
+
+def test_what_has_changed_is_refused(evaluated, ucf, tmp_path, capsys):
+    outcome, weights, _ = evaluated
+    copied = tmp_path / "UCF-101"
+    shutil.copytree(ucf, copied)
+    first = next(copied.rglob("*_g01_c01.avi"))
+    video(first, (1, 2, 3), seed=5)
+    with pytest.raises(DataError, match=r"was measured on videos whose table has the hash .* files were added, removed"):
+        ssvid.probe(None, f"data.root={copied}", from_results=outcome.path, out=tmp_path / "a", show_progress=False)
+    with pytest.raises(DataError, match="was measured with pretrained weights of the hash"):
+        ssvid.probe(from_results=outcome.path, backbone=weights[::-1], out=tmp_path / "b", show_progress=False)
+    with pytest.raises(RecipeError, match=r"'features.num_clips=2' would make it another one"):
+        ssvid.probe(None, "features.num_clips=2", from_results=outcome.path, show_progress=False)
+    plain = json.loads(outcome.path.read_text())
+    del plain["rows"][0]["weights_sha256"]
+    (tmp_path / "r.json").write_text(json.dumps(plain))
+    with pytest.raises(DataError, match="the number probe_top1 of pretrained has no weights_sha256"):
+        ssvid.probe(from_results=tmp_path / "r.json", show_progress=False)
+    with pytest.raises(DataError, match=r"of kind 'probe'\. Repeat it with: ssvid probe --from"):
+        ssvid.retrieve(from_results=outcome.path, show_progress=False)
+    assert main(["probe", "--from", str(tmp_path / "nothing.json")]) == 2
+    assert "must be a results.json that ssvid wrote" in " ".join(capsys.readouterr().err.split())
+    assert not any((tmp_path / name).exists() for name in "ab")
+
+
+def test_a_protocol_and_what_was_changed_of_it_stand_beside(ucf, tmp_path):
+    own = {"kind": "probe", "protocol": "ucf101-linear@1", "data": recipe(ucf)["data"], "folds": [1], **QUICK}
+    quick = {**own, "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False}}
+    network = {"name": "tiny3d", "options": {"width": 2}}
+    more = {"probe": {**QUICK["probe"], "label_fractions": [0.25, 0.5]}}
+    outcome = ssvid.probe({**quick, "backbone": network, **more}, backbone="random", out=tmp_path, show_progress=False)
+    assert {row.metric for row in outcome.rows} == {"probe_top1", "probe_top1_of_25%", "probe_top1_of_50%"}, (
+        "the protocol's own metrics alone"
+    )
+    note = outcome.rows[0].context["protocol"]
+    assert note["id"] == "ucf101-linear@1"
+    assert note["changed"]["features.num_frames"] == [16, 4]
+    assert "protocol ucf101-linear@1, CHANGED: " in str(outcome)
+    few = next(row for row in outcome.rows if row.metric == "probe_top1_of_25%")
+    assert few.context["head"]["num_train"] == 3, "a quarter of four videos of each class"
+    assert few.context["head"]["chosen"]["on"] == "all labels", "one video of a class: nothing to hold out"
+
+
+def config(**values):
+    return load_recipe({"kind": "probe", "data": {"root": "x"}, **values}).recipe
+
+
+def test_runs_are_every_fold_with_every_seed_or_backbone():
+    def planned(runs):
+        return [(run.fold, run.seed, run.backbone, run.placebo) for run in runs]
+
+    assert planned(plan_runs(config(seed=4), "a")) == [(0, 4, "a", None)]
+    assert planned(plan_runs(config(data={"root": "x", "name": "ucf101"}), "a")) == [(1, 0, "a", None)]
+    assert planned(plan_runs(config(folds=[1, 3], seeds=[5, 6]), "a")) == [
+        (1, 5, "a", None), (1, 6, "a", None), (3, 5, "a", None), (3, 6, "a", None),
+    ]  # fmt: skip
+    assert planned(plan_runs(config(), ["a", "b"], ["p", "q"])) == [(0, 0, "a", "p"), (0, 1, "b", "q")]
+    assert [run.placebo for run in plan_runs(config(), ["a", "b"], "train")] == ["train", "train"]
+    with pytest.raises(RecipeError, match="one placebo for each backbone, and there are 1 for 2"):
+        plan_runs(config(), ["a", "b"], "p")
+    with pytest.raises(RecipeError, match="must be left out where several backbones are named"):
+        plan_runs(config(seeds=[1, 2]), ["a", "b"])
+
+
+def test_neither_recipe_nor_weights(capsys):
+    assert main(["probe"]) == 2
+    assert "ssvid probe needs a recipe, or --from RESULTS" in " ".join(capsys.readouterr().err.split())
+    assert main(["probe", "probe/folder", "data.root=x"]) == 2
+    assert "needs the weights to score. Add --backbone PATH" in " ".join(capsys.readouterr().err.split())
