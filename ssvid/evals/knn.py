@@ -57,7 +57,8 @@ def score_neighbors(train: Features, test: Features, protocol: ProbeProtocol) ->
     Raises:
         DataError: no training video is readable. RecipeError: the protocol does not fit.
     """
-    check_probe_protocol(protocol, num_searchable(train))
+    searched_M = searchable(train)
+    check_probe_protocol(protocol, int(searched_M.sum()))
     classes, codes_M = np.unique(np.array(train.labels, dtype=object).astype(str), return_inverse=True)
     labels = np.array(test.labels, dtype=object).astype(str)
     found = search(test, train, max(protocol.knn_ks))
@@ -72,16 +73,16 @@ def score_neighbors(train: Features, test: Features, protocol: ProbeProtocol) ->
         (first == labels) & test.readable,
         {k: tuple(p.tolist()) for k, p in predictions.items()},
         _constant_guess_chance(labels),
-        recall_chance(labels, classes[codes_M][train.readable], 1),
+        recall_chance(labels, classes[codes_M][searched_M], 1),
     )
 
 
-def num_searchable(gallery: Features) -> int:
-    """How many videos of a gallery can be found. Raises DataError where there is none."""
-    readable = int(gallery.readable.sum())
-    if readable == 0:
+def searchable(gallery: Features) -> np.ndarray:
+    """Which videos of a gallery can be found. Raises DataError where none can."""
+    readable_M = gallery.readable
+    if not readable_M.any():
         raise DataError(f"none of the {len(gallery.ids)} training videos is readable. Index them again.")
-    return readable
+    return readable_M
 
 
 def search(queries: Features, gallery: Features, k: int, *, centered: bool = False) -> Neighbors:

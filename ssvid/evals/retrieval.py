@@ -24,7 +24,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
 from ssvid.evals.evaluate import Evaluated, extract_for
 from ssvid.evals.features import Features, Progress
-from ssvid.evals.knn import Neighbors, num_searchable, recall_chance, search
+from ssvid.evals.knn import Neighbors, recall_chance, search, searchable
 from ssvid.evals.linear_probe import holdouts
 from ssvid.evals.protocol import (
     FeatureProtocol,
@@ -75,16 +75,17 @@ def retrieve(train: Features, test: Features, protocol: RetrievalProtocol) -> Re
     Raises:
         DataError: no training video is readable. RecipeError: the protocol does not fit.
     """
-    readable = num_searchable(train)
-    check_retrieval_protocol(protocol, readable)
-    k = min(max(*protocol.ks, NEIGHBORS_SHOWN), readable)
+    searched_M = searchable(train)
+    num_searched = int(searched_M.sum())
+    check_retrieval_protocol(protocol, num_searched)
+    k = min(max(*protocol.ks, NEIGHBORS_SHOWN), num_searched)
     found = search(test, train, k, centered=protocol.centering == "separate")
     train_labels, labels = (np.array(f.labels, dtype=object).astype(str) for f in (train, test))
     same_NK = train_labels[found.indices_NK] == labels[found.queries_N, None]
     hits = {k: np.zeros(len(labels), dtype=bool) for k in protocol.ks}
     for k, hit_N in hits.items():
         hit_N[found.queries_N] = same_NK[:, :k].any(axis=1)
-    chance = {k: recall_chance(labels, train_labels[train.readable], k) for k in protocol.ks}
+    chance = {k: recall_chance(labels, train_labels[searched_M], k) for k in protocol.ks}
     return RetrievalResult(hits, chance, found)
 
 
