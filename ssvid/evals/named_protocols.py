@@ -314,7 +314,7 @@ _OF_PAPERS = (
                 "head_epochs": 100,
                 "head_batch_size": 1024,
                 "head_schedule": "step",
-                "head_normalizations": ["l2bn"],
+                "head_normalizations": ["l2_batch"],
                 "knn_ks": [5],
             },
         },

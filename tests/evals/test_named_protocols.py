@@ -30,7 +30,7 @@ FIXED = {
     "vcop-retrieval@1": "33341a6c92e8",
     "vcop-finetune@1": "f5681d4d726b",
     "coclr-retrieval@1": "80e00e8155fc",
-    "coclr-linear@1": "66a55670f3a5",
+    "coclr-linear@1": "6ac70a5cb7b9",
     "coclr-finetune@1": "2a4e23bae594",
     "speednet-finetune@1": "ec689c3f886d",
     "shuffle-and-learn-finetune@1": "1817457fe844",
