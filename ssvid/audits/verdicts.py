@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ssvid.audits.intervals import Interval
 
+SLIGHT = 0.05  # a smaller share of what a network has above chance is told, and held against nobody
 HALF = 0.5  # from this share of what a network has above chance on, it "is read from" a cue; below, it "leans on" it
 
 
@@ -19,6 +20,7 @@ class Finding(StrEnum):
     NOT_SHOWN = "not shown"
     READ = "read from"
     LEANS = "leans on"
+    HARDLY = "hardly"
     DAMAGED = "damaged by"  # by the harsh form of what costs nothing in its mild form
     RISES = "rises"
     AT_CHANCE = "at chance"
@@ -167,13 +169,14 @@ def judge_all(rows: Sequence[AuditRow], standard: Standard) -> list[AuditRow]:
 
 def _tempered(row: AuditRow, mild: AuditRow, standard: Standard) -> AuditRow:
     fallen = row.finding in (Finding.READ, Finding.LEANS)
-    if row.name != "reencoded" or not fallen or mild.finding not in (Finding.NOT_SHOWN, Finding.RISES):
+    if row.name != "reencoded" or not fallen or mild.finding not in (Finding.NOT_SHOWN, Finding.RISES, Finding.HARDLY):
         return row
     low, high = row.difference_interval
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     verdict = (
-        f"{standard.task} does not stand this re-encoding: {standard.metric} falls {size}, at {row.value}; at {mild.value} no "
-        "fall is shown, so that it is damage, and not a trace of compression that is read"
+        f"{standard.task} does not stand this re-encoding: {standard.metric} falls {size}, at {row.value}; at {mild.value} "
+        f"{'it hardly falls' if mild.finding == Finding.HARDLY else 'no fall is shown'}, so that it is damage, and not a trace "
+        "of compression that is read"
     )
     return replace(row, finding=Finding.DAMAGED, verdict=verdict)
 
@@ -195,6 +198,8 @@ def _finding(row: AuditRow, standard: Standard, declared: str) -> Finding:
         return Finding.RISES
     if high >= 0:
         return Finding.NOT_SHOWN
+    if standard.chance is not None and standard.share_of_skill(row.difference) < SLIGHT:
+        return Finding.HARDLY
     return Finding.READ if standard.share_of_skill(row.difference) >= HALF else Finding.LEANS
 
 
@@ -219,6 +224,8 @@ def _sentence(row: AuditRow, finding: Finding, standard: Standard) -> str:
         size = f"{standard.points(row.difference)} {standard.unit}, {standard.points(low)} to {standard.points(high)}"
         return f"{metric} rises {size}, {under}"
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
+    if finding == Finding.HARDLY:
+        return f"hardly: {metric} falls {size}, {under}: less than a twentieth of what {task} has above chance"
     verb = "is read from" if finding == Finding.READ else "leans on"
     return f"{task} {verb} {words.cue}: {metric} falls {size}, {under}"
 

@@ -33,6 +33,7 @@ def test_a_broken_promise_is_told_in_points():
     ("row", "finding", "words", "against"),
     [
         (row("reencoded", 6, 3, 9), "leans on", "speed leans on compression: accuracy falls 6.0 points, 3.0 to 9.0, after", True),
+        (row("reencoded", 1, 0.5, 1.5), "hardly", "hardly: accuracy falls 1.0 points, 0.5 to 1.5, after re-encoding: less than a", False),
         (row("reencoded", 0.4, -0.8, 1.5), "not shown", "not shown: accuracy moves -0.4 points, -1.5 to 0.8, after", False),
         (row("reencoded", -4, -6, -2), "rises", "accuracy rises 4.0 points, 2.0 to 6.0, after re-encoding", False),
         (row("static", 35, 33, 37), "at chance", "at chance, as it must be: accuracy is 50.0 %, 48.0 % to 52.0 %, on static", False),
