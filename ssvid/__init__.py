@@ -16,6 +16,7 @@ _PUBLIC = {
     "probe": "ssvid.recipe.probing",
     "finetune": "ssvid.recipe.finetuning",
     "retrieve": "ssvid.recipe.retrieving",
+    "report": "ssvid.recipe.reporting",
     "embed": "ssvid.recipe.embedding",
     "audit": "ssvid.recipe.auditing",
     "diff": "ssvid.recipe.comparing",

@@ -13,6 +13,7 @@ _HOME = {
     "FinetuneOutcome": "finetuning",
     "PretrainResult": "pretraining",
     "ProbeOutcome": "probing",
+    "ReportResult": "reporting",
     "RetrieveOutcome": "retrieving",
     "ShowResult": "showing",
     "audit": "auditing",
@@ -22,6 +23,7 @@ _HOME = {
     "finetune": "finetuning",
     "pretrain": "pretraining",
     "probe": "probing",
+    "report": "reporting",
     "retrieve": "retrieving",
     "show": "showing",
 }

@@ -13,11 +13,12 @@ import ssvid
 from ssvid.cli import build_parser, main, terminal
 from ssvid.cli.parser import Parser, parse
 from ssvid.errors import SsvidError
+from ssvid.evals.named_protocols import is_protocol
 from ssvid.recipe import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "finetune", "retrieve", "audit", "embed", "export", "data", "show", "diff", "recipes", "tasks", "backbones",
-    "doctor",
+    "demo", "pretrain", "probe", "finetune", "retrieve", "report", "audit", "embed", "export", "data", "show", "diff", "recipes",
+    "protocols", "tasks", "backbones", "doctor",
 ]  # fmt: skip
 
 
@@ -185,7 +186,7 @@ def test_the_examples_in_the_help_parse_and_name_recipes_that_exist():
         args = parse(build_parser(), words)
         name = getattr(args, "recipe", None) or (getattr(args, "name", None) if args.verb == "recipes" else None)
         if name and not name.startswith("runs/"):
-            assert find_recipe(name)
+            assert is_protocol(name) or find_recipe(name)
 
 
 def test_numbers_can_be_had_as_json():

@@ -1,0 +1,229 @@
+"""Curves of a run as SVG: readable in light and dark, told apart without color, drawn without another package."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTH_PX, HEIGHT_PX = 430, 250  # of a panel, everything included
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 30, 58
+_DASHES = ("", "7 3", "2 3", "9 3 2 3")
+_NUM_COLORS = 4
+_MOST_POINTS = 400  # of a drawn line; from more on the lowest and the highest of each stretch are drawn
+_DOTTED_BELOW = 40
+
+Points = Sequence[tuple[float, float]]
+
+STYLE = """
+.curves { color: #1e1e1e; font: 11px system-ui, sans-serif; }
+.curves text { fill: currentColor; } .curves .grid { stroke: currentColor; stroke-opacity: .15; }
+.curves .frame { fill: none; stroke: currentColor; stroke-opacity: .45; }
+.curves .chance { stroke: currentColor; stroke-opacity: .7; stroke-dasharray: 1 3; stroke-width: 1.4; }
+.curves polyline { fill: none; stroke-width: 1.8; }
+.curves .c0 { stroke: #1f6fb4; } .curves .c1 { stroke: #b4432f; } .curves .c2 { stroke: #3c7a26; } .curves .c3 { stroke: #7a5aa6; }
+@media (prefers-color-scheme: dark) {
+  .curves { color: #e6e6e6; }
+  .curves .c0 { stroke: #6cb2f0; } .curves .c1 { stroke: #f0907c; } .curves .c2 { stroke: #8fcf74; } .curves .c3 { stroke: #bfa3ea; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance)."""
+
+    title: str
+    lines: Mapping[str, Points]
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+def points_of(log: Iterable[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
+    """(optimizer steps done, value) wherever a run logged the metric; a value that is no number is nan.
+
+    log: the lines of ``metrics.jsonl``.
+    """
+    return [
+        (float(line["step"]) + 1, float(line[metric])) for line in log if metric in line and line["step"] is not None
+    ]
+
+
+def panels_of(log: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[Panel]:
+    """One panel for each thing measured: ``train/loss`` and ``val/loss`` share one. chance: by the metric's own name."""
+    names = [key for key in dict.fromkeys(key for line in log for key in line) if key not in ("step", "epoch")]
+    titles = sorted(dict.fromkeys(_title(name) for name in names), key=_place)
+    found = []
+    for title in titles:
+        lines = {name: points_of(log, name) for name in names if _title(name) == title}
+        lines = {name: points for name, points in lines.items() if any(math.isfinite(y) for _, y in points)}
+        if lines:
+            found.append(Panel(title, lines, {"chance": chance[title]} if title in chance else {}))
+    return found
+
+
+def _title(name: str) -> str:
+    """What is measured, without on what: ``val_ood/accuracy`` is an accuracy, ``perf/clips_per_s`` is itself."""
+    series, _, own = name.partition("/")
+    return own if own and series.startswith(("train", "val")) else name
+
+
+def _place(title: str) -> tuple[int, int]:
+    """The loss first; what tells of the machine last. Everything else as it was logged."""
+    return (0 if title == "loss" else 2 if title.startswith(("perf/", "data/", "warning/")) else 1, 0)
+
+
+def draw_panel(panel: Panel, name: str) -> str:
+    """The panel as an ``<svg>`` that a page can hold. name: an id that no other drawing of the page has."""
+    title, told = html.escape(panel.title), html.escape(describe(panel))
+    return (
+        f'<svg class="curves" role="img" aria-labelledby="{name}-t {name}-d" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" '
+        f'width="{WIDTH_PX}" height="{HEIGHT_PX}">'
+        f'<title id="{name}-t">{title}</title><desc id="{name}-d">{told}</desc>{_drawn(panel)}</svg>'
+    )
+
+
+def draw_sheet(panels: Sequence[Panel]) -> str:
+    """The panels side by side as an SVG file of its own."""
+    width = WIDTH_PX * len(panels)
+    parts = [
+        f'<svg x="{i * WIDTH_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}">{_drawn(p)}</svg>'
+        for i, p in enumerate(panels)
+    ]
+    return (
+        f'<svg class="curves" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT_PX}"><style>{STYLE}'
+        ".paper { fill: #fff; } @media (prefers-color-scheme: dark) { .paper { fill: #16181c; } }</style>"
+        f'<rect class="paper" width="{width}" height="{HEIGHT_PX}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def describe(panel: Panel) -> str:
+    """The panel in words, for those who do not see it."""
+    told = []
+    for name, points in panel.lines.items():
+        ys = [y for _, y in points if math.isfinite(y)]
+        told.append(
+            f"{name}: {number(ys[0])} at step {points[0][0]:.0f}, {number(ys[-1])} at step {points[-1][0]:.0f}, "
+            f"lowest {number(min(ys))}, highest {number(max(ys))}"
+        )
+    return "; ".join([*told, *(f"{name}: {number(level)}" for name, level in panel.levels.items())])
+
+
+def number(value: float) -> str:
+    """Four digits, without an exponent where it can be helped."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+# ---- one panel
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a value lies in the drawing. x from 0 to ``steps``, y from ``low`` to ``high``."""
+
+    steps: float
+    low: float
+    high: float
+
+    def x(self, step: float) -> float:
+        return _LEFT + (WIDTH_PX - _LEFT - _RIGHT) * step / self.steps
+
+    def y(self, value: float) -> float:
+        return _TOP + (HEIGHT_PX - _TOP - _BOTTOM) * (self.high - value) / (self.high - self.low)
+
+
+def _drawn(panel: Panel) -> str:
+    frame = _frame(panel)
+    parts = [f'<text x="{_LEFT}" y="{_TOP - 11}" font-weight="bold">{html.escape(panel.title)}</text>', *_axes(frame)]
+    for level in panel.levels.values():
+        y = frame.y(level)
+        parts.append(f'<line class="chance" x1="{_LEFT}" x2="{WIDTH_PX - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    for i, points in enumerate(panel.lines.values()):
+        parts += _line(points, frame, i)
+    return "".join([*parts, *_legend(panel)])
+
+
+def _frame(panel: Panel) -> _Frame:
+    every = [point for points in panel.lines.values() for point in points]
+    ys = [y for _, y in every if math.isfinite(y)] + list(panel.levels.values())
+    low, high = min(ys), max(ys)
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return _Frame(max(x for x, _ in every) or 1.0, low - margin, high + margin)
+
+
+def _axes(frame: _Frame) -> list[str]:
+    bottom, right = HEIGHT_PX - _BOTTOM, WIDTH_PX - _RIGHT
+    parts = []
+    for value in ticks(frame.low, frame.high):
+        y = frame.y(value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
+    for step in ticks(0.0, frame.steps):
+        parts.append(f'<text x="{frame.x(step):.1f}" y="{bottom + 14}" text-anchor="middle">{number(step)}</text>')
+    parts.append(f'<text x="{(_LEFT + right) / 2:.0f}" y="{bottom + 29}" text-anchor="middle">optimizer steps</text>')
+    size = f'width="{right - _LEFT}" height="{bottom - _TOP}"'
+    return [*parts, f'<rect class="frame" x="{_LEFT}" y="{_TOP}" {size}/>']
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
+    rough = (high - low) / about
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _line(points: Points, frame: _Frame, i: int) -> list[str]:
+    look = f'class="c{i % _NUM_COLORS}"' + (f' stroke-dasharray="{_DASHES[i % 4]}"' if _DASHES[i % 4] else "")
+    parts = []
+    for stretch in _stretches(thinned(points)):
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in stretch)
+        parts.append(f'<polyline {look} points="{path}"/>')
+        if len(points) < _DOTTED_BELOW:
+            parts += [
+                f'<circle class="c{i % _NUM_COLORS}" fill="none" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.2"/>'
+                for x, y in stretch
+            ]
+    return parts
+
+
+def _stretches(points: Points) -> list[list[tuple[float, float]]]:
+    """The points without those that are no number; the line breaks there."""
+    found: list[list[tuple[float, float]]] = [[]]
+    for x, y in points:
+        if math.isfinite(y):
+            found[-1].append((x, y))
+        elif found[-1]:
+            found.append([])
+    return [stretch for stretch in found if stretch]
+
+
+def thinned(points: Points) -> Points:
+    """At most about ``_MOST_POINTS``: the lowest and the highest of each stretch, so that no peak is lost."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    size = math.ceil(2 * len(points) / _MOST_POINTS)
+    kept: list[tuple[float, float]] = []
+    for start in range(0, len(points), size):
+        stretch = points[start : start + size]
+        gaps = [point for point in stretch if not math.isfinite(point[1])]
+        finite = [point for point in stretch if math.isfinite(point[1])]
+        ends = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
+        kept += sorted([*ends, *gaps[:1]])
+    return kept
+
+
+def _legend(panel: Panel) -> list[str]:
+    parts, x, y = [], float(_LEFT), HEIGHT_PX - 12
+    entries = [(name, f'class="c{i % _NUM_COLORS}"', _DASHES[i % 4]) for i, name in enumerate(panel.lines)]
+    entries += [(f"{name} {number(level)}", 'class="chance"', "") for name, level in panel.levels.items()]
+    for name, look, dash in entries:
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        parts.append(
+            f'<line {look}{dashed} stroke-width="2" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{y - 4}" y2="{y - 4}"/>'
+        )
+        parts.append(f'<text x="{x + 27:.0f}" y="{y}">{html.escape(name)}</text>')
+        x += 27 + 6.2 * len(name) + 14
+    return parts
