@@ -96,7 +96,7 @@ def run_on(world, manifest, folder):
     return found
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_processes_gives_the_same_bits(manifest, tmp_path, world):
     scores, features = evaluate(manifest)
     found = run_on(world, manifest, tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssvid.errors import SsvidError
-from ssvid.recipe.device import resolve_device
+from ssvid.recipe.device import joined_processes, resolve_device
 
 
 @pytest.fixture(params=[0, 2])
@@ -36,3 +36,12 @@ def test_what_is_not_there(num_gpus, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(SsvidError, match="must be a GPU of Apple"):
         resolve_device("mps")
+
+
+def test_several_processes_need_one_folder(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(SsvidError, match=r"3 processes need one folder .* --out DIR"), joined_processes("cpu", None):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined_processes("cuda:7", None) as (device, is_first):  # alone nothing is looked at
+        assert (device, is_first) == ("cuda:7", True)

@@ -15,7 +15,7 @@ from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals import finetuning as training
 from ssvid.evals.results import ResultRow, read_results
 from ssvid.exports.loading import load_backbone
-from ssvid.recipe import load_recipe, starting
+from ssvid.recipe import finetuning, load_recipe, starting
 from ssvid.recipe.finetuning import better_random_first
 from ssvid.recipe.starting import start_backbone
 from ssvid.video import content_id
@@ -66,8 +66,22 @@ def run(labeled, *overrides, **more):
 
 
 @pytest.fixture(scope="module")
-def outcome(labeled, export):
-    return run(labeled, backbone=export, run_dir=labeled.parent / "run")
+def heads():
+    """The heads of all networks of ``outcome`` as they were before training."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def outcome(labeled, export, heads):
+    plain = training._train
+
+    def spy(module, *args, **more):
+        heads.append([q.clone() for q in module.task.head.parameters()])
+        return plain(module, *args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_train", spy)
+        return run(labeled, backbone=export, run_dir=labeled.parent / "run")
 
 
 def test_the_random_network_stands_beside_with_the_same_settings(outcome, export):
@@ -97,15 +111,7 @@ def test_the_folder_holds_the_whole_run(outcome, labeled):
     assert init["from"] == "file weights.pth" and init["unknown_videos"]
 
 
-def test_both_networks_start_from_the_same_head(labeled, export, tmp_path, monkeypatch):
-    heads, plain = [], training._train
-
-    def spy(module, *args, **more):
-        heads.append([q.clone() for q in module.task.head.parameters()])
-        return plain(module, *args, **more)
-
-    monkeypatch.setattr(training, "_train", spy)
-    run(labeled, "finetune.epochs=1", backbone=export, run_dir=tmp_path / "run")
+def test_both_networks_start_from_the_same_head(outcome, heads):
     assert len(heads) == 2
     assert all(torch.equal(a, b) for a, b in zip(*heads, strict=True))
 
@@ -132,11 +138,13 @@ def test_an_interrupted_run_takes_what_is_done_and_goes_on(outcome, labeled, exp
     assert [row.context["trained_sha256"] for row in again.rows] == [r.context["trained_sha256"] for r in outcome.rows]
 
 
-def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys):
-    ssvid.finetune(
-        RECIPE, f"data.root={labeled}", "finetune.epochs=1", "finetune.layer_decay=0.5", backbone=export, random=False,
-        run_dir=tmp_path / "run",
-    )  # fmt: skip
+def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(finetuning, "_all_rows", lambda *args, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ssvid.finetune(
+            RECIPE, f"data.root={labeled}", "finetune.epochs=1", "finetune.layer_decay=0.5", backbone=export,
+            random=False, run_dir=tmp_path / "run",
+        )  # fmt: skip
     told = capsys.readouterr().err
     assert "4 videos to train on, 2 held out of train" in told
     assert "4 test videos x 2 clips x 1 crops = 8 views, averaging softmax" in told
@@ -220,6 +228,7 @@ def test_a_run_of_ours_is_recorded_as_the_start(outcome):
 # ---- seeds, repeats
 
 
+@pytest.mark.slow
 def test_several_seeds_are_summarized_and_each_has_its_folder(labeled, export, tmp_path):
     found = run(labeled, "seeds=[1, 2]", "finetune.epochs=1", backbone=export, random=False, run_dir=tmp_path / "run")
     assert [(row.context["seed"], row.metric) for row in found.rows] == [
@@ -241,6 +250,7 @@ def test_several_seeds_are_summarized_and_each_has_its_folder(labeled, export, t
     assert [row.value for row in again.rows] == [row.value for row in found.rows]
 
 
+@pytest.mark.slow
 def test_a_result_is_repeated_to_the_last_digit(outcome, labeled, export, tmp_path):
     again = ssvid.finetune(from_results=outcome.path, run_dir=tmp_path / "again", show_progress=False)
     assert again.repeated.startswith("repeated: all 4 numbers")
@@ -255,6 +265,7 @@ def test_a_result_is_repeated_to_the_last_digit(outcome, labeled, export, tmp_pa
 # ---- two forms of a frozen random network
 
 
+@pytest.mark.slow
 def test_a_frozen_random_network_is_scored_in_both_forms(labeled, tmp_path):
     found = run(labeled, "finetune.frozen=true", "finetune.epochs=1", backbone="random", run_dir=tmp_path / "run")
     names = list(dict.fromkeys(row.name for row in found.rows))
