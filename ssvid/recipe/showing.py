@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.dataset import cut_segments
 from ssvid.data.sampler import BatchLayout
 from ssvid.data.signals import still_signals
 from ssvid.errors import SsvidError
-from ssvid.recipe.load import load_recipe
+from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import build_networks, load_manifest, split_rows
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.recipe.yaml_text import to_yaml
@@ -50,7 +51,10 @@ def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any)
         RecipeError: the recipe is wrong. Values that are still ``???`` are allowed and shown.
     """
     loaded = load_recipe(recipe, overrides, nested=nested, allow_missing=True)
-    facts = _facts(loaded.recipe) if isinstance(loaded.recipe, PretrainRecipe) else []
+    config = loaded.recipe
+    facts = _facts(config) if isinstance(config, PretrainRecipe) else _evaluation_facts(loaded)
+    if isinstance(config, PretrainRecipe) and config.data.out_of_domain.root:
+        facts += _out_of_domain_facts(config.data.out_of_domain)
     return ShowResult(loaded.resolved, facts)
 
 
@@ -73,6 +77,29 @@ def _facts(config: PretrainRecipe) -> list[str]:
         f"{config.loader.global_batch} / 256",
     ]
     return lines + _epoch_facts(config, maker.min_frames, layout)
+
+
+def _evaluation_facts(loaded: LoadedRecipe) -> list[str]:
+    """The named protocol, what was changed of it, and how often it is evaluated."""
+    config = loaded.recipe
+    lines = [f"protocol {loaded.protocol}"] if loaded.protocol else ["no named protocol (see: ssvid protocols)"]
+    lines += [f"changed: {path}={used!r}, the protocol says {own!r}" for path, (own, used) in loaded.changed.items()]
+    folds, seeds = getattr(config, "folds", []), getattr(config, "seeds", [])
+    times = max(1, len(folds)) * max(1, len(seeds))
+    what = f"folds {folds or 'one'}, seeds {seeds or [config.seed]}"
+    return [*lines, f"{times} evaluation{'s' * (times > 1)} of each backbone: {what}"]
+
+
+def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
+    """The videos from elsewhere that the pretext metrics are measured on."""
+    own = DataConfig(name=data.name, root=data.root, list=data.list, split=data.split)
+    try:
+        manifest = load_manifest(own, group="data.out_of_domain")
+    except SsvidError as error:
+        return [f"the videos from elsewhere cannot be read: {error}"]
+    kept = manifest.select(data.split) if data.split else manifest
+    step = f", one frame in {data.frame_step}" if data.frame_step > 1 else ""
+    return [f"{len(kept)} videos from elsewhere (data.out_of_domain{step}): measured, never trained on"]
 
 
 def sample_shapes(task: PretextTask, height: int = 240, width: int = 320) -> dict[str, str]:

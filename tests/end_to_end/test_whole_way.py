@@ -165,6 +165,13 @@ def test_show_says_what_would_be_done(video_folder, capsys):
     assert "steps per epoch x 1 epochs" in out
 
 
+def test_show_counts_the_videos_from_elsewhere(video_folder, capsys):
+    argv = ["show", "pretrain/speediness_tiny", f"data.root={video_folder}", f"data.out_of_domain.root={video_folder}"]
+    assert main([*argv, "data.out_of_domain.frame_step=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "# 26 videos from elsewhere (data.out_of_domain, one frame in 2): measured, never trained on" in shown
+
+
 def test_show_says_when_nothing_would_be_trained(video_folder, capsys):
     arguments = ["show", "pretrain/speediness_tiny", f"data.root={video_folder}", *QUICK, "loader.global_batch=64"]
     code, out, _ = cli(*arguments, capsys=capsys)

@@ -13,6 +13,7 @@ import ssvid
 from ssvid.backbones import initialize_backbone
 from ssvid.cli import main
 from ssvid.data.config import DataConfig
+from ssvid.data.index import cache_folder
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.results import read_results
 from ssvid.recipe.evaluating import plan_runs
@@ -91,19 +92,22 @@ def evaluated(ucf, tmp_path_factory):
     fold1 = load_manifest(DataConfig(name="ucf101", root=str(ucf), fold=1, index_workers=1))
     seen = [row.content_id for row in fold1.rows if row.split == "train"]
     weights = [checkpoint(folder, 0, seen), checkpoint(folder, 1)]
+    few = {"random": False, "single_frame": False, "shuffled_frames": False}  # to be quick
     outcome = ssvid.probe(
-        recipe(ucf, folds=[1, 2]), backbone=weights, out=folder / "out", device="cpu", show_progress=False
+        recipe(ucf, folds=[1, 2], anchors=few), backbone=weights, out=folder / "out", device="cpu", show_progress=False
     )
     return outcome, weights, folder
 
 
-def test_every_anchor_stands_beside(evaluated):
-    names = list(dict.fromkeys(row.name for row in evaluated[0].rows))
+def test_every_anchor_stands_beside(evaluated, ucf, tmp_path):
+    weights = evaluated[1][0]
+    rows = ssvid.probe(recipe(ucf), backbone=weights, out=tmp_path, device="cpu", show_progress=False).rows
+    names = list(dict.fromkeys(row.name for row in rows))
     assert names[0] == "pretrained"
     assert {"random", "single frame", "shuffled frames", "floor"} <= set(names)
-    metrics = {name: {r.metric for r in evaluated[0].rows if r.name == name} for name in names}
+    metrics = {name: {r.metric for r in rows if r.name == name} for name in names}
     assert metrics["pretrained"] == metrics["floor"] == {"probe_top1", "knn3_top1", "recall_at_1"}
-    floor = [row for row in evaluated[0].rows if (row.name, row.metric) == ("floor", "probe_top1")]
+    floor = [row for row in rows if (row.name, row.metric) == ("floor", "probe_top1")]
     assert all(row.value == 1.0 for row in floor), "the classes are colors: a histogram tells them apart"
 
 
@@ -144,9 +148,9 @@ def test_classes_are_told_apart_in_numbers_and_in_a_picture(evaluated):
     assert picture.size[0] > 100
 
 
-def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path, monkeypatch):
+def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path):
     outcome, _, _ = evaluated
-    monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))  # features are computed again
+    shutil.rmtree(cache_folder() / "features")  # they are computed again
     again = ssvid.probe(from_results=outcome.path, out=tmp_path / "again", show_progress=False)
     assert again.repeated.startswith(f"repeated: all {len(outcome.rows)} numbers")
     for old, new in zip(read_results(outcome.path), read_results(again.path), strict=True):
@@ -159,7 +163,9 @@ def test_what_has_changed_is_refused(evaluated, ucf, tmp_path, capsys):
     shutil.copytree(ucf, copied)
     first = next(copied.rglob("*_g01_c01.avi"))
     video(first, (1, 2, 3), seed=5)
-    with pytest.raises(DataError, match=r"was measured on videos whose table has the hash .* files were added, removed"):
+    with pytest.raises(
+        DataError, match=r"was measured on videos whose table has the hash .* files were added, removed"
+    ):
         ssvid.probe(None, f"data.root={copied}", from_results=outcome.path, out=tmp_path / "a", show_progress=False)
     with pytest.raises(DataError, match="was measured with pretrained weights of the hash"):
         ssvid.probe(from_results=outcome.path, backbone=weights[::-1], out=tmp_path / "b", show_progress=False)
@@ -221,3 +227,10 @@ def test_neither_recipe_nor_weights(capsys):
     assert "ssvid probe needs a recipe, or --from RESULTS" in " ".join(capsys.readouterr().err.split())
     assert main(["probe", "probe/folder", "data.root=x"]) == 2
     assert "needs the weights to score. Add --backbone PATH" in " ".join(capsys.readouterr().err.split())
+
+
+def test_show_says_the_protocol_its_changes_and_how_many_evaluations(capsys):
+    assert main(["show", "ucf101-linear", "data.root=x", "features.num_clips=3", "seeds=[0,1]"]) == 0
+    shown = capsys.readouterr().out
+    assert "# protocol ucf101-linear@1\n# changed: features.num_clips=3, the protocol says 10\n" in shown
+    assert "# 6 evaluations of each backbone: folds [1, 2, 3], seeds [0, 1]" in shown
