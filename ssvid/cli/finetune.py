@@ -20,7 +20,7 @@ examples:
   ssvid finetune finetune/folder data.root=videos --backbone runs/mine
   ssvid finetune finetune/folder data.root=videos --backbone torchvision:r3d_18 --run-dir runs/supervised
   ssvid finetune ucf101-finetune data.root=UCF-101 --backbone runs/mine
-  ssvid finetune probe/augmented data.root=videos --backbone runs/mine finetune.head=attentive finetune.head_norm=none
+  ssvid finetune probe/attentive data.root=videos --backbone runs/mine
 """
 
 

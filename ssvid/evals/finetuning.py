@@ -40,7 +40,7 @@ from ssvid.train.loggers import JsonLines, build_loggers, close_loggers
 from ssvid.train.module import PretrainModule, StopRun
 from ssvid.train.optim import build_schedule
 from ssvid.train.run_folder import RunFolder
-from ssvid.train.trainer import build_trainer
+from ssvid.train.trainer import build_trainer, global_rank
 from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
 
@@ -223,7 +223,8 @@ def fit(
         meta=_meta_maker(start, fit_rows, task),
     )
     run = RunFolder(folder)
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    if global_rank() == 0:  # the others write nothing
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
     chooser = None if not held_rows else ChooseEpoch(start, held_rows, steps, run.checkpoints / "best.ckpt")
     device = _train(module, data, run, setup, chooser, resume=resume, stop_after=stop_after)
     path = run.last_checkpoint if chooser is None else chooser.path
