@@ -1,11 +1,11 @@
 """Do pretrained features follow points better than random ones? Known point tracks of synthetic videos, paired by video.
 
-Usage: python -m tests.benchmarks.bench_tracking --run RUN [--run RUN ...] --videos DIR --out DIR [--limit 200]
-           [--motions spin roll ...] [--gap 12] [--frame-px 0]
+Usage: python -m tests.benchmarks.bench_tracking --run RUN [--run RUN ...] [--placebo RUN ...] --videos DIR --out DIR
+           [--limit 200] [--motions spin roll ...] [--gap 12] [--frame-px 0]
 
 RUN is a finished run folder; its backbone stands beside the same network with random weights (of the run's own seed, so
-the one that training started from) and beside raw pixels. DIR is a folder made by ``ssvid data synth`` with a split
-``test``, which holds the tracks.
+the one that training started from), beside its placebo where one is named, and beside raw pixels. DIR is a folder made by
+``ssvid data synth`` with a split ``test``, which holds the tracks.
 
 A point of the actor at frame t is looked for in frame t + gap: its feature, bilinear from the map of the stage that was
 trained, is compared with all cells there, and the five most alike give the place, weighted by a softmax of their cosines.
@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from ssvid.data.synth import load_truth, truth_path
 from ssvid.machine import environment
 from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
+from ssvid.recipe.schema import PretrainRecipe
+from ssvid.tasks import PretextTask
 from ssvid.transforms import squash
 from ssvid.transforms.warp import bilinear_weights, cell_centers, square_side
 from ssvid.video import open_video
@@ -112,18 +115,25 @@ def _cells_off(map_DN: Tensor, later_DN: Tensor, there_P2: Tensor, later_P2: Ten
     return found
 
 
-def arms_of(run: Path) -> dict[str, Maps]:
-    """The trained backbone, the one that it started from, and pixels at the same stride."""
-    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    config = load_recipe(checkpoint.meta["recipe"]).recipe
-    backbone, task = trained_networks(config, checkpoint)  # type: ignore[arg-type]
+def arms_of(run: Path, placebo: Path | None) -> dict[str, Maps]:
+    """The trained backbone, the one that it started from, that of the placebo, and pixels at the same stride."""
+    config, backbone, task = _trained(run)
     blank = initialize_backbone(backbone.info.name, backbone.info.options, seed=config.seed)
     stride = backbone.info.stage(task.stage).stride_space
-    return {
+    arms = {
         "pretrained": network_maps(backbone, task.stage),
         "random": network_maps(blank, task.stage),
         "pixels": pixel_maps(stride),
     }
+    if placebo is not None:
+        arms["placebo"] = network_maps(_trained(placebo)[1], task.stage)
+    return arms
+
+
+def _trained(run: Path) -> tuple[PretrainRecipe, Backbone, PretextTask]:
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    config: PretrainRecipe = load_recipe(checkpoint.meta["recipe"]).recipe  # type: ignore[assignment]
+    return config, *trained_networks(config, checkpoint)
 
 
 def compare(errors: dict[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
@@ -149,6 +159,9 @@ def _columns(rows: Iterable[Mapping[str, float]]) -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, action="append", required=True)
+    parser.add_argument(
+        "--placebo", type=Path, action="append", default=[], help="a run's placebo, in the order of the runs"
+    )
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=200)
@@ -165,8 +178,8 @@ def main() -> None:
         "environment": environment(),
         "runs": {},
     }
-    for run in args.run:
-        arms = arms_of(run)
+    for run, placebo in zip_longest(args.run, args.placebo):
+        arms = arms_of(run, placebo)
         each = [(r.label, video_errors(r, args.videos, arms, args.gap, args.frame_px)) for r in rows]
         each = [(motion, errors) for motion, errors in each if not math.isnan(errors["random"])]
         found = compare(_columns(errors for _, errors in each))

@@ -15,6 +15,10 @@ would move a loss by 0.006: small gradients flip the sign of Adam's first steps.
 For colorization, absolute: no vector instructions 0.0002, two threads 0.0007; learning rate 0.16, another seed 0.56, placebo
 6.4. One pixel value in ten off by one moves it by 0.28, because k-means then ends in another palette: a decoder that rounds
 otherwise needs a new record.
+
+For cycle_consistency, absolute: no vector instructions 0.027, two threads 0.004, one pixel value in ten off by one 0.064, most
+of it after the fifth step; learning rate 0.037, another seed 0.58, placebo 0.47. Where a square is fitted to an affinity that points
+nowhere yet, rounding grows from step to step: the tolerance of 0.06 tells another method, not another learning rate.
 """
 
 import argparse
