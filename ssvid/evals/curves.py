@@ -33,11 +33,15 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance)."""
+    """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance).
+
+    steps: where the drawing ends; the last point's where it is 0.
+    """
 
     title: str
     lines: Mapping[str, Points]
     levels: Mapping[str, float] = field(default_factory=dict)
+    steps: float = 0.0
 
 
 def points_of(log: Iterable[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
@@ -52,15 +56,19 @@ def points_of(log: Iterable[Mapping[str, Any]], metric: str) -> list[tuple[float
 
 def panels_of(log: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[Panel]:
     """One panel for each thing measured: ``train/loss`` and ``val/loss`` share one. chance: by the metric's own name."""
-    names = [key for key in dict.fromkeys(key for line in log for key in line) if key not in ("step", "epoch")]
+    names = [key for key in dict.fromkeys(key for line in log for key in line) if not key.endswith(_NO_CURVES)]
     titles = sorted(dict.fromkeys(_title(name) for name in names), key=_place)
+    steps = max((float(line["step"]) + 1 for line in log if line["step"] is not None), default=0.0)
     found = []
     for title in titles:
         lines = {name: points_of(log, name) for name in names if _title(name) == title}
         lines = {name: points for name, points in lines.items() if any(math.isfinite(y) for _, y in points)}
         if lines:
-            found.append(Panel(title, lines, {"chance": chance[title]} if title in chance else {}))
+            found.append(Panel(title, lines, {"chance": chance[title]} if title in chance else {}, steps))
     return found
+
+
+_NO_CURVES = ("step", "epoch", "/num_videos")
 
 
 def _title(name: str) -> str:
@@ -149,7 +157,7 @@ def _frame(panel: Panel) -> _Frame:
     ys = [y for _, y in every if math.isfinite(y)] + list(panel.levels.values())
     low, high = min(ys), max(ys)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return _Frame(max(x for x, _ in every) or 1.0, low - margin, high + margin)
+    return _Frame(panel.steps or max(x for x, _ in every) or 1.0, low - margin, high + margin)
 
 
 def _axes(frame: _Frame) -> list[str]:
@@ -159,16 +167,16 @@ def _axes(frame: _Frame) -> list[str]:
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    for step in ticks(0.0, frame.steps):
+    for step in ticks(0.0, frame.steps, least=1.0):
         parts.append(f'<text x="{frame.x(step):.1f}" y="{bottom + 14}" text-anchor="middle">{number(step)}</text>')
     parts.append(f'<text x="{(_LEFT + right) / 2:.0f}" y="{bottom + 29}" text-anchor="middle">optimizer steps</text>')
     size = f'width="{right - _LEFT}" height="{bottom - _TOP}"'
     return [*parts, f'<rect class="frame" x="{_LEFT}" y="{_TOP}" {size}/>']
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
-    rough = (high - low) / about
+def ticks(low: float, high: float, *, about: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten, and at least ``least``, apart) from low to high."""
+    rough = max((high - low) / about, least)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -115,12 +115,12 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } a { color: var(--mark); } .soft,
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .8rem 0 0; }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: .5rem; background: var(--paper); padding: .3rem .6rem; }
 .wide { overflow-x: auto; } .wide:focus-visible, pre:focus-visible { outline: 3px solid var(--mark); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem 0; white-space: nowrap; }
 th, td { text-align: right; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--edge); }
 th[scope=row] { text-align: left; font-weight: 600; overflow-wrap: anywhere; max-width: 26rem; } thead th { border-bottom: 2px solid var(--edge); }
 th small, td small { display: block; color: var(--soft); font-weight: 400; } td.left { text-align: left; overflow-wrap: anywhere; }
 tr.chance th, tr.chance td { font-style: italic; } .warn { border-left: 4px solid var(--warn); padding: .2rem .8rem; background: var(--shade); }
-.panels { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; } .panels figure { margin: 0; width: 430px; max-width: 100%; } svg.curves { width: 100%; height: auto; }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem; } .panels figure { margin: 0; width: 376px; max-width: 100%; } svg.curves { width: 100%; height: auto; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } .pictures figure { margin: 0; max-width: 100%; } .pictures img { max-width: 100%; height: auto; display: block; border: 1px solid var(--edge); background: #fff; }
 pre { background: var(--shade); padding: .8rem; overflow: auto; max-height: 32rem; font-size: 13px; line-height: 1.4; }
 @media print { pre { max-height: none; } nav, .skip { display: none; } }

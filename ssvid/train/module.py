@@ -88,6 +88,7 @@ class PretrainModule(pl.LightningModule):
         self._reseed(batch_idx)
         output = self._run(batch, tickets, placebo=self.placebo)
         self.log("train/loss", output.loss.detach(), prog_bar=False)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name, values in output.metrics.items():
             self.log(f"train/{name}", values.mean().detach())
         return output.loss
