@@ -25,7 +25,7 @@ from ssvid.data.module import ClipDataModule
 from ssvid.errors import DataError
 from ssvid.evals.classification import Classification
 from ssvid.evals.evaluate import check_rows
-from ssvid.evals.features import check_decoder, row_id, row_unit
+from ssvid.evals.features import check_contents, check_decoder, row_id, row_unit
 from ssvid.evals.finetuned_rows import finetuned_rows, most_frequent
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
 from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
@@ -122,6 +122,7 @@ def check_finetuning(
     resolved = resolve_finetune_protocol(protocol, info, trained_stage)
     check_rows(manifest, train_rows, test_rows)
     check_decoder((*train_rows, *test_rows), clip_reading(resolved, setup.loader))
+    check_contents(manifest, (*train_rows, *test_rows))
     parts = hold_out(train_rows, resolved, setup.seed)
     check_amounts(parts, train_rows, resolved, setup)
     return resolved, parts
@@ -379,7 +380,13 @@ class ChooseEpoch(pl.Callback):
         with over_ranks():
             share_buffers(module)
             scores = score_videos(
-                module.backbone, module.task, self.manifest, self.rows, self.reading, device=module.device
+                module.backbone,
+                module.task,
+                self.manifest,
+                self.rows,
+                self.reading,
+                device=module.device,
+                files_checked=True,
             )
         averaging = self.protocol.averaging
         point = {

@@ -12,6 +12,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.checkpoints import read_checkpoint, weights_sha256
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError
 from ssvid.evals import finetuning
 from ssvid.evals.finetuning import finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
@@ -173,7 +174,8 @@ def test_a_frozen_linear_head_is_named_so(manifest, tmp_path):
 # ---- the same again
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(tuned, manifest, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("every_steps", "left_at"), [(1, 3), pytest.param(0, 2, marks=pytest.mark.slow)])
+def test_an_interrupted_run_resumes_bit_for_bit(tuned, manifest, tmp_path, monkeypatch, every_steps, left_at):
     _folder, rows = tuned
     plain, calls = finetuning.score_videos, []
 
@@ -184,15 +186,17 @@ def test_an_interrupted_run_resumes_bit_for_bit(tuned, manifest, tmp_path, monke
         return plain(*args, **more)
 
     monkeypatch.setattr(finetuning, "score_videos", dies)
-    setup = setup_of(save_every_steps=1)
+    setup = setup_of(save_every_steps=every_steps)
     with pytest.raises(RuntimeError, match="power cut"):
         tune(manifest, tmp_path, setup=setup)
     meta = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt").meta
-    assert meta["global_step"] == 3  # in the middle of epoch 2: its end is saved only with its score
+    assert meta["global_step"] == left_at  # the end of epoch 2, step 4, is saved only with its score
     again = tune(manifest, tmp_path, setup=setup, resume=True)
     assert again[0].context["trained_sha256"] == rows[0].context["trained_sha256"]
     assert again[0].context["head"] == rows[0].context["head"]
     assert [row.value for row in again] == [row.value for row in rows]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "heldout/top1" in line] == [1, 3, 5]
 
 
 def test_a_finished_run_resumed_gives_the_same_rows(tuned, manifest):
@@ -213,6 +217,13 @@ def test_refitting_takes_all_of_train_for_the_chosen_epochs(manifest, tmp_path):
 
 
 # ---- videos that cannot be read
+
+
+def test_a_file_that_changed_is_told_before_an_epoch(manifest, tmp_path):
+    changed = [replace(row, content_id="0" * 16) if row.split == "test" else row for row in manifest.rows]
+    with pytest.raises(DataError, match="9 of 27 files are not those of the manifest"):
+        tune(Manifest(manifest.root, tuple(changed)), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_unreadable_test_videos_are_wrong_and_listed_and_training_goes_on(manifest, tmp_path):
