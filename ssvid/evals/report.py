@@ -240,19 +240,20 @@ def build_table(results: Sequence[Result], *, metrics: Sequence[str] = (), proto
     Raises:
         DataError: nothing is left, or a network lacks a fold or seed that it has for another.
     """
-    found = [(result, _wanted(numbers_of(result), metrics, protocol)) for result in results]
+    found = [(label, _wanted(numbers, metrics, protocol)) for label, numbers in _by_label(results).items()]
     columns = _ordered(column for _, numbers in found for _, column in numbers)
     if not columns:
         raise DataError(_nothing_left(results, metrics, protocol))
     place = {column: i for i, column in enumerate(columns)}
+    kept = {(result.label, *key): result.summaries for result in results for key in numbers_of(result)}
     facts: dict[str, list[int]] = {}
     lines, differences = [], []
-    for result, numbers in found:
+    for label, numbers in found:
         for name in dict.fromkeys(name for name, _ in numbers):
             mine = {place[column]: rows for (network, column), rows in numbers.items() if network == name}
-            cells = {i: _cell(result, name, mine[i]) for i in sorted(mine)}
-            lines.append((Line(result.label, name, cells), mine))
-        differences += _differences(result, numbers, place, facts)
+            cells = {i: _cell(mine[i], kept[label, name, columns[i]]) for i in sorted(mine)}
+            lines.append((Line(label, name, cells), mine))
+        differences += _differences(label, numbers, place, facts)
     if len({result.label for result in results}) == 1:
         differences = [replace(line, result="") for line in differences]
     merged = _merged(lines)
@@ -270,6 +271,14 @@ def build_table(results: Sequence[Result], *, metrics: Sequence[str] = (), proto
 
 
 Numbers = dict[Key, list[ResultRow]]
+
+
+def _by_label(results: Sequence[Result]) -> dict[str, Numbers]:
+    """Label -> the numbers of all results that share it: evaluations of one run, none of which is in two of them."""
+    found: dict[str, Numbers] = {}
+    for result in results:
+        found.setdefault(result.label, {}).update(numbers_of(result))
+    return found
 
 
 def _wanted(numbers: Numbers, metrics: Sequence[str], protocol: str) -> Numbers:
@@ -306,14 +315,20 @@ def _ordered(columns: Iterable[Column]) -> list[Column]:
     return sorted(seen, key=lambda column: groups.index((column.protocol, column.data)))
 
 
-def _cell(result: Result, name: str, rows: list[ResultRow]) -> Cell:
+def _cell(rows: list[ResultRow], kept: Sequence[Mapping[str, Any]]) -> Cell:
+    """kept: summaries that the rows' own file holds; the one of these very values saves a bootstrap."""
     if len(rows) == 1:
         (row,) = rows
         values = {fold_of(row): {seed_of(row): row.value}}
         return Cell(row.value, row.interval, None, None, values, len(row.ids))
-    kept = [s for s in result.summaries if (s["name"], s["metric"]) == (name, rows[0].metric)]
-    if len(kept) == 1:
-        return _kept_cell(kept[0])
+    values = {}
+    for row in rows:
+        values.setdefault(fold_of(row), {})[seed_of(row)] = row.value
+    for plain in kept:
+        cell = _kept_cell(plain)
+        same = (plain["name"], plain["metric"], cell.values) == (rows[0].name, rows[0].metric, values)
+        if same and cell.num_videos == len({video for row in rows for video in row.ids}):
+            return cell
     (summary,) = summarize(rows)
     return _summary_cell(summary)
 
@@ -332,12 +347,12 @@ def _summary_cell(summary: Summary) -> Cell:
     )
 
 
-def _chance(column: Column, found: Sequence[tuple[Result, Numbers]]) -> float:
+def _chance(column: Column, found: Sequence[tuple[str, Numbers]]) -> float:
     levels = [r.chance for _, numbers in found for key, rows in numbers.items() if key[1] == column for r in rows]
     return levels[0] if len(set(levels)) == 1 else float(np.mean(levels))
 
 
-def _heads(columns: Sequence[Column], found: Sequence[tuple[Result, Numbers]]) -> list[tuple[str, str, str]]:
+def _heads(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]) -> list[tuple[str, str, str]]:
     """(metric, protocol, videos) of each column; what two heads would share gets its hash."""
     protocols = {column.protocol for column in columns}
     alike = {p for p in protocols if sum(q.title == p.title for q in protocols) > 1}
@@ -349,7 +364,7 @@ def _heads(columns: Sequence[Column], found: Sequence[tuple[Result, Numbers]]) -
     return heads
 
 
-def _video_names(columns: Sequence[Column], found: Sequence[tuple[Result, Numbers]]) -> dict[Any, str]:
+def _video_names(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]) -> dict[Any, str]:
     """What each set of test videos is called: how many, of which folds, and a hash where two would look the same."""
     names: dict[Any, str] = {}
     for column in columns:
@@ -406,9 +421,7 @@ def _noted(
     return [*(f"[{n}] {fact}" for fact, n in numbers.items()), *(fact for fact in facts if fact not in some)], marked
 
 
-def _differences(
-    result: Result, numbers: Numbers, place: Mapping[Column, int], facts: dict[str, list[int]]
-) -> list[Line]:
+def _differences(label: str, numbers: Numbers, place: Mapping[Column, int], facts: dict[str, list[int]]) -> list[Line]:
     """Pretrained minus each anchor, paired over the videos, in every column that has both."""
     lines = []
     for anchor in ANCHORS:
@@ -422,7 +435,7 @@ def _differences(
             except DataError as error:
                 facts.setdefault(f"no paired difference {PRETRAINED} - {anchor}: {error}", [])
         if cells:
-            lines.append(Line(result.label, f"{PRETRAINED} - {anchor}", cells))
+            lines.append(Line(label, f"{PRETRAINED} - {anchor}", cells))
     return lines
 
 

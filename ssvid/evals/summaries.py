@@ -160,7 +160,9 @@ def _interval(grid: _Grid, num_bootstrap: int, seed: int) -> Interval:
     rng = np.random.default_rng([seed, num_videos, len(grid.folds)])
     means: list[float] = []
     for count in _chunks(num_bootstrap, max(1, _CELLS_AT_ONCE // num_videos)):
-        drawn_BV = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=count).astype(np.float64)
+        drawn_BV = np.empty((count, num_videos))
+        for row in drawn_BV:  # how often each video is drawn; several times quicker than rng.multinomial
+            row[:] = np.bincount(rng.integers(0, num_videos, num_videos), minlength=num_videos)
         in_fold_BF = drawn_BV @ grid.member_FV.T
         with np.errstate(invalid="ignore"):  # a fold of few videos may be drawn empty
             of_fold_BF = (drawn_BV @ mean_FV.T) / in_fold_BF

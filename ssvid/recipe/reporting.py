@@ -163,7 +163,7 @@ def _run_of(path: Path) -> Path:
 
 def _told_apart(folders: Sequence[Path]) -> dict[Path, str]:
     """Folder -> as few of the last parts of its path as no other has."""
-    for count in range(1, max(len(folder.parts) for folder in folders) + 1):
+    for count in range(1, max((len(folder.parts) for folder in folders), default=0) + 1):
         names = {folder: "/".join(folder.parts[-count:]) for folder in folders}
         if len(set(names.values())) == len(names):
             return names
