@@ -325,3 +325,30 @@ def test_what_cannot_be_composed_is_told(labels: Any, weights: Any, config: Any,
     members = [Member(label, Brightness(None, info), weight) for label, weight in zip(labels, weights, strict=True)]
     with pytest.raises(RecipeError, match=complaint):
         CompositeTask(members, CompositeConfig(**config), info)
+
+
+class AddsOnTheDevice(Brightness):
+    """Makes something in ``augment`` that no worker sent, as a task does that cuts its patch out on the device."""
+
+    def augment(self, batch, rng):
+        return {**super().augment(batch, rng), "offset": batch["mean"] * 0 + 1}
+
+    def forward(self, batch, backbone):
+        output = super().forward(batch, backbone)
+        return TaskOutput(output.loss * batch["offset"].mean(), output.metrics)
+
+
+def test_what_a_member_adds_on_the_device_reaches_it_and_nobody_else():
+    info = initialize_backbone("tiny3d").info
+    members = [Member("one", AddsOnTheDevice(None, info)), Member("other", Brightness(None, info))]
+    composite = CompositeTask(members, CompositeConfig(), info)
+    tickets = [Ticket(int(Stream.TRAIN), 0, 0, i) for i in range(2)]
+    batch = {f"{label}/{key}": value for label in ("one", "other") for key, value in two_samples().items()}
+    augmented = composite.augment(batch | {"weight": torch.ones(2)}, BatchRandom.of(0, tickets))
+    assert set(augmented) == {*batch, "weight", "one/offset"}
+    check_task(composite)
+
+
+def two_samples():
+    clip = torch.zeros(2, 4, 3, 32, 32, dtype=torch.uint8)
+    return {"clip": clip, "mean": torch.tensor([0.2, 0.4]), "start": torch.tensor([3, 4])}

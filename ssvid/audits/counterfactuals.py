@@ -24,7 +24,7 @@ from ssvid.video.reencoding import reencode
 VIDEO, CLIP = "video", "clip"
 OCCLUSION_GRID = 4
 BORDER_SHARE = 1 / 32  # of the short side
-SHIFT_SHARE = 1 / 4  # of each side, that a shifted frame lacks
+SHIFT_SHARE = 1 / 8  # of each side, that a shifted frame lacks
 REENCODINGS = ((28, 12), (36, 1), (36, 12))  # crf, GOP
 SCALES = ((1, 2),)
 RATES = ((4, 5), (3, 5))
