@@ -56,9 +56,10 @@ class AttentiveHead(nn.Module):
     def _initialize(self) -> None:
         nn.init.trunc_normal_(self.query, std=_STD)
         nn.init.trunc_normal_(self.attention.in_proj_weight, std=_STD)
-        for linear in (self.attention.out_proj, self.perceptron[0], self.perceptron[2]):
-            nn.init.trunc_normal_(linear.weight, std=_STD)
-            nn.init.zeros_(linear.bias)
+        for linear in (self.attention.out_proj, *self.perceptron):
+            if isinstance(linear, nn.Linear):
+                nn.init.trunc_normal_(linear.weight, std=_STD)
+                nn.init.zeros_(linear.bias)
 
     def forward(self, map_BCTHW: Tensor) -> Tensor:
         """Logits BK."""

@@ -202,6 +202,7 @@ def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say |
     base = Path(root).expanduser() if root is not None else path.parent
     if path.is_file() and not is_video(path) and _is_manifest(path):
         return Manifest.load(path, base)
+    entries: list[Entry]
     if path.is_dir():
         base, entries = path, list_videos("folder", path)
     elif is_video(path):
