@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
-from ssvid.evals.features import Features, Progress, extract_features, row_id
+from ssvid.evals.features import Features, Listed, Progress, extract_features, row_id
 from ssvid.evals.knn import NeighborResult, score_neighbors
 from ssvid.evals.leaks import leak_note, leak_words
 from ssvid.evals.linear_probe import GridPoint, ProbeResult, linear_probe
@@ -145,14 +145,14 @@ def extract_for(
     context = {
         "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
         "weights_sha256": train.weights_sha256,
-        "weights": _origin(origin),
+        "weights": origin_of(origin),
         "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
         "device": str(device),
-        **_data_context(manifest, train_rows, test_rows, train, test),
+        **data_context(manifest, train_rows, test_rows, train, test),
         "leak": leak_note(test_rows, train_rows, origin, manifest.rows),
         "versions": versions(),
     }
-    return Evaluated(train, test, context, _notes(context))
+    return Evaluated(train, test, context, notes_of(context))
 
 
 def _full_batches(rows: Sequence[VideoRow], batch_size: int) -> Sequence[VideoRow]:
@@ -198,7 +198,7 @@ def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Se
         )
 
 
-def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def origin_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What a result says about where its weights come from; the list of training videos stays with the weights."""
     known = {key: value for key, value in provenance.items() if key != "content_ids"}
     if provenance.get("content_ids") is not None:
@@ -206,13 +206,25 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {"stage": None, "placebo": False, "partial": False} | known
 
 
-def _data_context(
+class Side(Protocol):
+    """What became of the videos of one side, train or test: ``Features`` say it, and ``VideoScores``."""
+
+    @property
+    def unreadable(self) -> tuple[Listed, ...]: ...
+    @property
+    def padded(self) -> tuple[str, ...]: ...
+    @property
+    def decoders(self) -> Mapping[str, int] | None: ...
+
+
+def data_context(
     manifest: Manifest,
     train_rows: Sequence[VideoRow],
     test_rows: Sequence[VideoRow],
-    train: Features,
-    test: Features,
+    train: Side,
+    test: Side,
 ) -> dict[str, Any]:
+    """What a result says of its videos."""
     return {
         "manifest_sha256": manifest.sha256(),
         "data": {
@@ -237,7 +249,7 @@ def _rows(
     protocol: ProbeProtocol,
     context: Mapping[str, Any],
 ) -> Iterable[ResultRow]:
-    facts = _notes(context)
+    facts = notes_of(context)
     head = {
         "chosen": {**_chosen(probe.selection.chosen), "on": "held-out part of train"},
         "heldout_top1": probe.selection.heldout_top1,
@@ -286,7 +298,7 @@ def _chosen(point: GridPoint) -> dict[str, Any]:
     return how if point.learning_rate is None else how | {"learning_rate": point.learning_rate}
 
 
-def _notes(context: Mapping[str, Any]) -> list[str]:
+def notes_of(context: Mapping[str, Any]) -> list[str]:
     """One line for each thing that a reader of the number must know."""
     test, train = context["data"]["test"], context["data"]["train"]
     weights = context["weights"]

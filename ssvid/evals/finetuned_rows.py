@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import VideoRow
-from ssvid.evals.evaluate import _data_context, _notes, _origin
+from ssvid.evals.evaluate import data_context, notes_of, origin_of
 from ssvid.evals.features import Listed, decoder_of, row_id, row_is_padded
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading
 from ssvid.evals.finetuning_rates import learning_rates
@@ -51,7 +51,7 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
         "backbone": {"name": info.name, "options": dict(info.options)},
         "weights_sha256": start.weights,
         "trained_sha256": weights_sha256(state),
-        "weights": _origin({key: value for key, value in start.origin.items() if key != "start"}),
+        "weights": origin_of({key: value for key, value in start.origin.items() if key != "start"}),
         "finetune_protocol": p.as_dict(),
         "seed": setup.seed,
         "device": fitted.device.type,
@@ -64,7 +64,7 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
             "learning_rates": learning_rates(info, p),
             "trained_parameters": sum(q.numel() for q in _trained(fitted)),
         },
-        **_data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),  # type: ignore[arg-type]
+        **data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),
         "leak": leak_note(test_rows, start.train_rows, start.origin, start.manifest.rows),
         "versions": versions(),
     }
@@ -98,7 +98,7 @@ def finetuned_rows(
 ) -> Iterator[ResultRow]:
     p = start.protocol
     context = _context(start, test_rows, test, fitted)
-    notes = [*_notes(context), *parts.notes]
+    notes = [*notes_of(context), *parts.notes]
     of_clips = {**context, "head": _choice(parts, chosen, p), "notes": notes}
     of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
 
