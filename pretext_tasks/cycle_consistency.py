@@ -350,7 +350,7 @@ class CycleConsistency(PretextTask):
 
     def after_step(self, backbone: Backbone, global_step: int) -> None:
         """Steps are counted in a buffer: the schedules of a resumed run go on where they were."""
-        self.steps_done.fill_(global_step)
+        self.steps_done.add_(1)
 
     @property
     def longest(self) -> int:

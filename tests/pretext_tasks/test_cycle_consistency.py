@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ssvid
 from pretext_tasks.cycle_consistency import (
     ConvLocalizer,
     CycleClips,
@@ -25,6 +26,7 @@ from pretext_tasks.cycle_consistency import (
     window_motion,
 )
 from ssvid.backbones import create_backbone
+from ssvid.checkpoints import read_checkpoint
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
@@ -525,7 +527,7 @@ def test_while_frozen_the_backbone_gets_gradients_of_zero_and_the_head_its_own()
     batch = task.augment(pixels(), draws(3))
     backbone.freeze_after(task.stage)
     for step, frozen in ((0, True), (1, True), (2, False)):
-        task.after_step(backbone, step)
+        task.steps_done.fill_(step)
         backbone.zero_grad(), task.zero_grad()
         task.train()(batch, backbone.train()).loss.backward()
         trained = [p for p in backbone.parameters() if p.requires_grad]
@@ -538,7 +540,7 @@ def test_the_curriculum_grows_the_longest_cycle_and_validation_has_all():
     task, backbone = task_and_backbone(num_past=4, curriculum_steps=40, frame_px=16)
     lengths = []
     for step in (0, 9, 10, 19, 20, 30, 39, 40, 400):
-        task.after_step(backbone, step)
+        task.steps_done.fill_(step)
         lengths.append(task.train().longest)
         assert task.eval().longest == 4
     assert lengths == [1, 1, 2, 2, 3, 4, 4, 4, 4]
@@ -550,10 +552,47 @@ def test_the_curriculum_grows_the_longest_cycle_and_validation_has_all():
 
 def test_the_schedule_travels_in_the_state():
     task, backbone = task_and_backbone(curriculum_steps=10)
-    task.after_step(backbone, 7)
+    for step in range(7):
+        task.after_step(backbone, step)
     other, _ = task_and_backbone(curriculum_steps=10)
     other.load_state_dict(task.state_dict())
     assert int(other.steps_done) == 7 and other.train().longest == task.train().longest == 3
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_in_the_midst_of_its_schedules_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    from tests.golden.losses import OVERRIDES, RECIPES, make_videos  # here: it imports the trainer
+
+    (tmp_path / "videos").mkdir()
+    videos = make_videos(tmp_path / "videos")
+    schedules = ["task.options.curriculum_steps=9", "task.options.freeze_steps=7", "trainer.save_every_steps=5"]
+    options = [*OVERRIDES, "optim.epochs=2", "trainer.max_steps=12", *schedules]
+
+    def train(run, **more):
+        recipe = RECIPES / "cycle_consistency.yaml"
+        return ssvid.pretrain(
+            recipe, f"data.root={videos}", *options, run_dir=tmp_path / run, show_progress=False, **more
+        )
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_the_seventh(self, backbone, global_step):
+        count(self, backbone, global_step)
+        if int(self.steps_done) == 7:
+            raise Stopped
+
+    train("whole")
+    count = CycleConsistency.after_step
+    with monkeypatch.context() as patched:
+        patched.setattr(CycleConsistency, "after_step", stop_after_the_seventh)
+        with pytest.raises(Stopped):
+            train("torn")
+    train("torn", resume=True)
+    whole, torn = (read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "torn"))
+    assert int(whole.task_state["steps_done"]) == 12
+    for one, other in ((whole.task_state, torn.task_state), (whole.backbone_state, torn.backbone_state)):
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 # ---- canaries
