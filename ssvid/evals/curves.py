@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-WIDTH_PX, HEIGHT_PX = 430, 250  # of a panel, everything included
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 30, 58
+WIDTH_PX, HEIGHT_PX = 430, 264  # of a panel, everything included
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 30, 72
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 _NUM_COLORS = 4
 _MOST_POINTS = 400  # of a drawn line; from more on the lowest and the highest of each stretch are drawn
@@ -224,14 +224,18 @@ def thinned(points: Points) -> Points:
 
 
 def _legend(panel: Panel) -> list[str]:
-    parts, x, y = [], float(_LEFT), HEIGHT_PX - 12
+    """Names beside a piece of their line, in two rows where one is too short."""
+    parts, x, y = [], float(_LEFT), HEIGHT_PX - 26
     entries = [(name, f'class="c{i % _NUM_COLORS}"', _DASHES[i % 4]) for i, name in enumerate(panel.lines)]
     entries += [(f"{name} {number(level)}", 'class="chance"', "") for name, level in panel.levels.items()]
     for name, look, dash in entries:
+        width = 27 + 6.2 * len(name) + 14
+        if x > _LEFT and x + width - 14 > WIDTH_PX:
+            x, y = float(_LEFT), y + 16
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<line {look}{dashed} stroke-width="2" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{y - 4}" y2="{y - 4}"/>'
         )
         parts.append(f'<text x="{x + 27:.0f}" y="{y}">{html.escape(name)}</text>')
-        x += 27 + 6.2 * len(name) + 14
+        x += width
     return parts

@@ -21,6 +21,7 @@ from ssvid.evals.results import title_of
 
 _AS_IT_IS_BYTES = 600_000  # larger pictures are made smaller
 _WIDEST_PX = 1600
+_HALF_PX = 700  # of pictures as wide as this or less two stand side by side
 _MOST_PICTURES = 24
 _MOST_BYTES = 12_000_000
 
@@ -117,11 +118,11 @@ nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; pa
 .wide { overflow-x: auto; } .wide:focus-visible, pre:focus-visible { outline: 3px solid var(--mark); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem 0; white-space: nowrap; }
 th, td { text-align: right; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--edge); }
-th[scope=row] { text-align: left; font-weight: 600; overflow-wrap: anywhere; max-width: 26rem; } thead th { border-bottom: 2px solid var(--edge); }
-th small, td small { display: block; color: var(--soft); font-weight: 400; } td.left { text-align: left; overflow-wrap: anywhere; }
+thead th, td { white-space: nowrap; } th[scope=row] { text-align: left; font-weight: 600; overflow-wrap: anywhere; min-width: 8rem; max-width: 26rem; } thead th { border-bottom: 2px solid var(--edge); } thead th:first-child, .facts thead th { text-align: left; }
+th small, td small { display: block; color: var(--soft); font-weight: 400; } td.left { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 tr.chance th, tr.chance td { font-style: italic; } .warn { border-left: 4px solid var(--warn); padding: .2rem .8rem; background: var(--shade); }
 .panels { display: flex; flex-wrap: wrap; gap: 1rem; } .panels figure { margin: 0; width: 376px; max-width: 100%; } svg.curves { width: 100%; height: auto; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } .pictures figure { margin: 0; max-width: 100%; } .pictures img { max-width: 100%; height: auto; display: block; border: 1px solid var(--edge); background: #fff; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; } .pictures figure { margin: 0; max-width: 100%; } @media (min-width: 60rem) { .pictures .half { max-width: calc(50% - .6rem); } } .pictures img { max-width: 100%; height: auto; display: block; border: 1px solid var(--edge); background: #fff; }
 pre { background: var(--shade); padding: .8rem; overflow: auto; max-height: 32rem; font-size: 13px; line-height: 1.4; }
 @media print { pre { max-height: none; } nav, .skip { display: none; } }
 """
@@ -161,12 +162,12 @@ def _text(value: object) -> str:
     return html.escape(plain, quote=True)
 
 
-def _table(caption: str, head: Sequence[str], lines: Iterable[str]) -> str:
+def _table(caption: str, head: Sequence[str], lines: Iterable[str], kind: str = "") -> str:
     """head, lines: HTML. A table wider than the window is scrolled, with the keyboard too."""
     heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    label = _text(caption)
+    label, of = _text(caption), f' class="{kind}"' if kind else ""
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table><caption>{label}</caption>'
+        f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table{of}><caption>{label}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -324,7 +325,7 @@ def _curves(panels: Sequence[Panel]) -> str:
 
 def _pictures(page: RunPage) -> str:
     figures = [
-        f'<figure><img src="{picture.uri}" width="{picture.width_px}" height="{picture.height_px}" '
+        f'<figure{" class=half" * (picture.width_px <= _HALF_PX)}><img src="{picture.uri}" width="{picture.width_px}" height="{picture.height_px}" '
         f'alt="{_text(_what_it_shows(picture))}"><figcaption>{_text(f"{picture.where}: {picture.name}")}</figcaption></figure>'
         for picture in page.pictures
     ]
@@ -343,7 +344,7 @@ def _what_it_shows(picture: Picture) -> str:
 
 def _environment(environment: Mapping[str, Any]) -> str:
     lines = [_row(_text(name), [f'<td class="left">{_text(value)}</td>']) for name, value in _leaves(environment)]
-    return _table("Machine and versions", ["what", "value"], lines) if lines else ""
+    return _table("Machine and versions", ["what", "value"], lines, "facts") if lines else ""
 
 
 def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, object]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ssvid.errors import DataError, RecipeError, RunFolderError, did_you_mean
-from ssvid.evals.curves import panels_of
+from ssvid.evals.curves import Panel, panels_of
 from ssvid.evals.report import PRETRAINED, Column, Result, Table, build_table, numbers_of, read_result
 from ssvid.evals.report_formats import FORMATS
 from ssvid.evals.results import title_of
@@ -20,6 +20,7 @@ from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
 
 _SHOWN = 12  # settings that a refusal names
+_MOST_LOGS = 8  # networks of a fine-tuning whose curves are drawn
 _PLACES = ("data.root:", "data.list:", "data.annotations:", "loader.", "logger.", "protocol:")
 
 
@@ -112,12 +113,19 @@ def read_all(named: Sequence[str | Path], *, may_be_none: bool = False) -> list[
 
 
 def result_files(path: Path, *, may_be_none: bool = False) -> list[Path]:
-    """The ``results.json`` of evaluations: the file itself, or those below the folder; not the one of a pretraining."""
+    """The ``results.json`` of evaluations: the file itself, or those below the folder; not the one of a pretraining.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} does not exist. Name a results.json, or a folder with one below it.")
-    found = [file for file in sorted(path.rglob("results.json")) if _is_evaluation(file)]
+    found: list[Path] = []
+    for file in sorted(path.rglob("results.json"), key=lambda file: (len(file.parts), file)):
+        if not any(other.parent in file.parents for other in found) and _is_evaluation(file):
+            found.append(file)  # what lies below an evaluation are parts of it
     if not found and not (may_be_none and RunFolder(path).resolved.is_file()):
         raise DataError(
             f"{path} holds no results.json of an evaluation. Evaluate first: ssvid probe RECIPE --backbone {path}"
@@ -155,7 +163,7 @@ def _labeled(paths: Sequence[Path]) -> list[Result]:
 
 def _run_of(path: Path) -> Path:
     """The run folder that an evaluation stands in, or its own folder."""
-    for folder in path.parents:
+    for folder in path.parent.parents:
         if RunFolder(folder).resolved.is_file():
             return folder
     return path.parent
@@ -246,12 +254,12 @@ def page_of(path: Path, results: Sequence[Result], table: Table | None) -> RunPa
         RunFolderError: a file of it is damaged.
     """
     folder = RunFolder(path if path.is_dir() else path.parent)
-    is_run = folder.resolved.is_file()
+    is_run = not (folder.results.is_file() and _is_evaluation(folder.results)) and folder.resolved.is_file()
     try:
         outcome = _json(folder.results) if is_run and folder.results.is_file() else {}
-        log = _log(folder)
+        panels = _panels(folder, outcome.get("chance", {}))
         environment = _json(folder.env) if folder.env.is_file() else _versions(results)
-        recipe = folder.resolved.read_text(encoding="utf-8") if is_run else _recipes(results)
+        recipe = folder.resolved.read_text(encoding="utf-8") if folder.resolved.is_file() else _recipes(results)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} cannot be shown: a file in it is damaged or of another ssvid ({type(error).__name__}: {error}). "
@@ -263,7 +271,7 @@ def page_of(path: Path, results: Sequence[Result], table: Table | None) -> RunPa
         kind="pretraining run" if is_run else "evaluation",
         outcome=outcome,
         is_complete=bool(outcome) or not is_run,
-        panels=panels_of(log, outcome.get("chance", {})),
+        panels=panels,
         table=table,
         results=results,
         pictures=pictures,
@@ -273,10 +281,19 @@ def page_of(path: Path, results: Sequence[Result], table: Table | None) -> RunPa
     )
 
 
-def _log(folder: RunFolder) -> list[dict[str, Any]]:
+def _panels(folder: RunFolder, chance: Mapping[str, float]) -> list[Panel]:
+    """The curves of a pretraining; of a fine-tuning those of each network, the first few where it has many."""
     from ssvid.train.loggers import read_metrics  # imports the trainer
 
-    return read_metrics(folder.metrics) if folder.metrics.is_file() else []
+    if folder.metrics.is_file():
+        return panels_of(read_metrics(folder.metrics), chance)
+    if not (folder.results.is_file() and _is_evaluation(folder.results)):
+        return []
+    panels: list[Panel] = []
+    for log in sorted(folder.path.rglob("metrics.jsonl"))[:_MOST_LOGS]:
+        where = log.parent.relative_to(folder.path).as_posix()
+        panels += [replace(panel, title=f"{where}: {panel.title}") for panel in panels_of(read_metrics(log), chance)]
+    return panels
 
 
 def _json(path: Path) -> dict[str, Any]:

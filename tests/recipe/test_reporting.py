@@ -153,3 +153,25 @@ def test_the_command_prints_writes_and_tells_json(runs, tmp_path, capsys):
     assert told["table"]["lines"][0]["cells"]["0"]["value"] == 0.75
     assert main(["report", mine, "--protocol", "nope"]) == 2
     assert "no number of protocol nope" in " ".join(capsys.readouterr().err.split())
+
+
+def test_parts_of_a_fine_tuning_are_no_results_of_their_own_and_its_curves_are_shown(tmp_path):
+    mine = make_run(tmp_path / "mine")
+    tuned = mine / "finetune-folder"
+    hashes = {"start_sha256": "w", "weights_sha256": "tuned"}
+    write(tuned, row("pretrained", "1110", "finetune_top1", **hashes), row("random", "1000", "finetune_top1"))
+    (tuned / "recipe.resolved.yaml").write_text("kind: finetune\n")
+    for part in ("pretrained", "random"):
+        write(tuned / part, row(part, "1110", "finetune_top1"))
+        (tuned / part / "metrics.jsonl").write_text('{"step": 1, "epoch": 0, "train/loss": 0.5}\n')
+    found = ssvid.report(mine, html=tmp_path / "mine.html")
+    assert [path.parent for path in found.results] == [tuned]
+    ssvid.report(tuned, html=tmp_path / "tuned.html")
+    page = Page((tmp_path / "tuned.html").read_text(encoding="utf-8"))
+    assert {"evaluation", "pretrained: loss", "random: loss", "kind: finetune\n"} <= set(page.texts)
+    assert len(page.all("svg")) == 2
+    write(mine / "probe-folder", row("pretrained", "1111", weights_sha256="w"))
+    assert [line.title for line in ssvid.report(mine, metric=["finetune_top1", "probe_top1"]).table.lines] == [
+        "pretrained",
+        "random",
+    ]
