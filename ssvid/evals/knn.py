@@ -173,8 +173,10 @@ class _Best:
 
 def _largest(cosines_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``topk`` with a rule for equals: those of lower index are in, and first."""
-    values, indices = cosines_NM.topk(k, dim=1)
-    torn = ((cosines_NM >= values[:, -1:]).sum(dim=1) > k).nonzero().flatten()  # equals on both sides of the border
+    values, indices = cosines_NM.topk(k, dim=1, sorted=False)
+    torn = (
+        ((cosines_NM >= values.amin(dim=1, keepdim=True)).sum(dim=1) > k).nonzero().flatten()
+    )  # equals on both sides of the border
     if len(torn):
         values[torn], indices[torn] = (s[:, :k] for s in cosines_NM[torn].sort(dim=1, descending=True, stable=True))
     indices, order = indices.sort(dim=1)
