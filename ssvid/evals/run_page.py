@@ -307,9 +307,10 @@ def _per_class(result: Result) -> list[str]:
         _row(_text(name), [f"<td>{100 * right / total:.0f}<small>{right} of {total}</small></td>" if total else "<td>-</td>" for right, total in (of.get(name, (0, 0)) for of in metrics.values())])
         for name in classes
     ]  # fmt: skip
-    caption = f"{result.label}, {network}: percent of each class's test videos that were right"
+    name = result.path.parent.name
+    caption = f"{name}, {network}: percent of each class's test videos that were right"
     table = _table(caption, ["class", *(_text(title_of(metric)) for metric in metrics)], lines)
-    return [f"<details><summary>Class by class: {_text(result.label)}</summary>{table}</details>"]
+    return [f"<details><summary>Class by class: {_text(name)}</summary>{table}</details>"]
 
 
 # ---- curves, pictures, environment, recipe

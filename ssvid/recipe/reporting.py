@@ -318,5 +318,5 @@ def _recipes(results: Sequence[Result]) -> str:
 
 def _picture_files(folder: RunFolder, results: Sequence[Result]) -> list[tuple[str, Path]]:
     """Those of the evaluations first, then what the task saw, in the order of the run."""
-    found = [(result.label, path) for result in results for path in sorted(result.path.parent.glob("*.png"))]
+    found = [(result.path.parent.name, path) for result in results for path in sorted(result.path.parent.glob("*.png"))]
     return found + [("pretraining", path) for path in sorted(folder.pictures.glob("*.png"))]

@@ -74,6 +74,7 @@ def test_a_run_leaves_everything_behind(finished):
     assert meta["pretext_metrics"].keys() == {"accuracy", "auc", "difference_auc", "loss"}
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert any("train/loss" in line for line in lines)
+    assert all(line["train/lr"] > 0 for line in lines if "train/loss" in line)
     assert any("val/accuracy" in line for line in lines)
     assert any("perf/clips_per_s" in line for line in lines)
 
