@@ -119,7 +119,7 @@ def test_a_closed_pipe_is_silent():
         (["pretrain"], ["arguments are required: RECIPE", "ssvid pretrain --help"]),
         (["pretrain", "x", "--resum"], ["ssvid pretrain has no option '--resum'", "Did you mean '--resume'?"]),
         (["pretrain", "x", "--optim.epochs=3"], ["no option '--optim.epochs'", "without dashes: optim.epochs=..."]),
-        (["probe", "x"], ["arguments are required: --backbone"]),
+        (["probe", "x"], ["needs the weights to score", "Add --backbone PATH"]),
         (["export", "a", "b", "--format", "torchvison"], ["unknown value 'torchvison'", "Did you mean 'torchvision'?"]),
         (["export", "a", "b", "c"], ["ssvid export does not know what to do with 'c'"]),
         (["data", "synth", "x", "--train", "-1"], ["--train", "'-1' must be a whole number of at least 0"]),
