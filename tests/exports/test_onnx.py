@@ -50,6 +50,7 @@ def test_onnxruntime_gives_the_maps_at_other_sizes(tmp_path: Path, name: str, op
     assert {p.name for p in tmp_path.iterdir()} == {"last.ckpt", "out.onnx"}, "one file, nothing left behind"
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in onnx_file.PACKAGES:
         pytest.importorskip(package)

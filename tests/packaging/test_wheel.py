@@ -104,6 +104,7 @@ def test_the_metadata_says_what_pyproject_says(built):
     assert len([r for r in message.get_all("Requires-Dist") if "extra ==" not in r]) == len(project["dependencies"])
 
 
+@pytest.mark.slow  # two installations in processes of their own
 def test_an_installed_wheel_works_without_the_checkout(built, tmp_path):
     site = tmp_path / "site"
     options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
