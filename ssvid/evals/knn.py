@@ -165,6 +165,9 @@ class _Best:
         """Take in what a portion of the gallery has for the queries from ``start`` on."""
         rows = slice(start, start + len(cosines))
         k = self.cosines_NK.shape[1]
+        if cosines.shape[1] == k and bool(self.cosines_NK[rows, 0].isneginf().all()):  # the first portion: nothing to merge
+            self.cosines_NK[rows], self.indices_NK[rows] = cosines, indices
+            return
         both = torch.cat([self.cosines_NK[rows], cosines], dim=1)
         sorted_, order = both.sort(dim=1, descending=True, stable=True)
         self.indices_NK[rows] = torch.cat([self.indices_NK[rows], indices], dim=1).gather(1, order[:, :k])
@@ -173,15 +176,17 @@ class _Best:
 
 def _largest(cosines_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``topk`` with a rule for equals: those of lower index are in, and first."""
-    values, indices = cosines_NM.topk(k, dim=1, sorted=False)
-    torn = (
-        ((cosines_NM >= values.amin(dim=1, keepdim=True)).sum(dim=1) > k).nonzero().flatten()
-    )  # equals on both sides of the border
-    if len(torn):
-        values[torn], indices[torn] = (s[:, :k] for s in cosines_NM[torn].sort(dim=1, descending=True, stable=True))
+    one_more = min(k + 1, cosines_NM.shape[1])
+    values, indices = cosines_NM.topk(one_more, dim=1, sorted=False)
     indices, order = indices.sort(dim=1)
     values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)
+    indices = indices.gather(1, order)
+    if one_more > k:
+        torn = (values[:, k - 1] == values[:, k]).nonzero().flatten()  # equals on both sides of the border
+        values, indices = values[:, :k].clone(), indices[:, :k].clone()
+        if len(torn):
+            values[torn], indices[torn] = (s[:, :k] for s in cosines_NM[torn].sort(dim=1, descending=True, stable=True))
+    return values, indices
 
 
 def _readable_portions(
