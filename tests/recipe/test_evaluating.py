@@ -11,6 +11,7 @@ from PIL import Image
 
 import ssvid
 from ssvid.backbones import initialize_backbone
+from ssvid.checkpoints import weights_sha256
 from ssvid.cli import main
 from ssvid.data.config import DataConfig
 from ssvid.data.index import cache_folder
@@ -181,6 +182,23 @@ def test_what_has_changed_is_refused(evaluated, tmp_path, capsys):
     assert main(["probe", "--from", str(tmp_path / "nothing.json")]) == 2
     assert "must be a results.json that ssvid wrote" in " ".join(capsys.readouterr().err.split())
     assert not any((tmp_path / name).exists() for name in "ab")
+
+
+def test_weights_trained_on_labels_stand_beside(evaluated, ucf, tmp_path):
+    trained = initialize_backbone("tiny3d", {"width": 2}, seed=99)
+    torch.save(trained.state_dict(), tmp_path / "labels.pth")
+    few = {"random": False, "single_frame": False, "shuffled_frames": False, "floor": False}
+    given = {
+        "backbone": evaluated[1][0],
+        "supervised": tmp_path / "labels.pth",
+        "device": "cpu",
+        "show_progress": False,
+    }
+    rows = ssvid.probe(recipe(ucf, anchors=few), out=tmp_path / "out", **given).rows
+    assert list(dict.fromkeys(row.name for row in rows)) == ["pretrained", "supervised"]
+    supervised = next(row for row in rows if row.name == "supervised")
+    assert supervised.context["weights_sha256"] == weights_sha256(trained.state_dict())
+    assert supervised.context["leak"]["verdict"] == "unknown", "a foreign file does not say what it was trained on"
 
 
 def test_a_protocol_and_what_was_changed_of_it_stand_beside(ucf, tmp_path):
