@@ -21,7 +21,7 @@ class Finding(StrEnum):
     READ = "read from"
     LEANS = "leans on"
     HARDLY = "hardly"
-    DAMAGED = "damaged by"  # by the harsh form of what costs nothing in its mild form
+    DAMAGED = "damaged by"  # by flicker, where the same quality without it costs nothing
     RISES = "rises"
     AT_CHANCE = "at chance"
     ABOVE_CHANCE = "above chance"
@@ -155,28 +155,31 @@ def judge(row: AuditRow, standard: Standard) -> AuditRow:
 
 
 def judge_all(rows: Sequence[AuditRow], standard: Standard) -> list[AuditRow]:
-    """Every row by itself, and then the forms of one kind together.
+    """Every row by itself, and then re-encodings of one quality together.
 
-    A trace is gone after a mild re-encoding as it is after a harsh one. So where the mildest form of a kind, the first,
-    shows no fall, a fall under a harsher one is damage to what the network must see, and is told as such.
+    Key frames alone (GOP 1) make a still scene flicker, as each is quantized by itself; a trace of compression does not care
+    how many frames lie between two of them. So where the same quality with longer groups of pictures shows no fall, a fall
+    with key frames alone is damage by flicker, and is told as such.
     """
     judged = [judge(row, standard) for row in rows]
-    mildest: dict[tuple[str, str], AuditRow] = {}
-    for row in judged:
-        mildest.setdefault((row.name, row.place), row)
-    return [_tempered(row, mildest[row.name, row.place], standard) for row in judged]
+    return [_tempered(row, judged, standard) for row in judged]
 
 
-def _tempered(row: AuditRow, mild: AuditRow, standard: Standard) -> AuditRow:
-    fallen = row.finding in (Finding.READ, Finding.LEANS)
-    if row.name != "reencoded" or not fallen or mild.finding not in (Finding.NOT_SHOWN, Finding.RISES, Finding.HARDLY):
+def _tempered(row: AuditRow, rows: Sequence[AuditRow], standard: Standard) -> AuditRow:
+    quality, _, group = row.value.partition(", GOP ")
+    if row.name != "reencoded" or group != "1" or row.finding not in (Finding.READ, Finding.LEANS):
         return row
+    longer = [r for r in rows if (r.name, r.place) == (row.name, row.place) and r.value.partition(", ")[0] == quality]
+    harmless = (Finding.NOT_SHOWN, Finding.RISES, Finding.HARDLY)
+    if not any(other.value != row.value and other.finding in harmless for other in longer):
+        return row
+    other = next(r for r in longer if r.value != row.value and r.finding in harmless)
     low, high = row.difference_interval
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     verdict = (
-        f"{standard.task} does not stand this re-encoding: {standard.metric} falls {size}, at {row.value}; at {mild.value} "
-        f"{'it hardly falls' if mild.finding == Finding.HARDLY else 'no fall is shown'}, so that it is damage, and not a trace "
-        "of compression that is read"
+        f"{standard.task} does not stand the flicker of key frames: {standard.metric} falls {size}, at {row.value}; at "
+        f"{other.value} {'it hardly falls' if other.finding == Finding.HARDLY else 'no fall is shown'}, so that it is damage, "
+        "and not a trace of compression that is read"
     )
     return replace(row, finding=Finding.DAMAGED, verdict=verdict)
 

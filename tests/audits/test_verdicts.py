@@ -129,19 +129,22 @@ def test_the_table_lines_up():
     assert lines[0].index("declared") == lines[1].index("must fall") == lines[2].index("must hold")
 
 
-def test_damage_is_told_from_a_trace_of_compression():
-    """What a mild re-encoding wipes out was a trace; what only a harsh one costs was in the picture."""
-    mild, harsh = row("reencoded", 0.3, -0.8, 1.4, "crf 28, GOP 12"), row("reencoded", 27, 26, 29, "crf 36, GOP 1")
-    judged = judge_all([mild, harsh], STANDARD)[1]
+def test_flicker_of_key_frames_is_told_from_a_trace_of_compression():
+    """A trace is gone whatever the distance of key frames; flicker comes with key frames alone."""
+    mild = row("reencoded", 0.3, -0.8, 1.4, "crf 28, GOP 12")
+    flicker, same = row("reencoded", 27, 26, 29, "crf 36, GOP 1"), row("reencoded", -3, -4.7, -1.5, "crf 36, GOP 12")
+    judged = judge_all([mild, flicker, same], STANDARD)[1]
     assert (judged.finding, judged.held_against) == ("damaged by", True)
     assert judged.verdict == (
-        "speed does not stand this re-encoding: accuracy falls 27 points, 26 to 29, at crf 36, GOP 1; at crf 28, GOP 12 no "
-        "fall is shown, so that it is damage, and not a trace of compression that is read"
+        "speed does not stand the flicker of key frames: accuracy falls 27 points, 26 to 29, at crf 36, GOP 1; at crf 36, GOP "
+        "12 no fall is shown, so that it is damage, and not a trace of compression that is read"
     )
-    assert said(mild, harsh) == [judged.verdict]
-    read = row("reencoded", 20, 18, 22, "crf 28, GOP 12")
-    assert said(read, harsh)[0].startswith("speed is read from compression: accuracy falls 27 points")
+    assert said(mild, flicker, same) == [judged.verdict]
+    # A planted trace that only the harsh quality covers falls with both distances.
+    read = row("reencoded", 24, 22, 26, "crf 36, GOP 12")
+    assert said(mild, flicker, read)[0].startswith("speed is read from compression: accuracy falls 27 points")
+    assert said(mild, flicker)[0].startswith("speed is read from compression"), "nothing to compare it with"
     # Damage explains nothing else away.
-    lines = said(mild, harsh, row("border", 30, 28, 32))
+    lines = said(mild, flicker, same, row("border", 30, 28, 32))
     assert lines[0].startswith("speed is read from the border")
     assert not any("the same cue may be meant: compression" in line for line in lines)
