@@ -165,7 +165,7 @@ class _Best:
         """Take in what a portion of the gallery has for the queries from ``start`` on."""
         rows = slice(start, start + len(cosines))
         k = self.cosines_NK.shape[1]
-        if cosines.shape[1] == k and bool(self.cosines_NK[rows, 0].isneginf().all()):  # the first portion: nothing to merge
+        if cosines.shape[1] == k and bool(self.cosines_NK[rows, 0].isneginf().all()):  # the first portion
             self.cosines_NK[rows], self.indices_NK[rows] = cosines, indices
             return
         both = torch.cat([self.cosines_NK[rows], cosines], dim=1)
