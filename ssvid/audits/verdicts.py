@@ -171,9 +171,9 @@ def _tempered(row: AuditRow, rows: Sequence[AuditRow], standard: Standard) -> Au
         return row
     longer = [r for r in rows if (r.name, r.place) == (row.name, row.place) and r.value.partition(", ")[0] == quality]
     harmless = (Finding.NOT_SHOWN, Finding.RISES, Finding.HARDLY)
-    if not any(other.value != row.value and other.finding in harmless for other in longer):
+    other = next((r for r in longer if r.value != row.value and r.finding in harmless), None)
+    if other is None:
         return row
-    other = next(r for r in longer if r.value != row.value and r.finding in harmless)
     low, high = row.difference_interval
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     verdict = (

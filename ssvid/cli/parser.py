@@ -130,6 +130,17 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
 
 
+def add_frozen(parser: argparse.ArgumentParser) -> None:
+    """``--partial --untrained-stage --device``: how the weights of a frozen backbone are taken."""
+    parser.add_argument(
+        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
+    )
+    parser.add_argument(
+        "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
 def add_from(parser: argparse.ArgumentParser) -> None:
     """``--from RESULTS``."""
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_evaluated, add_from, add_json
+from ssvid.cli.parser import add_evaluated, add_from, add_frozen, add_json
 
 _DESCRIPTION = """\
 Takes frozen features of every video and looks, for each test video, for the nearest training videos: R@k is the share
@@ -30,13 +30,7 @@ def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
     )
     add_evaluated(parser)
-    parser.add_argument(
-        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
-    )
-    parser.add_argument(
-        "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
-    )
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
+    add_frozen(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for results, picture and page (default: beside the checkpoint, numbered)"
     )

@@ -86,6 +86,12 @@ class Cell:
     def num_seeds(self) -> int:
         return max(len(seeds) for seeds in self.values.values())
 
+    @property
+    def spreads(self) -> list[tuple[float, int, str]]:
+        """Each standard deviation there is, over how many, of what: ``(0.012, 3, "folds")``."""
+        both = ((self.over_folds, self.num_folds, "folds"), (self.over_seeds, self.num_seeds, "seeds"))
+        return [(value, count, what) for value, count, what in both if value is not None]
+
 
 @dataclass(frozen=True)
 class Line:

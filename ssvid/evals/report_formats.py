@@ -25,14 +25,7 @@ def cell_text(cell: Cell | None, *, signed: bool = False) -> str:
         return "-"
     plus = "+" if signed else ""
     low, high = cell.interval
-    spread = [
-        f"sd {100 * value:.1f} ({count} {what})"
-        for what, count, value in (
-            ("folds", cell.num_folds, cell.over_folds),
-            ("seeds", cell.num_seeds, cell.over_seeds),
-        )
-        if value is not None
-    ]
+    spread = [f"sd {100 * value:.1f} ({count} {what})" for value, count, what in cell.spreads]
     return " ".join([f"{100 * cell.value:{plus}.1f} [{100 * low:{plus}.1f}, {100 * high:{plus}.1f}]", *spread])
 
 

@@ -265,14 +265,7 @@ def _cell(cell: Cell | None, *, signed: bool = False) -> str:
         return "<td>-</td>"
     plus = "+" if signed else ""
     low, high = cell.interval
-    spread = [
-        f"<small>sd {100 * value:.1f} over {count} {what}</small>"
-        for what, count, value in (
-            ("folds", cell.num_folds, cell.over_folds),
-            ("seeds", cell.num_seeds, cell.over_seeds),
-        )
-        if value is not None
-    ]
+    spread = [f"<small>sd {100 * value:.1f} over {count} {what}</small>" for value, count, what in cell.spreads]
     interval = f"<small>{100 * low:{plus}.1f} to {100 * high:{plus}.1f}</small>"
     return f"<td>{100 * cell.value:{plus}.1f}{interval}{''.join(spread)}</td>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,7 +37,7 @@ from ssvid.recipe.evaluating import (
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, pretrain, speaker
-from ssvid.recipe.schema import ProbeRecipe
+from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
 from ssvid.train.run_folder import RunFolder
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
@@ -114,18 +114,9 @@ def _probe_once(
     show_progress: bool,
 ) -> tuple[list[ResultRow], Manifest]:
     """The rows of one fold and seed."""
-    named: dict[str, Any] = {
-        "name": config.backbone.name or None,
-        "options": config.backbone.options or None,
-        "seed": config.seed,
-    }
-    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
-    manifest = load_manifest(config.data, say)
-    train_rows, test_rows = labeled_rows(manifest)
-    networks = networks_beside(network, run, show_progress)
-    if recorded is not None:
-        recorded.check_data(manifest, run)
-        recorded.check_weights(networks, run)
+    network, networks, manifest, train_rows, test_rows = frozen_subjects(
+        config, run, arguments, recorded, say, show_progress
+    )
     if arguments["supervised"]:
         networks["supervised"] = supervised_network(network, str(arguments["supervised"]))
     rows = score(
@@ -140,6 +131,40 @@ def _probe_once(
         say=say,
     )
     return rows, manifest
+
+
+class FrozenSubjects(NamedTuple):
+    """What an evaluation of frozen features is about. networks: by the names of their rows, without the random one."""
+
+    network: Backbone
+    networks: dict[str, Backbone]
+    manifest: Manifest
+    train_rows: list[VideoRow]
+    test_rows: list[VideoRow]
+
+
+def frozen_subjects(
+    config: ProbeRecipe | RetrieveRecipe,
+    run: Run,
+    arguments: Mapping[str, Any],
+    recorded: Recorded | None,
+    say: Say,
+    show_progress: bool,
+) -> FrozenSubjects:
+    """Load the weights and the videos of one fold and seed, and make sure that they are those of a result to repeat."""
+    named: dict[str, Any] = {
+        "name": config.backbone.name or None,
+        "options": config.backbone.options or None,
+        "seed": config.seed,
+    }
+    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
+    manifest = load_manifest(config.data, say)
+    train_rows, test_rows = labeled_rows(manifest)
+    networks = networks_beside(network, run, show_progress)
+    if recorded is not None:
+        recorded.check_data(manifest, run)
+        recorded.check_weights(networks, run)
+    return FrozenSubjects(network, networks, manifest, train_rows, test_rows)
 
 
 def networks_beside(network: Backbone, run: Run, show_progress: bool) -> dict[str, Backbone]:

@@ -18,7 +18,6 @@ from ssvid.evals.floor import FLOOR, Histograms, as_histograms
 from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
 from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
-from ssvid.exports import load_backbone
 from ssvid.files import write_atomic
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
@@ -36,8 +35,8 @@ from ssvid.recipe.evaluating import (
     taken_from,
 )
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import Say, load_manifest, speaker
-from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
+from ssvid.recipe.pretraining import Say, speaker
+from ssvid.recipe.probing import frame_anchors, frozen_subjects
 from ssvid.recipe.schema import RetrieveRecipe
 
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
@@ -108,18 +107,9 @@ def _retrieve_once(
     show_progress: bool,
 ) -> tuple[list[ResultRow], Manifest, list[list[Shown]]]:
     """The rows of one fold and seed, and queries with what the first network found for them."""
-    named: dict[str, Any] = {
-        "name": config.backbone.name or None,
-        "options": config.backbone.options or None,
-        "seed": config.seed,
-    }
-    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
-    manifest = load_manifest(config.data, say)
-    train_rows, test_rows = labeled_rows(manifest)
-    networks = networks_beside(network, run, show_progress)
-    if recorded is not None:
-        recorded.check_data(manifest, run)
-        recorded.check_weights(networks, run)
+    network, networks, manifest, train_rows, test_rows = frozen_subjects(
+        config, run, arguments, recorded, say, show_progress
+    )
     rows, first = retrieve_all(
         networks,
         network,

@@ -130,8 +130,8 @@ class RetrieveRecipe:
 class FinetuneRecipe:
     """``kind: finetune``: a network learns labels, whole or (``finetune.frozen``) its head alone.
 
-    protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested. loader: its batches are
-        ``finetune.batch_size``, one clip of each video.
+    protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested.
+    loader: its batches are ``finetune.batch_size``, one clip of each video.
     """
 
     kind: str = "finetune"
