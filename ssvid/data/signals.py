@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvid.data.index import REFERENCE, Job, cache_folder, scan_files
+from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scanning import REFERENCE, Job, scan_files
 from ssvid.errors import DataError, did_you_mean
 from ssvid.video.motion import SIGNALS, SIGNALS_VERSION, read_signal, require_opencv, signal_file
 

@@ -44,7 +44,7 @@ FEATURES = {
     "workers": 1,
 }
 ANCHORS = {"floor": True, "single_frame": False, "shuffled_frames": False}
-CUES = "static,noise,shuffled,reencoded,border"
+CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
 
 class Job(NamedTuple):
@@ -103,11 +103,12 @@ def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -
     return ssvid.probe(recipe, backbone=runs, placebo=placebos, out=folder, device="cpu", show_progress=False).rows
 
 
-def audited(row: str, out: Path) -> list[str]:
+def audited(row: str, arm: str, out: Path) -> list[str]:
     """The audit's conclusions on the first seed."""
-    folder = out / f"audit-{row.replace(' + ', '-')}"
+    run = out / name_of(row, arm, 0)
+    folder = out / f"audit-{run.name}"
     if not (folder / "audit.json").is_file():
-        words = ["audit", "--checkpoint", str(out / name_of(row, "pretrained", 0)), "--split", "test", "--only", CUES]
+        words = ["audit", "--checkpoint", str(run), "--split", "test", "--only", CUES]
         subprocess.run([sys.executable, "-m", "ssvid", *words, "--out", str(folder)], check=True)
     return list(json.loads((folder / "audit.json").read_text())["conclusions"])
 
@@ -183,7 +184,7 @@ def main() -> None:
     }
     parts = [f"\n## {title}\n" + "\n".join(tables(found)) for title, found in sets.items()]
     parts.append("\n## Audit of the first seed\n")
-    parts += [f"* {row}: {'; '.join(audited(row, out))}" for row in rows]
+    parts += [f"* {row}, {arm}: {' '.join(audited(row, arm, out))}" for row in rows for arm in ARMS]
     parts.append("\n## Cost of one run, CPU minutes\n")
     parts += [f"* {row}: {cpu_minutes(row, out, args.seeds)}" for row in rows]
     parts.append(f"\n`{environment()}`\n")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssvid.data import index
+from ssvid.data import index, scanning
 from ssvid.data.index import build_manifest, frames_before
 from ssvid.data.manifest import Manifest, VideoRow, summarize
 from ssvid.data.readers import Entry, list_videos
@@ -71,7 +71,7 @@ def scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "stub_video.py").write_text(STUB)
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.setattr(index, "SCANNER", "stub_video")
+    monkeypatch.setattr(scanning, "SCANNER", "stub_video")
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))
     (tmp_path / "log").touch()
@@ -347,8 +347,8 @@ def test_workers_end_with_the_process_that_asked(tmp_path: Path, scanned: Path) 
     """Killed outright, and from a script without a main guard, read from stdin."""
     root = folder(tmp_path, a="hang", b="hang", c="ok")
     script = (
-        "from ssvid.data import index; from ssvid.data.readers import list_videos\n"
-        f"index.SCANNER = 'stub_video'; index.build_manifest({str(root)!r}, list_videos('folder', {str(root)!r}),"
+        "from ssvid.data import index, scanning; from ssvid.data.readers import list_videos\n"
+        f"scanning.SCANNER = 'stub_video'; index.build_manifest({str(root)!r}, list_videos('folder', {str(root)!r}),"
         " workers=2, progress=lambda *_: print('done', flush=True))\n"
     )
     path = os.pathsep.join([str(tmp_path / "modules"), os.getcwd(), os.environ.get("PYTHONPATH", "")])
@@ -367,9 +367,40 @@ def test_workers_end_with_the_process_that_asked(tmp_path: Path, scanned: Path) 
 def test_a_supervisor_that_cannot_start_says_why(
     tmp_path: Path, scanned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "_START", "raise SystemExit('no such library')")
+    monkeypatch.setattr(scanning, "_START", "raise SystemExit('no such library')")
     with pytest.raises(RuntimeError, match="the scan supervisor ended with code 1: no such library"):
         indexed(folder(tmp_path, a="ok"))
+
+
+def test_one_supervisor_serves_requests_that_follow_each_other(
+    tmp_path: Path, scanned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path, a="ok 5", b="crash 5", c="hang")
+    monkeypatch.setenv("STUB_LOG", str(tmp_path / "first"))
+    assert [row.is_readable for row in indexed(root, timeout_seconds=0.5, cache=False).rows] == [True, False, False]
+    until(lambda: len(scanner_processes(tmp_path)) == 1)  # its workers end once the last file is answered
+    (supervisor,) = scanner_processes(tmp_path)
+    monkeypatch.setenv("STUB_LOG", str(tmp_path / "second"))
+    indexed(root, timeout_seconds=0.5, cache=False)
+    until(lambda: scanner_processes(tmp_path) == [supervisor])
+    logs = [sorted((tmp_path / name).read_text().split()) for name in ("first", "second")]
+    assert logs[0] == logs[1] != [], "each request brings its own environment"
+    os.kill(supervisor, signal.SIGKILL)
+    assert indexed(root, timeout_seconds=0.5, cache=False).rows[0].num_frames == 5, "a dead one is replaced"
+    scanning._end_idle()
+    assert scanner_processes(tmp_path) == []
+
+
+def test_a_supervisor_without_work_ends_and_takes_no_request_any_more(
+    tmp_path: Path, scanned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = "import ssvid.data.scanning as s; s.IDLE_SECONDS = 0.5; s.supervise()"
+    monkeypatch.setattr(scanning, "_START", scanning._START.split("from ssvid")[0] + short)
+    monkeypatch.setattr(scanning, "IDLE_SECONDS", 0.5)
+    root = folder(tmp_path, a="ok 5")
+    indexed(root, cache=False)
+    until(lambda: not scanner_processes(tmp_path))
+    assert indexed(root, cache=False).rows[0].num_frames == 5
 
 
 def scanner_processes(tmp_path: Path) -> list[int]:
