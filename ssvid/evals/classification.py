@@ -24,7 +24,7 @@ from ssvid.video.sampling import clip_span, random_clip
 
 
 class TrainingClips:
-    """One clip at a random place of the video, cropped as the protocol says; uint8 ``clips``, TCHW.
+    """One clip at a random place of the video, its frames and its crop as the protocol says; uint8 ``clips``, TCHW.
 
     A video that is shorter than a clip has its last frame repeated, as in the test.
     """
@@ -38,6 +38,10 @@ class TrainingClips:
         p = self.protocol
         available = max(video.num_frames, clip_span(p.num_frames, p.stride_frames))
         clip = random_clip(rng, available, p.num_frames, p.stride_frames)
+        if p.frames == "single_frame":
+            clip = np.full_like(clip, clip[p.num_frames // 2])
+        elif p.frames == "shuffled":
+            clip = rng.permutation(clip)
         return ClipPlan((np.minimum(clip, video.num_frames - 1),))
 
     def transform(

@@ -9,7 +9,7 @@ from typing import Any
 from ssvid.backbones import BackboneInfo
 from ssvid.data.config import LoaderConfig
 from ssvid.errors import RecipeError, did_you_mean
-from ssvid.evals.protocol import FeatureProtocol
+from ssvid.evals.protocol import FRAMES, FeatureProtocol
 from ssvid.evals.views import NUM_CROPS
 from ssvid.train.config import OptimConfig
 
@@ -34,6 +34,8 @@ class FinetuneProtocol:
     stage: whose map the head takes; "" is the deepest that pretraining trained. dropout: before the last layer.
 
     num_frames, stride_frames: of each clip; a video that is shorter has its last frame repeated, and is listed.
+    frames: in training and in the test, "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its
+        frames in a random order: what can be reached without time, for rows beside.
     resize_px: short side before a crop by place; 0 is 8/7 of the crop. crop_px: side; 0 is the backbone's own ``size``.
     crop: in training: "area" (random area and aspect ratio), "place" (random place, fixed scale) or "center".
     min_area, max_aspect: of crops by area. flip: mirror half of the clips.
@@ -65,6 +67,7 @@ class FinetuneProtocol:
 
     num_frames: int = 16
     stride_frames: int = 1
+    frames: str = FRAMES[0]
     resize_px: int = 0
     crop_px: int = 0
     crop: str = "area"
@@ -148,6 +151,7 @@ def clip_reading(protocol: FinetuneProtocol, loader: LoaderConfig) -> FeaturePro
         num_frames=p.num_frames,
         stride_frames=p.stride_frames,
         num_clips=p.num_clips,
+        frames=p.frames,
         resize_px=p.resize_px,
         crop_px=p.crop_px,
         stages=p.stage,
@@ -182,6 +186,7 @@ def _unknown_names(p: FinetuneProtocol) -> list[str]:
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
         "crop": CROPS,
+        "frames": FRAMES,
         "averaging": AVERAGING,
     }
     return [

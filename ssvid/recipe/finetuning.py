@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import weights_sha256
+from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RunFolderError
 from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
+from ssvid.evals.finetuned_cache import read_trained, trained_key, write_trained
 from ssvid.evals.finetuning import check_finetuning, finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.evals.finetuning_rates import learning_rates
 from ssvid.evals.finetuning_state import FinetuneSetup, Parts
+from ssvid.evals.floor import floor_rows
+from ssvid.evals.protocol import ProbeProtocol
 from ssvid.evals.results import ResultRow, read_results, write_results
+from ssvid.evals.sharding import over_ranks
 from ssvid.files import write_json
 from ssvid.machine import environment
 from ssvid.recipe.evaluating import (
@@ -36,7 +42,7 @@ from ssvid.recipe.evaluating import (
 )
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, refuse_changes, speaker
-from ssvid.recipe.probing import labeled_rows, networks_beside
+from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
 from ssvid.recipe.schema import FinetuneRecipe
 from ssvid.recipe.starting import start_backbone
 from ssvid.recipe.yaml_text import to_yaml
@@ -86,7 +92,7 @@ def finetune(
         backbone_name: the network, where the weights do not say it.
         placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
             the checkpoint's recipe.
-        random: train the network of the recipe's seed with the same settings beside it.
+        random: train the network of the recipe's seed with the same settings beside it; ``anchors.random`` says the same.
         run_dir: the run folder; beside the checkpoint, numbered, where None.
         resume: go on with an existing run folder, bit for bit.
         partial: accept weights that fill the network only in part; every result says so.
@@ -160,16 +166,34 @@ def _finetune_once(
         recorded.check_weights(networks, run)
     setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, loaded.resolved, show_progress)
     protocol, parts = _check(network, manifest, train_rows, test_rows, config, setup)
-    say(_header(network.info, protocol, parts, test_rows, setup))
-    if arguments["random"] or not networks:
+    if (arguments["random"] and config.anchors.random) or not networks:
         networks |= random_forms(network, config, manifest, train_rows)
+    trainings = {name: Training(one, config.finetune) for name, one in networks.items()}
+    for name, frames in frame_anchors(config.anchors).items():
+        trainings[name] = Training(network, replace(config.finetune, frames=frames))
+    say(_header(network.info, protocol, parts, test_rows, setup))
+    if len(trainings) > 1:
+        say(f"one training each: {'; '.join(trainings)} (anchors.single_frame=false and so on to do without)")
     if global_rank() == 0:
         _write_folder(folder, own, loaded, manifest, networks, resume)
     with _locked(own):
-        return _all_rows(networks, manifest, train_rows, test_rows, config, setup, own, say, resume), manifest
+        rows = _all_rows(
+            trainings, manifest, train_rows, test_rows, setup, own, say, resume=resume, cached=recorded is None
+        )
+        if config.anchors.floor:
+            say("histograms of colors and changes")
+            rows += _floor(manifest, train_rows, test_rows, protocol, setup)
+    return rows, manifest
 
 
 # ---- the networks
+
+
+class Training(NamedTuple):
+    """One network to train, and how."""
+
+    network: Backbone
+    protocol: FinetuneProtocol
 
 
 def random_forms(
@@ -244,40 +268,73 @@ def _header(
 
 
 def _all_rows(
-    networks: Mapping[str, Backbone],
+    trainings: Mapping[str, Training],
     manifest: Manifest,
     train_rows: Sequence[VideoRow],
     test_rows: Sequence[VideoRow],
-    config: FinetuneRecipe,
     setup: FinetuneSetup,
     run: RunFolder,
     say: Say,
+    *,
     resume: bool,
+    cached: bool,
 ) -> list[ResultRow]:
-    """The rows of each network in turn; those that an interrupted run had finished are taken as they are."""
-    folders = {name: run.path / name.replace(", ", "-") for name in networks}
+    """The rows of each training in turn; those that an interrupted run had finished are taken as they are, and so are
+    anchors of one process that were trained before from the same weights, videos and settings (``cached``).
+    """
+    folders = {name: run.path / re.sub(r"\W+", "-", name) for name in trainings}
     finished = {name for name, folder in folders.items() if resume and RunFolder(folder).results.is_file()}
     found: dict[str, list[ResultRow]] = {}
-    for name, network in networks.items():
+    for name, (network, protocol) in trainings.items():
         own = RunFolder(folders[name])
         if name in finished:
             found[name] = read_results(own.results)
             continue
-        say(f"fine-tuning of the {name} network: {len(train_rows)} training videos, {config.finetune.epochs} epochs")
-        found[name] = finetune_backbone(
-            network,
+        remembers = cached and setup.num_processes == 1 and name not in ("pretrained", "placebo")
+        key = trained_key(name, network, manifest, train_rows, test_rows, protocol, setup) if remembers else ""
+        before = read_trained(key) if key else None
+        if before is not None:
+            say(f"{name}: trained before with the same weights, videos and settings ({key[:16]})")
+            found[name] = before
+        else:
+            say(f"fine-tuning, {name}: {len(train_rows)} training videos, {protocol.epochs} epochs")
+            found[name] = finetune_backbone(
+                network,
+                manifest,
+                train_rows=train_rows,
+                test_rows=test_rows,
+                protocol=protocol,
+                setup=setup,
+                folder=own.path,
+                name=name,
+                resume=resume,
+            )
+            if key:
+                write_trained(key, found[name])
+        if global_rank() == 0:
+            own.path.mkdir(parents=True, exist_ok=True)
+            write_results(own.results, found[name])
+    return better_random_first(found)
+
+
+def _floor(
+    manifest: Manifest,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    protocol: FinetuneProtocol,
+    setup: FinetuneSetup,
+) -> list[ResultRow]:
+    """Histograms of the test's clips of all videos and a linear SVM, in the column of the videos' top-1."""
+    with over_ranks():
+        rows = floor_rows(
             manifest,
             train_rows=train_rows,
             test_rows=test_rows,
-            protocol=config.finetune,
-            setup=setup,
-            folder=own.path,
-            name=name,
-            resume=resume,
+            feature_protocol=clip_reading(protocol, setup.loader),
+            probe_protocol=ProbeProtocol(knn_ks=(1,), num_bootstrap=protocol.num_bootstrap, seed=setup.seed),
+            cache_dir=cache_folder() / "features",
         )
-        if global_rank() == 0:
-            write_results(own.results, found[name])
-    return better_random_first(found)
+    return [replace(row, metric=f"{protocol.metric}_top1") for row in rows if row.metric == "probe_top1"]
 
 
 def better_random_first(found: Mapping[str, list[ResultRow]]) -> list[ResultRow]:

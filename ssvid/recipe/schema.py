@@ -131,7 +131,8 @@ class FinetuneRecipe:
     """``kind: finetune``: a network learns labels, whole or (``finetune.frozen``) its head alone.
 
     protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested.
-    loader: its batches are ``finetune.batch_size``, one clip of each video.
+    loader: its batches are ``finetune.batch_size``, one clip of each video. anchors: each network among them is one more
+    training.
     """
 
     kind: str = "finetune"
@@ -142,6 +143,7 @@ class FinetuneRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)

@@ -17,7 +17,8 @@ from ssvid.data.signals import still_signals
 from ssvid.errors import SsvidError
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import build_networks, load_manifest, split_rows
-from ssvid.recipe.schema import PretrainRecipe
+from ssvid.recipe.probing import frame_anchors
+from ssvid.recipe.schema import FinetuneRecipe, PretrainRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.tasks import PretextTask
 from ssvid.train.optim import check_optim, scaled_lr
@@ -87,7 +88,22 @@ def _evaluation_facts(loaded: LoadedRecipe) -> list[str]:
     folds, seeds = getattr(config, "folds", []), getattr(config, "seeds", [])
     times = max(1, len(folds)) * max(1, len(seeds))
     what = f"folds {folds or 'one'}, seeds {seeds or [config.seed]}"
-    return [*lines, f"{times} evaluation{'s' * (times > 1)} of each backbone: {what}"]
+    lines.append(f"{times} evaluation{'s' * (times > 1)} of each backbone: {what}")
+    return lines + (_finetune_facts(config) if isinstance(config, FinetuneRecipe) else [])
+
+
+def _finetune_facts(config: FinetuneRecipe) -> list[str]:
+    """What is trained, and how it is tested. What depends on the network is told when it is known, by the run itself."""
+    p, anchors = config.finetune, config.anchors
+    trained = "the head of a frozen network" if p.frozen else "the whole network"
+    chosen = f"chosen on {p.holdout_fraction:.0%} of train" if p.holdout_fraction else "the last one"
+    beside = ["random"] * anchors.random + list(frame_anchors(anchors))
+    return [
+        f"trained: {trained}, {p.epochs} epochs, {p.optimizer}, {p.schedule}; the epoch is {chosen}",
+        f"lr {p.learning_rate:.6g} = base_lr {p.base_lr:g} x {p.batch_size} / 256",
+        f"views of a test video: {p.num_clips} clips of {p.num_frames} frames, one in {p.stride_frames}, x {p.num_crops} crops",
+        f"anchors, a training each: {', '.join(beside) or 'none'}{'; without one: floor' * anchors.floor}",
+    ]
 
 
 def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:

@@ -158,6 +158,24 @@ def test_a_probe_under_torchrun_gives_the_same_results(manifest, tmp_path, world
 
 
 @pytest.mark.slow
+def test_retrieval_under_torchrun_gives_the_same_results_and_pages(manifest, tmp_path):
+    table = tmp_path / "table.csv"
+    manifest.save(table)
+    words = [
+        "retrieve", "retrieve/folder", "data.name=manifest", f"data.root={manifest.root}", f"data.list={table}", "--device", "cpu",
+        "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "features.workers=0",
+        "features.num_frames=4", "features.crop_px=24", "features.resize_px=28", "retrieval.ks=[1, 2]",
+    ]  # fmt: skip
+    printed = [launch(num, [*words, "--out", str(tmp_path / str(num))], tmp_path / f"cache{num}") for num in (1, 3)]
+    assert printed[0].count("chance") == printed[1].count("chance") == 1
+    alone, shared = (read_results(tmp_path / str(num) / "results.json") for num in (1, 3))
+    assert [(r.name, r.metric, r.value, r.correct_N.tolist()) for r in shared] == [
+        (r.name, r.metric, r.value, r.correct_N.tolist()) for r in alone
+    ]
+    assert sorted(p.name for p in (tmp_path / "3").iterdir()) == sorted(p.name for p in (tmp_path / "1").iterdir())
+
+
+@pytest.mark.slow
 def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_video_once(manifest, tmp_path):
     """Weights differ from those of one process (batch statistics of half a batch); what is scored does not."""
     table = tmp_path / "table.csv"
@@ -167,11 +185,13 @@ def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_vid
         "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "loader.workers_per_device=0",
         "finetune.num_frames=4", "finetune.crop_px=24", "finetune.resize_px=28", "finetune.epochs=2",
         "finetune.batch_size=6", "finetune.every_epochs=1", "finetune.warmup_epochs=0", "finetune.refit=true", "trainer.accelerator=cpu",
+        "anchors.single_frame=false",
     ]  # fmt: skip
     run = [*words, "trainer.devices=2", "--run-dir", str(tmp_path / "two")]
     launch(2, run, tmp_path / "cache")
     rows = read_results(tmp_path / "two" / "results.json")
-    assert len(rows[0].ids) == 9 == len(set(rows[0].ids))
+    assert list(dict.fromkeys(row.name for row in rows)) == ["random", "shuffled frames", "floor"]
+    assert len(rows[0].ids) == 9 == len(set(rows[0].ids)) and rows[-1].ids == rows[0].ids
     assert rows[0].context["training"]["processes"] == 2
     assert len(rows[0].context["head"]["curve"]) == 2
     meta = read_checkpoint(tmp_path / "two" / "random" / "refit" / "checkpoints" / "last.ckpt").meta
@@ -180,4 +200,5 @@ def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_vid
     (tmp_path / "two" / "random" / "results.json").unlink()
     launch(2, [*run, "--resume"], tmp_path / "cache")
     again = read_results(tmp_path / "two" / "results.json")
-    assert [row.context["trained_sha256"] for row in again] == [row.context["trained_sha256"] for row in rows]
+    trained = [[row.context.get("trained_sha256", row.value) for row in found] for found in (again, rows)]
+    assert trained[0] == trained[1]

@@ -29,6 +29,7 @@ RECIPE = {
         "num_frames": 4, "crop_px": 16, "resize_px": 20, "epochs": 2, "batch_size": 3, "optimizer": "adamw",
         "base_lr": 0.5, "holdout_fraction": 0.34, "num_clips": 2, "num_bootstrap": 100,
     },
+    "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False},
     "loader": {"workers_per_device": 0},
     "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1, "pictures": True},
 }  # fmt: skip
@@ -59,6 +60,11 @@ def export(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
     torch.save(initialize_backbone("tiny3d", {"width": 2}, seed=77).state_dict(), path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_trained_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSVID_CACHE", str(tmp_path / "cache"))
 
 
 def run(labeled, *overrides, **more):
@@ -114,6 +120,45 @@ def test_the_folder_holds_the_whole_run(outcome, labeled):
 def test_both_networks_start_from_the_same_head(outcome, heads):
     assert len(heads) == 2
     assert all(torch.equal(a, b) for a, b in zip(*heads, strict=True))
+
+
+def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path, monkeypatch, capsys):
+    trained = []
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", lambda *args, **more: trained.append(1) or fit(*args, **more))
+    wanted = ["finetune.epochs=1", "anchors.floor=true", "anchors.single_frame=true", "anchors.shuffled_frames=true"]
+    first = run(labeled, *wanted, backbone=export, run_dir=tmp_path / "first")
+    assert len(trained) == 4
+    top1 = {row.name: row for row in first.rows if row.metric == "finetune_top1"}
+    assert list(top1) == ["pretrained", "random", "single frame", "shuffled frames", "floor"]
+    assert {row.ids for row in top1.values()} == {top1["floor"].ids} and len(top1["floor"].ids) == 4
+    frames = {name: row.context["finetune_protocol"]["frames"] for name, row in top1.items() if name != "floor"}
+    assert frames == {
+        "pretrained": "video", "random": "video", "single frame": "single_frame", "shuffled frames": "shuffled",
+    }  # fmt: skip
+    start = top1["pretrained"].context["weights_sha256"]
+    assert top1["single frame"].context["weights_sha256"] == start != top1["random"].context["weights_sha256"]
+    assert len({row.context["trained_sha256"] for name, row in top1.items() if name != "floor"}) == 4
+    assert len({row.context["protocol"]["sha256"] for row in first.rows}) == 1
+    read_checkpoint(tmp_path / "first" / "single-frame" / "checkpoints" / "best.ckpt")
+
+    other = tmp_path / "other.pth"
+    torch.save(initialize_backbone("tiny3d", {"width": 2}, seed=78).state_dict(), other)
+    trained.clear()
+    second = run(labeled, *wanted, backbone=other, run_dir=tmp_path / "second")
+    assert len(trained) == 3, "the random network was trained with these settings before"
+    pick = lambda found: [(r.metric, r.value, r.context["notes"]) for r in found.rows if r.name == "random"]  # noqa: E731
+    assert pick(first) == pick(second) and len(pick(first)) == 2
+
+    (damaged,) = (p for p in (tmp_path / "cache" / "finetuned").rglob("*.json") if '"name": "random"' in p.read_text())
+    damaged.write_text("{")
+    trained.clear()
+    with pytest.warns(UserWarning, match="what was trained before is not used"):
+        run(labeled, "finetune.epochs=1", backbone="random", run_dir=tmp_path / "third")
+    assert trained, "and is trained again"
+    again = ssvid.finetune(from_results=first.path, run_dir=tmp_path / "fourth", show_progress=False)
+    assert len(trained) == 1 + 4, "a number is repeated by training, not by remembering"
+    assert again.repeated.startswith(f"repeated: all {len(first.rows)} numbers")
 
 
 def test_an_interrupted_run_takes_what_is_done_and_goes_on(outcome, labeled, export, tmp_path, monkeypatch):
