@@ -5,7 +5,7 @@ Example: --runs speediness=build/smoke_speediness/pretrained0,build/smoke_speedi
 
 Weizmann (10 actions of 9 subjects), leaving subjects out: three folds, each of whose test subjects occur in no training
 video. The UCF101 pack (28 classes with at least two groups), test groups disjoint from training groups. RUN and PLACEBO are
-run folders of one network. Writes harness.md with the tables, and every results.json below --out.
+run folders of one network. What is there is not done again. Writes harness.md with the tables, and every results.json below --out.
 """
 
 import argparse
@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import ssvid
-from ssvid.evals.results import ResultRow, render_table
+from ssvid.evals.results import ResultRow, read_results, render_table
 from ssvid.evals.summaries import summarize, summarize_difference
 from ssvid.machine import environment
 from ssvid.recipe.evaluating import summary_rows
 
 TRIPLES = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
 FEATURES = {"num_frames": 16, "num_clips": 4, "resize_px": 64, "crop_px": 56, "stages": "all", "pool": "avgmax"}
-TUNING = {
-    "num_frames": 16, "resize_px": 64, "crop_px": 56, "epochs": 30, "batch_size": 16, "optimizer": "adamw", "base_lr": 0.016,
-    "warmup_epochs": 2.0, "weight_decay": 0.05, "dropout": 0.0, "holdout_fraction": 0.17, "every_epochs": 3, "num_clips": 4,
-}  # fmt: skip
+TUNING = (
+    "finetune.resize_px=64",
+    "finetune.crop_px=56",
+    "loader.workers_per_device=1",
+    "trainer.threads=1",
+)  # else as shipped
 
 
 def write_list(path: Path, rows: Sequence[Sequence[str]]) -> Path:
@@ -68,18 +70,23 @@ def probed(name: str, run: str, placebo: str, root: Path, lists: Sequence[Path],
     for fold, videos in enumerate(lists, 1):
         recipe = {"kind": "probe", "data": data(root, videos), "features": FEATURES, "probe": {"knn_ks": [5]}}
         folder = out / f"{name}-{videos.stem}"
-        found = ssvid.probe(recipe, backbone=run, placebo=placebo, out=folder, device="cpu")
-        yield from (replace(row, context={**row.context, "fold": fold}) for row in found.rows)
+        if not (folder / "results.json").is_file():
+            ssvid.probe(recipe, backbone=run, placebo=placebo, out=folder, device="cpu")
+        yield from rows_of(folder, fold)
 
 
-def tuned(name: str, run: str, root: Path, lists: Sequence[Path], out: Path) -> Iterator[ResultRow]:
+def tuned(name: str, run: str, placebo: str, root: Path, lists: Sequence[Path], out: Path) -> Iterator[ResultRow]:
     for fold, videos in enumerate(lists, 1):
-        recipe = {
-            "kind": "finetune", "data": data(root, videos), "finetune": TUNING, "loader": {"workers_per_device": 1},
-            "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1},
-        }  # fmt: skip
-        found = ssvid.finetune(recipe, backbone=run, run_dir=out / f"tuned-{name}-{videos.stem}")
-        yield from (replace(row, context={**row.context, "fold": fold}) for row in found.rows)
+        folder = out / f"tuned-{name}-{videos.stem}"
+        if not (folder / "results.json").is_file():
+            where = [f"data.{key}={value}" for key, value in data(root, videos).items()]
+            words = ("trainer.accelerator=cpu", "trainer.devices=1", *TUNING)
+            ssvid.finetune("finetune/folder", *where, *words, backbone=run, placebo=placebo, run_dir=folder)
+        yield from rows_of(folder, fold)
+
+
+def rows_of(folder: Path, fold: int) -> list[ResultRow]:
+    return [replace(row, context={**row.context, "fold": fold}) for row in read_results(folder / "results.json")]
 
 
 def table(rows: list[ResultRow]) -> str:
@@ -133,7 +140,7 @@ def main() -> None:
             )
             if name in args.tune:
                 started = time.perf_counter()
-                rows = list(tuned(name, run, root, lists, out))
+                rows = list(tuned(name, run, placebo, root, lists, out))
                 told = "\n".join(differences(rows, ("finetune_top1",), PAIRS))
                 parts.append(
                     f"### {name}, fine-tuned ({time.perf_counter() - started:.0f} s)\n\n```\n{table(rows)}\n```\n\n{told}\n"
