@@ -1,7 +1,11 @@
 """Videos that the tests make and encode themselves, and the way to the real ones."""
 
+import operator
 import os
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,3 +55,31 @@ def video_folder(tmp_path_factory) -> Path:
     for i in range(26):
         write_video(folder / f"{i:02d}.mp4", moving_square(40 + i % 3, seed=i), fps=25)
     return folder
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], dict[str, Any]]:
+    """Puts fresh weights of a builder of torchvision where torch.hub would have downloaded those of that name."""
+    import torch
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+
+    def put(builder: str, name: str) -> dict[str, Any]:
+        make = operator.attrgetter(builder)(torchvision.models)
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            state = make(weights=None).state_dict()
+        url = torchvision.models.get_model_weights(make)[name].url
+        folder = tmp_path / "torch" / "hub" / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, folder / url.rpartition("/")[2])
+        return dict(state)
+
+    return put

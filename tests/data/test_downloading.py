@@ -634,7 +634,7 @@ def test_a_real_program_unpacks_rar(
     assert {name: (out / name).read_bytes() for name in files} == files
     evil = archive(tmp_path, "evil.rar", stored_rar({"../evil.avi": b"x"}))
     with pytest.raises(
-        DataError, match="which leads out of its folder|unsafe filename"
+        DataError, match=r"which leads out of its folder|unsafe filename"
     ):  # found by us, or by unrar-free
         unpack(evil, tmp_path / "in" / "out")
     assert not list(tmp_path.rglob("evil.avi"))

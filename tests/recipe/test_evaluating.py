@@ -201,6 +201,27 @@ def test_weights_trained_on_labels_stand_beside(evaluated, ucf, tmp_path):
     assert supervised.context["leak"]["verdict"] == "unknown", "a foreign file does not say what it was trained on"
 
 
+@pytest.mark.slow
+def test_torchvisions_supervised_weights_stand_beside(ucf, tmp_path, hub_cache):
+    state = hub_cache("video.r3d_18", "KINETICS400_V1")
+    few = {"random": True, "single_frame": False, "shuffled_frames": False, "floor": False}
+    words = recipe(ucf, anchors=few) | {"backbone": {"name": "r3d_18"}}
+    rows = ssvid.probe(
+        words,
+        backbone="random",
+        supervised="torchvision:DEFAULT",
+        out=tmp_path / "out",
+        device="cpu",
+        show_progress=False,
+    ).rows
+    top1 = {row.name: row for row in rows if row.metric == "probe_top1"}
+    assert {"supervised", "random"} <= top1.keys()
+    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    assert top1["supervised"].context["weights_sha256"] == weights_sha256(body)
+    assert top1["supervised"].context["leak"]["verdict"] == "unknown"
+    assert "KINETICS400_V1" in json.dumps(top1["supervised"].context)
+
+
 def test_a_protocol_and_what_was_changed_of_it_stand_beside(ucf, tmp_path):
     own = {"kind": "probe", "protocol": "ucf101-linear@1", "data": recipe(ucf)["data"], "folds": [1], **QUICK}
     quick = {**own, "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False}}
