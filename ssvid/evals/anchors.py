@@ -56,6 +56,7 @@ def random_rows(
     progress: Progress | None = None,
     trained_stage: str | None = None,
     name: str = "random",
+    forms: Mapping[str, Backbone] | None = None,
 ) -> RandomRows:
     """Score the network that pretraining with this seed started from, as initialized and with batch norm calibrated.
 
@@ -65,12 +66,18 @@ def random_rows(
     Args:
         trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.
         progress: called with (videos done, videos in all) for each form anew.
+        forms: of ``random_forms``, where they were made before.
     """
-    network = initialize_backbone(backbone_name, options, seed=seed)
-    forms = {AS_INITIALIZED: network}
-    if has_batch_statistics(network):
-        forms[CALIBRATED] = calibrate_batch_norm(
-            network, manifest, train_rows, feature_protocol, device=device, trained_stage=trained_stage
+    if forms is None:
+        forms = random_forms(
+            backbone_name,
+            options,
+            seed,
+            manifest,
+            train_rows,
+            feature_protocol,
+            device=device,
+            trained_stage=trained_stage,
         )
     scored = {
         form: evaluate_backbone(
@@ -84,7 +91,6 @@ def random_rows(
             cache_dir=cache_dir,
             progress=progress,
             name=name,
-            provenance={"stage": trained_stage, "content_ids": [], "random": {"seed": seed, "form": form}},
         )
         for form, backbone in forms.items()
     }
@@ -94,6 +100,36 @@ def random_rows(
     named = {form: [_with_choice(row, choice) for row in rows] for form, rows in scored.items()}
     others = [replace(r, name=f"{name}, {form}") for form, rows in named.items() if form != best for r in rows]
     return RandomRows(named[best], others)
+
+
+def random_forms(
+    backbone_name: str,
+    options: Mapping[str, Any] | None,
+    seed: int,
+    manifest: Manifest,
+    train_rows: Sequence[VideoRow],
+    protocol: FeatureProtocol,
+    *,
+    device: str | torch.device = "cpu",
+    trained_stage: str | None = None,
+) -> dict[str, Backbone]:
+    """The network that pretraining with this seed started from, as initialized and, with batch norm, calibrated.
+
+    Their provenance says so. Arguments as of ``random_rows``; errors as of ``calibrate_batch_norm``.
+    """
+    network = initialize_backbone(backbone_name, options, seed=seed)
+    forms = {AS_INITIALIZED: network}
+    if has_batch_statistics(network):
+        forms[CALIBRATED] = calibrate_batch_norm(
+            network, manifest, train_rows, protocol, device=device, trained_stage=trained_stage
+        )
+    for form, backbone in forms.items():
+        backbone.provenance = {
+            "stage": trained_stage,
+            "content_ids": [],
+            "random": {"seed": seed, "form": form},
+        }
+    return forms
 
 
 def calibrate_batch_norm(

@@ -9,7 +9,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,7 +25,7 @@ from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, SsvidError
-from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.evals.protocol import FRAMES, FeatureProtocol, resolve_feature_protocol
 from ssvid.evals.sharding import all_agree, ranks, share_work
 from ssvid.files import write_atomic
 from ssvid.transforms.color import jitter_clip, random_jitter
@@ -173,23 +173,86 @@ def extract_features(
         DecodeError: a reading process died or did not come back.
     """
     rows = tuple(rows)
-    resolved = resolve_feature_protocol(protocol, backbone.info, trained_stage)
-    check_decoder(rows, resolved)
+    wanted = _wanted(Subject(backbone, protocol, trained_stage), rows, torch.device(device), cache_dir)
+    check_decoder(rows, wanted.protocol)
     check_contents(manifest, rows)
-    weights = weights_sha256(backbone.state_dict())
-    cache = _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, torch.device(device)))
-    features = _load(cache, rows, weights)
-    if not all_agree(features is not None):  # one process may have come before the file was there
-        features = None
+    features = _remembered(wanted, rows)
     if features is None:
-        features = _compute(backbone, manifest, rows, resolved, torch.device(device), progress, cache)
-        features = replace(features, weights_sha256=weights)
-        complete = len(features.unreadable) == sum(not row.is_readable for row in rows)
-        if cache is not None and complete and ranks()[0] == 0:
-            _save(cache, features)
+        (features,) = _compute([wanted], wanted.protocol, manifest, rows, torch.device(device), progress)
     elif progress is not None:
         progress(len(rows), len(rows))
     return features
+
+
+class Subject(NamedTuple):
+    """A network, and how its features are to be taken."""
+
+    backbone: Backbone
+    protocol: FeatureProtocol
+    trained_stage: str | None = None
+
+
+def extract_together(
+    subjects: Sequence[Subject],
+    manifest: Manifest,
+    rows: Sequence[VideoRow],
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path,
+    progress: Progress | None = None,
+) -> None:
+    """Put the features of several networks into the cache from one reading of the videos, where they are not there yet.
+
+    ``extract_features`` then finds each, bit for bit what it would have computed. Subjects that need other pixels than
+    all others are left to it. Arguments and errors as there.
+    """
+    rows = tuple(rows)
+    all_wanted = [_wanted(subject, rows, torch.device(device), cache_dir) for subject in subjects]
+    groups: dict[FeatureProtocol, dict[Path | None, _Wanted]] = {}
+    for wanted in all_wanted:
+        check_decoder(rows, wanted.protocol)
+        groups.setdefault(_reading_of(wanted.protocol), {})[wanted.cache] = wanted
+    check_contents(manifest, rows)
+    for reading, group in groups.items():
+        missing = [wanted for wanted in group.values() if _remembered(wanted, rows) is None]
+        if len(missing) > 1:
+            _compute(missing, reading, manifest, rows, torch.device(device), progress)
+    all_agree(True)  # nobody goes on before the first process has written
+
+
+def _reading_of(protocol: FeatureProtocol) -> FeatureProtocol:
+    """The reading that a protocol shares with others: its frames are put in another order after it.
+
+    With a defect they are not: the colors of a clip are changed as a whole, and batches may be cut.
+    """
+    frames = protocol.frames if protocol.defects else FRAMES[0]
+    return replace(protocol, frames=frames, stages="all", pool="avg", untrained_stage=False)
+
+
+class _Wanted(NamedTuple):
+    """Features to be computed: of which network, under which resolved protocol; and the file that remembers them."""
+
+    backbone: Backbone
+    protocol: FeatureProtocol
+    weights: str
+    cache: Path | None
+
+
+def _wanted(
+    subject: Subject, rows: tuple[VideoRow, ...], device: torch.device, cache_dir: str | Path | None
+) -> _Wanted:
+    backbone = subject.backbone
+    resolved = resolve_feature_protocol(subject.protocol, backbone.info, subject.trained_stage)
+    weights = weights_sha256(backbone.state_dict())
+    return _Wanted(
+        backbone, resolved, weights, _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, device))
+    )
+
+
+def _remembered(wanted: _Wanted, rows: tuple[VideoRow, ...]) -> Features | None:
+    features = _load(wanted.cache, rows, wanted.weights)
+    # One process may have come before the file was there.
+    return features if all_agree(features is not None) else None
 
 
 # ---- reading, in worker processes
@@ -324,29 +387,32 @@ def read_in_order(manifest: Manifest, reads: Sequence[Read], protocol: FeaturePr
 
 
 def _compute(
-    backbone: Backbone,
+    group: Sequence[_Wanted],
+    reading: FeatureProtocol,
     manifest: Manifest,
     rows: tuple[VideoRow, ...],
-    protocol: FeatureProtocol,
     device: torch.device,
     progress: Progress | None,
-    cache: Path | None = None,
-) -> Features:
-    backbone.to(device)
-    size, (_, world) = protocol.batch_size, ranks()
-    values_ND = _Room(len(rows), cache)
+) -> list[Features]:
+    """The features of each, from one reading of the videos; they are kept in their cache files."""
+    for wanted in group:
+        wanted.backbone.to(device)
+    size, (_, world) = reading.batch_size, ranks()
+    rooms = [_Room(len(rows), wanted.cache) for wanted in group]
 
-    def work(numbers: Sequence[int]) -> dict[int, _Batch]:
+    def work(numbers: Sequence[int]) -> dict[int, list[_Batch]]:
         # Whole batches are shared out, so that each is the same on any number of processes, to the last bit.
         positions = [i for n in numbers for i in range(n * size, min((n + 1) * size, len(rows)))]
-        items = read_videos(manifest, [rows[i] for i in positions], protocol)
+        items = read_videos(manifest, [rows[i] for i in positions], reading)
         placed = (item._replace(position=positions[item.position]) for item in items)
-        found: dict[int, _Batch] = {}
+        found: dict[int, list[_Batch]] = {}
         done = 0
-        with evaluation_mode(backbone):
+        with ExitStack() as modes:
+            for wanted in group:
+                modes.enter_context(evaluation_mode(wanted.backbone))
             for number, batch in zip(numbers, _batches(placed, size), strict=True):
-                vectors = _vectors(backbone, rows, batch, protocol, device)
-                found[number] = values_ND.keep(vectors) if world == 1 else vectors
+                vectors = _vectors(group, rows, batch, reading, device)
+                found[number] = _kept(rooms, vectors) if world == 1 else vectors
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(positions))
@@ -354,20 +420,32 @@ def _compute(
 
     batches = list(share_work(-(-len(rows) // size), work).values())
     if world > 1:
-        batches = [values_ND.keep(batch) for batch in batches]
+        batches = [_kept(rooms, of_batch) for of_batch in batches]
+    computed = [
+        _joined(room, [of_batch[i] for of_batch in batches], wanted, rows)
+        for i, (room, wanted) in enumerate(zip(rooms, group, strict=True))
+    ]
+    for wanted, features in zip(group, computed, strict=True):
+        complete = len(features.unreadable) == sum(not row.is_readable for row in rows)
+        if wanted.cache is not None and complete and ranks()[0] == 0:
+            _save(wanted.cache, features)
+    return computed
+
+
+def _joined(room: _Room, batches: Sequence[_Batch], wanted: _Wanted, rows: tuple[VideoRow, ...]) -> Features:
     unreadable = [listed for batch in batches for listed in batch.unreadable]
-    if values_ND.array is None:
+    if room.array is None:
         first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
         raise DataError(
             f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
         )
-    computed = [position for batch in batches for position in batch.positions]
+    read = [position for batch in batches for position in batch.positions]
     columns = next(batch.columns for batch in batches if batch.positions)
     return _describe(
-        Features(values_ND.array, (), (), (), columns, tuple(unreadable)),
+        Features(room.array, (), (), (), columns, tuple(unreadable), weights_sha256=wanted.weights),
         rows,
-        padded=tuple(row_id(rows[i]) for i in computed if row_is_padded(rows[i], protocol)),
-        decoders=dict(Counter(decoder_of(rows[i], protocol) for i in computed)),
+        padded=tuple(row_id(rows[i]) for i in read if row_is_padded(rows[i], wanted.protocol)),
+        decoders=dict(Counter(decoder_of(rows[i], wanted.protocol) for i in read)),
     )
 
 
@@ -381,20 +459,41 @@ class _Batch(NamedTuple):
 
 
 def _vectors(
-    backbone: Backbone,
+    group: Sequence[_Wanted],
     rows: Sequence[VideoRow],
     items: Sequence[ClipItem],
-    protocol: FeatureProtocol,
+    reading: FeatureProtocol,
     device: torch.device,
-) -> _Batch:
+) -> list[_Batch]:
+    """What each network makes of a batch of videos."""
     read = [item for item in items if item.clips_VTCHW is not None]
     unreadable = [Listed(row_id(rows[i.position]), i.reason) for i in items if i.clips_VTCHW is None]
     if not read:
-        return _Batch([], None, {}, unreadable)
-    stages = _embed(backbone, read, protocol, device)
-    joined = np.concatenate(stages, axis=1)
-    check_finite(backbone, joined)
-    return _Batch([item.position for item in read], joined, _columns(protocol.stage_names, stages), unreadable)
+        return [_Batch([], None, {}, unreadable) for _ in group]
+    positions = [item.position for item in read]
+    clips_BCTHW = clips_of(read, reading, device)
+    batches = []
+    for wanted in group:
+        protocol, shown_BCTHW = wanted.protocol, clips_BCTHW
+        if protocol.frames != reading.frames:
+            shown_BCTHW = _reordered(clips_BCTHW, [rows[i] for i in positions], protocol)
+        stages = _embed(wanted.backbone, shown_BCTHW, protocol)
+        joined = np.concatenate(stages, axis=1)
+        check_finite(wanted.backbone, joined)
+        batches.append(_Batch(positions, joined, _columns(protocol.stage_names, stages), unreadable))
+    return batches
+
+
+def _reordered(clips_BCTHW: Tensor, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> Tensor:
+    """The clips of these videos with their frames as the protocol shows them."""
+    orders = [frame_order(protocol, row, int(start)) for row in rows for start in even_starts(row, protocol)]
+    order_BT = torch.from_numpy(np.stack(orders)).to(clips_BCTHW.device)
+    clip_B1 = torch.arange(len(order_BT), device=order_BT.device).unsqueeze(1)
+    return clips_BCTHW.transpose(1, 2)[clip_B1, order_BT].transpose(1, 2)
+
+
+def _kept(rooms: Sequence[_Room], batches: Sequence[_Batch]) -> list[_Batch]:
+    return [room.keep(batch) for room, batch in zip(rooms, batches, strict=True)]
 
 
 class _Room:
@@ -457,14 +556,11 @@ def _batches(items: Iterator[ClipItem], size: int) -> Iterator[list[ClipItem]]:
         yield batch
 
 
-def _embed(
-    backbone: Backbone, items: Sequence[ClipItem], protocol: FeatureProtocol, device: torch.device
-) -> list[np.ndarray]:
+def _embed(backbone: Backbone, clips_BCTHW: Tensor, protocol: FeatureProtocol) -> list[np.ndarray]:
     """For each stage, one vector per video: (videos, width)."""
-    clips = clips_of(items, protocol, device)
-    by_stage = backbone.embed_stages(clips, protocol.stage_names, protocol.pool)
+    by_stage = backbone.embed_stages(clips_BCTHW, protocol.stage_names, protocol.pool)
     return [
-        by_stage[name].float().unflatten(0, (len(items), protocol.num_clips)).mean(dim=1).cpu().numpy()
+        by_stage[name].float().unflatten(0, (-1, protocol.num_clips)).mean(dim=1).cpu().numpy()
         for name in protocol.stage_names
     ]
 

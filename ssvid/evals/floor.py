@@ -19,7 +19,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo, StageInfo
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.evals.evaluate import extract_for, neighbor_rows
-from ssvid.evals.features import Features, Progress
+from ssvid.evals.features import Features, Progress, Subject
 from ssvid.evals.knn import score_neighbors
 from ssvid.evals.linear_probe import holdouts, readable_train
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol
@@ -74,6 +74,11 @@ def _shares(code_BN: Tensor, num_bins: int) -> Tensor:
     counts = torch.zeros(len(code_BN), num_bins, device=code_BN.device)
     counts.scatter_add_(1, code_BN, torch.ones_like(code_BN, dtype=counts.dtype))
     return counts / code_BN.shape[1]
+
+
+def floor_subject(protocol: FeatureProtocol) -> Subject:
+    """The histograms that ``floor_rows`` takes under a protocol."""
+    return Subject(Histograms(), as_histograms(protocol), _STAGE)
 
 
 def floor_rows(

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.backbones import Backbone
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
+from ssvid.evals.anchors import random_forms
 from ssvid.evals.evaluate import Evaluated, extract_for
 from ssvid.evals.features import Features, Progress
 from ssvid.evals.knn import Neighbors, recall_chance, search, searchable
@@ -150,6 +150,7 @@ def random_retrieval(
     *,
     trained_stage: str | None,
     name: str = "random",
+    forms: Mapping[str, Backbone] | None = None,
     **shared: Any,
 ) -> RandomRetrieval:
     """The random row: the network that pretraining with this seed started from, in the better of its two forms.
@@ -158,25 +159,22 @@ def random_retrieval(
 
     Args:
         trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.
+        forms: of ``random_forms``, where they were made before.
         shared: the other arguments of ``retrieve_with``.
     """
-    network = initialize_backbone(architecture.info.name, architecture.info.options, seed=seed)
-    forms = {AS_INITIALIZED: network}
-    if has_batch_statistics(network):
-        features, _ = resolve_retrieval(shared["feature_protocol"], shared["retrieval_protocol"])
-        forms[CALIBRATED] = calibrate_batch_norm(
-            network,
+    features, protocol = resolve_retrieval(shared["feature_protocol"], shared["retrieval_protocol"])
+    if forms is None:
+        forms = random_forms(
+            architecture.info.name,
+            architecture.info.options,
+            seed,
             manifest,
             shared["train_rows"],
             features,
             device=shared.get("device", "cpu"),
             trained_stage=trained_stage,
         )
-    scored = {}
-    for form, backbone in forms.items():
-        origin: dict[str, Any] = {"stage": trained_stage, "content_ids": [], "random": {"seed": seed, "form": form}}
-        scored[form] = retrieve_with(backbone, manifest, name=name, provenance=origin, **shared)
-    _, protocol = resolve_retrieval(shared["feature_protocol"], shared["retrieval_protocol"])
+    scored = {form: retrieve_with(backbone, manifest, name=name, **shared) for form, backbone in forms.items()}
     several = len(scored) > 1
     heldout = {form: heldout_recall(s.train, protocol) if several else None for form, s in scored.items()}
     best = max(heldout, key=lambda form: heldout[form] or 0.0)

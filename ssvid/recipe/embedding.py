@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.exports import load_backbone
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
-from ssvid.recipe.pretraining import Say, speaker
+from ssvid.recipe.pretraining import Say, speaker, tenths
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _embed(
             device=device,
             trained_stage=network.provenance.get("stage"),
             keep_parts=keep_parts,
-            progress=_tenths(say),
+            progress=tenths(say, "clips"),
         )
     finally:
         torch.set_num_threads(threads)
@@ -227,17 +226,3 @@ def _is_manifest(path: Path) -> bool:
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         header = {name.strip().strip('"') for name in file.readline(10_000).split(",")}
     return len(header & set(COLUMNS)) > len(COLUMNS) // 2
-
-
-def _tenths(say: Say) -> Callable[[int, int], None]:
-    """Say about ten times how far it has come."""
-    told = -1
-    started = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal told
-        if done * 10 // max(total, 1) > told:
-            told = done * 10 // max(total, 1)
-            say(f"clips: {done}/{total} ({time.perf_counter() - started:.0f} s)")
-
-    return progress

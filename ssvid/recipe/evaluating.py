@@ -13,16 +13,17 @@ from typing import Any, TypeVar
 
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.manifest import Manifest
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals import ResultRow, render_table, write_results
 from ssvid.evals.confusion import confusion_picture, per_class
+from ssvid.evals.features import Subject, extract_together
 from ssvid.evals.named_protocols import NamedProtocol, Published, named_protocol
 from ssvid.evals.results import read_results, title_of
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize
 from ssvid.files import write_atomic
 from ssvid.recipe.load import LoadedRecipe
-from ssvid.recipe.pretraining import RUNS
+from ssvid.recipe.pretraining import RUNS, Say, tenths
 from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
 from ssvid.train.run_folder import next_beside, next_free
 
@@ -187,6 +188,25 @@ def without_speed(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: without_speed(value) for key, value in values.items() if key not in _SPEED_ONLY}
     return values
+
+
+def read_once(
+    subjects: Sequence[Subject],
+    manifest: Manifest,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    *,
+    device: str,
+    cache_dir: Path,
+    say: Say,
+) -> None:
+    """Take the features of all that an evaluation is about from one reading of the videos."""
+    say(
+        f"features of {len(subjects)} networks and anchors from one reading of {len(train_rows) + len(test_rows)} videos"
+    )
+    for side, rows in (("train", train_rows), ("test", test_rows)):
+        told = tenths(say, f"{side} videos")
+        extract_together(subjects, manifest, rows, device=device, cache_dir=cache_dir, progress=told)
 
 
 def tagged(rows: Iterable[ResultRow], run: Run, loaded: LoadedRecipe, manifest: Manifest) -> list[ResultRow]:

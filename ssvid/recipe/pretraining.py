@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -573,6 +574,20 @@ def _names(paths: list[str], most: int = 5) -> str:
         return ""
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return f": {', '.join(paths[:most])}{more}"
+
+
+def tenths(say: Say, what: str) -> Callable[[int, int], None]:
+    """Say about ten times how far it has come."""
+    told = -1
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done * 10 // max(total, 1) > told:
+            told = done * 10 // max(total, 1)
+            say(f"{what}: {done}/{total} ({time.perf_counter() - started:.0f} s)")
+
+    return progress
 
 
 def _index_progress(say: Say) -> Callable[[int, int, str], None]:

@@ -15,8 +15,10 @@ from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError
 from ssvid.evals import ResultRow, check_probe_protocol, evaluate_backbone, random_rows
-from ssvid.evals.floor import floor_rows
-from ssvid.evals.protocol import AnchorProtocol
+from ssvid.evals.anchors import random_forms
+from ssvid.evals.features import Subject
+from ssvid.evals.floor import floor_rows, floor_subject
+from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol
 from ssvid.exports import load_backbone
 from ssvid.exports.initializing import initialize
 from ssvid.machine import num_cores
@@ -32,6 +34,7 @@ from ssvid.recipe.evaluating import (
     evaluation_folder,
     more_overrides,
     plan_runs,
+    read_once,
     tagged,
     taken_from,
 )
@@ -216,24 +219,49 @@ def score(
     if device == "cpu":
         # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
         torch.set_num_threads(max(1, num_cores() - config.features.workers))
+    info, seed, stage = architecture.info, origin.get("seed", config.seed), origin.get("stage")
+    forms: dict[str, Backbone] = {}
+    if config.anchors.random or not networks:
+        say("the random network, and its batch statistics on training clips")
+        forms = random_forms(
+            info.name, info.options, seed, manifest, train_rows, config.features, device=device, trained_stage=stage
+        )
+    by_frames = {
+        name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()
+    }
+    subjects = anchored_subjects([*networks.values(), *forms.values()], architecture, config.features, by_frames)
+    if config.anchors.floor:
+        subjects.append(floor_subject(config.features))
+    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
     rows: list[ResultRow] = []
     for name, network in networks.items():
-        say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")
+        say(f"scoring the {name} network")
         rows += evaluate_backbone(network, manifest, name=name, **shared)
-    if config.anchors.random or not rows:
-        say("features of the random network, in both its forms")
-        info = architecture.info
-        seed = origin.get("seed", config.seed)
-        random = random_rows(info.name, info.options, seed, manifest, trained_stage=origin.get("stage"), **shared)
+    if forms:
+        say("scoring the random network")
+        random = random_rows(info.name, info.options, seed, manifest, trained_stage=stage, forms=forms, **shared)
         rows += random.better + random.other
-    for name, frames in frame_anchors(config.anchors).items():
-        say(f"features of {name}")
-        protocol = replace(config.features, frames=frames)
+    for name, protocol in by_frames.items():
+        say(f"scoring {name}")
         rows += evaluate_backbone(architecture, manifest, name=name, **shared | {"feature_protocol": protocol})
     if config.anchors.floor:
-        say("histograms of colors and changes")
+        say("scoring the floor")
         rows += floor_rows(manifest, **shared)
     return rows
+
+
+def anchored_subjects(
+    networks: Sequence[Backbone],
+    architecture: Backbone,
+    protocol: FeatureProtocol,
+    by_frames: Mapping[str, FeatureProtocol],
+) -> list[Subject]:
+    """What is read of each network, and of the first one on single and on shuffled frames."""
+
+    def subject(network: Backbone, how: FeatureProtocol) -> Subject:
+        return Subject(network, how, getattr(network, "provenance", {}).get("stage"))
+
+    return [subject(n, protocol) for n in networks] + [subject(architecture, how) for how in by_frames.values()]
 
 
 def frame_anchors(anchors: AnchorProtocol) -> dict[str, str]:

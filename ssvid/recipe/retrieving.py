@@ -13,8 +13,9 @@ from ssvid.backbones import Backbone
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.evals import ResultRow
+from ssvid.evals.anchors import random_forms
 from ssvid.evals.features import row_id
-from ssvid.evals.floor import FLOOR, Histograms, as_histograms
+from ssvid.evals.floor import FLOOR, Histograms, as_histograms, floor_subject
 from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
 from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
@@ -31,12 +32,13 @@ from ssvid.recipe.evaluating import (
     evaluation_folder,
     more_overrides,
     plan_runs,
+    read_once,
     tagged,
     taken_from,
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, speaker
-from ssvid.recipe.probing import frame_anchors, frozen_subjects
+from ssvid.recipe.probing import anchored_subjects, frame_anchors, frozen_subjects
 from ssvid.recipe.schema import RetrieveRecipe
 
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
@@ -151,24 +153,39 @@ def retrieve_all(
     }
     if device == "cpu":  # the network shares the cores with its reading processes
         torch.set_num_threads(max(1, num_cores() - config.features.workers))
+    features, _ = resolve_retrieval(config.features, config.retrieval)
+    seed, stage = origin.get("seed", config.seed), origin.get("stage")
+    forms: dict[str, Backbone] = {}
+    if config.anchors.random or not networks:
+        say("the random network, and its batch statistics on training clips")
+        info = architecture.info
+        forms = random_forms(
+            info.name, info.options, seed, manifest, train_rows, features, device=device, trained_stage=stage
+        )
+    by_frames = {
+        name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()
+    }
+    of_frames = {name: replace(features, frames=protocol.frames) for name, protocol in by_frames.items()}
+    subjects = anchored_subjects([*networks.values(), *forms.values()], architecture, features, of_frames)
+    if config.anchors.floor:
+        subjects.append(floor_subject(features))
+    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
     found: list[Retrieved] = []
     for name, network in networks.items():
-        say(f"features of the {name} network: {len(train_rows) + len(test_rows)} videos")
+        say(f"searching with the {name} network")
         found.append(retrieve_with(network, manifest, name=name, **shared))
     others: list[ResultRow] = []
-    if config.anchors.random or not found:
-        say("features of the random network, in both its forms")
-        seed = origin.get("seed", config.seed)
-        random = random_retrieval(architecture, seed, manifest, trained_stage=origin.get("stage"), **shared)
+    if forms:
+        say("searching with the random network")
+        random = random_retrieval(architecture, seed, manifest, trained_stage=stage, forms=forms, **shared)
         found.append(random.better)
         others = random.other
     rows = [row for of_network in found for row in of_network.rows] + others
-    for name, frames in frame_anchors(config.anchors).items():
-        say(f"features of {name}")
-        protocol = replace(config.features, frames=frames)
+    for name, protocol in by_frames.items():
+        say(f"searching with {name}")
         rows += retrieve_with(architecture, manifest, name=name, **shared | {"feature_protocol": protocol}).rows
     if config.anchors.floor:
-        say("histograms of colors and changes")
+        say("searching with the floor")
         rows += _floor(manifest, shared)
     return rows, found[0]
 

@@ -1,0 +1,137 @@
+"""Several networks from one reading of the videos: the bits of each are those that it gets alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ssvid.backbones import initialize_backbone
+from ssvid.evals import extract_features
+from ssvid.evals import features as features_module
+from ssvid.evals.features import Subject, extract_together
+from ssvid.evals.floor import Histograms, floor_subject
+from ssvid.recipe.probing import score
+from ssvid.recipe.retrieving import retrieve_all
+from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
+
+from .conftest import make_row
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """How many videos each reading went through."""
+    found = []
+    plain = features_module.read_videos
+
+    def counted(manifest, rows, protocol):
+        found.append(len(rows))
+        return plain(manifest, rows, protocol)
+
+    monkeypatch.setattr(features_module, "read_videos", counted)
+    return found
+
+
+@pytest.fixture
+def rows(manifest):
+    """One is shorter than a clip, so that its last frame is repeated."""
+    short = make_row(manifest.root, "short.mp4", "red", "train", seed=77, num_frames=5)
+    return (*manifest.rows[:6], short)
+
+
+def test_each_gets_the_bits_that_it_gets_alone(manifest, quick, rows, tmp_path, readings):
+    networks = [initialize_backbone("tiny3d", {"width": 4}, seed=seed) for seed in (0, 1)]
+    protocols = [replace(quick, frames=frames) for frames in ("video", "single_frame", "shuffled")]
+    subjects = [
+        *(Subject(network, protocols[0]) for network in networks),
+        *(Subject(networks[0], protocol) for protocol in protocols[1:]),
+        Subject(networks[0], replace(quick, stages="stage2", pool="avgmax")),
+        Subject(networks[0], protocols[0]),  # twice: of one reading, and of one cache
+        floor_subject(quick),
+    ]
+    seen = []
+    extract_together(
+        subjects, manifest, rows, cache_dir=tmp_path / "one", progress=lambda done, total: seen.append((done, total))
+    )
+    assert readings == [len(rows)]
+    assert seen[-1] == (len(rows), len(rows))
+    assert len(list((tmp_path / "one").iterdir())) == 6
+    for subject in subjects:
+        alone = extract_features(
+            subject.backbone, manifest, rows, subject.protocol, trained_stage=subject.trained_stage
+        )
+        together = extract_features(
+            subject.backbone,
+            manifest,
+            rows,
+            subject.protocol,
+            trained_stage=subject.trained_stage,
+            cache_dir=tmp_path / "one",
+        )
+        assert together.from_cache and not alone.from_cache
+        assert together.values_ND.tobytes() == alone.values_ND.tobytes()
+        assert (together.stage_columns, together.padded) == (alone.stage_columns, alone.padded)
+        assert together.decoders == alone.decoders and len(alone.padded) == 1
+    one, single, shuffled = (
+        extract_features(networks[0], manifest, rows, protocol, cache_dir=tmp_path / "one").values_ND
+        for protocol in protocols
+    )
+    assert not np.allclose(one, single) and not np.allclose(one, shuffled)
+
+
+def test_only_what_is_missing_is_read_and_other_pixels_are_left_alone(manifest, quick, rows, tmp_path, readings):
+    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
+    other = replace(quick, resize_px=quick.resize_px + 2)
+    jittered = replace(quick, defects=("color_jitter",))
+    subjects = [
+        Subject(network, protocol) for protocol in (quick, other, jittered, replace(jittered, frames="shuffled"))
+    ]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [], "four ways of reading, and no two subjects share one"
+    subjects.append(Subject(initialize_backbone("tiny3d", {"width": 4}, seed=1), quick))
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)], "nothing is missing"
+
+
+def test_videos_that_fail_are_listed_for_each_and_not_remembered(manifest, quick, rows, tmp_path, readings):
+    broken = replace(rows[2], path="train/blue/none.mp4", content_id="")
+    rows = (*rows[:2], broken)
+    subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in (0, 1)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert [listed.id for listed in found.unreadable] == [broken.path]
+    assert readings == [3, 3], "it may be readable the next time"
+
+
+@pytest.mark.parametrize("what", ["probe", "retrieve"])
+def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, tmp_path, readings, monkeypatch, what):
+    """Once for all features, and the training videos once for the random network's batch statistics."""
+    calibrated = []
+    from ssvid.evals import anchors
+
+    plain = anchors.read_videos
+    monkeypatch.setattr(anchors, "read_videos", lambda m, r, p: calibrated.append(len(r)) or plain(m, r, p))
+    networks = {
+        name: initialize_backbone("tiny3d", {"width": 4}, seed=i) for i, name in enumerate(("pretrained", "placebo"))
+    }
+    for network in networks.values():
+        network.provenance = {"stage": None, "content_ids": [], "seed": 3}
+    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    recipe = ProbeRecipe() if what == "probe" else RetrieveRecipe()
+    recipe.features = replace(quick, num_clips=1)
+    if what == "probe":
+        recipe.probe = replace(recipe.probe, knn_ks=(3,), num_bootstrap=100, num_holdouts=1)
+    else:
+        recipe.retrieval = replace(recipe.retrieval, ks=(1,), num_bootstrap=100)
+    told = []
+    run = score if what == "probe" else retrieve_all
+    found = run(
+        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
+    )
+    rows = found if what == "probe" else found[0]
+    names = {row.name for row in rows}
+    assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "floor"} <= names
+    assert (readings, calibrated) == ([18, 9], [18])
+    assert "features of 7 networks and anchors from one reading of 27 videos" in told
+    assert Histograms().info.name not in names
