@@ -15,16 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.evals.evaluate import evaluate_backbone
-from ssvid.evals.features import Progress, clips_of, evaluation_mode, read_videos
+from ssvid.evals.features import Progress, clips_of, evaluation_mode, features_key, read_videos
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
 from ssvid.evals.results import ResultRow
+from ssvid.evals.sharding import ranks
+from ssvid.files import write_atomic
 
 AS_INITIALIZED = "initial"  # running mean 0 and variance 1
 CALIBRATED = "calibrated"  # batch norm has statistics of training clips
@@ -77,6 +82,7 @@ def random_rows(
             train_rows,
             feature_protocol,
             device=device,
+            cache_dir=cache_dir,
             trained_stage=trained_stage,
         )
     scored = {
@@ -111,17 +117,18 @@ def random_forms(
     protocol: FeatureProtocol,
     *,
     device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
     trained_stage: str | None = None,
 ) -> dict[str, Backbone]:
     """The network that pretraining with this seed started from, as initialized and, with batch norm, calibrated.
 
-    Their provenance says so. Arguments as of ``random_rows``; errors as of ``calibrate_batch_norm``.
+    Their provenance says so. The statistics are kept in ``cache_dir``. Arguments as of ``random_rows``; errors as of ``calibrate_batch_norm``.
     """
     network = initialize_backbone(backbone_name, options, seed=seed)
     forms = {AS_INITIALIZED: network}
     if has_batch_statistics(network):
-        forms[CALIBRATED] = calibrate_batch_norm(
-            network, manifest, train_rows, protocol, device=device, trained_stage=trained_stage
+        forms[CALIBRATED] = _calibrated(
+            network, manifest, train_rows, protocol, torch.device(device), trained_stage, cache_dir
         )
     for form, backbone in forms.items():
         backbone.provenance = {
@@ -130,6 +137,47 @@ def random_forms(
             "random": {"seed": seed, "form": form},
         }
     return forms
+
+
+def _calibrated(
+    network: Backbone,
+    manifest: Manifest,
+    rows: Sequence[VideoRow],
+    protocol: FeatureProtocol,
+    device: torch.device,
+    trained_stage: str | None,
+    cache_dir: str | Path | None,
+) -> Backbone:
+    """``calibrate_batch_norm``, or the statistics that it found before for the same weights, videos and settings."""
+    resolved = resolve_feature_protocol(protocol, network.info, trained_stage)
+    # Unlike features the statistics depend on the batches.
+    key = features_key(network, weights_sha256(network.state_dict()), rows, resolved, device)
+    file = None if cache_dir is None else Path(cache_dir) / f"statistics-{resolved.batch_size}-{key[:40]}.safetensors"
+    known = _read_statistics(file)
+    if known is not None:
+        calibrated = copy.deepcopy(network).to(device)
+        calibrated.load_state_dict(known, strict=False)
+        return calibrated
+    calibrated = calibrate_batch_norm(network, manifest, rows, protocol, device=device, trained_stage=trained_stage)
+    before = network.state_dict()
+    found = {k: v.cpu() for k, v in calibrated.state_dict().items() if not torch.equal(v.cpu(), before[k].cpu())}
+    if file is not None and ranks()[0] == 0:
+        content = save(found, {"sha256": weights_sha256(found)})
+        write_atomic(file, lambda handle: handle.write(content))
+    return calibrated
+
+
+def _read_statistics(file: Path | None) -> dict[str, torch.Tensor] | None:
+    """What was kept; None where there is nothing or it is damaged, and is computed again."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as content:
+            found = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  it is no mapping
+            expected = content.metadata()["sha256"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return found if weights_sha256(found) == expected else None
 
 
 def calibrate_batch_norm(

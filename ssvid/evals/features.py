@@ -245,7 +245,7 @@ def _wanted(
     resolved = resolve_feature_protocol(subject.protocol, backbone.info, subject.trained_stage)
     weights = weights_sha256(backbone.state_dict())
     return _Wanted(
-        backbone, resolved, weights, _cache_file(cache_dir, _cache_key(backbone, weights, rows, resolved, device))
+        backbone, resolved, weights, _cache_file(cache_dir, features_key(backbone, weights, rows, resolved, device))
     )
 
 
@@ -652,9 +652,10 @@ def decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
     return resolve_decoder(protocol.decoder, row.decoders_ok)
 
 
-def _cache_key(
+def features_key(
     backbone: Backbone, weights: str, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
 ) -> str:
+    """SHA-256 of all that features depend on. protocol: a resolved one."""
     parts = features_identity(backbone, weights, protocol, device)
     parts["rows"] = [_row_key(row, protocol) for row in rows]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -172,6 +172,7 @@ def random_retrieval(
             shared["train_rows"],
             features,
             device=shared.get("device", "cpu"),
+            cache_dir=shared.get("cache_dir"),
             trained_stage=trained_stage,
         )
     scored = {form: retrieve_with(backbone, manifest, name=name, **shared) for form, backbone in forms.items()}

@@ -224,7 +224,15 @@ def score(
     if config.anchors.random or not networks:
         say("the random network, and its batch statistics on training clips")
         forms = random_forms(
-            info.name, info.options, seed, manifest, train_rows, config.features, device=device, trained_stage=stage
+            info.name,
+            info.options,
+            seed,
+            manifest,
+            train_rows,
+            config.features,
+            device=device,
+            cache_dir=cache_dir,
+            trained_stage=stage,
         )
     by_frames = {
         name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()

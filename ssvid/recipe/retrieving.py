@@ -160,7 +160,15 @@ def retrieve_all(
         say("the random network, and its batch statistics on training clips")
         info = architecture.info
         forms = random_forms(
-            info.name, info.options, seed, manifest, train_rows, features, device=device, trained_stage=stage
+            info.name,
+            info.options,
+            seed,
+            manifest,
+            train_rows,
+            features,
+            device=device,
+            cache_dir=cache_dir,
+            trained_stage=stage,
         )
     by_frames = {
         name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()

@@ -133,5 +133,19 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     names = {row.name for row in rows}
     assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "floor"} <= names
     assert (readings, calibrated) == ([18, 9], [18])
+    again = run(
+        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
+    )
+    assert (readings, calibrated) == ([18, 9], [18]), "all is remembered, batch statistics included"
+    assert [(r.name, r.metric, r.value) for r in (again if what == "probe" else again[0])] == [
+        (r.name, r.metric, r.value) for r in rows
+    ]
+    (file,) = tmp_path.glob("statistics-*")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    run(networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split)
+    assert (readings, calibrated) == ([18, 9], [18, 18]), "a damaged file is noticed"
+    assert file.read_bytes() != bytes(content)
     assert "features of 7 networks and anchors from one reading of 27 videos" in told
     assert Histograms().info.name not in names
