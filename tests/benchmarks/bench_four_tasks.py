@@ -19,14 +19,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ssvid
+from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest
 from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
+from ssvid.evals.features import Subject
 from ssvid.evals.results import ResultRow, read_results, title_of
 from ssvid.evals.summaries import Summary, summarize, summarize_difference
+from ssvid.exports import load_backbone
 from ssvid.files import write_atomic
 from ssvid.machine import environment
+from ssvid.recipe.evaluating import read_once
 from ssvid.recipe.find import find_recipe
+from ssvid.recipe.load import load_recipe
+from ssvid.recipe.pretraining import load_manifest
+from ssvid.recipe.probing import labeled_rows
 from ssvid.recipe.yaml_text import parse_yaml
 from tests.benchmarks.bench_harness import weizmann_lists
 
@@ -93,14 +100,33 @@ def train_all(jobs: Sequence[Job], at_once: int) -> None:
         print(f"{time.strftime('%H:%M:%S')} {job.run.name}: {used.ru_utime + used.ru_stime:.0f} CPU s", flush=True)
 
 
+def probe_recipe(data: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "probe", "data": data, "features": FEATURES, "probe": {"knn_ks": [5]}, "anchors": ANCHORS}
+
+
+def read_all(rows: Sequence[str], out: Path, seeds: int, data: dict[str, Any]) -> None:
+    """The features of all networks from one reading of the videos; the probes find them in the cache."""
+    config: Any = load_recipe(probe_recipe(data), kind="probe").recipe
+    manifest = load_manifest(config.data)
+    networks = [load_backbone(out / name_of(row, arm, seed)) for row in rows for arm in ARMS for seed in range(seeds)]
+    subjects = [Subject(network, config.features, network.provenance.get("stage")) for network in networks]
+    where: Any = {
+        "device": "cpu",
+        "cache_dir": cache_folder() / "features",
+        "say": lambda text: print(text, flush=True),
+    }
+    read_once(subjects, manifest, *labeled_rows(manifest), **where)
+
+
 def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -> list[ResultRow]:
     """Every seed beside its placebo and its random row; read where it is there."""
     folder = out / f"probe-{row.replace(' + ', '-')}-{name}"
     if (folder / "results.json").is_file():
         return read_results(folder / "results.json")
-    recipe = {"kind": "probe", "data": data, "features": FEATURES, "probe": {"knn_ks": [5]}, "anchors": ANCHORS}
     runs, placebos = ([out / name_of(row, arm, seed) for seed in range(seeds)] for arm in ARMS)
-    return ssvid.probe(recipe, backbone=runs, placebo=placebos, out=folder, device="cpu", show_progress=False).rows
+    return ssvid.probe(
+        probe_recipe(data), backbone=runs, placebo=placebos, out=folder, device="cpu", show_progress=False
+    ).rows
 
 
 def audited(row: str, arm: str, out: Path) -> list[str]:
@@ -132,11 +158,10 @@ def tables(found: dict[str, list[ResultRow]]) -> Iterator[str]:
             yield f"| {row} | " + " | ".join([*told, *(cell(m) for m in minus)]) + " |"
 
 
-def weizmann_rows(row: str, out: Path, seeds: int, real: Path) -> list[ResultRow]:
+def weizmann_rows(row: str, out: Path, seeds: int, folds: Sequence[dict[str, Any]]) -> list[ResultRow]:
     rows = []
-    for fold, videos in enumerate(weizmann_lists(real, out), 1):
-        data = {"name": "list", "root": str(real / "weizmann"), "list": str(videos)}
-        found = evaluate(row, out, seeds, data, videos.stem)
+    for fold, data in enumerate(folds, 1):
+        found = evaluate(row, out, seeds, data, f"weizmann{fold}")
         rows += [replace(r, context={**r.context, "fold": fold}) for r in found]
     return rows
 
@@ -153,6 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[], help="evaluate and audit these tasks alone, without a table")
     args = parser.parse_args()
     out, real = args.out, Path(os.environ["SSVID_REAL_DATA"])
     out.mkdir(parents=True, exist_ok=True)
@@ -174,12 +200,24 @@ def main() -> None:
     if args.train_only:
         return
     synthetic = {"name": "manifest", "root": str(videos)}
+    folds = [
+        {"name": "list", "root": str(real / "weizmann"), "list": str(listed)} for listed in weizmann_lists(real, out)
+    ]
+    for data in (synthetic, *folds):
+        read_all(list(rows), out, args.seeds, data)
+    for row in args.only:
+        evaluate(row, out, args.seeds, synthetic, "synthetic")
+        weizmann_rows(row, out, args.seeds, folds)
+        for arm in ARMS:
+            audited(row, arm, out)
+    if args.only:
+        return
     sets = {
         "Synthetic motions: 400 training and 600 test videos": {
             row: evaluate(row, out, args.seeds, synthetic, "synthetic") for row in rows
         },
         "Weizmann: three folds, each leaving three subjects out": {
-            row: weizmann_rows(row, out, args.seeds, real) for row in rows
+            row: weizmann_rows(row, out, args.seeds, folds) for row in rows
         },
     }
     parts = [f"\n## {title}\n" + "\n".join(tables(found)) for title, found in sets.items()]
