@@ -247,6 +247,22 @@ def test_a_training_clip_starts_anywhere_and_a_short_video_repeats_its_last_fram
 # ---- views
 
 
+def test_anchors_are_trained_on_the_same_clips_with_one_frame_or_in_another_order():
+    video, seen = VideoInfo("v", 40, 25.0, 48, 64), set()
+    for seed in range(20):
+        clips = [
+            TrainingClips(resolved(num_frames=4, stride_frames=2, frames=frames))
+            .plan(video, np.random.default_rng(seed), np.random.default_rng(0))
+            .views[0]
+            for frames in ("video", "single_frame", "shuffled")
+        ]
+        assert clips[1].tolist() == [clips[0][2]] * 4, "the middle frame, as in the test"
+        assert sorted(clips[2]) == sorted(clips[0])
+        seen.add(tuple(np.argsort(clips[2])))
+    assert len(seen) > 5
+    assert clip_reading(resolved(frames="shuffled"), LoaderConfig()).frames == "shuffled"
+
+
 def test_ten_crops_are_corners_center_and_mirror_images():
     clips = torch.randint(0, 256, (2, 3, 3, 20, 26), dtype=torch.uint8)
     views = crop_views(clips, 20, 16, 10)
