@@ -129,14 +129,17 @@ def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -
     ).rows
 
 
-def audited(row: str, arm: str, out: Path) -> list[str]:
-    """The audit's conclusions on the first seed."""
+def audited(row: str, arm: str, out: Path) -> str:
+    """The first seed on unchanged clips, and what the audit concludes of it."""
     run = out / name_of(row, arm, 0)
     folder = out / f"audit-{run.name}"
     if not (folder / "audit.json").is_file():
         words = ["audit", "--checkpoint", str(run), "--split", "test", "--only", CUES]
         subprocess.run([sys.executable, "-m", "ssvid", *words, "--out", str(folder)], check=True)
-    return list(json.loads((folder / "audit.json").read_text())["conclusions"])
+    found = json.loads((folder / "audit.json").read_text())
+    low, high = found["clean_interval"]
+    score = f"{found['metric']} {100 * found['clean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return "; ".join([f"{score}, chance {100 * found['chance']:.0f}", *found["conclusions"]])
 
 
 def cell(s: Summary) -> str:
@@ -222,7 +225,7 @@ def main() -> None:
     }
     parts = [f"\n## {title}\n" + "\n".join(tables(found)) for title, found in sets.items()]
     parts.append("\n## Audit of the first seed\n")
-    parts += [f"* {row}, {arm}: {' '.join(audited(row, arm, out))}" for row in rows for arm in ARMS]
+    parts += [f"* {row}, {arm}: {audited(row, arm, out)}" for row in rows for arm in ARMS]
     parts.append("\n## Cost of one run, CPU minutes\n")
     parts += [f"* {row}: {cpu_minutes(row, out, args.seeds)}" for row in rows]
     parts.append(f"\n`{environment()}`\n")
