@@ -105,16 +105,25 @@ def scan_files(jobs: Sequence[Job], workers: int = 0) -> Iterator[tuple[str, Fil
     """
     if not jobs:
         return
-    supervisor = _take_supervisor()
+    supervisor, answered = _take_supervisor(), False
     try:
-        yield from supervisor.scan(jobs, min(workers or num_cores(), len(jobs)))
-    except BaseException:  # also GeneratorExit: nobody waits for the rest
+        for answer in supervisor.scan(jobs, min(workers or num_cores(), len(jobs))):
+            answered = True
+            yield answer
+    except BaseException as cause:  # also GeneratorExit: nobody waits for the rest
         supervisor.end()
-        raise
+        if answered or not supervisor.was_kept or not isinstance(cause, _SupervisorEnded):
+            raise
+        yield from scan_files(jobs, workers)  # it had died since the last request: a new one is asked
+        return
     supervisor.idle_since = time.monotonic()
     _idle.append(supervisor)
     while len(_idle) > 1:
         _idle.pop(0).end()
+
+
+class _SupervisorEnded(RuntimeError):
+    """It ended without an answer."""
 
 
 def _take_supervisor() -> _Supervisor:
@@ -151,6 +160,11 @@ class _Supervisor:
         )
 
     @property
+    def was_kept(self) -> bool:
+        """Whether it has answered a request before."""
+        return self.idle_since < math.inf
+
+    @property
     def is_fresh(self) -> bool:
         """Alive, and far from ending by itself."""
         return self._process.poll() is None and time.monotonic() - self.idle_since < IDLE_SECONDS / 2
@@ -171,7 +185,7 @@ class _Supervisor:
             if not line:
                 self._complaints.seek(0)
                 said = self._complaints.read().decode(errors="replace").strip()
-                raise RuntimeError(f"the scan supervisor ended with code {self._process.wait()}: {said[-2000:]}")
+                raise _SupervisorEnded(f"the scan supervisor ended with code {self._process.wait()}: {said[-2000:]}")
             path, values = json.loads(line)
             yield path, read_facts(values)
 

@@ -387,8 +387,14 @@ def test_one_supervisor_serves_requests_that_follow_each_other(
     assert logs[0] == logs[1] != [], "each request brings its own environment"
     os.kill(supervisor, signal.SIGKILL)
     assert indexed(root, timeout_seconds=0.5, cache=False).rows[0].num_frames == 5, "a dead one is replaced"
+    until(lambda: len(scanner_processes(tmp_path)) == 1)
+    (another,) = scanner_processes(tmp_path)
+    assert another != supervisor
+    monkeypatch.setattr(scanning._Supervisor, "is_fresh", True)  # it dies after it was looked at
+    os.kill(another, signal.SIGKILL)
+    assert indexed(root, timeout_seconds=0.5, cache=False).rows[0].num_frames == 5
     scanning._end_idle()
-    assert scanner_processes(tmp_path) == []
+    until(lambda: not scanner_processes(tmp_path))
 
 
 def test_a_supervisor_without_work_ends_and_takes_no_request_any_more(
