@@ -219,35 +219,35 @@ def score(
     if device == "cpu":
         # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
         torch.set_num_threads(max(1, num_cores() - config.features.workers))
-    info, seed, stage = architecture.info, origin.get("seed", config.seed), origin.get("stage")
-    forms: dict[str, Backbone] = {}
-    if config.anchors.random or not networks:
-        say("the random network, and its batch statistics on training clips")
-        forms = random_forms(
-            info.name,
-            info.options,
-            seed,
-            manifest,
-            train_rows,
-            config.features,
-            device=device,
-            cache_dir=cache_dir,
-            trained_stage=stage,
-        )
-    by_frames = {
-        name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()
-    }
-    subjects = anchored_subjects([*networks.values(), *forms.values()], architecture, config.features, by_frames)
-    if config.anchors.floor:
-        subjects.append(floor_subject(config.features))
-    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
+    seed, stage = origin.get("seed", config.seed), origin.get("stage")
+    forms, by_frames = read_all(
+        networks,
+        architecture,
+        config.features,
+        config.anchors,
+        seed,
+        manifest,
+        train_rows,
+        test_rows,
+        cache_dir=cache_dir,
+        device=device,
+        say=say,
+    )
     rows: list[ResultRow] = []
     for name, network in networks.items():
         say(f"scoring the {name} network")
         rows += evaluate_backbone(network, manifest, name=name, **shared)
     if forms:
         say("scoring the random network")
-        random = random_rows(info.name, info.options, seed, manifest, trained_stage=stage, forms=forms, **shared)
+        random = random_rows(
+            architecture.info.name,
+            architecture.info.options,
+            seed,
+            manifest,
+            trained_stage=stage,
+            forms=forms,
+            **shared,
+        )
         rows += random.better + random.other
     for name, protocol in by_frames.items():
         say(f"scoring {name}")
@@ -258,18 +258,50 @@ def score(
     return rows
 
 
-def anchored_subjects(
-    networks: Sequence[Backbone],
+def read_all(
+    networks: Mapping[str, Backbone],
     architecture: Backbone,
-    protocol: FeatureProtocol,
-    by_frames: Mapping[str, FeatureProtocol],
-) -> list[Subject]:
-    """What is read of each network, and of the first one on single and on shuffled frames."""
+    features: FeatureProtocol,
+    anchors: AnchorProtocol,
+    seed: int,
+    manifest: Manifest,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    *,
+    cache_dir: Path,
+    device: str,
+    say: Say,
+) -> tuple[dict[str, Backbone], dict[str, FeatureProtocol]]:
+    """Take the features of all networks and anchors from one reading; they wait in the cache.
 
-    def subject(network: Backbone, how: FeatureProtocol) -> Subject:
-        return Subject(network, how, getattr(network, "provenance", {}).get("stage"))
-
-    return [subject(n, protocol) for n in networks] + [subject(architecture, how) for how in by_frames.values()]
+    Returns:
+        The forms of the random network (none where it is not wanted), and the protocols of the anchors on other frames.
+    """
+    info, stage = architecture.info, getattr(architecture, "provenance", {}).get("stage")
+    forms: dict[str, Backbone] = {}
+    if anchors.random or not networks:
+        say("the random network, and its batch statistics on training clips")
+        forms = random_forms(
+            info.name,
+            info.options,
+            seed,
+            manifest,
+            train_rows,
+            features,
+            device=device,
+            cache_dir=cache_dir,
+            trained_stage=stage,
+        )
+    by_frames = {name: replace(features, frames=frames) for name, frames in frame_anchors(anchors).items()}
+    subjects = [
+        Subject(network, features, getattr(network, "provenance", {}).get("stage"))
+        for network in (*networks.values(), *forms.values())
+    ]
+    subjects += [Subject(architecture, protocol, stage) for protocol in by_frames.values()]
+    if anchors.floor:
+        subjects.append(floor_subject(features))
+    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
+    return forms, by_frames
 
 
 def frame_anchors(anchors: AnchorProtocol) -> dict[str, str]:

@@ -13,9 +13,8 @@ from ssvid.backbones import Backbone
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.evals import ResultRow
-from ssvid.evals.anchors import random_forms
 from ssvid.evals.features import row_id
-from ssvid.evals.floor import FLOOR, Histograms, as_histograms, floor_subject
+from ssvid.evals.floor import FLOOR, Histograms, as_histograms
 from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
 from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
@@ -32,13 +31,12 @@ from ssvid.recipe.evaluating import (
     evaluation_folder,
     more_overrides,
     plan_runs,
-    read_once,
     tagged,
     taken_from,
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, speaker
-from ssvid.recipe.probing import anchored_subjects, frame_anchors, frozen_subjects
+from ssvid.recipe.probing import frozen_subjects, read_all
 from ssvid.recipe.schema import RetrieveRecipe
 
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
@@ -155,29 +153,19 @@ def retrieve_all(
         torch.set_num_threads(max(1, num_cores() - config.features.workers))
     features, _ = resolve_retrieval(config.features, config.retrieval)
     seed, stage = origin.get("seed", config.seed), origin.get("stage")
-    forms: dict[str, Backbone] = {}
-    if config.anchors.random or not networks:
-        say("the random network, and its batch statistics on training clips")
-        info = architecture.info
-        forms = random_forms(
-            info.name,
-            info.options,
-            seed,
-            manifest,
-            train_rows,
-            features,
-            device=device,
-            cache_dir=cache_dir,
-            trained_stage=stage,
-        )
-    by_frames = {
-        name: replace(config.features, frames=frames) for name, frames in frame_anchors(config.anchors).items()
-    }
-    of_frames = {name: replace(features, frames=protocol.frames) for name, protocol in by_frames.items()}
-    subjects = anchored_subjects([*networks.values(), *forms.values()], architecture, features, of_frames)
-    if config.anchors.floor:
-        subjects.append(floor_subject(features))
-    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
+    forms, by_frames = read_all(
+        networks,
+        architecture,
+        features,
+        config.anchors,
+        seed,
+        manifest,
+        train_rows,
+        test_rows,
+        cache_dir=cache_dir,
+        device=device,
+        say=say,
+    )
     found: list[Retrieved] = []
     for name, network in networks.items():
         say(f"searching with the {name} network")
