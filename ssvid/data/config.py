@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ssvid.settings import IDLE, PLACE
+
 
 @dataclass
 class OutOfDomainConfig:
@@ -14,8 +16,8 @@ class OutOfDomainConfig:
     """
 
     name: str = "folder"
-    root: str = ""
-    list: str = ""
+    root: str = field(default="", metadata=PLACE)
+    list: str = field(default="", metadata=PLACE)
     split: str = ""
     frame_step: int = 1
 
@@ -43,15 +45,15 @@ class DataConfig:
     """
 
     name: str = "folder"
-    root: str = "???"
-    list: str = ""
+    root: str = field(default="???", metadata=PLACE)
+    list: str = field(default="", metadata=PLACE)
     split: str = ""
     fold: int = 1
-    annotations: str = ""
+    annotations: str = field(default="", metadata=PLACE)
     allow_missing: bool = False
     val_fraction: float = 0.05
     segment_seconds: float = 30.0
-    index_workers: int = 0
+    index_workers: int = field(default=0, metadata=IDLE)
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 
@@ -69,9 +71,9 @@ class LoaderConfig:
     """
 
     global_batch: int = 32
-    workers_per_device: int = 2
+    workers_per_device: int = field(default=2, metadata=IDLE)
     clips_per_video: int = 1
-    decoder: str = "auto"
-    prefetch_batches: int = 2
-    max_unreadable_fraction: float = 0.01
-    timeout_seconds: float = 120.0
+    decoder: str = field(default="auto", metadata=IDLE)
+    prefetch_batches: int = field(default=2, metadata=IDLE)
+    max_unreadable_fraction: float = field(default=0.01, metadata=IDLE)
+    timeout_seconds: float = field(default=120.0, metadata=IDLE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ssvid.backbones import BackboneInfo
@@ -11,6 +11,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.evals.protocol import FRAMES, FeatureProtocol
 from ssvid.evals.views import NUM_CROPS
+from ssvid.settings import IDLE
 from ssvid.train.config import OptimConfig
 
 HEADS = ("linear", "attentive")
@@ -101,7 +102,7 @@ class FinetuneProtocol:
     num_clips: int = 10
     num_crops: int = 1
     averaging: str = "softmax"
-    views_per_pass: int = 10
+    views_per_pass: int = field(default=10, metadata=IDLE)
     num_bootstrap: int = 2000
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ssvid.backbones import POOLS, BackboneInfo
 from ssvid.errors import RecipeError, did_you_mean
+from ssvid.settings import IDLE
 
 NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
@@ -54,10 +55,10 @@ class FeatureProtocol:
     pool: str = "avg"
     frames: str = FRAMES[0]
     defects: tuple[str, ...] = ()
-    decoder: str = "auto"
-    batch_size: int = 16
-    workers: int = 2
-    timeout_seconds: float = 120.0
+    decoder: str = field(default="auto", metadata=IDLE)
+    batch_size: int = field(default=16, metadata=IDLE)
+    workers: int = field(default=2, metadata=IDLE)
+    timeout_seconds: float = field(default=120.0, metadata=IDLE)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ class RetrievalProtocol:
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
     manner: str = "own"
     centering: str = "none"
-    num_shown: int = 12
+    num_shown: int = field(default=12, metadata=IDLE)
     seed: int = 0
     num_bootstrap: int = 2000
 

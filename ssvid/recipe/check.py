@@ -159,6 +159,35 @@ def leaf_paths(schema: type, path: str = "") -> Iterator[str]:
             yield from leaf_paths(group, join(path, key))
 
 
+def marks(schema: type, path: str) -> dict[str, Any]:
+    """The metadata (``ssvid.settings``) of a field and of the groups that it stands in; {} for an unknown one."""
+    key, _, rest = path.partition(".")
+    own = next((f for f in dataclasses.fields(schema) if f.name == key), None)
+    if own is None:
+        return {}
+    group = group_of(field_hints(schema).get(key))
+    return {**own.metadata, **(marks(group, rest) if group is not None and rest else {})}
+
+
+def without_idle(schema: type, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values that something computed depends on: fields and groups marked ``computes: False`` are left out."""
+    kept = {}
+    for key, value in values.items():
+        where = join(path, key)
+        if not marks(schema, where).get("computes", True):
+            continue
+        is_group = isinstance(value, Mapping) and group_at(schema, where) is not None
+        kept[key] = without_idle(schema, value, where) if is_group else value
+    return kept
+
+
+def group_at(schema: type, path: str) -> type | None:
+    """The dataclass of the group at a path; None where there is a value, or nothing."""
+    key, _, rest = path.partition(".")
+    group = group_of(field_hints(schema).get(key))
+    return group if group is None or not rest else group_at(group, rest)
+
+
 def build(schema: type, values: Mapping[str, Any]) -> Any:
     """The dataclass itself, from values that ``Typing.apply`` has converted."""
     ready = {}

@@ -12,6 +12,7 @@ from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
 from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
+from ssvid.settings import IDLE
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
 
 
@@ -69,9 +70,9 @@ class PretrainRecipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    monitor: MonitorConfig = field(default_factory=MonitorConfig)
-    online: OnlineProtocol = field(default_factory=OnlineProtocol)
+    logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig, metadata=IDLE)
+    online: OnlineProtocol = field(default_factory=OnlineProtocol, metadata=IDLE)
     init_from: str = ""
     init_partial: bool = False
     init_inflate: bool = False
@@ -104,7 +105,7 @@ class ProbeRecipe:
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     probe: ProbeProtocol = field(default_factory=ProbeProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
 
 
 @dataclass
@@ -123,7 +124,7 @@ class RetrieveRecipe:
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     retrieval: RetrievalProtocol = field(default_factory=RetrievalProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
 
 
 @dataclass
@@ -143,10 +144,10 @@ class FinetuneRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
 
 
 Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe

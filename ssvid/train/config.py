@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ssvid.settings import EXTENDABLE, IDLE
+
 
 @dataclass
 class OptimConfig:
@@ -17,7 +19,7 @@ class OptimConfig:
 
     name: str = "sgd"
     base_lr: float = 0.1
-    epochs: int = 100
+    epochs: int = field(default=100, metadata=EXTENDABLE)
     warmup_epochs: float = 5.0
     schedule: str = "cosine"
     step_epochs: list[int] = field(default_factory=list)
@@ -43,20 +45,20 @@ class TrainerConfig:
     max_steps: stop early after so many optimizer steps; the schedule is still planned for all epochs; -1 is off.
     """
 
-    accelerator: str = "auto"
-    devices: str = "auto"
-    num_nodes: int = 1
+    accelerator: str = field(default="auto", metadata=IDLE)
+    devices: str = field(default="auto", metadata=IDLE)
+    num_nodes: int = field(default=1, metadata=IDLE)
     precision: str = "auto"
     accumulate: int = 1
-    deterministic: bool = False
-    compile: bool = False
-    channels_last: bool = True
-    threads: int = 0
-    log_every_steps: int = 10
-    val_every_epochs: int = 1
-    save_every_steps: int = 0
-    pictures: bool = True
-    max_steps: int = -1
+    deterministic: bool = field(default=False, metadata=IDLE)
+    compile: bool = field(default=False, metadata=IDLE)
+    channels_last: bool = field(default=True, metadata=IDLE)
+    threads: int = field(default=0, metadata=IDLE)
+    log_every_steps: int = field(default=10, metadata=IDLE)
+    val_every_epochs: int = field(default=1, metadata=IDLE)
+    save_every_steps: int = field(default=0, metadata=IDLE)
+    pictures: bool = field(default=True, metadata=IDLE)
+    max_steps: int = field(default=-1, metadata=EXTENDABLE)
 
 
 @dataclass
