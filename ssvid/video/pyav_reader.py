@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
+from ssvid.video.packets import UNKNOWN, PacketLog
 from ssvid.video.reader import ReaderBase, checked_path
 
 # FFmpegError is the root of PyAV's errors; the others escape from its Python layer on odd files.
@@ -79,13 +80,15 @@ class SequentialDecode:
     """Every frame of a stream in the order of a sequential decode: an iterable that can be walked once.
 
     A packet that the decoder refuses is skipped and counted, and decoding goes on, as players do; an unreadable rest of
-    the file ends it. num_packets: read so far. num_errors: packets refused. first_error: the decoder's words.
+    the file ends it. packets: read so far. is_cut: the file could not be read to its end. num_errors: packets refused.
+    first_error: the decoder's words.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container = container
         self._stream = stream
-        self.num_packets = 0
+        self.packets = PacketLog()
+        self.is_cut = False
         self.num_errors = 0
         self.first_error: str | None = None
 
@@ -96,11 +99,12 @@ class SequentialDecode:
                 packet = next(packets, None)
             except _ERRORS as error:
                 self._count(error)
+                self.is_cut = True
                 yield from self._decode(None)  # the frames that the decoder still holds
                 return
             if packet is None:
                 return
-            self.num_packets += packet.size > 0
+            self.packets.add(packet)
             yield from self._decode(packet)
 
     def _decode(self, packet: av.Packet | None) -> list[VideoFrame]:
@@ -212,31 +216,32 @@ class PacketTable:
 def read_packet_table(path: str) -> PacketTable | None:
     """Read the packet headers of a file (no decoding). None where random access cannot be shown to be exact."""
     with open_stream(path) as (container, stream):
-        formats = _SEEKABLE_CONTAINERS.intersection(container.format.name.split(","))
-        if not formats or stream.codec_context.codec.canonical_name not in _SEEKABLE_CODECS:
+        if not _may_seek(container, stream):
             return None
+        packets = PacketLog()
         try:
-            rows = [
-                (p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size
-            ]
+            for packet in container.demux(stream):
+                packets.add(packet)
         except _ERRORS:
             return None  # a damaged file: decoded from the start
-        return _table_of(rows, "avi" in formats)
+        return table_of(container, stream, packets)
 
 
-def _table_of(
-    rows: list[tuple[int | None, int | None, bool, bool, bool]], times_are_guessed: bool
-) -> PacketTable | None:
-    if not rows or any(pts is None or corrupt for pts, _, _, _, corrupt in rows):
+def _may_seek(container: InputContainer, stream: VideoStream) -> bool:
+    formats = _SEEKABLE_CONTAINERS.intersection(container.format.name.split(","))
+    return bool(formats) and stream.codec_context.codec.canonical_name in _SEEKABLE_CODECS
+
+
+def table_of(container: InputContainer, stream: VideoStream, packets: PacketLog) -> PacketTable | None:
+    """The table of all packets of a file. None where random access cannot be shown to be exact."""
+    pts, is_key, times_are_guessed = packets.pts, packets.is_key, "avi" in container.format.name.split(",")
+    if not _may_seek(container, stream) or not len(packets) or (pts == UNKNOWN).any() or packets.is_corrupt.any():
         return None
-    if times_are_guessed and any(pts != dts for pts, dts, *_ in rows):
+    if times_are_guessed and (pts != packets.dts).any():
         return None
-    pts = np.array([row[0] for row in rows], np.int64)
-    is_key = np.array([row[2] for row in rows], bool)
-    shown_pts = np.sort(pts[~np.array([row[3] for row in rows], bool)])
     if len(np.unique(pts)) < len(pts) or not is_key[0]:
         return None
-    return PacketTable(pts, is_key, shown_pts, times_are_guessed)
+    return PacketTable(pts, is_key, np.sort(pts[~packets.is_discard]), times_are_guessed)
 
 
 _TABLES: OrderedDict[tuple[str, int, int], PacketTable | None] = OrderedDict()
@@ -244,14 +249,23 @@ _TABLES: OrderedDict[tuple[str, int, int], PacketTable | None] = OrderedDict()
 
 def packet_table(path: str) -> PacketTable | None:
     """``read_packet_table``, remembered for this process under path, size and time of change."""
-    stat = os.stat(path)
-    key = (path, stat.st_size, stat.st_mtime_ns)
+    key = _table_key(path)
     if key not in _TABLES:
-        _TABLES[key] = read_packet_table(path)
-        while len(_TABLES) > 1 and sum(len(t.pts) if t else 1 for t in _TABLES.values()) > _TABLE_CACHE_FRAMES:
-            _TABLES.popitem(last=False)
+        keep_packet_table(path, read_packet_table(path))
     _TABLES.move_to_end(key)
     return _TABLES[key]
+
+
+def keep_packet_table(path: str, table: PacketTable | None) -> None:
+    """Remember the table of a file whose packets were just read."""
+    _TABLES[_table_key(path)] = table
+    while len(_TABLES) > 1 and sum(len(t.pts) if t else 1 for t in _TABLES.values()) > _TABLE_CACHE_FRAMES:
+        _TABLES.popitem(last=False)
+
+
+def _table_key(path: str) -> tuple[str, int, int]:
+    stat = os.stat(path)
+    return path, stat.st_size, stat.st_mtime_ns
 
 
 class _SurpriseError(Exception):

@@ -17,7 +17,15 @@ from av.video.stream import VideoStream
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
-from ssvid.video.pyav_reader import FrameConverter, SequentialDecode, num_listed_packets, open_stream, packet_table
+from ssvid.video.pyav_reader import (
+    FrameConverter,
+    PacketTable,
+    SequentialDecode,
+    keep_packet_table,
+    num_listed_packets,
+    open_stream,
+    table_of,
+)
 from ssvid.video.reader import checked_path
 
 if TYPE_CHECKING:
@@ -105,6 +113,7 @@ class _Survey:
         self.notes: dict[str, str] = {}
         self.witnesses = WitnessKeeper()
         self.info: VideoInfo
+        self.table: PacketTable | None = None
 
     def run(self) -> None:
         """Decode, then judge and sum up."""
@@ -116,6 +125,9 @@ class _Survey:
             self._judge_damage(decode, num_listed_packets(container, stream))
             self._note_header(stream)
             self.info = self._sum_up(stream, shape)
+            # Made from the same reading, so that PyAV's reader need not walk through the packets once more.
+            self.table = None if decode.is_cut else table_of(container, stream, decode.packets)
+            keep_packet_table(self.path, self.table)
 
     @property
     def times_in_order(self) -> bool:
@@ -141,7 +153,7 @@ class _Survey:
         return shape
 
     def _judge_damage(self, decode: SequentialDecode, num_listed: int) -> None:
-        num_missing = max(num_listed - decode.num_packets, 0)
+        num_missing = max(num_listed - len(decode.packets), 0)
         self.num_damaged += decode.num_errors + num_missing
         if not self.num_damaged:
             return
@@ -275,7 +287,7 @@ def _compare_decoders(survey: _Survey, names: Sequence[str], notes: dict[str, st
 
 def _random_access_problem(survey: _Survey) -> str | None:
     """The packets must predict the decoded frames one by one, wherever PyAV's random access would rely on them."""
-    table = packet_table(survey.path)
+    table = survey.table
     if table is None or len(table.shown_pts) != len(survey.pts):
         return None  # PyAV's reader does not seek in such a file
     if table.needs_no_b_frames and survey.has_b_frames:

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 import ssvid.video.decoders as decoders_module
+import ssvid.video.pyav_reader as pyav_reader
 import ssvid.video.scan as scan_module
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.video import available_decoders, content_id, open_video, scan_video, write_video
 from ssvid.video.decoders import DecoderStatus, create_reader
+from ssvid.video.pyav_reader import SequentialDecode, open_stream
 from ssvid.video.scan import MAX_DAMAGED_FRACTION, WitnessKeeper, distance, measure_fps
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 
@@ -442,3 +444,35 @@ def test_content_id_is_of_the_content_not_of_the_name(tmp_path: Path) -> None:
     ids = {name: content_id(tmp_path / name) for name in ("a", "b", "longer", "other")}
     assert ids["a"] == ids["b"]
     assert len(set(ids.values())) == 3
+
+
+# -- the packets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames"), [("a.mp4", "libx264", 2), ("a.mkv", "mpeg4", 0), ("a.avi", "mpeg4", 0)]
+)
+def test_the_scan_reads_the_packets_once_for_pyavs_reader_too(
+    name: str, codec: str, b_frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the decode saw on its way equals what a walk through the packets finds, and no second walk is made."""
+    path = str(tmp_path / name)
+    write_video(path, clock_frames(40), fps=25, codec=codec, b_frames=b_frames)
+    walked = pyav_reader.read_packet_table(path)
+    monkeypatch.setattr(pyav_reader, "read_packet_table", lambda path: pytest.fail("walked again"))
+    assert "pyav" in scan_video(path).decoders_ok
+    kept = pyav_reader.packet_table(path)
+    assert walked is not None and kept is not None
+    for name in ("pts", "is_key", "shown_pts"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(walked, name))
+
+
+def test_packets_say_where_they_lie_in_the_file(tmp_path: Path) -> None:
+    """At the place of each packet of an AVI stands the header of its chunk."""
+    path = encode(tmp_path / "a.avi", clock_frames(5), codec="rawvideo")
+    with open_stream(str(path)) as (container, stream):
+        decode = SequentialDecode(container, stream)
+        assert len(list(decode)) == 5
+    content = path.read_bytes()
+    assert [content[place : place + 4] for place in decode.packets.position.tolist()] == [b"00dc"] * 5
+    assert decode.packets.is_key.all()
