@@ -15,7 +15,7 @@ class PacketLog:
     """Notes down the packets of a stream as they are read; empty ones, which only flush, are left out.
 
     30 bytes a packet, so that a day of film fits. pts, dts: presentation and decoding times in the stream's own unit.
-    position: byte of the file at which the packet begins. All are ``UNKNOWN`` where the container does not say.
+    position: byte of the file at which its data, or a header of it, begins. All are ``UNKNOWN`` where the container does not say.
     """
 
     def __init__(self) -> None:

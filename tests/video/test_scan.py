@@ -468,11 +468,11 @@ def test_the_scan_reads_the_packets_once_for_pyavs_reader_too(
 
 
 def test_packets_say_where_they_lie_in_the_file(tmp_path: Path) -> None:
-    """At the place of each packet of an AVI stands the header of its chunk."""
+    """Before the place of each packet of an AVI stands the header of its chunk."""
     path = encode(tmp_path / "a.avi", clock_frames(5), codec="rawvideo")
     with open_stream(str(path)) as (container, stream):
         decode = SequentialDecode(container, stream)
         assert len(list(decode)) == 5
     content = path.read_bytes()
-    assert [content[place : place + 4] for place in decode.packets.position.tolist()] == [b"00dc"] * 5
+    assert [content[place - 8 : place - 4] for place in decode.packets.position.tolist()] == [b"00dc"] * 5
     assert decode.packets.is_key.all()
