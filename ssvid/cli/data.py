@@ -11,6 +11,7 @@ from ssvid.cli import terminal
 from ssvid.cli.download import add_download
 from ssvid.cli.parser import add_json, positive, whole
 from ssvid.errors import DataError
+from ssvid.files import expanded
 
 READERS = ("folder", "class_folder", "list", "ucf101", "hmdb51", "kinetics")
 
@@ -113,7 +114,7 @@ def run_synth(args: argparse.Namespace) -> None:
 
     if args.train + args.test == 0:
         raise DataError("--train (0) and --test (0) must not both be 0: there would be no video. Set --train 400.")
-    out = Path(args.out)
+    out = Path(expanded(args.out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Nothing is overwritten: name another folder.")
     with terminal.progress("videos") as report:
@@ -134,8 +135,8 @@ def run_index(args: argparse.Namespace) -> None:
     """Scan the videos, write the table, print what was found; measure their motion where that is asked for."""
     from ssvid.data.manifest import Manifest
 
-    root = Path(args.root)
-    out = Path(args.out) if args.out else root / "manifest.csv"
+    root = Path(expanded(args.root))
+    out = Path(expanded(args.out)) if args.out else root / "manifest.csv"
     if out.is_dir():
         raise DataError(f"-o ({out}) is a folder, and the table is one file. Name a file: -o {out / 'manifest.csv'}")
     keep = out.exists() and not args.overwrite

@@ -29,7 +29,7 @@ from ssvid.data.sources import (
 )
 from ssvid.data.unpacking import is_rar, require_rar_program, unpack
 from ssvid.errors import DataError, did_you_mean
-from ssvid.files import write_json
+from ssvid.files import expanded, write_json
 
 NAMES = (*DATA_SETS, "kinetics")
 RECORD = "download.json"
@@ -105,7 +105,7 @@ def download(
     """
     if name not in NAMES:
         raise DataError(f"data set ({name!r}) must be one that can be fetched. {did_you_mean(name, NAMES)}")
-    folder = Path(folder).expanduser()
+    folder = Path(expanded(folder))
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file. Name a folder to download into.")
     if name != "kinetics":

@@ -18,6 +18,7 @@ from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow
 from ssvid.data.readers import Entry
 from ssvid.data.scanning import FileFacts, Job, read_facts, scan_files
 from ssvid.errors import DataError, did_you_mean
+from ssvid.files import expanded, takes_paths
 
 Progress = Callable[[int, int, str], None]
 
@@ -27,6 +28,7 @@ SCAN_VERSION = 3
 SLOWEST_BYTES_PER_SECOND = 250_000
 
 
+@takes_paths("root")
 def build_manifest(
     root: str | Path,
     entries: Sequence[Entry],
@@ -273,7 +275,7 @@ class _ScanCache:
 def cache_folder() -> Path:
     """Where ssvid keeps what it can find out again: ``$SSVID_CACHE``, else ``~/.cache/ssvid``."""
     chosen = os.environ.get("SSVID_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "ssvid"
+    return Path(expanded(chosen)) if chosen else Path.home() / ".cache" / "ssvid"
 
 
 def _stamp(stat: os.stat_result) -> str:

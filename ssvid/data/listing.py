@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssvid.errors import DataError
+from ssvid.files import expanded
 
 # fmt: off
 VIDEO_EXTENSIONS: tuple[str, ...] = (
@@ -172,7 +173,7 @@ def find_annotations(
         DataError: the folder that was named is none.
     """
     if official.annotations:
-        named = Path(official.annotations).expanduser()
+        named = Path(expanded(official.annotations))
         if not named.is_dir():
             what = "it is a file" if named.exists() else "it does not exist"
             raise DataError(
@@ -180,7 +181,7 @@ def find_annotations(
                 " or leave it empty where they lie in or beside data.root."
             )
         return named
-    root = root.expanduser().absolute()
+    root = root.absolute()
     places = [base / name for base in (root, root.parent) for name in ("", *usual)]
     return next((place for place in places if holds(place)), None)
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssvid.errors import DataError, did_you_mean
-from ssvid.files import write_atomic
+from ssvid.files import expanded, write_atomic
 from ssvid.types import VideoInfo
 
 OK = "ok"
@@ -91,7 +91,7 @@ class Manifest:
     missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "root", Path(expanded(self.root)))
         object.__setattr__(self, "rows", tuple(self.rows))
         object.__setattr__(self, "missing", tuple(self.missing))
 
@@ -117,7 +117,7 @@ class Manifest:
         Raises:
             DataError: the file is missing or no manifest; the first bad line is named with its rule.
         """
-        path = Path(path)
+        path = Path(expanded(path))
         rows = tuple(_parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS))
         if not rows:
             raise DataError(f"manifest ({path}) must list at least one video. Write it again with: ssvid data index.")

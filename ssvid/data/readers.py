@@ -15,6 +15,7 @@ from ssvid.data.listing import VIDEO_EXTENSIONS, Entry, Listing, OfficialSplit
 from ssvid.data.lists import LIST_COLUMNS, read_list
 from ssvid.data.ucf101 import read_ucf101
 from ssvid.errors import DataError, did_you_mean
+from ssvid.files import takes_paths
 
 __all__ = [
     "LIST_COLUMNS",
@@ -37,6 +38,7 @@ OFFICIAL_READERS: dict[str, Callable[[Path, OfficialSplit], Listing]] = {
 READERS: tuple[str, ...] = (*_FOLDER_READERS, "list", *OFFICIAL_READERS)
 
 
+@takes_paths("root", "list_file")
 def list_videos(
     name: str,
     root: str | Path,

@@ -24,6 +24,7 @@ import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
+from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.video import content_id, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
@@ -59,6 +60,7 @@ class _Job:
         return f"{self.split}/{motion}/{motion}_{self.index:05d}"
 
 
+@takes_paths("out")
 def synthesize(
     out: str | os.PathLike[str],
     *,

@@ -22,6 +22,7 @@ from ssvid.exports.foreign import (
     read_torchvision,
 )
 from ssvid.exports.loading import HUB, Source, is_part_of_an_export, read_source
+from ssvid.files import takes_paths
 
 # First words of the keys that hold a classifier. A backbone has no head, so that these are named and dropped.
 CLASSIFIERS = ("fc", "classifier", "head", "heads", "cls_head", "last_linear", "linear")
@@ -107,6 +108,7 @@ def _listed(keys: Sequence[str], most: int = 6) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
+@takes_paths("spec")
 def initialize(backbone: Backbone, spec: str | Path, *, partial: bool = False, inflate: bool = False) -> InitReport:
     """Fill a network with the weights that ``spec`` names.
 

@@ -14,6 +14,7 @@ from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import Checkpoint, LoadReport, load_backbone_weights, read_checkpoint, weights_sha256
 from ssvid.errors import CheckpointError, RecipeError
 from ssvid.exports.hub import HUB, fetch_export
+from ssvid.files import takes_paths
 
 EXPORT_FORMAT = 1
 EXPORT_KIND = "ssvid-export"
@@ -47,6 +48,7 @@ class Source:
         return self.meta["backbone"]["options"]
 
 
+@takes_paths("path")
 def load_backbone(
     path: str | Path,
     name: str | None = None,
@@ -146,6 +148,7 @@ def _provenance(source: Source, backbone: Backbone, report: LoadReport) -> dict[
     }
 
 
+@takes_paths("path")
 def read_source(path: str | Path) -> Source:
     """Weights of ours and what is known of them, from a checkpoint, run folder, export or ``hf://`` address.
 

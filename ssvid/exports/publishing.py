@@ -16,8 +16,10 @@ from ssvid.checkpoints import weights_sha256
 from ssvid.errors import CheckpointError
 from ssvid.exports.hub import EXPORT_FILES, HUB, hub_client, hub_refusal
 from ssvid.exports.loading import CONFIG, load_backbone, read_source
+from ssvid.files import takes_paths
 
 
+@takes_paths("export_folder")
 def push_to_hub(
     export_folder: str | Path,
     repo_id: str,

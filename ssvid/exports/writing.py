@@ -6,22 +6,23 @@ import operator
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone, list_backbones
 from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
+from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.exports.foreign import TORCHVISION
 from ssvid.exports.hub import HUB
 from ssvid.exports.initializing import initialize, is_foreign_file
 from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
 from ssvid.exports.model_card import model_card
-from ssvid.files import write_atomic, write_json
+from ssvid.files import takes_paths, write_atomic, write_json
 
 FORMATS = ("ssvid", "torchvision", "onnx")
 CARD, PROGRAM = "README.md", "backbone.pt2"
@@ -59,6 +60,7 @@ class ExportReport:
         return "\n".join([f"exported to {self.out}: {self.weights}", *sizes, *self.notes])
 
 
+@takes_paths("checkpoint", "out")
 def export(
     checkpoint: str | Path,
     out: str | Path,
@@ -158,11 +160,21 @@ def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The recipe as others may see it: an export is made to be handed on, and paths name people and machines."""
     if recipe is None:
         return None
-    data = dict(recipe.get("data", {}))
-    hidden = {key: "???" for key in ("root", "list") if data.get(key)}
-    shown = dict(recipe) | {"data": data | hidden}
+    shown = dict(recipe) | {"data": _hidden(DataConfig, recipe.get("data", {}))}
     start = str(shown.get("init_from") or "")
     return shown | ({} if not start or start.startswith((TORCHVISION, HUB)) else {"init_from": "???"})
+
+
+def _hidden(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a group with its paths, and those of the groups in it, as ``???``."""
+    shown = dict(values)
+    for option in fields(schema):
+        value = shown.get(option.name)
+        if option.metadata.get("is_path") and value:
+            shown[option.name] = "???"
+        elif isinstance(value, Mapping) and is_dataclass(option.default_factory):
+            shown[option.name] = _hidden(cast(type, option.default_factory), value)
+    return shown
 
 
 def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ssvid.checkpoints import Checkpoint, load_backbone_weights, match_keys, rea
 from ssvid.composite import CompositeTask
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
-from ssvid.files import write_json
+from ssvid.files import takes_paths, write_json
 from ssvid.machine import num_cores, versions
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import LoadedRecipe, load_recipe
@@ -64,6 +64,7 @@ class AuditResult:
         return f"{self.report}\n\n{self.path} holds every row; {self.picture} shows the clips ({self.seconds:.0f} s)"
 
 
+@takes_paths("recipe", "checkpoint", "out")
 def audit(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import RecipeError, RunFolderError
+from ssvid.files import takes_paths
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.train.loggers import read_metrics
@@ -114,6 +115,7 @@ class DiffResult:
         ]
 
 
+@takes_paths("first", "second")
 def diff(first: str | Path, second: str | Path) -> DiffResult:
     """Compare two run folders, or two folders with a ``results.json``. No folder is changed.
 

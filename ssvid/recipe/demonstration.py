@@ -16,6 +16,7 @@ from ssvid.data.synth import synthesize
 from ssvid.errors import SsvidError
 from ssvid.evals import Difference, ResultRow, compare_rows, render_table, write_results
 from ssvid.exports import export, load_backbone
+from ssvid.files import takes_paths
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, speaker
 from ssvid.recipe.probing import labeled_rows, score
@@ -74,6 +75,7 @@ every number        {folder / "results.json"}
 Your own videos:    ssvid pretrain pretrain/speediness_tiny data.root=FOLDER"""
 
 
+@takes_paths("out")
 def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = True) -> DemoResult:
     """Run the demo in a new folder (``runs/demo``, numbered, where ``out`` is None).
 

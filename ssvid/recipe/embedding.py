@@ -18,6 +18,7 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.evals.embedding import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.exports import load_backbone
+from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.pretraining import Say, speaker, tenths
@@ -70,6 +71,7 @@ class EmbedResult:
         return "\n".join(lines)
 
 
+@takes_paths("videos", "backbone", "out", "root")
 def embed(
     videos: str | Path,
     *,
@@ -193,12 +195,12 @@ def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say |
     Raises:
         DataError: there is no such thing, or nothing in it is a readable video.
     """
-    path = Path(videos).expanduser()
+    path = Path(videos)
     if not path.exists():
         raise DataError(f"VIDEOS ({videos}) does not exist. Name a folder, a video, a manifest.csv or a list of paths.")
     if root is not None and (path.is_dir() or is_video(path)):
         raise DataError(f"root ({root}) is for tables and lists, and {videos} is neither. Leave it out.")
-    base = Path(root).expanduser() if root is not None else path.parent
+    base = Path(root) if root is not None else path.parent
     if path.is_file() and not is_video(path) and _is_manifest(path):
         return Manifest.load(path, base)
     entries: list[Entry]

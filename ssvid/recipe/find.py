@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssvid.errors import RecipeError, did_you_mean
+from ssvid.files import takes_paths
 from ssvid.recipe.yaml_text import MAX_BYTES
 
 SUFFIXES = (".yaml", ".yml")
@@ -57,13 +58,14 @@ def list_recipes() -> list[RecipeFile]:
     return [RecipeFile(p.relative_to(root).with_suffix("").as_posix(), p) for p in files]
 
 
+@takes_paths("name_or_path")
 def find_recipe(name_or_path: str | Path) -> Path:
     """The file that a path or a shipped name (``demo/speediness``) means.
 
     Raises:
         RecipeError: there is no such file and no such name, or it is a folder.
     """
-    path = Path(name_or_path).expanduser()
+    path = Path(name_or_path)
     if path.is_file():
         return path
     shipped = {recipe.name: recipe.path for recipe in list_recipes()}

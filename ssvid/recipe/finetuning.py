@@ -25,7 +25,7 @@ from ssvid.evals.floor import floor_rows
 from ssvid.evals.protocol import ProbeProtocol
 from ssvid.evals.results import ResultRow, read_results, write_results
 from ssvid.evals.sharding import over_ranks
-from ssvid.files import write_json
+from ssvid.files import takes_paths, write_json
 from ssvid.machine import environment
 from ssvid.recipe.evaluating import (
     Evaluation,
@@ -68,6 +68,7 @@ class FinetuneOutcome(Evaluation):
         return super().as_dict() | {"run_dir": str(self.run_dir)}
 
 
+@takes_paths("recipe", "backbone", "placebo", "run_dir", "from_results")
 def finetune(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,

@@ -6,6 +6,7 @@ Every problem is reported at once. What leaves here is plain: dicts, lists, text
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,19 @@ from typing import Any, NamedTuple
 from ssvid.composite import COMPOSITE
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
 from ssvid.evals.named_protocols import NamedProtocol, is_protocol, named_protocol
-from ssvid.recipe.check import Typing, build, field_hints, join, merge, missing_paths, plain_problems, to_plain
+from ssvid.files import expanded, takes_paths
+from ssvid.recipe.check import (
+    Typing,
+    build,
+    field_hints,
+    group_at,
+    join,
+    marks,
+    merge,
+    missing_paths,
+    plain_problems,
+    to_plain,
+)
 from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
@@ -42,6 +55,7 @@ class LoadedRecipe(NamedTuple):
     changed: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
 
+@takes_paths("source")
 def load_recipe(
     source: str | Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
@@ -194,7 +208,7 @@ def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problem
     """Typed values; what is wrong with them is added to ``problems``."""
     merged = _with_composite(merged, problems)
     typed = Typing(_with_options(schema, merged, problems))
-    values = typed.apply(merged)
+    values = with_whole_paths(schema, typed.apply(merged))
     problems += typed.problems
     if isinstance(merged.get("tasks"), list):
         values["tasks"] = [_task_entry(entry, f"tasks.{i}", problems) for i, entry in enumerate(merged["tasks"])]
@@ -203,6 +217,22 @@ def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problem
         problems += [f"{path} is not set. {way_out.format(path)}" for path in missing_paths(values)]
     problems += _dead_keys(merged, values, schema)
     return values
+
+
+def with_whole_paths(schema: type, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values with every path that is set written out from the root of the file system: ``~`` is the home folder, and
+    a run that goes on from another folder finds its videos.
+    """
+    whole: dict[str, Any] = {}
+    for key, value in values.items():
+        where = join(path, key)
+        if isinstance(value, Mapping) and group_at(schema, where) is not None:
+            whole[key] = with_whole_paths(schema, value, where)
+        elif value not in ("", MISSING) and marks(schema, where).get("is_path"):
+            whole[key] = os.path.abspath(expanded(value))
+        else:
+            whole[key] = value
+    return whole
 
 
 def _with_composite(merged: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:

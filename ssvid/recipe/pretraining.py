@@ -19,7 +19,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
 from ssvid.errors import DataError, PluginError, RecipeError, RunFolderError
-from ssvid.files import write_json
+from ssvid.files import takes_paths, write_json
 from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
@@ -89,6 +89,7 @@ class PretrainResult:
         return f"{self.num_steps} steps done.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
 
 
+@takes_paths("recipe", "run_dir")
 def pretrain(
     recipe: str | Path | Mapping[str, Any],
     *overrides: str,
@@ -231,7 +232,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
     Raises:
         DataError: no such folder, no videos, a bad line.
     """
-    root = Path(data.root).expanduser()
+    root = Path(data.root)
     if not root.is_dir():
         kind = "a file" if root.exists() else "nothing"
         raise DataError(
@@ -412,7 +413,7 @@ def _out_of_domain(
     if not config.root:
         return None
     if resume and folder.out_of_domain.exists():
-        manifest = Manifest.load(folder.out_of_domain, root=Path(config.root).expanduser(), allow_outside=True)
+        manifest = Manifest.load(folder.out_of_domain, root=config.root, allow_outside=True)
         manifest.check_files()
         return manifest
     own = DataConfig(config.name, config.root, config.list, config.split, index_workers=data.index_workers)

@@ -21,6 +21,7 @@ from ssvid.evals.floor import floor_rows, floor_subject
 from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol
 from ssvid.exports import load_backbone
 from ssvid.exports.initializing import initialize
+from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.evaluating import (
@@ -49,6 +50,7 @@ TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
 ProbeOutcome = Evaluation  # the rows of a probe and where they were written
 
 
+@takes_paths("recipe", "backbone", "placebo", "supervised", "out", "from_results")
 def probe(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,

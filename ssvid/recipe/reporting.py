@@ -14,7 +14,7 @@ from ssvid.evals.report import PRETRAINED, Column, Result, Table, build_table, n
 from ssvid.evals.report_formats import FORMATS
 from ssvid.evals.results import title_of
 from ssvid.evals.run_page import RunPage, embed_pictures, render_page
-from ssvid.files import write_atomic
+from ssvid.files import takes_paths, write_atomic
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
@@ -51,6 +51,7 @@ class ReportResult:
         return "\n\n".join([shown] * bool(shown) + [f"page: {self.page}"] * bool(self.page))
 
 
+@takes_paths("results", "out", "html")
 def report(
     *results: str | Path,
     metric: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ from ssvid.evals.floor import FLOOR, Histograms, as_histograms
 from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
 from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
-from ssvid.files import write_atomic
+from ssvid.files import takes_paths, write_atomic
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.evaluating import (
@@ -42,6 +42,7 @@ from ssvid.recipe.schema import RetrieveRecipe
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
 
 
+@takes_paths("recipe", "backbone", "placebo", "out", "from_results")
 def retrieve(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,
