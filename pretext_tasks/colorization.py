@@ -314,7 +314,7 @@ def _temporal_layer(ins: int, outs: int, dilation: int) -> list[nn.Module]:
 class Colorization(PretextTask):
     """Copy the colors of earlier frames into a gray one: to know from where, follow things (Vondrick et al., ECCV 2018)
 
-    The placebo permutes the target frame's colors over the samples; what can be copied stays in its place.
+    The placebo gives every sample the target frame's colors of another video; what can be copied stays in its place.
 
     Differs: the copied probabilities are smoothed (``smoothing``), because a color that no reference holds would cost an
     infinite loss.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
-from ssvid.tasks import BatchRandom, PretextTask, register_task
+from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
 from ssvid.transforms import center_square, crop_squares, random_square, shifted_boxes
 from ssvid.transforms.warp import (
     bilinear_weights,
@@ -312,8 +312,8 @@ def cells_apart(placement_B23: Tensor, truth_B23: Tensor, frame_side: int) -> Te
 class CycleConsistency(PretextTask):
     """Follow a patch back in time and forward again, to where it came from (TimeCycle, Wang et al., CVPR 2019)
 
-    The placebo hands every sample the patch of another one, with that one's true place: there is nothing to be found, and
-    frames, patches, places and losses are what they were.
+    The placebo hands every sample the patch of another video, with that one's true place: there is nothing to be found,
+    and frames, patches, places and losses are what they were.
 
     Differs: the turned patch always lies within the frame, and what a crop takes from beyond a map is its border, so that
     no padding tells where a patch is; windows that move are scored on the frames as they are shown, mirrored or not.
@@ -396,9 +396,8 @@ class CycleConsistency(PretextTask):
         return make_placement(center_B2, angle_B, self.scale)
 
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Every sample gets the patch of a random other one, with that one's true place."""
-        order = torch.from_numpy(rng.permutation(len(batch["patch"]))).to(batch["patch"].device)
-        return {**batch, **{name: batch[name][order] for name in ("patch", "placement")}}
+        """Every sample gets the patch of another video, with that one's true place."""
+        return permute_targets(batch, ("patch", "placement"), rng)
 
     # ---- the step
 

@@ -184,9 +184,13 @@ class CompositeTask(PretextTask):
         return self._each(batch, lambda label, task, part: task.augment(part, draws[label]))
 
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Each member's own placebo."""
+        """Each member's own placebo, on the videos that the member takes its views from."""
         draws = dict(zip(self.members, rng.spawn(len(self.weights)), strict=True))
-        return self._each(batch, lambda label, task, part: task.placebo(part, draws[label]))
+        numbers = batch.get("video_numbers")
+        own: dict[str, Any] = {label: {} for label in self.weights}
+        if numbers is not None and numbers.shape[1] == len(own):  # each member has a video of its own
+            own = {label: {"video_numbers": numbers[:, i : i + 1]} for i, label in enumerate(own)}
+        return self._each(batch, lambda label, task, part: task.placebo(part | own[label], draws[label]))
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         """L = sum_i w_i L_i; where the tasks alternate, the loss of the one whose turn it is (in validation, its mean)."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssvid.errors import DataError
 from ssvid.registry import Registry
 from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, batch_rng, sample_rng
 
@@ -55,11 +56,12 @@ class PretextTask(nn.Module):
 
     Class attributes:
         Config: frozen dataclass of the task's options; its values are checked where they are used.
-        targets: names of what the loss is measured against; ``placebo`` permutes exactly these.
+        targets: names of what the loss is measured against; ``placebo`` changes exactly these.
         targets_per_view: targets have axes (B, V, ...) and a view can take any view's target.
+        num_classes: where the answer is one of so many classes, numbered from 0, that are not equally frequent: a placebo
+            draws it evenly among them. 0: a placebo takes it from another video.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
-        group_by, group_size: samples that must share a batch and a rank, such as pairs of one class.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
     """
@@ -67,10 +69,9 @@ class PretextTask(nn.Module):
     Config: ClassVar[type] = type(None)
     targets: ClassVar[tuple[str, ...]] = ()
     targets_per_view: ClassVar[bool] = False
+    num_classes: ClassVar[int] = 0
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
-    group_by: ClassVar[str | None] = None
-    group_size: ClassVar[int] = 1
     stage: str | None = None
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:
@@ -97,14 +98,21 @@ class PretextTask(nn.Module):
         return {k: v.float() / 255 if _is_uint8(v) else v for k, v in batch.items()}
 
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """The batch with its targets permuted over the samples: the control row of every evaluation.
+        """The batch with wrong answers, the control row of every evaluation: no sample keeps that of its own video.
+
+        Answers are exchanged between videos, so that each occurs as often as before (``permute_targets``). With
+        ``num_classes`` they are drawn instead: right once in ``num_classes`` times, however frequent a class is.
 
         Raises:
+            DataError: more than half of the batch is of one video.
             NotImplementedError: the task names no targets; it must override this.
         """
         if not self.targets:
-            raise NotImplementedError(f"{type(self).__name__} names no targets to permute: override placebo().")
-        return permute_targets(batch, self.targets, rng, per_view=self.targets_per_view)
+            raise NotImplementedError(f"{type(self).__name__} names no targets to exchange: override placebo().")
+        changed = permute_targets(batch, self.targets, rng, per_view=self.targets_per_view)
+        if self.num_classes:
+            changed |= {name: _draw_classes(batch[name], self.num_classes, rng) for name in self.targets}
+        return changed
 
     def setup(self, backbone: Backbone) -> None:
         """Called once after the backbone exists and before any weight is loaded (a teacher network is built here)."""
@@ -134,16 +142,61 @@ def _is_uint8(value: Any) -> bool:
 def permute_targets(
     batch: Mapping[str, Any], names: Sequence[str], rng: np.random.Generator, *, per_view: bool = False
 ) -> dict[str, Any]:
-    """Give every sample (or, with ``per_view``, every view of every sample) the target of a random other one.
+    """Give every sample (or, with ``per_view``, every view of every sample) the target of another video.
 
-    One permutation serves all names, so that targets that belong together stay together. Class frequencies are kept.
+    One permutation serves all names, so that targets that belong together stay together. Each target is used once.
+
+    Raises:
+        DataError: more than half of the batch is of one video.
     """
+    num_samples = len(batch[names[0]])
+    views = batch[names[0]].shape[1] if per_view else 1
+    order = torch.from_numpy(strangers(videos_of(batch, num_samples), rng, views))
     changed = dict(batch)
-    leading = 2 if per_view else 1
-    count = int(np.prod(batch[names[0]].shape[:leading]))
-    order = torch.from_numpy(rng.permutation(count))
     for name in names:
         target = batch[name]
-        flat = target.flatten(0, leading - 1)
+        flat = target.flatten(0, 1) if per_view else target
         changed[name] = flat[order.to(target.device)].reshape(target.shape)
     return changed
+
+
+def videos_of(batch: Mapping[str, Any], num_samples: int) -> np.ndarray:
+    """A number for the video of each sample, int64 (B,): equal where two samples are of one video.
+
+    From ``video_numbers``, which the data set adds; else from the samples' tickets; else each is a video of its own.
+    """
+    if "video_numbers" in batch:
+        return batch["video_numbers"][:, 0].cpu().numpy()
+    if "tickets" in batch:
+        return batch["tickets"][:, Ticket._fields.index("index")].cpu().numpy()
+    return np.arange(num_samples)
+
+
+def strangers(videos_B: np.ndarray, rng: np.random.Generator, views: int = 1) -> np.ndarray:
+    """For every view of every sample (number ``sample * views + view``) one of another video: int64 (B * views,).
+
+    A random permutation. Views are lined up video by video, in random order, and each takes the one that stands a random
+    number of places further on, at least as many as any video has: never one of its own.
+
+    Args:
+        videos_B: a number for the video of each sample.
+
+    Raises:
+        DataError: one video has more than half of the samples, so that there are too few of others.
+    """
+    _, video_N, counts = np.unique(np.repeat(videos_B, views), return_inverse=True, return_counts=True)
+    most, total = int(counts.max()), len(video_N)
+    if 2 * most > total:
+        raise DataError(
+            f"a placebo gives every sample the answer of another video, and {most // views} of {total // views} samples that "
+            "one device sees at a time are of one video: at most half may be. Raise loader.global_batch, lower "
+            "loader.clips_per_video or trainer.accumulate, or add videos."
+        )
+    line_N = np.lexsort((rng.random(total), rng.permutation(len(counts))[video_N]))
+    order = np.empty(total, dtype=np.int64)
+    order[line_N] = np.roll(line_N, -int(rng.integers(most, total - most + 1)))
+    return order
+
+
+def _draw_classes(target: Tensor, num_classes: int, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.integers(num_classes, size=tuple(target.shape))).to(target)

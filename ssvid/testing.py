@@ -23,6 +23,7 @@ from ssvid.backbones import (
     initialize_backbone,
 )
 from ssvid.data.signals import still_signals
+from ssvid.errors import SsvidError
 from ssvid.tasks import BatchRandom, PretextTask, tasks
 from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, VideoInfo
 
@@ -220,6 +221,9 @@ def _check_gradients(backbone: Backbone) -> None:
 
 # Options by which a task is made small enough for a test, where its Config has them.
 SMALL_OPTIONS = {"num_frames": 8, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 32}
+NUM_PLACEBOS = 100  # draws of a placebo in which kept answers are counted
+NUM_PLANNED = 150  # batches of 4 plans, and plans they are put together from, in which right answers are counted
+MAX_CLASSES = 10  # answers of more values are no classes
 
 
 def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any) -> None:
@@ -297,7 +301,9 @@ def _task_batch(task: PretextTask, training: bool, num_samples: int = 4) -> tupl
         samples.append(sample)
     batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
     _require(any(v.dtype == torch.uint8 for v in batch.values()), "pixels leave the worker as uint8")
-    return batch, BatchRandom.of(0, [Ticket(int(Stream.TRAIN), 0, 0, i) for i in range(num_samples)])
+    tickets = [Ticket(int(Stream.TRAIN), 0, 0, i // 2, i % 2) for i in range(num_samples)]  # two clips of each video
+    batch |= {"tickets": torch.tensor(tickets), "video_numbers": torch.arange(num_samples)[:, None] // 2}
+    return batch, BatchRandom.of(0, tickets)
 
 
 def _check_step(task: PretextTask, network: Backbone, training: bool) -> None:
@@ -344,6 +350,74 @@ def _check_placebo(task: PretextTask) -> None:
     moved = {key for key in augmented if not torch.equal(augmented[key], changed[key])}
     _require(bool(moved), "placebo() changes nothing")
     _require(not task.targets or moved <= set(task.targets), f"placebo() changes {moved - set(task.targets)} too")
-    for key in moved:
+    for key in moved - (set(task.targets) if task.num_classes else set()):
         alike = torch.equal(augmented[key].flatten().sort().values, changed[key].flatten().sort().values)
         _require(alike or not task.targets, f"placebo() must permute {key!r}, not invent it")
+    for key in sorted(moved):
+        _check_strangers(task, augmented, key)
+    _check_independence(task, augmented, moved)
+    for one in (
+        {key: value[:1] for key, value in augmented.items()},
+        {key: value[:2] for key, value in augmented.items()},
+    ):
+        _check_refusal(task, one)
+
+
+def _check_strangers(task: PretextTask, batch: dict[str, Any], key: str) -> None:
+    """Where every answer occurs once, none may come from the sample's own video: counted over many draws."""
+    views = batch[key].shape[1] if key in task.targets and task.targets_per_view else 1
+    answers_ND = batch[key].reshape(len(batch[key]) * views, -1)
+    if len(answers_ND.unique(dim=0)) < len(answers_ND):
+        return
+    videos_N = batch["video_numbers"][:, 0].repeat_interleave(views)
+    is_own_NN = videos_N[:, None] == videos_N
+    kept = 0
+    for seed in range(NUM_PLACEBOS):
+        given_ND = task.placebo(batch, np.random.default_rng([2, seed]))[key].reshape(answers_ND.shape)
+        kept += int((torch.cdist(given_ND.double(), answers_ND.double(), p=1).eq(0) & is_own_NN).sum())
+    share = kept / (NUM_PLACEBOS * len(answers_ND))
+    _require(
+        kept == 0,
+        f"placebo() leaves {share:.1%} of {key!r} as the sample's own video has it; see ssvid.tasks.strangers",
+    )
+
+
+def _check_independence(task: PretextTask, batch: dict[str, Any], moved: set[str]) -> None:
+    """Where answers are classes, a placebo's is right as often as its class is frequent, not more and not less."""
+    maker, small = task.clip_maker(True), {key: value[:4] for key, value in batch.items()}
+    small["video_numbers"] = torch.arange(4)[:, None]
+    small["tickets"] = torch.tensor([Ticket(int(Stream.TRAIN), 0, 0, i) for i in range(4)])
+    truth: dict[str, list[np.ndarray]] = {}
+    given: dict[str, list[np.ndarray]] = {}
+    info = _video(maker, maker.min_frames + 9)
+    pool = [maker.plan(info, np.random.default_rng([3, i]), np.random.default_rng(0)) for i in range(NUM_PLANNED)]
+    for number in range(NUM_PLANNED):
+        plans = [pool[i] for i in np.random.default_rng([4, number]).choice(len(pool), 4, replace=False)]
+        drawn = {k: torch.from_numpy(np.stack([p.targets[k] for p in plans])) for k in plans[0].targets if k in moved}
+        drawn = {k: v for k, v in drawn.items() if (v.shape, v.dtype) == (small[k].shape, small[k].dtype)}
+        changed = task.placebo(small | drawn, np.random.default_rng([3, number]))
+        for key in (key for key, value in drawn.items() if not value.is_floating_point()):
+            truth.setdefault(key, []).append(drawn[key].numpy().ravel())
+            given.setdefault(key, []).append(changed[key].numpy().ravel())
+    for key in truth:
+        _require_chance(key, np.concatenate(truth[key]), np.concatenate(given[key]))
+
+
+def _require_chance(key: str, truth_N: np.ndarray, given_N: np.ndarray) -> None:
+    classes = np.union1d(truth_N, given_N)
+    if len(classes) > MAX_CLASSES:
+        return
+    chance = sum(float((truth_N == c).mean() * (given_N == c).mean()) for c in classes)
+    right = float((truth_N == given_N).mean())
+    doubt = 5 * (chance * (1 - chance) / len(truth_N)) ** 0.5
+    complaint = f"placebo(): {key!r} is right in {right:.1%}, and by chance it would be in {chance:.1%}"
+    _require(abs(right - chance) <= doubt, complaint)
+
+
+def _check_refusal(task: PretextTask, batch: dict[str, Any]) -> None:
+    try:
+        task.placebo(batch, np.random.default_rng(4))
+    except SsvidError:
+        return
+    what = f"a batch of {len(batch['tickets'])}, all of one video"
+    raise AssertionError(f"placebo() takes {what}: there is no other video's answer to give; see ssvid.tasks.strangers")

@@ -194,6 +194,17 @@ def test_placebo_permutes_each_members_own_targets() -> None:
         assert torch.equal(batch[key].flatten().sort().values, changed[key].flatten().sort().values)
 
 
+def test_each_member_takes_answers_from_other_videos_than_its_own() -> None:
+    task = compose()
+    batch, draws = batch_of(task, size=4)
+    batch = task.augment(batch, draws) | {"brightness/mean": torch.arange(4.0)}
+    batch["video_numbers"] = torch.tensor([[0, 5], [1, 5], [2, 6], [3, 6]])  # of the second member two each are alike
+    for seed in range(50):
+        changed = task.placebo(batch, np.random.default_rng(seed))
+        assert {int(value) // 2 for value in changed["brightness/mean"][:2]} == {1}
+        assert torch.equal(changed["video_numbers"], batch["video_numbers"])
+
+
 def test_a_member_prepares_on_its_own_part_and_may_read_it_twice() -> None:
     task = compose()
     batch, _ = batch_of(task, size=3)

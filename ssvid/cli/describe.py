@@ -68,7 +68,7 @@ def _print_task(task: dict[str, Any]) -> None:
     if task["paper"]:
         print(terminal.wrap(task["paper"]))
     print(f"\nfile: {task['module']}")
-    print(f"targets (permuted by the placebo): {', '.join(task['targets']) or '(the task has its own placebo)'}")
+    print(f"targets (wrong in a placebo): {', '.join(task['targets']) or '(the task has its own placebo)'}")
     if task["chance"]:
         print("chance: " + ", ".join(f"{metric} {value:g}" for metric, value in task["chance"].items()))
     _print_options(task["options"], "task.options.", task["option_help"])

@@ -67,6 +67,7 @@ class ClipDataset(Dataset):
 
     Attributes:
         too_short: rows left out because the clip maker needs more frames than they have.
+        videos: for each sample the number of its video, int64; the same for segments, windows and copies of one video.
 
     Raises:
         DataError: no row is long enough, or the clip maker plans from signals that were not measured.
@@ -95,6 +96,8 @@ class ClipDataset(Dataset):
                 f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
                 f"{len(self.rows)} has {longest}. Set task.options.num_frames to fewer frames, or use longer videos."
             )
+        identities = [self._identity(segment) for segment in self.segments]
+        self.videos = np.unique(identities, return_inverse=True)[1].astype(np.int64)
         self.signals: tuple[str, ...] = tuple(getattr(clip_maker, "signals", ()))
         if self.signals:
             used = sorted({segment.row for segment in self.segments})
@@ -102,6 +105,10 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.segments)
+
+    def _identity(self, segment: Segment) -> str:
+        row = self.rows[segment.row]
+        return row.source_id or row.content_id or row.path
 
     def video_info(self, index: int) -> VideoInfo:
         """What the plan of sample ``index`` sees: the segment as if it were a whole video."""
@@ -155,26 +162,32 @@ class ClipDataset(Dataset):
 
     def _read(self, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
         """The samples of a group of tickets; where the clip maker takes several videos, each from all of them."""
-        makers = getattr(self.clip_maker, "video_makers", ()) or (self.clip_maker,)
         samples: list[dict[str, Any]] = [{} for _ in tickets]
-        for number, maker in enumerate(makers):
+        sources = []
+        for number, maker in enumerate(self.makers):
             own = [t._replace(clip=t.clip + number * len(tickets)) for t in tickets]
-            for sample, part in zip(
-                samples, self._read_one(maker, self._partner(index, own[0], number), own), strict=True
-            ):
+            source = (index + self.shift(number, own[0].stream, own[0].epoch)) % len(self.segments)
+            sources.append(self.videos[source])
+            for sample, part in zip(samples, self._read_one(maker, source, own), strict=True):
                 sample |= part
         for sample, ticket in zip(samples, tickets, strict=True):
             sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
+            sample["video_numbers"] = torch.tensor(sources, dtype=torch.int64)
             if self.classes is not None:
                 sample["label"] = torch.tensor(self.classes[self.rows[self.segments[index].row].label])
         return samples
 
-    def _partner(self, index: int, ticket: Ticket, number: int) -> int:
-        """The sample that stands beside ``index`` as its video ``number``: in every epoch each sample once, another one."""
+    @property
+    def makers(self) -> tuple[ClipMaker, ...]:
+        """The clip makers that each take a video of their own; one alone takes all views from one."""
+        return getattr(self.clip_maker, "video_makers", ()) or (self.clip_maker,)
+
+    def shift(self, number: int, stream: int, epoch: int) -> int:
+        """How many samples further on video ``number`` of each sample stands: in every epoch each once, another one."""
         if number == 0 or len(self.segments) == 1:
-            return index
-        rng = np.random.default_rng([self.seed, ticket.stream, ticket.epoch, number])
-        return (index + int(rng.integers(1, len(self.segments)))) % len(self.segments)
+            return 0
+        rng = np.random.default_rng([self.seed, stream, epoch, number])
+        return int(rng.integers(1, len(self.segments)))
 
     def _read_one(self, maker: ClipMaker, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
         segment = self.segments[index]

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytorch_lightning as pl
 
 from ssvid.data.config import DataConfig, LoaderConfig, OutOfDomainConfig
 from ssvid.data.dataset import ClipDataset
 from ssvid.data.loader import ClipLoader
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.sampler import BatchLayout, EvalBatches, Position, TrainBatches
+from ssvid.data.sampler import BatchLayout, EvalBatches, Position, TrainBatches, epoch_order, largest_majority
 from ssvid.errors import DataError
 from ssvid.types import Stream
 
@@ -157,6 +158,37 @@ class ClipDataModule(pl.LightningDataModule):
         """This rank's batches of tickets, from the trainer's position on."""
         return TrainBatches(
             len(self.train_set), self.layout(world_size), seed=self.seed, rank=rank, position=self._position
+        )
+
+    def require_strangers(self, world_size: int, epochs: int) -> None:
+        """Make sure that a placebo finds answers of other videos in every batch of a run, before it starts.
+
+        Raises:
+            DataError: more than half of some micro-batch is of one video.
+        """
+        layout, train_set = self.layout(world_size), self.train_set
+        alone = layout.micro_batch == layout.clips_per_video
+        if not alone and len(np.unique(train_set.videos)) == len(train_set):
+            return
+        for epoch in range(epochs):
+            order = epoch_order(len(train_set), self.seed, Stream.TRAIN, epoch)
+            for number in range(len(train_set.makers)):
+                shift = train_set.shift(number, Stream.TRAIN, epoch)
+                if most := largest_majority(train_set.videos, layout, (order + shift) % len(train_set)):
+                    raise DataError(self._crowded(layout, most, epoch))
+
+    def _crowded(self, layout: BatchLayout, most: int, epoch: int) -> str:
+        videos, samples = len(np.unique(self.train_set.videos)), len(self.train_set)
+        parts = layout.world_size * layout.accumulate * layout.clips_per_video
+        wider = max(2 * parts, 2 * layout.global_batch)
+        ways = [f"Set loader.global_batch={wider}"] if wider // layout.clips_per_video <= samples and videos > 1 else []
+        ways += ["trainer.accumulate=1"] if layout.accumulate > 1 and videos > 1 else []
+        ways += ["loader.clips_per_video=1"] if layout.clips_per_video > 1 and videos > 1 else []
+        ways += ["add videos" if ways else "Add videos"]
+        return (
+            f"task.placebo=true gives every sample the answer of another video, and in epoch {epoch + 1} there is a "
+            f"micro-batch of {layout.micro_batch} samples with {most} of one video; at most half may be "
+            f"({videos} videos to train on in {samples} pieces). {', or '.join(ways)}."
         )
 
     def train_dataloader(self) -> ClipLoader:

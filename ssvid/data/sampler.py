@@ -64,6 +64,21 @@ def epoch_order(num_samples: int, seed: int, stream: int, epoch: int) -> np.ndar
     return np.random.default_rng([seed, stream, epoch]).permutation(num_samples)
 
 
+def largest_majority(videos_N: np.ndarray, layout: BatchLayout, order_N: np.ndarray) -> int:
+    """How many samples one video has in a micro-batch of an epoch, at the most, where they are more than half; else 0.
+
+    Args:
+        videos_N: the number of each sample's video. order_N: the order in which the epoch visits them.
+    """
+    each = layout.micro_batch // layout.clips_per_video
+    whole = len(order_N) // layout.videos_per_global_batch * layout.videos_per_global_batch
+    sorted_PE = np.sort(videos_N[order_N[:whole]].reshape(-1, each), axis=1)
+    half = each // 2
+    crowded = sorted_PE[(sorted_PE[:, half:] == sorted_PE[:, : each - half]).any(axis=1)]
+    counts = [int(np.unique(part, return_counts=True)[1].max()) for part in crowded]
+    return max(counts, default=0) * layout.clips_per_video
+
+
 class TrainBatches:
     """This rank's micro-batches of tickets, from a given position on. Stateless: iterate it again, get the same.
 

@@ -120,7 +120,7 @@ def _title(name: str, provenance: Mapping[str, Any]) -> str:
 def _warning(provenance: Mapping[str, Any]) -> str:
     said = []
     if provenance["placebo"]:
-        said.append("**A control, not a product: it was trained with its pretext targets permuted (placebo).**\n\n")
+        said.append("**A control, not a product: it was trained on wrong pretext answers (placebo).**\n\n")
     if provenance.get("partial"):
         said.append("**Its training started from weights that filled only a part of it (partial).**\n\n")
     return "".join(said)

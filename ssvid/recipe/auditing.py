@@ -296,7 +296,7 @@ def _notes(
     if num_videos < FEW_VIDEOS:
         notes.append(f"{num_videos} videos are few: intervals are rough, whatever the number of clips")
     if trained.meta.get("placebo"):
-        notes.append("the network is a placebo: it was trained with permuted targets")
+        notes.append("the network is a placebo: it was trained on wrong answers")
     lost = len(rows) - num_videos
     if lost:
         notes.append(f"{lost} of {len(rows)} videos could not be read and have no part in any number")

@@ -66,7 +66,7 @@ class DemoResult:
 Speediness on held-out videos (chance 0.50): {pretext}
 Linear probe, paired over the test videos:
 {told}
-"random" is this network before training, "placebo" the same training with permuted labels: what it gains is owed to
+"random" is this network before training, "placebo" the same training with the labels of other videos: what it gains is owed to
 training as such, and only what lies above it to the pretext task. One seed; five are in docs/results/demo.md.
 
 exported backbone   {folder / "export"}   ssvid.load_backbone("{folder / "export"}")

@@ -18,7 +18,7 @@ from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
-from ssvid.errors import DataError, PluginError, RecipeError, RunFolderError
+from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.files import takes_paths, write_json
 from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
@@ -130,6 +130,8 @@ def pretrain(
     callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
     world = int(config.trainer.devices) * config.trainer.num_nodes
     steps_per_epoch = data.train_batches(world).steps_per_epoch
+    if config.task.placebo:
+        data.require_strangers(world, config.optim.epochs)
     lr = scaled_lr(config.optim, config.loader.global_batch)
     if rank == 0 and not resume:
         _write_folder(folder, loaded, resolved, manifest, backbone.provenance.get("init"))
@@ -299,25 +301,16 @@ def build_task(config: PretrainRecipe, backbone: BackboneInfo) -> PretextTask:
     """The task that a recipe names, or the composite of the several that it lists."""
     options = make_task_config(config.task.name, config.task.options)
     if not config.tasks:
-        return _sole_task(config.task.name, options, backbone)
+        return tasks.get(config.task.name)(options, backbone)  # type: ignore[no-any-return]
     members = [
         Member(
             entry["label"] or entry["name"],
-            _sole_task(entry["name"], make_task_config(entry["name"], entry["options"]), backbone),
+            tasks.get(entry["name"])(make_task_config(entry["name"], entry["options"]), backbone),
             entry["weight"],
         )
         for entry in config.tasks
     ]
     return CompositeTask(members, options, backbone)
-
-
-def _sole_task(name: str, options: Any, backbone: BackboneInfo) -> PretextTask:
-    task: PretextTask = tasks.get(name)(options, backbone)
-    if task.group_by is not None:
-        raise PluginError(
-            f"task {name!r} asks for batches grouped by {task.group_by!r}; ssvid cannot group samples yet."
-        )
-    return task
 
 
 def task_names(config: PretrainRecipe) -> str:
@@ -551,7 +544,7 @@ def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, 
     c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
     layout = data.layout(world)
     lines = [
-        f"task {task_names(c)}{' (placebo: targets permuted)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
+        f"task {task_names(c)}{' (placebo: answers of other videos)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
         f"seed {c.seed}",
         f"{len(data.train_set.rows)} videos to train on ({len(data.train_set)} samples), "
         f"{len(data.val_set) if data.val_set else 0} held out, {len(data.train_set.too_short)} too short"

@@ -331,7 +331,7 @@ def labeled_rows(manifest: Manifest) -> tuple[list[VideoRow], list[VideoRow]]:
 
 
 def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:
-    """Train the recipe of a checkpoint again with its targets permuted, in a folder beside the run; once.
+    """Train the recipe of a checkpoint again as a placebo, in a folder beside the run; once.
 
     Raises:
         CheckpointError: the checkpoint has no recipe that could be run again.

@@ -28,7 +28,7 @@ class BackboneConfig:
 class TaskConfig:
     """What is learned. name: see ``ssvid tasks``. options: fields of the task's own Config.
 
-    placebo: train with the targets permuted over the batch, the control row of every evaluation.
+    placebo: train with the answers of other videos, the control row of every evaluation.
     """
 
     name: str = MISSING

@@ -51,7 +51,7 @@ class PretrainModule(pl.LightningModule):
     Args:
         backbone, task: what is trained; the task is handed the backbone in every step.
         seed: of the recipe. optim: the recipe's group. lr: the learning rate after scaling.
-        steps_per_epoch: optimizer steps, for the schedule. placebo: permute the targets in training.
+        steps_per_epoch: optimizer steps, for the schedule. placebo: train on wrong answers, those of other videos.
         meta: called when a checkpoint is saved, with (epoch, global step, val_metrics, ood_metrics); plain types.
 
     Attributes:
@@ -119,7 +119,8 @@ class PretrainModule(pl.LightningModule):
         with torch.no_grad():
             batch = self.task.augment(batch, draws)
             if placebo:
-                batch = self.task.placebo(batch, draws.shared)
+                # Not the shared draws: micro-batches would all get the same ones.
+                batch = self.task.placebo(batch, draws.samples[0])
         output: TaskOutput = self.task(batch, self.backbone)
         self.last_batch, self.last_output = batch, output
         return output

@@ -72,6 +72,17 @@ class NoTarget(Frames):
         return {"clip": views_TCHW[0], "y": torch.from_numpy(plan.targets["label"])}
 
 
+def shuffle(self, batch, rng):
+    """As a placebo must not be: one answer in a batch stays with its sample, on average."""
+    return {**batch, "label": batch["label"][torch.from_numpy(rng.permutation(len(batch["label"])))]}
+
+
+def of_the_next_video(self, batch, rng):
+    """Right, but for a batch of one video alone."""
+    videos = batch["video_numbers"].flatten()
+    return {**batch, "label": batch["label"].roll(2 if len(videos.unique()) < len(videos) else 1)}
+
+
 @pytest.mark.parametrize(
     ("members", "complaint"),
     [
@@ -81,6 +92,8 @@ class NoTarget(Frames):
         ({"chance": lambda self: {"accuracy": 0.5, "f1": 0.5}}, "names {'f1'}, which are measured nowhere"),
         ({"augment": lambda self, batch, rng: batch}, "leaves uint8 pixels"),
         ({"placebo": lambda self, batch, rng: batch}, "changes nothing"),
+        ({"placebo": shuffle}, "'label' is right in 6.* and by chance it would be in 50"),
+        ({"placebo": of_the_next_video}, "takes a batch of 1, all of one video"),
         ({"visualize": lambda self, batch, output: {"x": np.zeros((2, 2))}}, "must be uint8 HWC"),
     ],
 )

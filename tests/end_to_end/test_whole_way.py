@@ -109,7 +109,7 @@ def test_the_placebo_is_trained_from_the_checkpoints_own_recipe(finished, labele
     code, out, err = cli("probe", "probe/folder", *arguments, capsys=capsys)
     assert code == 0, err
     assert "placebo" in out
-    assert "placebo: targets permuted" in err
+    assert "placebo: answers of other videos" in err
     resolved = (finished.parent / "run-placebo" / "recipe.resolved.yaml").read_text()
     assert "placebo: true" in resolved
     rows = json.loads((tmp_path / "p" / "results.json").read_text())["rows"]

@@ -436,6 +436,7 @@ def test_the_placebo_permutes_the_targets_and_leaves_what_can_be_copied():
     assert torch.equal(changed["frames"], batch["frames"])
     rows = {tuple(row.flatten().tolist()) for row in batch["target_colors"]}
     assert {tuple(row.flatten().tolist()) for row in changed["target_colors"]} == rows
+    assert not any(torch.equal(*rows) for rows in zip(changed["target_colors"], batch["target_colors"], strict=True))
 
 
 # ---- the network and its head
