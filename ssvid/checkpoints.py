@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from ssvid.errors import CheckpointError
 
 FORMAT = 1
 BACKBONE_PREFIX, TASK_PREFIX = "backbone.", "task."
+# torch's words for a class or function that ``weights_only`` does not let in.
+UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,12 @@ def load_checkpoint_dict(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is not a file. Name a .ckpt that a run wrote, such as checkpoints/last.ckpt."
         )
     try:
+        _refuse_deflated(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint {path} is refused: it is damaged, or holds more than tensors and plain values, and such a file can "
-            "run code when it is opened. Use a file that ssvid wrote, or ask for the weights as .safetensors."
-        ) from error
+        raise CheckpointError(_refused(path, str(error))) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file fails in many ways; all mean the same to the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
@@ -133,6 +137,42 @@ def load_checkpoint_dict(path: Path) -> dict[str, Any]:
             f"checkpoint {path} holds a {type(content).__name__}, not a dict. Use a file that ssvid wrote."
         )
     return content
+
+
+def _refused(path: Path, words: str) -> str:
+    """Why a file is not opened, and what to do; words: torch's."""
+    unknown = UNKNOWN_CLASS.search(words)
+    found = f"it holds {unknown[1]}" if unknown else "it is damaged, or holds more than tensors and plain values"
+    return (
+        f"checkpoint {path} is refused: {found}, and a file with more than tensors and plain values can run code when it is "
+        "opened. Use a file that ssvid wrote. From another program's file, init_from=FILE and ssvid export FILE OUT "
+        "--backbone-name NAME take the weights and leave everything else; where they refuse it too, ask for the weights as "
+        ".safetensors."
+    )
+
+
+def _refuse_deflated(path: Path) -> None:
+    """torch stores tensors as they are. A compressed file is not torch's, and can unfold to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    unfolded, size = sum(member.file_size for member in members), path.stat().st_size
+    if unfolded > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError(
+            f"checkpoint {path} is refused: it is compressed ({size} bytes that unfold to {unfolded}), and torch writes no "
+            "such file. Save it again with torch.save, or unpack it if it is an archive."
+        )
+
+
+def is_plain_tensor(value: object) -> bool:
+    """Whether a value is a tensor each of whose numbers is stored: not sparse, quantized, or spread from fewer numbers.
+
+    A file of a few bytes can hold a tensor of any size that repeats one number.
+    """
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_the_folder_holds_what_the_next_project_asks_for(exported: Path, tiny: B
     assert json.loads((exported / "content_ids.json").read_text()) == ["v1", "v2", "v3"]
     everything = (exported / "config.json").read_text() + (exported / "README.md").read_text()
     assert "/home/somebody" not in everything, "an export must not tell where its maker keeps files"
+
+
+def test_every_file_follows_the_umask(run: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        export(run, tmp_path / "out")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 5
+    assert set(modes.values()) == {"0o640"}, modes
 
 
 def test_the_card_says_how_to_load_what_was_seen_and_what_chance_is(exported: Path) -> None:

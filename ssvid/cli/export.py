@@ -10,7 +10,7 @@ from ssvid.cli.parser import add_json
 
 _DESCRIPTION = """\
 Format ssvid writes a folder: backbone.safetensors, config.json, a model card (README.md) and, for networks that
-torchvision has not, backbone.pt2, which loads with torch alone. ssvid.load_backbone(OUT) loads it.
+torchvision does not provide, backbone.pt2, which loads with torch alone. ssvid.load_backbone(OUT) loads it.
 Format torchvision writes one file (.pth or .safetensors) with torchvision's keys; format onnx one file (.onnx), checked
 with onnxruntime. With --backbone-name, weights of another program become an export too. Nothing is ever overwritten.
 """
@@ -20,6 +20,7 @@ examples:
   ssvid export runs/mine r3d_18.pth --format torchvision
   ssvid export runs/mine mine.onnx --format onnx
   ssvid export torchvision:KINETICS400_V1 exports/supervised --backbone-name r3d_18
+  ssvid export moco.pth exports/moco --backbone-name r3d_18 --which encoder_q
 """
 
 
@@ -38,6 +39,15 @@ def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="CHECKPOINT is torchvision:WEIGHTS, or a .pth, .pt or .safetensors state dict, of this network",
     )
+    parser.add_argument(
+        "--which", metavar="WORD", default="", help="of a file with several networks: encoder_q, teacher, ..."
+    )
+    parser.add_argument(
+        "--inflate", action="store_true", help="repeat 2D kernels of another program's weights over time"
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="accept weights that fill only a part; the export says so"
+    )
     parser.add_argument("out", metavar="OUT", help="what to write; it must not exist")
     parser.add_argument(
         "--format", choices=("ssvid", "torchvision", "onnx"), default="ssvid", help="default: %(default)s"
@@ -50,5 +60,13 @@ def run(args: argparse.Namespace) -> None:
     """Export and print what was written."""
     from ssvid.exports import export
 
-    report = export(args.checkpoint, args.out, format=args.format, backbone_name=args.backbone_name)
+    report = export(
+        args.checkpoint,
+        args.out,
+        format=args.format,
+        backbone_name=args.backbone_name,
+        which=args.which,
+        inflate=args.inflate,
+        partial=args.partial,
+    )
     terminal.print_result(report, as_json=args.json)

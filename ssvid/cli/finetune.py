@@ -46,6 +46,9 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
     )
+    parser.add_argument(
+        "--which", metavar="WORD", default="", help="of a file with several networks: encoder_q, teacher, ..."
+    )
     parser.add_argument("--inflate", action="store_true", help="repeat 2D kernels of foreign weights over time")
     add_from(parser)
     add_json(parser)
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume,
         partial=args.partial,
         inflate=args.inflate,
+        which=args.which,
         from_results=args.from_results,
     )
     if global_rank() == 0:  # all processes have the rows; one tells them

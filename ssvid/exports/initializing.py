@@ -6,28 +6,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ssvid.backbones import Backbone
-from ssvid.checkpoints import LoadReport, load_checkpoint_dict, match_keys, weights_sha256
+from ssvid.checkpoints import LoadReport, match_keys, weights_sha256
 from ssvid.errors import CheckpointError
-from ssvid.exports.foreign import (
-    TORCHVISION,
-    ForeignWeights,
-    cut_prefix,
-    open_container,
-    read_state_file,
-    read_torchvision,
-)
+from ssvid.exports.choosing import BATCH_COUNTER, CLASSIFIERS, ForeignWeights, choose_network, is_inside
+from ssvid.exports.foreign import TORCHVISION, read_state_file, read_torchvision
 from ssvid.exports.loading import HUB, Source, is_part_of_an_export, read_source
 from ssvid.files import takes_paths
+from ssvid.exports.strangers import load_strangers_dict
 
-# First words of the keys that hold a classifier. A backbone has no head, so that these are named and dropped.
-CLASSIFIERS = ("fc", "classifier", "head", "heads", "cls_head", "last_linear", "linear")
-# How many batches a batch norm has seen: old files lack it, and no result depends on it (its momentum is fixed).
-BATCH_COUNTER = "num_batches_tracked"
+
+class Ways(NamedTuple):
+    """How the user of a verb says what its errors advise; "" where it cannot be said there."""
+
+    partial: str = "init_partial=true"
+    inflate: str = "init_inflate=true"
+    which: str = "init_which="
+
+
+RECIPE = Ways()
+COMMAND_LINE = Ways("--partial", "--inflate", "--which ")
+EXPORT_FIRST = Ways("", "", "")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class InitReport:
     label: what the weights are ("torchvision:r3d_18.KINETICS400_V1", "run", "file weights.pth"), never a path.
     sha256: identity of their weights as they were read. undone: wrappings undone, in words.
     matched: keys filled; inflated: those of them whose 2D kernel was repeated over time. counters: batch counters that
-    the file lacks. classifier: keys dropped. missing, unexpected, mismatched: keys that make the start partial.
+    the file lacks. heads: keys dropped. missing, unexpected, mismatched: keys that make the start partial.
     content_ids: the videos that the weights have seen, as far as they are known. unknown_videos: others were seen too.
     origin: of weights of ours: their task, placebo and own ``init``.
     """
@@ -48,7 +51,7 @@ class InitReport:
     matched: tuple[str, ...]
     inflated: tuple[str, ...]
     counters: tuple[str, ...]
-    classifier: tuple[str, ...]
+    heads: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
@@ -56,11 +59,11 @@ class InitReport:
     unknown_videos: bool = True
     origin: Mapping[str, Any] = field(default_factory=dict)
 
-    GROUPS = ("matched", "inflated", "counters", "classifier", "missing", "unexpected", "mismatched")
+    GROUPS = ("matched", "inflated", "counters", "heads", "missing", "unexpected", "mismatched")
 
     @property
     def fits(self) -> bool:
-        """Whether nothing but a classifier was left over and nothing was left as the seed gives it."""
+        """Whether nothing but heads was left over and nothing was left as the seed gives it."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     @property
@@ -84,12 +87,12 @@ class InitReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"init_from {self.label}, weights {self.sha256[:12]}", *(f"  {text}" for text in self.undone)]
+        lines = [f"taken from {self.label}, weights {self.sha256[:12]}", *(f"  {text}" for text in self.undone)]
         for group in self.GROUPS:
             keys = getattr(self, group)
             lines.append(f"  {group:<10} {len(keys):>4}  {self._said_of(group, keys)}".rstrip())
         if self.is_partial:
-            lines.append("  PARTIAL: what is missing starts from the seed; every result will say so")
+            lines.append("  PARTIAL: what is missing keeps the values of the seed; every result will say so")
         if self.unknown_videos:
             lines.append("  which videos these weights have seen is not known")
         return "\n".join(lines)
@@ -101,7 +104,7 @@ class InitReport:
             return ", ".join(f"{stage} {n}" for stage, n in Counter(k.partition(".")[0] for k in keys).items())
         if group == "counters":
             return "batch counters that the file lacks; they start at 0"
-        return _listed(keys) + (" (dropped)" if group == "classifier" else "")
+        return _listed(keys) + (" (dropped)" if group == "heads" else "")
 
 
 def _listed(keys: Sequence[str], most: int = 6) -> str:
@@ -109,7 +112,15 @@ def _listed(keys: Sequence[str], most: int = 6) -> str:
 
 
 @takes_paths("spec")
-def initialize(backbone: Backbone, spec: str | Path, *, partial: bool = False, inflate: bool = False) -> InitReport:
+def initialize(
+    backbone: Backbone,
+    spec: str | Path,
+    *,
+    partial: bool = False,
+    inflate: bool = False,
+    which: str = "",
+    ways: Ways = RECIPE,
+) -> InitReport:
     """Fill a network with the weights that ``spec`` names.
 
     Args:
@@ -117,30 +128,36 @@ def initialize(backbone: Backbone, spec: str | Path, *, partial: bool = False, i
             state dict (.pth, .pt, .safetensors).
         partial: fill what fits, keep the rest as it is; the report says so.
         inflate: give 2D kernels a time axis (``backbones.inflation``). Networks that are inflated 2D ones do so unasked.
+        which: of a file that holds the network several times, a word before the keys of the one that is meant.
+        ways: how the user says these three.
 
     Raises:
-        CheckpointError: no such weights, or keys other than a classifier's are missing, unexpected or of another shape;
-            nothing was loaded. With ``partial`` only where nothing matches at all.
+        CheckpointError: no such weights, or keys of the network are missing, left over or of another shape; nothing was
+            loaded. With ``partial`` only where nothing matches at all.
     """
-    weights, ours = _read(spec, backbone)
+    weights, ours = _read(spec, backbone, which, ways)
     identity = weights_sha256(weights.state)
     state, inflated = _inflated(backbone, weights.state, inflate)
     report = _report(backbone, weights, state, inflated, identity, ours)
     if not report.matched or not (partial or report.fits):
-        raise CheckpointError(_refusal(backbone, report, state, may_be_partial=not partial))
+        raise CheckpointError(_refusal(backbone, report, state, ways._replace(partial="") if partial else ways))
     backbone.load_state_dict({key: state[key] for key in report.matched}, strict=False)
     return report
 
 
-def _read(spec: str | Path, backbone: Backbone) -> tuple[ForeignWeights, Source | None]:
+def _read(spec: str | Path, backbone: Backbone, which: str, ways: Ways) -> tuple[ForeignWeights, Source | None]:
     """The weights that a spec names, and their Source where ssvid wrote them."""
     text = str(spec)
     own = backbone.state_dict()
     if text.startswith(TORCHVISION):
-        return cut_prefix(read_torchvision(text.removeprefix(TORCHVISION), backbone), own), None
+        return choose_network(read_torchvision(text.removeprefix(TORCHVISION), backbone), own, which, ways.which), None
     if not text.startswith(HUB) and is_foreign_file(Path(text)):
-        return cut_prefix(read_state_file(Path(text)), own), None
+        return choose_network(read_state_file(Path(text)), own, which, ways.which), None
     source = read_source(spec)
+    if which:
+        raise CheckpointError(
+            f"{ways.which}{which} does nothing: {source.label} of ssvid holds one network. Leave it out."
+        )
     return ForeignWeights(source.label, source.state), source
 
 
@@ -148,10 +165,7 @@ def is_foreign_file(path: Path) -> bool:
     """Whether the path is a file of weights that ssvid did not write."""
     if not path.is_file() or is_part_of_an_export(path):
         return False  # read_source says to name the folder
-    if path.suffix == ".safetensors":
-        return True
-    content = load_checkpoint_dict(path)
-    return "ssvid" not in content and bool(open_container(content, path).state)
+    return path.suffix == ".safetensors" or "ssvid" not in load_strangers_dict(path)
 
 
 def _inflated(
@@ -190,8 +204,9 @@ def _report(
     source: Source | None,
 ) -> InitReport:
     met: LoadReport = match_keys(backbone.state_dict(), state)
-    heads = tuple(key for key in met.unexpected if source is None and _is_classifier(key, backbone))
     counters = tuple(key for key in met.missing if key.endswith(BATCH_COUNTER))
+    is_whole = len(counters) == len(met.missing) and not met.mismatched
+    heads = tuple(key for key in met.unexpected if source is None and _is_head(key, backbone, is_whole))
     return InitReport(
         label=weights.label,
         sha256=identity,
@@ -199,7 +214,7 @@ def _report(
         matched=met.matched,
         inflated=inflated,
         counters=counters,
-        classifier=heads,
+        heads=heads,
         missing=tuple(key for key in met.missing if key not in counters),
         unexpected=tuple(key for key in met.unexpected if key not in heads),
         mismatched=met.mismatched,
@@ -224,22 +239,25 @@ def _past(source: Source | None) -> dict[str, Any]:
     }
 
 
-def _is_classifier(key: str, backbone: Backbone) -> bool:
-    head = backbone.torchvision_head
-    return (bool(head) and key.startswith(head)) or key.partition(".")[0] in CLASSIFIERS
+def _is_head(key: str, backbone: Backbone, is_whole: bool) -> bool:
+    """Whether a key that the network lacks is no part of it: a classifier, or anything beside a network that is whole."""
+    classifier = backbone.torchvision_head
+    if (classifier and key.startswith(classifier)) or key.partition(".")[0] in CLASSIFIERS:
+        return True
+    return is_whole and not is_inside(key, backbone.state_dict())
 
 
-def _refusal(backbone: Backbone, report: InitReport, state: Mapping[str, Tensor], *, may_be_partial: bool) -> str:
+def _refusal(backbone: Backbone, report: InitReport, state: Mapping[str, Tensor], ways: Ways) -> str:
     flat = _flat_keys(backbone, state)
-    ways = ["Name the backbone and the options that they were trained with"]
-    if flat and not report.inflated:
-        ways.append(f"give its {len(flat)} 2D kernels a time axis with init_inflate=true")
-    if may_be_partial and report.matched:
-        ways.append("accept what fits with init_partial=true (every later result says so)")
+    advice = ["Name the backbone and the options that they were trained with"]
+    if flat and not report.inflated and ways.inflate:
+        advice.append(f"give its {len(flat)} 2D kernels a time axis with {ways.inflate}")
+    if report.matched and ways.partial:
+        advice.append(f"accept what fits with {ways.partial} (every later result says so)")
     groups = (f"{len(getattr(report, g))} {g}" for g in ("matched", "missing", "unexpected", "mismatched"))
     lines = [f"the weights of {report.label} do not fit backbone {backbone.info.name}: {', '.join(groups)}."]
     for group in ("missing", "unexpected", "mismatched"):
         keys = getattr(report, group)
         if keys:
             lines.append(f"{group.capitalize()}: {_listed(keys)}.")
-    return " ".join([*lines, ", or ".join(ways) + "."])
+    return " ".join([*lines, ", or ".join(advice) + "."])

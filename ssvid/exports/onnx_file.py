@@ -80,7 +80,7 @@ def _convert(network: _MapAndVector, backbone: Backbone) -> tuple[Any, tuple[int
     """The converted network and the axes that are dynamic: all of them, or the batch alone where that fails."""
     failures: list[str] = []
     for axes in (tuple(AXES), (0,)):
-        dynamic = {axis: torch.export.Dim.DYNAMIC if axis in axes else torch.export.Dim.STATIC for axis in AXES}
+        dynamic = {axis: AXES[axis] if axis in axes else torch.export.Dim.STATIC for axis in AXES}
         shown = io.StringIO()
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(shown):

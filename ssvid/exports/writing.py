@@ -6,7 +6,7 @@ import operator
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.exports.foreign import TORCHVISION
 from ssvid.exports.hub import HUB
-from ssvid.exports.initializing import initialize, is_foreign_file
+from ssvid.exports.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
 from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
 from ssvid.exports.model_card import model_card
 from ssvid.files import takes_paths, write_atomic, write_json
@@ -68,6 +68,9 @@ def export(
     format: str = "ssvid",
     backbone_name: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
+    which: str = "",
+    inflate: bool = False,
+    partial: bool = False,
     program: bool = True,
 ) -> ExportReport:
     """Write the backbone of a checkpoint, run folder or export so that others can load it.
@@ -76,6 +79,7 @@ def export(
         checkpoint: a checkpoint, a run folder or another export; or, with ``backbone_name``, weights of another program:
             ``torchvision:NAME`` or a .pth, .pt or .safetensors state dict.
         backbone_name, backbone_options: the network that weights of another program are of; ours say it themselves.
+        which, inflate, partial: how weights of another program are taken, as for ``init_from`` (``initialize``).
         program: whether a folder gets ``backbone.pt2`` where torchvision has no such network; it takes seconds.
         out: what to write; it must not exist. Format ``ssvid``: a folder. Format ``torchvision``: a file that ends in
             .pth or .safetensors, for ``torchvision.models.video.r3d_18().load_state_dict(..., strict=False)``. Format
@@ -90,26 +94,43 @@ def export(
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"{out} exists, and an export never overwrites. Choose another name, or move it away.")
-    source = _source(checkpoint, backbone_name, backbone_options)
+    if backbone_name is None:
+        if which or inflate or partial:
+            raise CheckpointError(
+                "--which, --inflate and --partial are for weights of another program. Set --backbone-name."
+            )
+        source, notes = read_source(checkpoint), tuple[str, ...]()
+    else:
+        source, report = _foreign_source(checkpoint, backbone_name, backbone_options, which, inflate, partial)
+        notes = (str(report),)
+    written = _export_as(format, source, out, program)
+    return replace(written, notes=(*written.notes, *notes))
+
+
+def _export_as(format: str, source: Source, out: Path, program: bool) -> ExportReport:
     if format == "onnx":
         return _export_onnx(source, out)
     return _export_torchvision(source, out) if format == "torchvision" else _export_folder(source, out, program)
 
 
-def _source(checkpoint: str | Path, name: str | None, options: Mapping[str, Any] | None) -> Source:
-    """Weights of ours as they say of themselves, or those of another program in the network that is named."""
-    if name is None:
-        return read_source(checkpoint)
+def _foreign_source(
+    checkpoint: str | Path, name: str, options: Mapping[str, Any] | None, which: str, inflate: bool, partial: bool
+) -> tuple[Source, InitReport]:
+    """Weights of another program in the network that is named, and what became of each of their keys."""
     if not (str(checkpoint).startswith(TORCHVISION) or is_foreign_file(Path(checkpoint))):
         raise CheckpointError(
             f"{checkpoint} is no torchvision:NAME and no file of another program's weights; weights of ssvid say themselves "
             "which network they are of. Leave --backbone-name out, or mend the path."
         )
     backbone = initialize_backbone(name, options)
-    report = initialize(backbone, checkpoint)
-    options = dict(backbone.info.options)
-    meta = {"backbone": {"name": name, "options": options}, "stage": None, "init": report.as_dict()}
-    return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label)
+    report = initialize(backbone, checkpoint, which=which, inflate=inflate, partial=partial, ways=COMMAND_LINE)
+    meta = {
+        "backbone": {"name": name, "options": dict(backbone.info.options)},
+        "stage": None,
+        "partial": report.is_partial,
+        "init": report.as_dict(),
+    }
+    return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label), report
 
 
 def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
@@ -127,10 +148,7 @@ def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
 
 
 def _fill_folder(folder: Path, source: Source, backbone: Backbone, program: bool) -> tuple[str, ...]:
-    from safetensors.torch import save_file
-
-    state = _contiguous(source.state)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_state(folder / WEIGHTS, _contiguous(source.state))
     config = _config(source, backbone.info)
     notes: tuple[str, ...] = ()
     same = _is_torchvisions(backbone)
@@ -314,7 +332,7 @@ def _write_state(out: Path, state: dict[str, Tensor]) -> None:
     if out.suffix == ".pth":
         write_atomic(out, lambda file: torch.save(state, file))
         return
-    from safetensors.torch import save
+    from safetensors.torch import save  # save_file writes files that only their owner may read, whatever the umask
 
     write_atomic(out, lambda file: file.write(save(state, metadata={"format": "pt"})))
 

@@ -171,7 +171,7 @@ def trained_networks(config: PretrainRecipe, trained: Checkpoint) -> tuple[Backb
         CheckpointError: they do not fit.
     """
     # Every weight comes from the checkpoint: what training started from may be gone.
-    own = replace(config, init_from="", init_partial=False, init_inflate=False)
+    own = replace(config, init_from="", init_partial=False, init_inflate=False, init_which="")
     backbone, task = build_networks(own)
     load_backbone_weights(backbone, trained.backbone_state)
     report = match_keys(task.state_dict(), trained.task_state)

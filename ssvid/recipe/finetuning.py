@@ -80,6 +80,7 @@ def finetune(
     resume: bool = False,
     partial: bool = False,
     inflate: bool = False,
+    which: str = "",
     from_results: str | Path | None = None,
     show_progress: bool = True,
     **nested: Any,
@@ -97,7 +98,8 @@ def finetune(
         run_dir: the run folder; beside the checkpoint, numbered, where None.
         resume: go on with an existing run folder, bit for bit.
         partial: accept weights that fill the network only in part; every result says so.
-        inflate: repeat 2D kernels of foreign weights over time.
+        inflate: repeat 2D kernels of foreign weights over time. which: of a file with several networks, a word before the
+            keys of the one that is meant.
         from_results: a ``results.json`` to repeat: its recipe and arguments are taken, and its hashes must fit.
 
     Raises:
@@ -110,6 +112,7 @@ def finetune(
         "random": random,
         "partial": partial,
         "inflate": inflate,
+        "which": which,
     }
     recipe, overrides, arguments, recorded = taken_from(from_results, "finetune", recipe, overrides, arguments)
     loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="finetune")
@@ -158,7 +161,13 @@ def _finetune_once(
 ) -> tuple[list[ResultRow], Manifest]:
     """The rows of one fold and seed, in a folder of their own; ``folder`` is that of the whole command."""
     resume = resume and own.resolved.is_file()
-    network = start_backbone(run.backbone, config, partial=arguments["partial"], inflate=arguments["inflate"])
+    network = start_backbone(
+        run.backbone,
+        config,
+        partial=arguments["partial"],
+        inflate=arguments["inflate"],
+        which=arguments.get("which", ""),  # results of older versions do not have it
+    )
     networks = networks_beside(network, run, show_progress)
     manifest = _manifest(config, own, resume, say)
     train_rows, test_rows = labeled_rows(manifest)

@@ -20,7 +20,7 @@ from ssvid.evals.features import Subject
 from ssvid.evals.floor import floor_rows, floor_subject
 from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol
 from ssvid.exports import load_backbone
-from ssvid.exports.initializing import initialize
+from ssvid.exports.initializing import EXPORT_FIRST, initialize
 from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
@@ -187,7 +187,7 @@ def networks_beside(network: Backbone, run: Run, show_progress: bool) -> dict[st
 def supervised_network(network: Backbone, weights: str) -> Backbone:
     """The same architecture with weights that were trained on labels, scored on the stage of the other rows."""
     other = initialize_backbone(network.info.name, network.info.options)
-    report = initialize(other, weights, partial=False)
+    report = initialize(other, weights, ways=EXPORT_FIRST)
     stage = getattr(network, "provenance", {}).get("stage")
     ids = None if report.unknown_videos else list(report.content_ids)
     other.provenance = {"stage": stage, "content_ids": ids, "supervised": weights, "init": report.as_dict()}

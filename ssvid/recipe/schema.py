@@ -59,6 +59,8 @@ class PretrainRecipe:
         a .pth, .pt or .safetensors state dict. "" starts from the seed.
     init_partial: accept weights that fill only a part; every later result says so.
     init_inflate: repeat 2D kernels over time and divide by their length; inflated networks do so unasked.
+    init_which: of a file that holds the network several times, a word before the keys of the one that is meant:
+        ``encoder_q``, ``teacher``. "" where there is one.
     """
 
     kind: str = "pretrain"
@@ -76,6 +78,7 @@ class PretrainRecipe:
     init_from: str = ""
     init_partial: bool = False
     init_inflate: bool = False
+    init_which: str = ""
 
 
 @dataclass

@@ -22,13 +22,16 @@ def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | No
             that it started from may have gone.
 
     Raises:
-        RecipeError: ``init_partial`` or ``init_inflate`` without ``init_from``.
+        RecipeError: ``init_partial``, ``init_inflate`` or ``init_which`` without ``init_from``.
         CheckpointError: the weights cannot be used.
     """
     if not config.init_from:
-        said = [key for key in ("init_partial", "init_inflate") if getattr(config, key)]
+        said = [key for key in ("init_partial", "init_inflate", "init_which") if getattr(config, key)]
         if said:
-            raise RecipeError(f"{said[0]} (True) does nothing without init_from. Set init_from, or remove {said[0]}.")
+            value = getattr(config, said[0])
+            raise RecipeError(
+                f"{said[0]} ({value}) does nothing without init_from. Set init_from, or remove {said[0]}."
+            )
         return ""
     if resumed is not None:
         meta = read_checkpoint(resumed).meta
@@ -36,13 +39,19 @@ def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | No
         return ""
     from ssvid.exports import initialize
 
-    report = initialize(backbone, config.init_from, partial=config.init_partial, inflate=config.init_inflate)
+    report = initialize(
+        backbone,
+        config.init_from,
+        partial=config.init_partial,
+        inflate=config.init_inflate,
+        which=config.init_which,
+    )
     backbone.provenance = {"init": report.as_dict(), "content_ids": list(report.content_ids)}
     return str(report)
 
 
 def start_backbone(
-    spec: str | Path, config: FinetuneRecipe, *, partial: bool = False, inflate: bool = False
+    spec: str | Path, config: FinetuneRecipe, *, partial: bool = False, inflate: bool = False, which: str = ""
 ) -> Backbone:
     """The network with the weights that ``spec`` names; ``provenance`` tells where they come from.
 
@@ -50,6 +59,7 @@ def start_backbone(
         CheckpointError: no such weights, or they do not fit. RecipeError: the network is not named.
     """
     from ssvid.exports import initialize, load_backbone
+    from ssvid.exports.initializing import COMMAND_LINE
 
     options = config.backbone.options or None
     text, name = str(spec), config.backbone.name or None
@@ -67,7 +77,9 @@ def start_backbone(
             "--backbone-name r3d_18, say."
         )
     network = initialize_backbone(name, options, seed=config.seed)
-    report = initialize(network, _weights_of(text, name), partial=partial, inflate=inflate)
+    report = initialize(
+        network, _weights_of(text, name), partial=partial, inflate=inflate, which=which, ways=COMMAND_LINE
+    )
     network.provenance = {
         "stage": None,
         "content_ids": None if report.unknown_videos else list(report.content_ids),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +65,27 @@ def test_what_does_not_fit_or_needs_no_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"ssvid export .*theirs\.pth OUT --backbone-name"):
         export(tmp_path / "theirs.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_an_export_advises_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = dict(initialize_backbone("tiny3d", seed=4).state_dict())
+    flat = {k: v.sum(2) if v.ndim == 5 else v for k, v in state.items()}
+    less = {k: v for k, v in state.items() if k != "stage1.0.weight"}
+    both = {f"encoder_{side}.{k}": v for side in "qk" for k, v in state.items()}
+    advice = {"--inflate": flat, "--partial": less, "--which encoder_k": both}
+    for number, (option, content) in enumerate(advice.items()):
+        torch.save(content | {"queue": torch.ones(2)}, tmp_path / "theirs.pth")
+        command = ["export", str(tmp_path / "theirs.pth"), str(tmp_path / f"out{number}"), "--backbone-name", "tiny3d"]
+        assert main(command) == 2
+        assert option in capsys.readouterr().err
+        assert main([*command, *option.split()]) == 0
+        assert "queue" in capsys.readouterr().out
+    assert load_backbone(tmp_path / "out1").provenance["partial"] is True
+    assert load_backbone(tmp_path / "out2").provenance["partial"] is False
+
+
+def test_a_foreign_file_given_to_a_probe_is_told_the_way(tmp_path: Path) -> None:
+    state = dict(initialize_backbone("tiny3d", seed=4).state_dict())
+    torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError, match=r"holds argparse\.Namespace.*init_from=FILE and ssvid export FILE OUT"):
+        load_backbone(tmp_path / "theirs.pth")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -46,7 +51,7 @@ def test_torchvisions_weights_give_torchvisions_vectors(hub_cache: Put) -> None:
     backbone = initialize_backbone("r3d_18").eval()
     report = initialize(backbone, "torchvision:DEFAULT")
     assert report.label == "torchvision:r3d_18.KINETICS400_V1", "an alias is resolved"
-    assert report.classifier == ("fc.weight", "fc.bias")
+    assert report.heads == ("fc.weight", "fc.bias")
     assert len(report.matched) == len(state) - 2
     assert report.fits
     assert report.unknown_videos
@@ -62,12 +67,12 @@ def test_torchvisions_weights_give_torchvisions_vectors(hub_cache: Put) -> None:
 def test_the_table_names_every_group(hub_cache: Put) -> None:
     hub_cache("video.r3d_18", "KINETICS400_V1")
     lines = str(initialize(initialize_backbone("r3d_18"), "torchvision:KINETICS400_V1")).splitlines()
-    assert lines[0].startswith("init_from torchvision:r3d_18.KINETICS400_V1, weights ")
+    assert lines[0].startswith("taken from torchvision:r3d_18.KINETICS400_V1, weights ")
     assert lines[1:] == [
         "  matched     120  stem 6, layer1 24, layer2 30, layer3 30, layer4 30",
         "  inflated      0",
         "  counters      0",
-        "  classifier    2  fc.weight, fc.bias (dropped)",
+        "  heads         2  fc.weight, fc.bias (dropped)",
         "  missing       0",
         "  unexpected    0",
         "  mismatched    0",
@@ -104,7 +109,7 @@ def test_an_inflated_network_takes_the_2d_weights_and_a_still_clip_gives_the_pic
     state = hub_cache("resnet18", "IMAGENET1K_V1")
     video, picture = initialize_backbone("i3d_resnet18").eval(), initialize_backbone("resnet18").eval()
     report = initialize(video, "torchvision:IMAGENET1K_V1")
-    assert report.classifier == ("fc.weight", "fc.bias")
+    assert report.heads == ("fc.weight", "fc.bias")
     assert set(report.inflated) == {key for key, value in state.items() if value.ndim == 4}
     assert "  inflated     20  conv1 1, layer1 4, layer2 5, layer3 5, layer4 5" in str(report)
     assert not initialize(picture, "torchvision:IMAGENET1K_V1").inflated
@@ -161,7 +166,7 @@ def test_wrappings_are_undone_and_named(tmp_path: Path, weights: State, wrap: An
     assert report.label == "file theirs.pth"
     assert report.fits
     assert same(backbone, weights)
-    assert report.classifier in ((), ("cls_head.fc_cls.weight",))
+    assert report.heads in ((), ("cls_head.fc_cls.weight",))
 
 
 def test_safetensors_of_others(tmp_path: Path, weights: State) -> None:
@@ -174,24 +179,135 @@ def test_safetensors_of_others(tmp_path: Path, weights: State) -> None:
         initialize(tiny(), tmp_path / "cut.safetensors")
 
 
+def twice(state: State, first: str, second: str) -> State:
+    """The network under two prefixes, with other values in the second."""
+    return {first + k: v for k, v in state.items()} | {second + k: v + 1 for k, v in state.items()}
+
+
+HEADS = {
+    "projector.0.weight": torch.ones(8, 4),
+    "predictor.3.bias": torch.ones(8),
+    "prototypes.weight": torch.ones(3, 8),
+    "queue": torch.ones(8, 16),
+    "queue_ptr": torch.zeros(1, dtype=torch.long),
+}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("", "module.", "backbone.", "model.", "_orig_mod.", "module.backbone.", "encoder_q.", "encoder_q.0."),
+        *("module.encoder_k.", "online_network.", "target_network.", "student.backbone.", "teacher.", "tower."),
+    ],
+)
+def test_heads_beside_a_whole_network_are_named_and_dropped(tmp_path: Path, weights: State, prefix: str) -> None:
+    torch.save({"state_dict": {prefix + k: v for k, v in weights.items()} | HEADS}, tmp_path / "theirs.pth")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "theirs.pth")
+    assert same(backbone, weights)
+    assert report.heads == tuple(HEADS)
+    assert report.fits
+    assert not report.is_partial
+    assert "heads         5  projector.0.weight, predictor.3.bias" in str(report)
+    assert not prefix or f"cut prefix {prefix!r} from 24 keys" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("stage4.3.weight", "a layer more in one of its children"),
+        ("stage5.0.weight", "a child more of the same name"),
+    ],
+)
+def test_keys_of_a_deeper_network_are_no_heads(tmp_path: Path, weights: State, extra: str, what: str) -> None:
+    torch.save(weights | {extra: torch.ones(2)}, tmp_path / "deeper.pth")
+    with pytest.raises(CheckpointError, match=rf"1 unexpected.*Unexpected: {extra}"):
+        initialize(tiny(), tmp_path / "deeper.pth")
+    assert initialize(tiny(), tmp_path / "deeper.pth", partial=True).is_partial, what
+
+
+@pytest.mark.parametrize(
+    ("wrap", "first", "second"),
+    [
+        (lambda s: {"state_dict": twice(s, "module.encoder_q.", "module.encoder_k.")}, "encoder_q", "encoder_k"),
+        (lambda s: {"state_dict": twice(s, "encoder_q.0.", "encoder_k.0.") | HEADS}, "encoder_q", "encoder_k"),
+        (lambda s: twice(s, "online_network.", "target_network."), "online_network", "target_network"),
+        (lambda s: {"model": twice(s, "backbone.", "backbone_momentum.")}, "backbone", "backbone_momentum"),
+        (
+            lambda s: {
+                "student": {f"module.backbone.{k}": v for k, v in s.items()}
+                | {"module.head.mlp.weight": torch.ones(2)},
+                "teacher": {f"backbone.{k}": v + 1 for k, v in s.items()},
+                "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}},
+            },
+            "student",
+            "teacher",
+        ),
+        (
+            lambda s: {"state_dict": s, "state_dict_ema": {k: v + 1 for k, v in s.items()}},
+            "state_dict",
+            "state_dict_ema",
+        ),
+        (lambda s: twice(s, "", "ema."), ".", "ema"),
+        (lambda s: {"a": {"b": s}, "c": {"b": {k: v + 1 for k, v in s.items()}}}, "a", "c"),
+    ],
+)
+def test_one_of_two_networks_is_chosen_by_a_word(
+    tmp_path: Path, weights: State, wrap: Any, first: str, second: str
+) -> None:
+    path = tmp_path / "theirs.pth"
+    torch.save(wrap(weights), path)
+    with pytest.raises(CheckpointError, match=rf"2 times.*Say which: init_which={first} or init_which={second}\."):
+        initialize(tiny(), path)
+    for word, expected in ((first, weights), (second, {k: v + 1 for k, v in weights.items()})):
+        backbone = tiny()
+        report = initialize(backbone, path, which=word)
+        assert same(backbone, expected)
+        assert report.fits
+    with pytest.raises(CheckpointError, match="'encoder_x' names none of the networks"):
+        initialize(tiny(), path, which="encoder_x")
+
+
+def test_a_whole_network_is_taken_before_one_of_another_depth(tmp_path: Path, weights: State) -> None:
+    deeper = {f"teacher.{k}": v + 1 for k, v in weights.items()} | {"teacher.stage4.3.weight": torch.ones(2)}
+    torch.save({f"student.{k}": v for k, v in weights.items()} | deeper, tmp_path / "theirs.pth")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "theirs.pth")
+    assert same(backbone, weights)
+    assert "left the network under 'teacher.'" in str(report)
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder_q.", "module.encoder."])
+def test_numbered_parts_are_named_where_the_order_is_exact(tmp_path: Path, weights: State, prefix: str) -> None:
+    children = list(dict.fromkeys(key.partition(".")[0] for key in weights))
+    numbers = {child: str(2 * place) for place, child in enumerate(children)}  # as if activations lay between
+    state = {f"{prefix}{numbers[k.partition('.')[0]]}.{k.partition('.')[2]}": v for k, v in weights.items()}
+    torch.save(state | {f"{prefix}99.weight": torch.ones(3, 2)}, tmp_path / "theirs.pth")
+    backbone = tiny()
+    report = initialize(backbone, tmp_path / "theirs.pth")
+    assert same(backbone, weights)
+    assert report.heads == ("99.weight",)
+    assert "named its parts in order: 0 stage1, 2 stage2" in str(report)
+    state[f"{prefix}2.0.weight"] = torch.ones(2)
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="0 matched"):
+        initialize(tiny(), tmp_path / "other.pth")
+
+
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (lambda s: {"student": s, "teacher": s}, ["2 sets of weights", "'student', 'teacher'", "torch.save("]),
-        (
-            lambda s: {f"{side}.{k}": v for side in ("encoder", "encoder_k") for k, v in s.items()},
-            ["holds the network 2 times", "'encoder.'", "'encoder_k.'"],
-        ),
-        (lambda s: {f"tower.{k}": v for k, v in s.items()}, ["under the prefix 'tower.'", "not a usual wrapping"]),
-        (lambda s: {"epoch": 3, "args": {"lr": 0.1}}, ["holds no weights", "'epoch', 'args'"]),
+        ({"epoch": 3, "args": {"lr": 0.1}}, ["holds no weights", "epoch (no tensor), args (no tensor)"]),
+        (lambda s: {f"tower.{k}": v for k, v in list(s.items())[:20]}, ["prefix 'tower.'", "init_which=tower"]),
         (lambda s: {k: v for k, v in s.items() if k != "stage1.0.weight"}, ["1 missing", "Missing: stage1.0.weight"]),
-        (lambda s: s | {"projector.weight": torch.ones(2)}, ["1 unexpected", "Unexpected: projector.weight"]),
         (lambda s: s | {"stage1.0.weight": torch.ones(2)}, ["1 mismatched", "init_partial=true"]),
         (lambda s: {"a.weight": torch.ones(2)}, ["0 matched"]),
+        (lambda s: s | {"stage1.0.weight": torch.ones(1).expand(s["stage1.0.weight"].shape)}, ["1 missing"]),
+        (lambda s: s | {"stage1.0.weight": s["stage1.0.weight"].to_sparse()}, ["1 missing"]),
     ],
 )
 def test_what_cannot_be_known_is_refused(tmp_path: Path, weights: State, wrap: Any, words: list[str]) -> None:
-    torch.save(wrap(weights), tmp_path / "theirs.pth")
+    torch.save(wrap(weights) if callable(wrap) else wrap, tmp_path / "theirs.pth")
     backbone = tiny()
     before = weights_sha256(backbone.state_dict())
     with pytest.raises(CheckpointError) as caught:
@@ -218,6 +334,66 @@ def test_a_part_is_taken_when_asked_and_said(tmp_path: Path, weights: State) -> 
         initialize(tiny(), tmp_path / "none.pth", partial=True)
 
 
+class Company:
+    """An object of a program that is not here."""
+
+    def __init__(self) -> None:
+        self.nested = [{"number": np.float32(2)}]
+
+
+class Settings(dict[str, Any]):
+    """A dict with a class of its own, such as Lightning's AttributeDict."""
+
+
+class Names(list[str]):
+    """A list with a class of its own."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("company", "name"),
+    [
+        (np.float64(71.2), "numpy"),
+        (np.arange(3), "numpy"),
+        (argparse.Namespace(lr=0.1, out=Path("runs")), "argparse.Namespace"),
+        ({"deep": [(datetime.timedelta(1),)]}, "datetime.timedelta"),
+        (Path("a"), "pathlib"),
+        (OmegaConf.create({"model": {"widths": [1, 2]}}), "omegaconf.dictconfig.DictConfig"),
+        (Settings(lr=0.1), ""),
+        (Names(["a"]), ""),
+        (collections.defaultdict(list, a=[1]), ""),
+        (Company(), "Company"),
+    ],
+)
+def test_objects_beside_the_weights_are_named_and_left(
+    tmp_path: Path, weights: State, company: Any, name: str, zipped: bool
+) -> None:
+    path = tmp_path / "theirs.pth"
+    torch.save({"model": weights, "extra": company}, path, _use_new_zipfile_serialization=zipped)
+    backbone = tiny()
+    report = initialize(backbone, path)
+    assert same(backbone, weights)
+    assert f"left extra{f' ({name}' if name and name != 'Company' and 'numpy' not in name else ''}" in report.undone[0]
+    assert name in report.undone[0]
+
+
+def test_weights_inside_a_foreign_object_are_said_to_be_there(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Linear(2, 2), "best": np.float64(1)}, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError) as caught:
+        initialize(tiny(), tmp_path / "theirs.pth")
+    for words in ("model (torch.nn.modules.linear.Linear)", "best (numpy", "save torch.save(network.state_dict()"):
+        assert words in str(caught.value)
+
+
+def test_a_dict_that_holds_itself_is_read_once(tmp_path: Path, weights: State) -> None:
+    content: dict[str, Any] = {"model": weights}
+    content["self"] = content
+    torch.save(content, tmp_path / "theirs.pth")
+    backbone = tiny()
+    initialize(backbone, tmp_path / "theirs.pth")
+    assert same(backbone, weights)
+
+
 class Canary:
     """Makes a folder when it is unpickled with a loader that runs code."""
 
@@ -232,6 +408,31 @@ def test_a_file_that_could_run_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Canary(tmp_path / "ran")}))
     with pytest.raises(CheckpointError, match=r"is refused|cannot be read"):
         initialize(tiny(), tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def make_folder(path: str) -> None:
+    """What the object below calls when it is unpickled with a loader that runs code."""
+    Path(path).mkdir()
+
+
+class Caller(Canary):
+    """A canary of a function that torch does not block by itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_folder, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_beside_the_weights_never_runs(tmp_path: Path, weights: State, zipped: bool) -> None:
+    content = {"model": weights, "extra": Caller(tmp_path / "ran")}
+    torch.save(content, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+    backbone = tiny()
+    assert (
+        "left extra (tests.exports.test_initializing.make_folder)"
+        in initialize(backbone, tmp_path / "evil.pth").undone[0]
+    )
+    assert same(backbone, weights)
     assert not (tmp_path / "ran").exists()
 
 

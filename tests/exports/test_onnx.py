@@ -31,6 +31,8 @@ def test_onnxruntime_gives_the_maps_at_other_sizes(tmp_path: Path, name: str, op
     assert "dynamic: batch, frames, height, width" in str(report)
     session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
     assert [o.name for o in session.get_outputs()] == ["map", "vector"]
+    assert session.get_inputs()[0].shape == ["batch", 3, "frames", "height", "width"]
+    assert [o.shape[0] for o in session.get_outputs()] == ["batch", "batch"]
     for shape in ((1, 3, 11, 40, 52), (3, 3, 16, 33, 33)):
         clip = torch.rand(shape)
         map_, vector = session.run(None, {"clip": clip.numpy()})

@@ -125,7 +125,7 @@ def test_a_partial_start_is_said_and_stays(
     assert not (tmp_path / "run").exists()
     run(videos[1], tmp_path / "run", start, "init_partial=true")
     err = capsys.readouterr().err
-    for text in ("init_from file less.pth", "took key 'model'", "missing       5  stage4.0.weight", "PARTIAL"):
+    for text in ("taken from file less.pth", "took key 'model'", "missing       5  stage4.0.weight", "PARTIAL"):
         assert text in err
     export(tmp_path / "run", tmp_path / "out")
     for path in (tmp_path / "run", tmp_path / "out"):
