@@ -16,8 +16,8 @@ from ssvid.errors import CheckpointError
 from ssvid.exports.choosing import BATCH_COUNTER, CLASSIFIERS, ForeignWeights, choose_network, is_inside
 from ssvid.exports.foreign import TORCHVISION, read_state_file, read_torchvision
 from ssvid.exports.loading import HUB, Source, is_part_of_an_export, read_source
-from ssvid.files import takes_paths
 from ssvid.exports.strangers import load_strangers_dict
+from ssvid.files import takes_paths
 
 
 class Ways(NamedTuple):
