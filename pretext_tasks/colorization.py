@@ -322,6 +322,7 @@ class Colorization(PretextTask):
 
     Config = ColorizationConfig
     targets = ("target_colors",)
+    smaller_is_better = ("perplexity*",)
     # Without color there is one class, which every guess gets right; frames of independent noise share nothing.
     must_fall = ("gray", "noise")
     # Not "reencoded": strong compression changes the colors from frame to frame, and they are the answers.

@@ -324,6 +324,7 @@ class CycleConsistency(PretextTask):
     must_fall = ("foreign", "noise")
     # Where nothing moves every cycle closes; where a frame was cut does not matter to who looks at what is in it.
     must_hold = ("static", "shifted", "reencoded")
+    smaller_is_better = ("*error*",)
     steps_done: Tensor
 
     def __init__(self, config: CycleConsistencyConfig, backbone: BackboneInfo) -> None:

@@ -157,6 +157,9 @@ class CompositeTask(PretextTask):
             if hasattr(self, member.label):
                 raise RecipeError(f"tasks: label {member.label!r} is taken by ssvid itself. Set another label.")
             self.add_module(member.label, member.task)
+        self.smaller_is_better = tuple(
+            f"{member.label}/{name}" for member in members for name in ("loss", *member.task.smaller_is_better)
+        )
         depths = {backbone.depth(backbone.stage(member.task.stage).name) for member in members}
         self.stage = backbone.stage_names[max(depths)]
 
@@ -200,7 +203,7 @@ class CompositeTask(PretextTask):
         if len(outputs) < len(self.weights):
             loss = next(iter(outputs.values())).loss + self._nothing(backbone)
         metrics = {f"{label}/{k}": v for label, output in outputs.items() for k, v in output.metrics.items()}
-        size = len(next(iter(metrics.values())))
+        size = next(len(value) for value in batch.values() if isinstance(value, Tensor))
         metrics |= {f"{label}/loss": output.loss.detach().expand(size) for label, output in outputs.items()}
         scores = {f"{label}/{k}": v for label, output in outputs.items() for k, v in output.scores.items()}
         return TaskOutput(loss, metrics, scores, extras=outputs)

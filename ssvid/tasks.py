@@ -60,6 +60,8 @@ class PretextTask(nn.Module):
         targets_per_view: targets have axes (B, V, ...) and a view can take any view's target.
         num_classes: where the answer is one of so many classes, numbered from 0, that are not equally frequent: a placebo
             draws it evenly among them. 0: a placebo takes it from another video.
+        smaller_is_better: metrics of which less is better, names or shell patterns ("*error*"). The loss is one always, and
+            a torchmetrics metric that says so of itself; of all others more is better.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
     Instance attributes:
@@ -70,6 +72,7 @@ class PretextTask(nn.Module):
     targets: ClassVar[tuple[str, ...]] = ()
     targets_per_view: ClassVar[bool] = False
     num_classes: ClassVar[int] = 0
+    smaller_is_better: Sequence[str] = ()
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
     stage: str | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import json
 import pickle
 from typing import Any
@@ -332,6 +333,9 @@ def _check_measures(task: PretextTask, output: TaskOutput) -> None:
     _require(not unknown, f"chance() names {unknown}, which are measured nowhere")
     for name, metric in task.epoch_metrics().items():
         metric.update(*output.scores[name])
+    measured = {"loss", *output.metrics, *task.epoch_metrics()}
+    idle = [pattern for pattern in task.smaller_is_better if not fnmatch.filter(measured, pattern)]
+    _require(not idle, f"smaller_is_better names {idle}, which are measured nowhere")
 
 
 def _check_task_gradients(task: PretextTask, network: Backbone) -> None:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from ssvid.tasks import PretextTask
 
 
+# A metric on few clips jumps from validation to validation: of few held-out videos several clips each are measured.
+ENOUGH_CLIPS, MOST_CLIPS = 32, 8
+
+
+def clips_for(num_videos: int) -> int:
+    """Clips of each held-out video, so that there are enough in all."""
+    return min(MOST_CLIPS, -(-ENOUGH_CLIPS // max(num_videos, 1)))
+
+
 @dataclass
 class UnreadableReport:
     """Which videos could not be read during training, and how often something stood in for them."""
@@ -68,6 +77,7 @@ class ClipDataModule(pl.LightningDataModule):
         manifest: all videos. train_rows, val_rows: which of them; val_rows may be empty.
         out_of_domain: the videos of ``data.out_of_domain``, measured beside val_rows; None where there are none.
         task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
+        val_clips: of each video that is measured; 0 takes as many as make ``ENOUGH_CLIPS`` of the held-out videos.
         classes: label -> its number; the samples to train on then carry it as ``label``. None sends no labels.
 
     Attributes:
@@ -91,6 +101,7 @@ class ClipDataModule(pl.LightningDataModule):
         accumulate: int = 1,
         pin_memory: bool = False,
         out_of_domain: Manifest | None = None,
+        val_clips: int = 1,
         classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +123,7 @@ class ClipDataModule(pl.LightningDataModule):
             classes=classes,
         )
         self.val_set = self._measured(manifest, val_rows, task)
+        self.val_clips = val_clips or clips_for(len(self.val_set) if self.val_set else 0)
         self.ood_set = None
         if out_of_domain is not None:
             self.ood_set = self._measured(out_of_domain, out_of_domain.rows, task, data.out_of_domain.frame_step)
@@ -206,7 +218,9 @@ class ClipDataModule(pl.LightningDataModule):
         return [
             ClipLoader(
                 dataset,
-                EvalBatches(len(dataset), batch, stream=Stream.VAL, world_size=world, rank=rank),
+                EvalBatches(
+                    len(dataset), batch, stream=Stream.VAL, world_size=world, rank=rank, num_clips=self.val_clips
+                ),
                 self.loader,
                 pin_memory=self.pin_memory,
             )

@@ -124,7 +124,7 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """Every sample once, in order, over all ranks; each rank sees equally many batches.
+    """Every sample once, in order, over all ranks; then a second clip of each, and so on. Ranks see equally many batches.
 
     Where the last global batch has fewer samples than ranks, an idle rank is handed the last sample again with
     ``attempt = PADDING``: the data set marks it with weight 0, so that it counts for nothing.
@@ -132,18 +132,28 @@ class EvalBatches:
 
     PADDING = -1
 
-    def __init__(self, num_samples: int, batch: int, *, stream: int = Stream.VAL, world_size: int = 1, rank: int = 0):
+    def __init__(
+        self,
+        num_samples: int,
+        batch: int,
+        *,
+        stream: int = Stream.VAL,
+        world_size: int = 1,
+        rank: int = 0,
+        num_clips: int = 1,
+    ) -> None:
         self.num_samples, self.batch, self.stream = num_samples, max(batch, 1), int(stream)
+        self.num_tickets = num_samples * num_clips
         self.world_size, self.rank = world_size, rank
 
     def __len__(self) -> int:
-        return -(-self.num_samples // (self.batch * self.world_size))
+        return -(-self.num_tickets // (self.batch * self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[Ticket, ...]]]:
         per_step = self.batch * self.world_size
         for step in range(len(self)):
-            mine = range(step * per_step, min((step + 1) * per_step, self.num_samples))[self.rank :: self.world_size]
-            tickets = [Ticket(self.stream, 0, step, i) for i in mine]
+            mine = range(step * per_step, min((step + 1) * per_step, self.num_tickets))[self.rank :: self.world_size]
+            tickets = [Ticket(self.stream, 0, step, n % self.num_samples, n // self.num_samples) for n in mine]
             if not tickets:
                 tickets = [Ticket(self.stream, 0, step, self.num_samples - 1, 0, self.PADDING)]
             yield [(t,) for t in tickets]

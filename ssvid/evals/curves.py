@@ -56,7 +56,7 @@ def points_of(log: Iterable[Mapping[str, Any]], metric: str) -> list[tuple[float
 
 def panels_of(log: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[Panel]:
     """One panel for each thing measured: ``train/loss`` and ``val/loss`` share one. chance: by the metric's own name."""
-    names = [key for key in dict.fromkeys(key for line in log for key in line) if not key.endswith(_NO_CURVES)]
+    names = [key for key in dict.fromkeys(key for line in log for key in line) if _is_curve(key)]
     titles = sorted(dict.fromkeys(_title(name) for name in names), key=_place)
     steps = max((float(line["step"]) + 1 for line in log if line["step"] is not None), default=0.0)
     found = []
@@ -68,7 +68,9 @@ def panels_of(log: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> 
     return found
 
 
-_NO_CURVES = ("step", "epoch", "/num_videos")
+def _is_curve(key: str) -> bool:
+    """Counts stand still, and a warning is one moment."""
+    return key not in ("step", "epoch") and "/num_" not in key and not key.startswith("warning/")
 
 
 def _title(name: str) -> str:
@@ -79,7 +81,7 @@ def _title(name: str) -> str:
 
 def _place(title: str) -> tuple[int, int]:
     """The loss first; what tells of the machine last. Everything else as it was logged."""
-    return (0 if title == "loss" else 2 if title.startswith(("perf/", "data/", "warning/")) else 1, 0)
+    return (0 if title == "loss" else 2 if title.startswith(("perf/", "data/")) else 1, 0)
 
 
 def draw_panel(panel: Panel, name: str) -> str:

@@ -180,6 +180,7 @@ def _fit(
         history=read_validations(folder.metrics) if step is not None and rank == 0 else (),
         best_path=folder.checkpoints / "best.ckpt",
         say=say,
+        num_held_out=len(data.val_set) if data.val_set else 0,
     )
     trainer = build_trainer(
         config.trainer,
@@ -368,6 +369,7 @@ def _data_module(
         accumulate=config.trainer.accumulate,
         pin_memory=config.trainer.accelerator == "gpu",
         out_of_domain=elsewhere,
+        val_clips=config.monitor.clips_per_video,
     )
 
 

@@ -82,14 +82,16 @@ class Pictures(pl.Callback):
             self._draw(trainer, pl_module, f"{series}_epoch{trainer.current_epoch:04d}", series)
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        if trainer.global_step == 1:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and trainer.current_epoch == 0:
             self._draw(trainer, pl_module, "train_first_batch", "train_first_batch")
 
     def _draw(self, trainer: pl.Trainer, module: Any, name: str, series: str) -> None:
+        if module.last_output is None:  # none of its videos could be read
+            return
         for key, picture_HWC in module.task.visualize(module.last_batch, module.last_output).items():
             save_picture(self.folder / f"{name}_{key}.png", picture_HWC)
-            log_picture(trainer.loggers, f"{series}_{key}", picture_HWC, trainer.global_step - 1)
+            log_picture(trainer.loggers, f"{series}_{key}", picture_HWC, max(0, trainer.global_step - 1))
 
 
 def save_picture(path: Path, picture_HWC: np.ndarray) -> None:

@@ -79,9 +79,10 @@ class MonitorConfig:
     """What is watched without labels, each validation. Changes nothing that is trained.
 
     features: measure effective rank and feature standard deviation. max_vectors: on at most so many.
-    chance_epochs: warn when a metric cannot be told from chance for so many epochs; 0 is never.
+    clips_per_video: clips of each held-out video that the pretext metric is measured on; 0 takes as many as make 32 clips,
+    at most 8. chance_epochs: warn when a metric cannot be told from chance for so many epochs; 0 is never.
     keep_best: keep ``checkpoints/best.ckpt``, that of the best pretext metric. best_metric: which one; ``auto`` is the
-    task's first metric with a chance level, or the loss. Names with loss, error or distance are better when smaller.
+    task's first metric with a chance level, or the loss. The task says of which metrics less is better.
     """
 
     features: bool = True
@@ -89,3 +90,4 @@ class MonitorConfig:
     chance_epochs: int = 5
     keep_best: bool = True
     best_metric: str = "auto"
+    clips_per_video: int = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,25 +25,94 @@ VALIDATIONS = ("val", "val_ood")
 
 
 class _Measures:
-    """The metrics of one set of videos over one validation: means over its samples, and the task's epoch metrics."""
+    """The metrics of one set of videos over one validation: means over its samples, and the task's epoch metrics.
+
+    Every rank is given the samples of all ranks, in the same order: so all hold the same, a rank without a sample too.
+    """
 
     def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
-        self._metrics = {name: metric.to(device) for name, metric in metrics.items()}
+        self._metrics = {name: _alone(metric.to(device)) for name, metric in metrics.items()}
         self._means: dict[str, MeanMetric] = {}
         self._device = device
+        self._videos: set[int] = set()
+        self._labels = {name: torch.zeros(2, device=device) for name, metric in metrics.items() if _is_auc(metric)}
 
-    def add(self, output: TaskOutput, weight_B: Tensor) -> None:
-        """A batch. weight_B: 1 for each sample, 0 for one that an idle rank was handed."""
-        values = {"loss": output.loss.expand(len(weight_B)), **output.metrics}
+    def add(self, measured: _Measured) -> None:
+        """The samples of one batch on one rank."""
+        measured = measured.on(self._device)
+        self._videos.update(measured.videos)
+        values = {"loss": measured.loss.expand(len(measured.videos)), **measured.metrics}
         for name, per_sample in values.items():
-            self._means.setdefault(name, MeanMetric().to(self._device)).update(per_sample.float(), weight_B)
-        if bool((weight_B > 0).all()):
-            for name, metric in self._metrics.items():
-                metric.update(*output.scores[name])
+            mean = self._means.setdefault(name, _alone(MeanMetric().to(self._device)))
+            mean.update(per_sample.float())
+        for name, metric in self._metrics.items():
+            metric.update(*measured.scores[name])
+        for name, labels in self._labels.items():
+            is_positive = measured.scores[name][1] > 0
+            labels += torch.stack([is_positive.sum(), (~is_positive).sum()])
+
+    def counts(self) -> dict[str, float]:
+        """``num_videos``, and for each AUC the positive and negative cases, of which a video counts as one at most."""
+        num_videos = len(self._videos)
+        counts = {"num_videos": float(num_videos)}
+        for name, labels in self._labels.items():
+            counts[f"num_positive/{name}"] = float(min(num_videos, int(labels[0])))
+            counts[f"num_negative/{name}"] = float(min(num_videos, int(labels[1])))
+        return counts
 
     def results(self) -> dict[str, float]:
-        """Name -> value over the samples of all ranks, the same on each of them."""
-        return {name: float(metric.compute()) for name, metric in sorted({**self._means, **self._metrics}.items())}
+        """Name -> value over the samples of all ranks; nothing where there was none."""
+        measured = {**self._means, **self._metrics} if self._videos else {}
+        return {name: float(metric.compute()) for name, metric in sorted(measured.items())}
+
+
+class _Measured(NamedTuple):
+    """What one batch of a validation came to. videos: the number of each sample's video."""
+
+    videos: list[int]
+    loss: Tensor
+    metrics: Mapping[str, Tensor]
+    scores: Mapping[str, tuple[Any, ...]]
+
+    def on(self, device: torch.device) -> _Measured:
+        """The same on another device."""
+
+        def move(value: Any) -> Any:
+            return value.detach().to(device) if isinstance(value, Tensor) else value
+
+        metrics = {name: move(value) for name, value in self.metrics.items()}
+        scores = {name: tuple(map(move, values)) for name, values in self.scores.items()}
+        return _Measured(self.videos, move(self.loss), metrics, scores)
+
+
+def _is_auc(metric: Metric) -> bool:
+    classification = sys.modules.get("torchmetrics.classification")  # not imported for this: that takes seconds
+    return classification is not None and isinstance(metric, classification.BinaryAUROC)
+
+
+def _alone(metric: Any) -> Any:
+    """A metric that gathers nothing by itself: torchmetrics cannot where a rank has had no sample."""
+    for part in metric.modules():
+        if isinstance(part, Metric):
+            part.distributed_available_fn = lambda: False
+    return metric
+
+
+def _of_all_ranks(measured: _Measured | None) -> list[_Measured]:
+    """What this batch came to on each rank, in rank order; a rank without a sample has nothing. Called on all ranks."""
+    parts: list[_Measured | None] = [measured]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, measured and measured.on(torch.device("cpu")))
+    return [part for part in parts if part is not None]
+
+
+def _counted(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without the samples of weight 0: those that an idle rank was handed, or that could not be read."""
+    counts_B = batch["weight"] > 0
+    if bool(counts_B.all()):
+        return batch
+    return {k: v[counts_B] if isinstance(v, Tensor) and len(v) == len(counts_B) else v for k, v in batch.items()}
 
 
 class PretrainModule(pl.LightningModule):
@@ -97,11 +167,23 @@ class PretrainModule(pl.LightningModule):
         self._measures = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        output = self._run(batch, tickets_of(batch), placebo=False)
+        batch = _counted(batch)
+        tickets = tickets_of(batch)
+        measured = None
+        self.last_batch = self.last_output = None
+        if tickets:
+            output = self._run(batch, tickets, placebo=False)
+            measured = _Measured([t.index for t in tickets], output.loss, output.metrics, output.scores)
         series = VALIDATIONS[dataloader_idx]
         if series not in self._measures:
             self._measures[series] = _Measures(self.task.epoch_metrics(), self.device)
-        self._measures[series].add(output, batch["weight"])
+        for part in _of_all_ranks(measured):
+            self._measures[series].add(part)
+
+    def num_measured(self) -> dict[str, float]:
+        """How many held-out videos the validation that is going on has measured, over all ranks; of AUCs, of each class."""
+        series = VALIDATIONS[0]
+        return self._measures[series].counts() if series in self._measures else {}
 
     def on_validation_epoch_end(self) -> None:
         found = {series: self._measures[series].results() for series in VALIDATIONS if series in self._measures}
@@ -111,7 +193,7 @@ class PretrainModule(pl.LightningModule):
         self.val_metrics, self.ood_metrics = (found.get(series, {}) for series in VALIDATIONS)
         for series, results in found.items():
             for name, value in results.items():
-                # Already reduced over ranks by torchmetrics: the same number everywhere.
+                # Of the samples of all ranks: the same number everywhere.
                 self.log(f"{series}/{name}", value, rank_zero_only=False, sync_dist=False)
 
     def _run(self, batch: dict[str, Any], tickets: list[Ticket], *, placebo: bool) -> TaskOutput:

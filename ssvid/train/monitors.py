@@ -6,10 +6,10 @@ state of a callback in ``last.ckpt`` would be one validation behind, because a c
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ COLLAPSE_STD_SHARE = 0.01
 MIN_VECTORS = 8
 _EPSILON = 1e-7
 _Z95 = 1.959963984540054
-# Metrics whose name holds one of these are better when smaller.
-_SMALLER_IS_BETTER = ("loss", "error", "distance")
+# With fewer videos than it takes to see a task that is learned half way, nothing is said about chance.
+_HALF_WAY = 0.5
 
 KNOWN = (
     "known: with one method, network and data set, a higher effective rank went along with better linear probes of "
@@ -87,6 +87,37 @@ def wilson_interval(share: float, num: float) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def auc_interval(auc: float, num_positive: float, num_negative: float) -> tuple[float, float]:
+    """95 % score interval of an area under the ROC curve over so many positive and negative cases.
+
+    Hanley and McNeil 1982 give the variance that an area of A has; the interval holds every A whose standard deviation
+    reaches the area found (method 5 of Newcombe, Statistics in Medicine 25, 2006). It is proper at 0 and 1 too. Where
+    cases come from the same video, give the number of videos: then it is wider than needed, never narrower.
+    """
+    if num_positive < 1 or num_negative < 1:
+        return 0.0, 1.0
+
+    def is_inside(area: float) -> bool:
+        return abs(auc - area) <= _Z95 * math.sqrt(_auc_variance(area, num_positive, num_negative))
+
+    return _edge(is_inside, auc, 0.0), _edge(is_inside, auc, 1.0)
+
+
+def _auc_variance(area: float, num_positive: float, num_negative: float) -> float:
+    half = (num_positive + num_negative) / 2 - 1  # Newcombe puts the mean of both numbers in place of each
+    spread = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
+    return area * (1 - area) * spread / (num_positive * num_negative)
+
+
+def _edge(holds: Callable[[float], bool], start: float, end: float) -> float:
+    """Where, on the way from ``start``, a condition stops to hold; ``end`` where it holds all the way."""
+    inside, outside = start, end
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return outside
+
+
 # ---- what the numbers mean --------------------------------------------------------------------------------------------
 
 
@@ -119,16 +150,22 @@ class Judge:
 
     chance: metric -> what a blind guess scores. shares: those of them that are means of values in [0, 1], one for each
     video, so that the binomial interval holds (not an AUC). width: D of the features. config: the recipe's group.
+    smaller: metrics of which less is better, names or shell patterns. num_held_out: videos that a validation measures.
     """
 
     chance: Mapping[str, float]
     shares: Sequence[str]
     width: int
     config: MonitorConfig
+    smaller: Sequence[str] = ("loss",)
+    num_held_out: int = 0
 
     def warnings(self, history: Sequence[Validation]) -> dict[str, str]:
         """cause -> paragraph, for everything that the latest validation gives reason to warn of."""
-        found = {"collapse": self._collapse(history[-1].metrics), "chance": self._chance(history)} if history else {}
+        if not history:
+            return {}
+        found = {"collapse": self._collapse(history[-1].metrics)}
+        found |= {cause: self._lasting(cause, history) for cause in ("chance", "few_videos")}
         return {cause: text for cause, text in found.items() if text}
 
     def _collapse(self, metrics: Mapping[str, float]) -> str:
@@ -145,28 +182,74 @@ class Judge:
             "optim.warmup_epochs, and see docs/monitoring.md."
         )
 
-    def _chance(self, history: Sequence[Validation]) -> str:
-        needed = self.config.chance_epochs
-        for name in self.shares:
-            since = _last_run(history, partial(self.at_chance, name))
-            if needed and since and since[-1].epoch - since[0].epoch + 1 >= needed:
-                now = since[-1].metrics
-                low, high = wilson_interval(now[name], now["num_videos"])
-                return (
-                    f"{name} has been at chance since epoch {since[0].epoch + 1} ({len(since)} validations): "
-                    f"{now[name]:.3f}, 95 % interval [{low:.3f}, {high:.3f}] over {now['num_videos']:.0f} videos "
-                    f"contains {self.chance[name]:g}. The task is not being learned, or too few videos are held out to "
-                    "see it (data.val_fraction). Try another optim.base_lr, look at the pictures of what the task sees, "
-                    "and see docs/monitoring.md."
-                )
+    def _lasting(self, cause: str, history: Sequence[Validation]) -> str:
+        """The warning that one task's metric has stood at chance, or could not be judged, for ``chance_epochs`` epochs."""
+        for group in self._groups():
+            since = _last_run(history, lambda v, group=group: self.verdict(group, v.metrics) == cause)  # type: ignore[misc]
+            if (
+                self.config.chance_epochs
+                and since
+                and since[-1].epoch - since[0].epoch + 1 >= self.config.chance_epochs
+            ):
+                return self._at_chance_text(group, since) if cause == "chance" else self._few_text(group, since[-1])
         return ""
 
-    def at_chance(self, name: str, validation: Validation) -> bool:
-        """Whether the 95 % interval of the metric contains chance."""
-        metrics = validation.metrics
-        if name not in metrics or not metrics.get("num_videos") or not 0 <= metrics[name] <= 1:
-            return False
-        low, high = wilson_interval(metrics[name], metrics["num_videos"])
+    def _at_chance_text(self, group: str, since: Sequence[Validation]) -> str:
+        return (
+            f"{self._judged(group, since[-1].metrics)} has been at chance since epoch {since[0].epoch + 1} ({len(since)} "
+            f"validations): {self._standing(group, since[-1].metrics)}. The task is not being learned. Try another "
+            "optim.base_lr, look at the pictures of what the task sees, and see docs/monitoring.md."
+        )
+
+    def _few_text(self, group: str, now: Validation) -> str:
+        return (
+            f"too few held-out videos to judge whether the task is being learned: {self._judged(group, now.metrics)} "
+            f"{self._standing(group, now.metrics)}, and so it would if the task were learned half way. Hold out more "
+            "with data.val_fraction."
+        )
+
+    def _standing(self, group: str, metrics: Mapping[str, float]) -> str:
+        name = self._judged(group, metrics)
+        low, high = self.interval(name, metrics[name], metrics) or (0.0, 1.0)
+        return (
+            f"{metrics[name]:.3f}, 95 % interval [{low:.3f}, {high:.3f}] over {metrics['num_videos']:.0f} videos "
+            f"contains {self.chance[name]:g}"
+        )
+
+    # ---- learned or not
+
+    def interval(self, name: str, value: float, metrics: Mapping[str, float]) -> tuple[float, float] | None:
+        """95 % interval of a value of a metric over the videos of a validation; None where none is known for it."""
+        cases = [metrics.get(f"{kind}/{name}", 0.0) for kind in ("num_positive", "num_negative")]
+        if all(cases):
+            return auc_interval(value, *cases)
+        if name in self.shares and metrics.get("num_videos") and 0 <= value <= 1:
+            return wilson_interval(value, metrics["num_videos"])
+        return None
+
+    def _groups(self) -> list[str]:
+        """The tasks of a composite by their label; "" is a task alone."""
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in self.chance))
+
+    def _judged(self, group: str, metrics: Mapping[str, float]) -> str:
+        """The metric by which a task is judged: an AUC, which sees more than a share of right answers; "" is none."""
+        own = [name for name in self.chance if name.rpartition("/")[0] == group and name in metrics]
+        known = [name for name in own if self.interval(name, metrics[name], metrics)]
+        return next((name for name in known if name not in self.shares), known[0] if known else "")
+
+    def verdict(self, group: str, metrics: Mapping[str, float]) -> str:
+        """Whether one task is told from chance: "apart", "chance", "few_videos" (too few to judge), or "unknown"."""
+        name = self._judged(group, metrics)
+        if not name:
+            return "unknown"
+        if not self._contains_chance(name, metrics[name], metrics):
+            return "apart"
+        perfect = 0.0 if self._is_smaller_better(name) else 1.0
+        half_way = self.chance[name] + _HALF_WAY * (perfect - self.chance[name])
+        return "few_videos" if self._contains_chance(name, half_way, metrics) else "chance"
+
+    def _contains_chance(self, name: str, value: float, metrics: Mapping[str, float]) -> bool:
+        low, high = self.interval(name, value, metrics) or (0.0, 1.0)
         return low <= self.chance[name] <= high
 
     # ---- which checkpoint
@@ -186,13 +269,18 @@ class Judge:
             )
         return named
 
+    def _is_smaller_better(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.smaller)
+
     def best(self, history: Sequence[Validation]) -> Validation | None:
         """The validation with the best pretext metric, the earliest among equals; None where there is none."""
         best: Validation | None = None
         for validation in history:
+            if not validation.metrics.get("num_videos", 1):  # none of its videos could be read
+                continue
             name = self.best_metric(validation.metrics)
-            value = validation.metrics.get(name, math.nan)
-            if math.isfinite(value) and (best is None or _is_better(name, value, best.metrics[name])):
+            value, sign = validation.metrics.get(name, math.nan), -1 if self._is_smaller_better(name) else 1
+            if math.isfinite(value) and (best is None or sign * value > sign * best.metrics[name]):
                 best = validation
         return best
 
@@ -203,7 +291,7 @@ class Judge:
         """
         best = self.best(history)
         if best is None:
-            return {"take": "last", "why": "no videos were held out, so nothing was measured while training"}
+            return {"take": "last", "why": self._why_unmeasured(history)}
         name, last = self.best_metric(best.metrics), history[-1]
         take, why = self._choose(name, best, last)
         if take == "best" and not self.config.keep_best:
@@ -219,10 +307,28 @@ class Judge:
             "unknown": UNKNOWN,
         }
 
+    def _why_unmeasured(self, history: Sequence[Validation]) -> str:
+        if history:
+            return "no validation gave a number"
+        if self.num_held_out:
+            return f"the run ended before the first validation, so its {self.num_held_out} held-out videos were not measured"
+        return "no videos were held out, so nothing was measured while training"
+
     def _choose(self, name: str, best: Validation, last: Validation) -> tuple[str, str]:
         values = f"{name} {best.metrics[name]:.3f} after epoch {best.epoch + 1}"
-        if name in self.shares and self.at_chance(name, best):
-            return "neither", f"even the best {values} cannot be told from chance ({self.chance[name]:g})"
+        group = name.rpartition("/")[0]
+        verdict, judged = self.verdict(group, best.metrics), self._judged(group, best.metrics)
+        if verdict == "chance":
+            also = "" if judged == name else f" ({judged} {best.metrics[judged]:.3f})"
+            return "neither", f"even the best {values}{also} cannot be told from chance ({self.chance[judged]:g})"
+        take, why = self._compare(name, values, best, last)
+        if verdict == "few_videos":
+            why += (
+                f". {best.metrics['num_videos']:.0f} held-out videos are too few to judge whether the task was learned"
+            )
+        return take, why
+
+    def _compare(self, name: str, values: str, best: Validation, last: Validation) -> tuple[str, str]:
         if self._collapse(last.metrics):
             if self._collapse(best.metrics):
                 return "neither", "the features of both have collapsed"
@@ -242,14 +348,8 @@ class Judge:
         return take, f"{why}; effective rank {ranks[0]:.1f} against {ranks[1]:.1f} decides"
 
     def _indistinguishable(self, name: str, best: Validation, last: Validation) -> bool:
-        if name not in self.shares or "num_videos" not in best.metrics:
-            return False
-        low, high = wilson_interval(best.metrics[name], best.metrics["num_videos"])
-        return low <= last.metrics[name] <= high
-
-
-def _is_better(name: str, value: float, than: float) -> bool:
-    return value < than if any(word in name for word in _SMALLER_IS_BETTER) else value > than
+        interval = self.interval(name, best.metrics[name], best.metrics)
+        return interval is not None and interval[0] <= last.metrics[name] <= interval[1]
 
 
 def _last_run(history: Sequence[Validation], holds: Callable[[Validation], bool]) -> list[Validation]:
@@ -283,6 +383,11 @@ def check_monitor(config: MonitorConfig) -> None:
             f"monitor.max_vectors ({config.max_vectors}) must be at least {MIN_VECTORS}. Set monitor.max_vectors=2048, "
             "or monitor.features=false to measure no features."
         )
+    if config.clips_per_video < 0:
+        raise RecipeError(
+            f"monitor.clips_per_video ({config.clips_per_video}) must not be negative. Set monitor.clips_per_video=1, or 0 "
+            "to have it chosen by the number of held-out videos."
+        )
     if config.chance_epochs < 0:
         raise RecipeError(
             f"monitor.chance_epochs ({config.chance_epochs}) must not be negative. Set monitor.chance_epochs=0 to never "
@@ -314,6 +419,7 @@ class Monitor(pl.Callback):
 
     Args:
         config: the recipe's group. history: the validations before this process, on rank 0; the others get them from it.
+        num_held_out: videos that each validation measures.
         best_path: where the checkpoint with the best pretext metric goes. say: prints a warning.
 
     Attributes:
@@ -327,14 +433,14 @@ class Monitor(pl.Callback):
         history: Sequence[Validation] = (),
         best_path: Path,
         say: Callable[[str], None],
+        num_held_out: int = 0,
     ) -> None:
-        self.config, self.best_path, self.say = config, best_path, say
+        self.config, self.best_path, self.say, self.num_held_out = config, best_path, say, num_held_out
         self.history = list(history)
         self.warned: dict[str, str] = {}
         self.judge: Judge | None = None
         self._vectors: _Vectors | None = None
-        self._counts: dict[str, float] = {}
-        self._watching = False
+        self._watching = self._is_checked = False
         self._handle: Any = None
         self._measured: dict[str, float] = {}
 
@@ -342,7 +448,7 @@ class Monitor(pl.Callback):
         task, backbone = pl_module.task, pl_module.backbone
         shares = [n for n, c in task.chance().items() if n not in task.epoch_metrics() and 0 < c < 1]
         width = backbone.info.stage(backbone.default_stage).channels
-        self.judge = Judge(dict(task.chance()), shares, width, self.config)
+        self.judge = Judge(dict(task.chance()), shares, width, self.config, smaller_metrics(task), self.num_held_out)
         self.history = trainer.strategy.broadcast(self.history)
         for end in range(1, len(self.history) + 1):
             self.warned = self.judge.warnings(self.history[:end]) | self.warned
@@ -358,26 +464,30 @@ class Monitor(pl.Callback):
             raise RuntimeError("advice() was asked for before the run")
         return self.judge.advise(self.history) | {"warnings": dict(self.warned)}
 
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A metric that does not exist is refused in the first step, not in the first validation."""
+        if self._is_checked:
+            return
+        self._is_checked = True
+        task, output = pl_module.task, pl_module.last_output
+        # Where tasks take turns, this step has shown the metrics of one of them only.
+        if self.config.keep_best and self.judge and not getattr(task, "alternates", False):
+            self.judge.best_metric(dict.fromkeys(("loss", *output.metrics, *task.epoch_metrics()), 0.0))
+
     # ---- measuring
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._vectors = _Vectors(-(-self.config.max_vectors // trainer.world_size))
-        self._counts = {}
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        # An idle rank is handed a sample that counts for nothing; videos from elsewhere (1) are not watched.
-        self._watching = dataloader_idx == 0 and bool((batch["weight"] > 0).all())
+        self._watching = dataloader_idx == 0  # videos from elsewhere (1) are not watched
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._watching = False
-        if dataloader_idx:
-            return
-        for name in pl_module.last_output.metrics:
-            self._counts[name] = self._counts.get(name, 0.0) + float((batch["weight"] > 0).sum())
 
     def _watch(self, backbone: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         if self._watching and self._vectors is not None:
@@ -389,9 +499,9 @@ class Monitor(pl.Callback):
         found, self._vectors = self._vectors, None
         if trainer.sanity_checking or found is None:
             return
-        # Of several tasks each may be asked about a part of the videos only: the smallest part counts.
-        counts = torch.tensor([self._counts[name] for name in sorted(self._counts)], device=pl_module.device)
-        self._measured = {"num_videos": float(trainer.strategy.reduce(counts, reduce_op="sum").min())}
+        chance = pl_module.task.chance()
+        counts = pl_module.num_measured().items()
+        self._measured = {name: n for name, n in counts if name == "num_videos" or name.partition("/")[2] in chance}
         if self.config.features:
             width = pl_module.backbone.info.stage(pl_module.backbone.default_stage).channels
             empty = torch.zeros(0, width, device=pl_module.device)
@@ -429,6 +539,12 @@ class Monitor(pl.Callback):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+
+
+def smaller_metrics(task: Any) -> tuple[str, ...]:
+    """The metrics of a task of which less is better, names or shell patterns."""
+    told = [name for name, metric in task.epoch_metrics().items() if metric.higher_is_better is False]
+    return ("loss", *task.smaller_is_better, *told)
 
 
 def trained_map(trained: str, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:

@@ -2,28 +2,37 @@
 
 import json
 import math
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchmetrics import MeanSquaredError
+from torchmetrics.classification import BinaryAUROC
 
 import ssvid
 from ssvid.backbones import initialize_backbone
 from ssvid.checkpoints import read_checkpoint
+from ssvid.composite import CompositeConfig, CompositeTask, Member
 from ssvid.errors import RecipeError
+from ssvid.tasks import tasks
 from ssvid.train.config import MonitorConfig
 from ssvid.train.monitors import (
     MIN_VECTORS,
     Judge,
     Monitor,
     Validation,
+    _auc_variance,
     _Vectors,
     advice_text,
+    auc_interval,
     check_monitor,
     effective_rank,
     feature_std,
     gather_rows,
     read_validations,
+    smaller_metrics,
     trained_map,
     wilson_interval,
 )
@@ -132,6 +141,85 @@ def test_the_same_share_of_fewer_videos_is_at_chance():
     assert "chance" in judge(chance_epochs=1).warnings(history(0.6, num=20))
 
 
+# ---- what is told from chance, by which metric
+
+
+def aucs(*values, num, accuracy=0.5):
+    """Validations with an AUC over ``num`` videos, each of which gives a case of both classes."""
+    cases = {"auc": list(values)}
+    cases |= {f"{kind}/auc": [float(num)] * len(values) for kind in ("num_positive", "num_negative")}
+    return history(*[accuracy] * len(values), num=num, **cases)
+
+
+@pytest.mark.parametrize(("m", "n"), [(7, 7), (20, 60), (500, 500)])
+def test_the_variance_of_an_area_at_chance_is_that_of_mann_and_whitney(m, n):
+    exact = (m + n + 1) / (12 * m * n)
+    assert _auc_variance(0.5, m, n) == pytest.approx(exact, rel=1e-12)
+    edge = 1.959963984540054 * math.sqrt(exact)
+    assert auc_interval(0.5 + edge * 1.001, m, n)[0] > 0.5 > auc_interval(0.5 + edge * 0.999, m, n)[0]
+
+
+@pytest.mark.parametrize("area", [0.5, 0.7, 0.9, 0.99, 1.0])
+def test_intervals_of_an_area_hold_it_often_enough(area):
+    rng = np.random.default_rng(0)
+    distance = NormalDist().inv_cdf(area) * math.sqrt(2) if area < 1 else 1e3
+    held = 0
+    for _ in range(400):
+        positive, negative = rng.normal(distance, 1, 20), rng.normal(0, 1, 20)
+        low, high = auc_interval(float((positive[:, None] > negative).mean()), 20, 20)
+        held += low <= area <= high
+    assert held >= 0.93 * 400
+
+
+def test_an_interval_of_an_area_has_no_width_problem_at_the_ends():
+    low, high = auc_interval(1.0, 7, 7)
+    assert 0.5 < low < 0.8
+    assert high == 1.0
+    assert auc_interval(0.0, 7, 7) == pytest.approx((0.0, 1 - low))
+    assert auc_interval(0.7, 0, 5) == (0.0, 1.0)
+
+
+def test_seven_videos_that_are_told_apart_without_a_mistake_are_no_reason_to_warn():
+    rows = aucs(*[1.0] * 8, num=7, accuracy=0.857)
+    assert judge().warnings(rows) == {}
+    assert judge().advise(rows)["take"] == "last"
+
+
+def test_too_few_videos_are_said_to_be_too_few_and_nothing_else():
+    rows = aucs(*[0.6] * 8, num=7)
+    assert list(judge().warnings(rows)) == ["few_videos"]
+    text = judge().warnings(rows)["few_videos"]
+    assert text.startswith("too few held-out videos to judge whether the task is being learned: auc 0.600")
+    assert "over 7 videos contains 0.5" in text
+    assert "not being learned" not in text
+    advice = judge().advise(rows)
+    assert advice["take"] == "last"
+    assert "7 held-out videos are too few to judge" in advice["why"]
+
+
+def test_an_area_tells_from_chance_what_accuracy_does_not():
+    rows = aucs(*[0.735] * 8, num=52, accuracy=0.577)  # alone, 0.577 of 52 would be at chance
+    assert judge().warnings(rows) == {}
+    assert judge().advise(rows)["take"] != "neither"
+    rows = aucs(*[0.53] * 8, num=52, accuracy=0.577)
+    assert "auc has been at chance since epoch 1" in judge().warnings(rows)["chance"]
+    assert judge().advise(rows)["take"] == "neither"
+    assert "(auc 0.530) cannot be told from chance (0.5)" in judge().advise(rows)["why"]
+
+
+def test_each_of_several_tasks_is_judged_by_its_own_metrics():
+    several = Judge({"a/accuracy": 0.5, "b/auc": 0.5}, ["a/accuracy"], WIDTH, MonitorConfig(chance_epochs=1))
+    seen = {"a/accuracy": 0.9, "b/auc": 0.5, "num_videos": 400.0, "num_positive/b/auc": 400, "num_negative/b/auc": 400}
+    assert "b/auc has been at chance" in several.warnings([Validation(1, 0, seen)])["chance"]
+    assert several.warnings([Validation(1, 0, seen | {"b/auc": 0.9})]) == {}
+
+
+def test_a_run_that_ended_before_a_validation_does_not_say_that_nothing_was_held_out():
+    ended = Judge({"accuracy": 0.5}, ["accuracy"], WIDTH, MonitorConfig(), num_held_out=8)
+    assert ended.advise([])["why"].startswith("the run ended before the first validation, so its 8 held-out videos")
+    assert judge().advise([])["why"].startswith("no videos were held out")
+
+
 def test_advice_takes_the_best_where_the_last_is_worse():
     advice = judge().advise(history(0.6, 0.9, 0.7))
     assert advice["take"] == "best"
@@ -171,6 +259,62 @@ def test_a_loss_is_better_when_smaller_and_nan_is_never_best():
     assert judge().best(rows).epoch == 1
     with pytest.raises(RecipeError, match=r"monitor.best_metric \('acuracy'\) must be auto .* Did you mean 'accuracy'"):
         judge(best_metric="acuracy").best(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller", "best"),
+    [
+        ("perplexity", ("perplexity*",), 1),
+        ("perplexity", (), 0),
+        ("b/perplexity", ("b/perplexity*", "b/loss"), 1),
+        ("loss_of_weight", (), 0),  # a name tells nothing
+        ("b/loss", ("b/perplexity*", "b/loss"), 1),
+    ],
+)
+def test_the_task_says_of_which_metrics_less_is_better(name, smaller, best):
+    rows = history(0.6, 0.6, 0.6, **{name: [9.0, 2.0, 5.0]})
+    ranked = Judge({"accuracy": 0.5}, ["accuracy"], WIDTH, MonitorConfig(best_metric=name), smaller=("loss", *smaller))
+    assert ranked.best(rows).epoch == best
+
+
+@pytest.mark.parametrize(
+    ("task", "smaller", "larger"),
+    [
+        (
+            "colorization",
+            ["perplexity", "perplexity_copy_place", "loss"],
+            ["accuracy", "gain_over_place", "moved_right"],
+        ),
+        (
+            "cycle_consistency",
+            ["relative_error", "error_long2", "angle_error_skip"],
+            ["gain_over_center", "closed_long"],
+        ),
+        ("speediness", ["loss"], ["auc", "accuracy"]),
+    ],
+)
+def test_the_tasks_say_which_of_their_metrics_are_better_when_smaller(task, smaller, larger):
+    backbone = initialize_backbone("tiny3d", {"width": 2}, seed=0)
+    task = initialize_task(task, backbone)
+    patterns = smaller_metrics(task)
+    for prefix, known in (("", patterns), ("x/", smaller_metrics(composite_of(task, backbone)))):
+        found = Judge({}, [], WIDTH, MonitorConfig(), smaller=known)
+        assert all(found._is_smaller_better(prefix + name) for name in smaller)
+        assert not any(found._is_smaller_better(prefix + name) for name in larger)
+
+
+def composite_of(task, backbone):
+    return CompositeTask([Member("x", task)], CompositeConfig(), backbone.info)
+
+
+def test_an_epoch_metric_that_says_so_itself_is_better_when_smaller():
+    class Task:
+        smaller_is_better = ("distance",)
+
+        def epoch_metrics(self):
+            return {"mse": MeanSquaredError(), "auc": BinaryAUROC()}
+
+    assert set(smaller_metrics(Task())) == {"loss", "distance", "mse"}
 
 
 def test_options_are_checked():
@@ -233,6 +377,10 @@ def test_rows_of_ranks_are_joined_in_order_whatever_their_number():
 
 
 # ---- in a run
+
+
+def initialize_task(name, backbone):
+    return tasks.get(name)(tasks.get(name).Config(), backbone.info)
 
 
 SMALL = {
@@ -299,8 +447,7 @@ def test_the_warning_and_the_advice_stand_in_the_results(watched):
     results = json.loads((watched.run_dir / "results.json").read_text())
     assert results["advice"] == watched.advice
     assert watched.advice["take"] in ("best", "last", "neither")
-    if watched.advice["take"] == "neither":
-        assert "at chance since epoch" in watched.advice["warnings"]["chance"]
+    assert set(watched.advice["warnings"]) <= {"chance", "few_videos", "collapse"}
     assert "advice: take" in str(watched)
 
 
@@ -310,9 +457,7 @@ def test_a_resumed_run_knows_the_earlier_validations_and_says_nothing_twice(watc
 
     class Module:
         backbone = initialize_backbone("tiny3d", {"width": 2}, seed=0)
-        task = type(
-            "T", (), {"chance": staticmethod(lambda: {"accuracy": 0.5}), "epoch_metrics": staticmethod(lambda: {})}
-        )
+        task = initialize_task("speediness", backbone)
 
     said = []
     rows = read_validations(watched.run_dir / "metrics.jsonl")
