@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 LOCALIZERS = ("convolutions", "fit")
 SIMILARITIES = ("inliers", "dot")
+CUTS = ("normalized", "raw")
 ALIGNMENT_GRID = 20
 _PICTURES = 3
 
@@ -67,6 +68,8 @@ class CycleConsistencyConfig:
     embed_channels: width of what is compared. temperature: of the affinity's softmax; 0 is 1 / sqrt(embed_channels).
     localizer: ``convolutions`` reads a place and an angle off the affinity (the paper); ``fit`` fits them to where the
         affinity expects each cell, by least squares, with nothing to be learned.
+    cut_from: what a patch is cut out of on its way: ``normalized``, maps of which each cell has length 1 already; ``raw``, the maps
+        before that (the authors' code). Its cells have length 1 afterwards, either way.
     similarity: of a patch and what was found in one jump: ``inliers``, how much of the affinity falls on the place found
         (the authors' code), or ``dot``, the mean inner product (the paper).
     sim_weight, skip_weight, long_weight: of the losses. sum_cycles: add the losses of all cycles up instead of taking
@@ -93,6 +96,7 @@ class CycleConsistencyConfig:
     embed_channels: int = 512
     temperature: float = 0.0
     localizer: str = "convolutions"
+    cut_from: str = "normalized"
     similarity: str = "inliers"
     sim_weight: float = 1.0
     skip_weight: float = 0.1
@@ -316,7 +320,8 @@ class CycleConsistency(PretextTask):
     and frames, patches, places and losses are what they were.
 
     Differs: the turned patch always lies within the frame, and what a crop takes from beyond a map is its border, so that
-    no padding tells where a patch is; windows that move are scored on the frames as they are shown, mirrored or not.
+    no padding tells where a patch is; windows that move are scored on the frames as they are shown, mirrored or not; on its
+    way a patch is cut from maps of which each cell has length 1 already (``cut_from=raw``: as the authors' code does).
     """
 
     Config = CycleConsistencyConfig
@@ -403,18 +408,24 @@ class CycleConsistency(PretextTask):
     # ---- the step
 
     def embed(self, frames_BCTHW: Tensor, backbone: Backbone) -> Tensor:
-        """What is compared, of length 1 in every cell of every frame: float32 (B, T, D, N)."""
+        """What patches are cut from, in every cell of every frame: float32 (B, T, D, N); of length 1 unless ``raw``."""
         alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         map_BCHW = backbone(alone, self.stage).squeeze(2)
         if self.training and self.config.freeze_steps and int(self.steps_done) < self.config.freeze_steps:
             # Gradients of zero instead of none: training on many GPUs waits for one of every parameter.
             map_BCHW = map_BCHW.detach() + 0 * map_BCHW
-        embedded_BDN = F.normalize(F.relu(self.project(map_BCHW)).float().flatten(2), dim=1)
-        return embedded_BDN.unflatten(0, (-1, frames_BCTHW.shape[2]))
+        mapped_BDN = F.relu(self.project(map_BCHW)).float().flatten(2)
+        if self.config.cut_from == "normalized":
+            mapped_BDN = F.normalize(mapped_BDN, dim=1)
+        return mapped_BDN.unflatten(0, (-1, frames_BCTHW.shape[2]))
+
+    def compared(self, map_BDN: Tensor) -> Tensor:
+        """What affinities compare, of length 1 in every cell."""
+        return map_BDN if self.config.cut_from == "normalized" else F.normalize(map_BDN, dim=1)
 
     def locate(self, patch_BDM: Tensor, frame_BDN: Tensor) -> Tensor:
         """One step of the tracker: the placement (B, 2, 3) of a patch in a frame."""
-        affinity_BNM = affinity(frame_BDN, patch_BDM, self.temperature)
+        affinity_BNM = affinity(self.compared(frame_BDN), patch_BDM, self.temperature)
         if self.config.localizer == "convolutions":
             center_B2, angle_B = self.localizer(affinity_BNM)
         else:
@@ -424,7 +435,7 @@ class CycleConsistency(PretextTask):
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         *earlier, target_BDN = self.embed(batch["frames"], backbone).unbind(dim=1)
         past = earlier[::-1][: self.longest]
-        patch_BDM = self.embed(batch["patch"].unsqueeze(2), backbone)[:, 0]
+        patch_BDM = self.compared(self.embed(batch["patch"].unsqueeze(2), backbone)[:, 0])
         with torch.autocast(patch_BDM.device.type, enabled=False):
             long = long_cycles(patch_BDM, past, target_BDN, self.locate)
             skip = skip_cycles(patch_BDM, past, target_BDN, self.locate)
@@ -448,7 +459,7 @@ class CycleConsistency(PretextTask):
         """How alike the patch is to what one jump found, (B,)."""
         if self.config.similarity == "dot":
             return mean_dot(patch_BDM, frame_BDN, placement_B23)
-        return soft_inliers(patch_BDM, frame_BDN, placement_B23, self.temperature)
+        return soft_inliers(patch_BDM, self.compared(frame_BDN), placement_B23, self.temperature)
 
     def loss(
         self,
@@ -603,7 +614,7 @@ def check_config(config: CycleConsistencyConfig, backbone: BackboneInfo) -> None
 
 
 def _value_problems(c: CycleConsistencyConfig) -> Iterable[str]:
-    for name, legal in (("localizer", LOCALIZERS), ("similarity", SIMILARITIES)):
+    for name, legal in (("localizer", LOCALIZERS), ("similarity", SIMILARITIES), ("cut_from", CUTS)):
         if getattr(c, name) not in legal:
             yield f"{name} ({getattr(c, name)!r}) must be one of {', '.join(legal)}"
     for name in ("num_past", "frame_gap", "target_gap", "motion_grid", "embed_channels"):

@@ -413,6 +413,25 @@ def test_the_cycles_visit_the_frames_in_their_order():
     assert visited == [0, 4, 1, 4, 2, 4, 3, 4]
 
 
+def test_patches_are_cut_from_normalized_or_from_raw_maps_as_the_option_says():
+    """Two cells of one direction, a long one and a short one of another: their mean is along the long one, or between them."""
+    frame = torch.zeros(1, 3, 9, dtype=torch.float64)
+    frame[0, 0, :], frame[0, :2, 4] = 9.0, torch.tensor([0.0, 1.0])
+    between = make_placement(
+        torch.tensor([[-1 / 3, 0.0]], dtype=torch.float64), torch.zeros(1), 1 / 3
+    )  # cells 3 and 4, half each
+    raw = cut_patch(frame, between, 1)[0, :, 0]
+    normalized = cut_patch(F.normalize(frame, dim=1), between, 1)[0, :, 0]
+    torch.testing.assert_close(raw, F.normalize(torch.tensor([9.0, 1.0, 0.0], dtype=torch.float64), dim=0))
+    torch.testing.assert_close(normalized, F.normalize(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64), dim=0))
+    for cut_from in ("normalized", "raw"):
+        task, backbone = task_and_backbone(cut_from=cut_from)
+        maps = task.eval().embed(task.augment(pixels(), draws(3))["frames"], backbone.eval())
+        lengths = task.compared(maps[:, 0]).norm(dim=1)
+        assert torch.equal(maps[:, 0], task.compared(maps[:, 0])) is (cut_from == "normalized")
+        torch.testing.assert_close(lengths[lengths > 0], torch.ones_like(lengths[lengths > 0]))
+
+
 # ---- the losses
 
 
@@ -462,15 +481,17 @@ def test_long_and_skip_losses_are_those_computed_by_hand():
 
 
 def test_the_loss_is_put_together_from_its_parts():
-    for similarity in ("inliers", "dot"):
-        task, backbone = task_and_backbone(similarity=similarity, localizer="fit")
+    for similarity, cut_from in (("inliers", "normalized"), ("dot", "normalized"), ("inliers", "raw"), ("dot", "raw")):
+        task, backbone = task_and_backbone(similarity=similarity, localizer="fit", cut_from=cut_from)
         batch = task.eval().augment(pixels(), draws(3))
         output = task(batch, backbone.eval())
         *earlier, target = task.embed(batch["frames"], backbone).unbind(1)
-        patch = task.embed(batch["patch"].unsqueeze(2), backbone)[:, 0]
+        patch = F.normalize(task.embed(batch["patch"].unsqueeze(2), backbone)[:, 0], dim=1)
         past = earlier[::-1]
         long, skip = (walk(patch, past, target, task.locate) for walk in (long_cycles, skip_cycles))
         alike = torch.stack([task.similarity(patch, f, w[0]) for f, w in zip(past, skip, strict=True)], 1)
+        likely = affinity(F.normalize(past[0], dim=1), patch, task.temperature)  # of the first step, from scratch
+        torch.testing.assert_close(skip[0][0], make_placement(*fit_square(likely, task.scale), task.scale))
         torch.testing.assert_close(output.loss, task.loss(long, skip, alike, batch["placement"]))
         torch.testing.assert_close(output.metrics["similarity"], alike.mean(1))
         for n, walk in enumerate(long, start=1):
