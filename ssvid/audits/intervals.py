@@ -1,84 +1,102 @@
-"""How sure a difference is: a bootstrap over videos, with the same draws for the clean and for the changed clips.
+"""How sure an audited metric is, and its difference between clean and changed clips, from videos and not from clips.
 
-Clips of one video are alike, so that a video is drawn with all its clips or not at all (a cluster bootstrap; Efron 1979).
+Clips of one video are alike, and so are videos of one group: each group counts with all its clips as one. A metric that is no
+mean over clips (an AUC) is taken apart into what each group adds to it, by leaving them out one by one (the jackknife; Tukey 1958).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssvid.intervals import LEVEL, Interval, difference_interval, mean_interval, share_interval
+
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-NUM_DRAWS = 2000
-NUM_DRAWS_OF_EPOCH_METRICS = 200  # each draw computes the metric of all clips anew
-
-Interval = tuple[float, float]
+MOST_PARTS = 200  # of the jackknife: each computes the metric of almost all clips anew
 
 
 class Estimate(NamedTuple):
-    """A metric over all clips, and over the clips of each draw of videos (R,)."""
+    """A metric over all clips as a weighted mean of parts (P,), one for each group of videos; of an AUC, for a few groups each.
+
+    kind: "share" (of values in [0, 1]), "score" (in [0, 1], no mean over clips), a paired difference of either, or "mean".
+    seed: of the draws that a mean of any size needs.
+    """
 
     value: float
-    draws_R: np.ndarray
+    parts_P: np.ndarray
+    weights_P: np.ndarray
+    kind: str
+    seed: int = 0
 
-    def interval(self, level: float = 0.95) -> Interval:
-        """Percentile interval of that level."""
-        low, high = np.quantile(self.draws_R, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+    def interval(self, level: float = LEVEL) -> Interval:
+        """The interval of that level, over groups of videos."""
+        parts = {"values_N": self.parts_P, "weights_N": self.weights_P, "level": level}
+        if self.kind in ("share", "score"):
+            return share_interval(**parts)
+        if self.kind == "difference of shares":
+            return difference_interval(**parts)
+        if self.kind == "difference of scores":  # what a group adds is not bound to [-1, 1], so that gains are no share
+            low, high = share_interval(**parts | {"values_N": (self.parts_P + 1) / 2})
+            return 2 * low - 1, 2 * high - 1
+        return mean_interval(**parts, seed=self.seed)
 
     def minus(self, other: Estimate) -> Estimate:
-        """The paired difference: both were drawn alike."""
-        return Estimate(self.value - other.value, self.draws_R - other.draws_R)
-
-
-def draw_videos(num_videos: int, num_draws: int, seed: int) -> np.ndarray:
-    """How often each video occurs in each draw: int64 (R, V), each row sums to V."""
-    return np.random.default_rng([seed, num_videos]).multinomial(
-        num_videos, np.full(num_videos, 1 / num_videos), num_draws
-    )
+        """The paired difference, group by group."""
+        same = self.kind == other.kind and self.kind in ("share", "score")
+        kind = f"difference of {self.kind}s" if same else "mean"
+        return self._replace(value=self.value - other.value, parts_P=self.parts_P - other.parts_P, kind=kind)
 
 
 class Resampler:
-    """Estimates metrics over the same draws of videos.
+    """Estimates metrics over the same videos.
 
     Args:
-        videos_N: which video each clip is of. epoch_metric: makes the metric anew, where it is not a mean over clips.
+        videos_N: number of the video that each clip is of. groups: which group each video belongs to, by its number; ()
+            where each stands by itself. epoch_metric: makes the metric anew, where it is not a mean over clips.
+        seed: of the draws that a mean of any size needs.
     """
 
     def __init__(
         self,
         videos_N: np.ndarray,
         *,
+        groups: Sequence[str] = (),
         epoch_metric: Callable[[], Metric] | None = None,
-        num_draws: int = 0,
         seed: int = 0,
     ) -> None:
-        self.video_of_N = np.unique(videos_N, return_inverse=True)[1].reshape(-1)
-        self.num_videos = int(self.video_of_N.max()) + 1
-        self.epoch_metric = epoch_metric
-        default = NUM_DRAWS if epoch_metric is None else NUM_DRAWS_OF_EPOCH_METRICS
-        self.draws_RV = draw_videos(self.num_videos, num_draws or default, seed)
+        units_N = np.array(groups, dtype=str)[videos_N] if groups else np.asarray(videos_N)
+        self.group_of_N = np.unique(units_N, return_inverse=True)[1].reshape(-1)
+        self.num_groups = int(self.group_of_N.max()) + 1
+        self.num_videos = len(np.unique(videos_N))
+        self.epoch_metric, self.seed = epoch_metric, seed
 
     def estimate(self, records: tuple[Tensor, ...]) -> Estimate:
-        """The metric of these records, on all clips and on every draw."""
-        if self.epoch_metric is None:
-            return self._mean(records[0].double().numpy())
-        everything = np.arange(len(self.video_of_N))
-        chosen = (np.repeat(everything, row[self.video_of_N]) for row in self.draws_RV)
-        draws_R = np.array([_computed(self.epoch_metric(), records, clips) for clips in chosen])
-        return Estimate(_computed(self.epoch_metric(), records, everything), draws_R)
+        """The metric of these records, and each group's part in it."""
+        if self.epoch_metric is not None:
+            return self._jackknife(records, self.epoch_metric)
+        values_N = records[0].double().numpy()
+        counts_G = np.bincount(self.group_of_N)
+        means_G = np.bincount(self.group_of_N, weights=values_N) / counts_G
+        kind = "share" if values_N.min() >= 0 and values_N.max() <= 1 else "mean"
+        return Estimate(float(values_N.mean()), means_G, counts_G / counts_G.sum(), kind, self.seed)
 
-    def _mean(self, values_N: np.ndarray) -> Estimate:
-        sums_V = np.bincount(self.video_of_N, weights=values_N, minlength=self.num_videos)
-        counts_V = np.bincount(self.video_of_N, minlength=self.num_videos)
-        draws_R = (self.draws_RV @ sums_V) / (self.draws_RV @ counts_V)
-        return Estimate(float(values_N.mean()), draws_R)
+    def _jackknife(self, records: tuple[Tensor, ...], epoch_metric: Callable[[], Metric]) -> Estimate:
+        num_parts = min(self.num_groups, MOST_PARTS)
+        part_of_N = self.group_of_N % num_parts
+        value = _computed(epoch_metric(), records, np.arange(len(part_of_N)))
+        left_out = range(num_parts) if num_parts > 1 else ()
+        rest = [np.flatnonzero(part_of_N != part) for part in left_out]
+        without_P = np.array([_computed(epoch_metric(), records, clips) for clips in rest] or [value])
+        parts_P = value + (num_parts - 1) * (without_P.mean() - without_P)
+        bounded = epoch_metric().plot_lower_bound == 0.0 and epoch_metric().plot_upper_bound == 1.0
+        weights_P = np.full(num_parts, 1 / num_parts)
+        return Estimate(value, parts_P, weights_P, "score" if bounded else "mean", self.seed)
 
 
 def _computed(metric: Metric, records: tuple[Tensor, ...], clips: np.ndarray) -> float:

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ssvid.audits.counterfactuals import Counterfactual
-from ssvid.audits.intervals import Estimate, Interval, Resampler
+from ssvid.audits.intervals import Estimate, Resampler
 from ssvid.audits.measuring import CLEAN, Answers
 from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge_all, worst
+from ssvid.intervals import LEVEL, Interval
 
 # Of a family of counterfactuals the worst is told, so that its interval must bear being picked (Bonferroni).
 FAMILIES = ("occluded",)
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)

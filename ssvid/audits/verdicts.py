@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ssvid.audits.intervals import Interval
+from ssvid.intervals import Interval
 
 SLIGHT = 0.05  # a smaller share of what a network has above chance is told, and held against nobody
 HALF = 0.5  # from this share of what a network has above chance on, it "is read from" a cue; below, it "leans on" it

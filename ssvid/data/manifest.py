@@ -194,7 +194,7 @@ class Manifest:
             raise DataError(
                 f"val_fraction ({val_fraction}) must be at least 0 and below 1. Set data.val_fraction=0.05."
             )
-        units = _units(self.rows)
+        units = units_of(self.rows)
         draws = {unit: _unit_draw(unit, seed) for unit in units}
         held_out = {unit for unit, draw in draws.items() if draw < val_fraction}
         order = sorted(draws, key=lambda unit: (draws[unit], unit))
@@ -242,8 +242,11 @@ def contained_path(text: str, *, allow_outside: bool = False) -> str:
     return str(path)
 
 
-def _units(rows: Iterable[VideoRow]) -> list[str]:
-    """For every row, the name of the smallest set of rows that must not be torn apart (union-find over two keys)."""
+def units_of(rows: Iterable[VideoRow]) -> list[str]:
+    """For every row, the name of what it must not be torn from: rows that share a group or their content are of one unit.
+
+    The one rule for held-out parts and folds, and for intervals over videos (union-find over two keys).
+    """
     parents: dict[str, str] = {}
 
     def find(key: str) -> str:

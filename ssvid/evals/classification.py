@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo
+from ssvid.evals.features import shown_positions
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
 from ssvid.evals.heads import build_head
 from ssvid.tasks import BatchRandom, PretextTask
@@ -38,10 +39,7 @@ class TrainingClips:
         p = self.protocol
         available = max(video.num_frames, clip_span(p.num_frames, p.stride_frames))
         clip = random_clip(rng, available, p.num_frames, p.stride_frames)
-        if p.frames == "single_frame":
-            clip = np.full_like(clip, clip[p.num_frames // 2])
-        elif p.frames == "shuffled":
-            clip = rng.permutation(clip)
+        clip = clip[shown_positions(p.frames, p.num_frames, rng)]
         return ClipPlan((np.minimum(clip, video.num_frames - 1),))
 
     def transform(

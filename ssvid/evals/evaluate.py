@@ -24,7 +24,7 @@ from ssvid.evals.protocol import (
     check_probe_protocol,
     resolve_feature_protocol,
 )
-from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.evals.results import ResultRow
 from ssvid.machine import versions
 
 
@@ -72,7 +72,7 @@ def evaluate_backbone(
     probe = linear_probe(found.train, found.test, probe_protocol, device=device)
     neighbors = score_neighbors(found.train, found.test, probe_protocol)
     context = {**found.context, "probe_protocol": _lists(asdict(probe_protocol))}
-    rows = list(_rows(name, found.test, probe, neighbors, probe_protocol, context))
+    rows = list(_rows(name, found.test, probe, neighbors, context))
     return rows + list(_low_shot(name, found, probe, probe_protocol, context, device))
 
 
@@ -98,7 +98,7 @@ def _low_shot(
             "predictions": list(few.predictions),
         }
         metric = f"probe_top1_of_{100 * share:g}%"
-        yield _row(name, metric, found.test, few.correct_N, few.chance, protocol, more)
+        yield _row(name, metric, found.test, few.correct_N, few.chance, more)
 
 
 class Evaluated(NamedTuple):
@@ -246,7 +246,6 @@ def _rows(
     test: Features,
     probe: ProbeResult,
     neighbors: NeighborResult,
-    protocol: ProbeProtocol,
     context: Mapping[str, Any],
 ) -> Iterable[ResultRow]:
     facts = notes_of(context)
@@ -260,24 +259,22 @@ def _rows(
     of_probe = {**context, "head": head, "notes": [*facts, *probe.warnings]}
 
     def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
-        return _row(name, metric, test, correct_N, chance, protocol, more)
+        return _row(name, metric, test, correct_N, chance, more)
 
     yield row("probe_top1", probe.correct_N, probe.chance, {**of_probe, "predictions": list(probe.predictions)})
     if probe.top5_correct_N is not None and probe.top5_chance is not None:
         yield row("probe_top5", probe.top5_correct_N, probe.top5_chance, of_probe)
-    yield from neighbor_rows(name, Evaluated(test, test, dict(context), facts), neighbors, protocol)
+    yield from neighbor_rows(name, Evaluated(test, test, dict(context), facts), neighbors)
 
 
-def neighbor_rows(
-    name: str, found: Evaluated, neighbors: NeighborResult, protocol: ProbeProtocol
-) -> Iterator[ResultRow]:
+def neighbor_rows(name: str, found: Evaluated, neighbors: NeighborResult) -> Iterator[ResultRow]:
     """k-NN for each k, and R@1."""
     more = {**found.context, "notes": found.notes}
     for k, correct_N in neighbors.knn_correct.items():
         voted = {**more, "predictions": list(neighbors.predictions[k])}
-        yield _row(name, f"knn{k}_top1", found.test, correct_N, neighbors.knn_chance, protocol, voted)
+        yield _row(name, f"knn{k}_top1", found.test, correct_N, neighbors.knn_chance, voted)
     first, chance = neighbors.retrieval_correct_N, neighbors.retrieval_chance
-    yield _row(name, "recall_at_1", found.test, first, chance, protocol, more)
+    yield _row(name, "recall_at_1", found.test, first, chance, more)
 
 
 def _row(
@@ -286,11 +283,9 @@ def _row(
     test: Features,
     correct_N: np.ndarray,
     chance: float,
-    protocol: ProbeProtocol,
     context: Mapping[str, Any],
 ) -> ResultRow:
-    interval = bootstrap_interval(correct_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
-    return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, context)
+    return ResultRow.counted(name, metric, correct_N, chance, test.ids, test.groups, context)
 
 
 def _chosen(point: GridPoint) -> dict[str, Any]:

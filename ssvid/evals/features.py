@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.manifest import Manifest, VideoRow, units_of
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FRAMES, FeatureProtocol, resolve_feature_protocol
 from ssvid.evals.sharding import all_agree, ranks, share_work
@@ -62,10 +62,10 @@ class Listed(NamedTuple):
 class Features:
     """One vector per video, in the order asked for. An unreadable video keeps its place: its row is NaN.
 
-    values_ND: float32; read only and mapped from the cache where they are large. ids: one name per video. labels, groups:
-    "" where there is none. stage_columns: [start, end) of each stage. unreadable: with the decoder's words. padded:
-    shorter than one clip, so their last frame was repeated. decoders: how many videos each decoder read.
-    weights_sha256: of the network. from_cache: nothing was computed.
+    values_ND: float32; read only and mapped from the cache where they are large. ids: one name per video. labels:
+    "" where there is none. groups: what must not be torn apart (``units_of``). stage_columns: [start, end) of each stage.
+    unreadable: with the decoder's words. padded: shorter than one clip, so their last frame was repeated. decoders: how
+    many videos each decoder read. weights_sha256: of the network. from_cache: nothing was computed.
     """
 
     values_ND: np.ndarray
@@ -137,11 +137,6 @@ def row_id(row: VideoRow) -> str:
     """The name of a video in results: its path, with the window where it has one (``a/b.mp4#30-90``)."""
     windowed = row.start_frame or row.end_frame >= 0
     return f"{row.path}#{row.start_frame}-{row.end_frame}" if windowed else row.path
-
-
-def row_unit(row: VideoRow) -> str:
-    """What must not be torn apart when part of train is held out: the group, or else the content, or else the file."""
-    return row.group or row.source_id or row.content_id or row.path
 
 
 def extract_features(
@@ -315,10 +310,15 @@ class _ClipDataset(Dataset):
 
 def frame_order(protocol: FeatureProtocol, row: VideoRow, start: int) -> np.ndarray:
     """Which frame of a clip is shown at each moment: int64 (num_frames,). The same for every network and run."""
-    positions = np.arange(protocol.num_frames)
-    if protocol.frames == "single_frame":
-        return np.full_like(positions, protocol.num_frames // 2)
-    return positions if protocol.frames == "video" else _addressed(row, start).permutation(positions)
+    return shown_positions(protocol.frames, protocol.num_frames, _addressed(row, start))
+
+
+def shown_positions(frames: str, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """What ``frames`` of a protocol makes of 0 ... num_frames - 1; only "shuffled" draws."""
+    positions = np.arange(num_frames)
+    if frames == "single_frame":
+        return np.full_like(positions, num_frames // 2)
+    return positions if frames == "video" else rng.permutation(positions)
 
 
 def _addressed(row: VideoRow, start: int) -> np.random.Generator:
@@ -540,7 +540,7 @@ def _describe(features: Features, rows: Sequence[VideoRow], **changes: Any) -> F
         features,
         ids=tuple(row_id(row) for row in rows),
         labels=tuple(row.label for row in rows),
-        groups=tuple(row_unit(row) for row in rows),
+        groups=tuple(units_of(rows)),
         **changes,
     )
 

@@ -11,14 +11,14 @@ import numpy as np
 from torch import Tensor
 
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.manifest import VideoRow
+from ssvid.data.manifest import VideoRow, units_of
 from ssvid.evals.evaluate import data_context, notes_of, origin_of
 from ssvid.evals.features import Listed, decoder_of, row_id, row_is_padded
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading
 from ssvid.evals.finetuning_rates import learning_rates
 from ssvid.evals.finetuning_state import Fitted, Parts, Start
 from ssvid.evals.leaks import leak_note
-from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.evals.results import ResultRow
 from ssvid.evals.scoring import VideoScores
 from ssvid.machine import versions
 
@@ -100,12 +100,11 @@ def finetuned_rows(
     context = _context(start, test_rows, test, fitted)
     notes = [*notes_of(context), *parts.notes]
     of_clips = {**context, "head": _choice(parts, chosen, p), "notes": notes}
+    groups = units_of(test_rows)
     of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
 
     def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
-        interval = bootstrap_interval(correct_N, num_bootstrap=p.num_bootstrap, seed=start.setup.seed)
-        metric = f"{p.metric}_{metric}"
-        return ResultRow(name, metric, float(correct_N.mean()), interval, chance, correct_N, test.ids, more)
+        return ResultRow.counted(name, f"{p.metric}_{metric}", correct_N, chance, test.ids, groups, more)
 
     yield row("top1", test.correct(p.averaging), most_frequent(test_rows, 1), of_videos)
     if len(test.classes) > 5:

@@ -20,12 +20,12 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d
 from ssvid.checkpoints import load_checkpoint_dict, make_meta, read_checkpoint, weights_sha256
 from ssvid.data.config import DataConfig
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.manifest import Manifest, VideoRow, units_of
 from ssvid.data.module import ClipDataModule
 from ssvid.errors import DataError
 from ssvid.evals.classification import Classification
 from ssvid.evals.evaluate import check_rows
-from ssvid.evals.features import check_contents, check_decoder, row_id, row_unit
+from ssvid.evals.features import check_contents, check_decoder, row_id
 from ssvid.evals.finetuned_rows import finetuned_rows, most_frequent
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
 from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
@@ -138,7 +138,7 @@ def hold_out(train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, seed: i
         return Parts(tuple(train_rows), ())
     readable = [row for row in train_rows if row.is_readable]
     labels = np.array([row.label for row in readable], dtype=object)
-    groups = np.array([row_unit(row) for row in readable], dtype=object)
+    groups = np.array(units_of(readable), dtype=object)
     how = ProbeProtocol(holdout_fraction=protocol.holdout_fraction, num_holdouts=1, seed=seed)
     notes: list[str] = []
     _, held = next(holdouts(labels, groups, how, notes))

@@ -57,7 +57,7 @@ class FinetuneProtocol:
 
     num_clips, num_crops: views of a test video: clips spread evenly, times 1 (center), 3 (along the longer side) or 10
         (corners, center and their mirror images) crops. averaging: of a video's views: "softmax" or "logits".
-    views_per_pass: at most so many at once. num_bootstrap: resamples behind every interval.
+    views_per_pass: at most so many at once. num_bootstrap: without effect.
     """
 
     frozen: bool = False
@@ -221,7 +221,6 @@ def _counts(p: FinetuneProtocol, info: BackboneInfo) -> list[_Check]:
         "holdout_clips": (1, 1),
         "num_clips": (1, 10),
         "views_per_pass": (1, 10),
-        "num_bootstrap": (100, 2000),
     }
     return [
         (name, getattr(p, name) >= low, f"must be at least {low} for backbone {info.name}", way_out)

@@ -23,7 +23,7 @@ from ssvid.evals.features import Features, Progress, Subject
 from ssvid.evals.knn import score_neighbors
 from ssvid.evals.linear_probe import holdouts, readable_train
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol
-from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.evals.results import ResultRow
 
 FLOOR = "floor"
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
@@ -121,12 +121,9 @@ def floor_rows(
         "predictions": predictions.tolist(),
         "notes": found.notes,
     }
-    interval = bootstrap_interval(correct_N, num_bootstrap=p.num_bootstrap, seed=p.seed)
     chance = float(np.unique(labels.astype(str), return_counts=True)[1].max() / len(labels))
-    of_svm = ResultRow(
-        name, "probe_top1", float(correct_N.mean()), interval, chance, correct_N, found.test.ids, context
-    )
-    return [of_svm, *neighbor_rows(name, found, score_neighbors(found.train, found.test, p), p)]
+    of_svm = ResultRow.counted(name, "probe_top1", correct_N, chance, found.test.ids, found.test.groups, context)
+    return [of_svm, *neighbor_rows(name, found, score_neighbors(found.train, found.test, p))]
 
 
 def as_histograms(protocol: FeatureProtocol) -> FeatureProtocol:

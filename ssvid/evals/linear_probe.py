@@ -22,7 +22,7 @@ from ssvid.evals.features import Features
 from ssvid.evals.head_bank import HeadSetting, Schedule, fit_bank
 from ssvid.evals.logistic import LogisticFit, fit_path
 from ssvid.evals.protocol import BATCH_NORMALIZATION, ProbeProtocol, check_probe_protocol
-from ssvid.evals.results import Interval, bootstrap_interval
+from ssvid.intervals import Interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Selection:
 class ProbeResult:
     """A linear probe on the test videos; an unreadable one is wrong.
 
-    interval: 95 %, bootstrap over videos. chance: share of the most frequent class of test. predictions: "" where
+    interval: 95 %, over videos and their groups. chance: share of the most frequent class of test. predictions: "" where
     unreadable. top5: None where there are no more than 5 classes. warnings: of the chosen and of all other fits.
     """
 
@@ -112,7 +112,7 @@ def linear_probe(
     shares = np.sort(np.unique(labels.astype(str), return_counts=True)[1])[::-1] / len(labels)
     return ProbeResult(
         top1=float(correct.mean()),
-        interval=bootstrap_interval(correct, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed),
+        interval=share_interval(correct, groups_N=np.array(test.groups)),
         chance=float(shares[0]),
         correct_N=correct,
         predictions=tuple(predictions.tolist()),

@@ -111,7 +111,6 @@ class OnlineEvaluation(pl.Callback):
         self.features = resolve_feature_protocol(protocol.features, info, trained_stage)
         self.probe = ProbeProtocol(
             regularization=(0.01, 0.1, 1.0), num_holdouts=1, knn_ks=(min(protocol.knn_k, len(self.train)),), seed=seed,
-            num_bootstrap=100,
         )  # fmt: skip
         check_probe_protocol(self.probe, len(self.train))
 

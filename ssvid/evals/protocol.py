@@ -89,7 +89,8 @@ class ProbeProtocol:
     label_fractions: shares of the training labels to fit a probe on as well, below 1; each class keeps one video at
         least. Where too few are left to hold a part out, the penalty is the one chosen with all labels, and is said so.
     knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
-    seed: of the held-out parts and of the bootstrap. num_bootstrap: resamples behind every 95 % interval.
+    seed: of the held-out parts. num_bootstrap: without effect, as nothing is drawn for an interval any more; kept so that
+        older recipes can be read.
     """
 
     regularization: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -127,8 +128,8 @@ class RetrievalProtocol:
         named: "vcop" (max1x2x2, no centering; Xu et al., CVPR 2019), "coclr" (avg, separate; Han et al., NeurIPS 2020).
     centering: "separate" subtracts from train and from test each its own mean before the cosine; "none".
     num_shown: queries in the picture and on the page; half of them right where there are so many, drawn by ``seed``.
-    seed: of these queries, of the bootstrap, and of the part of train that chooses the form of the random row.
-    num_bootstrap: resamples behind every 95 % interval.
+    seed: of these queries, and of the part of train that chooses the form of the random row. num_bootstrap: as of a probe,
+        without effect.
     """
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
@@ -225,7 +226,6 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
             f"[{min(most, 5)}]",
         ),
         ("knn_temperature", p.knn_temperature > 0, "must be positive", "0.07"),
-        ("num_bootstrap", p.num_bootstrap >= 100, "must be at least 100", "2000"),
     ]
     _raise_all(_broken("probe", protocol, checks))
 
@@ -271,7 +271,6 @@ def check_retrieval_protocol(protocol: RetrievalProtocol, num_train: int | None 
         ("ks", max(p.ks, default=0) <= most, f"must be at most the number of training videos, {most}", str(fitting)),
         ("centering", p.centering in CENTERINGS, f"must be one of {', '.join(CENTERINGS)}", "none"),
         ("num_shown", p.num_shown >= 1, "must be at least 1", "12"),
-        ("num_bootstrap", p.num_bootstrap >= 100, "must be at least 100", "2000"),
     ]
     _raise_all(_broken("retrieval", protocol, checks))
 

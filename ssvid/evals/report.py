@@ -17,8 +17,9 @@ import numpy as np
 
 from ssvid.errors import DataError
 from ssvid.evals.named_protocols import named_protocol
-from ssvid.evals.results import Interval, ResultRow, compare_rows, read_results, title_of
+from ssvid.evals.results import ResultRow, compare_rows, read_results, title_of, videos_in_groups
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
+from ssvid.intervals import Interval
 
 PRETRAINED = "pretrained"
 ANCHORS = ("placebo", "random")  # what a pretrained network is compared with, in this order
@@ -30,15 +31,13 @@ _SPEED_ONLY = ("workers", "batch_size", "timeout_seconds", "decoder", "seed")
 class Result:
     """One ``results.json``. label: how the table calls it. recipe: resolved, {} where the file holds none.
 
-    summaries: as the file holds them, so that no bootstrap is done twice. per_class: network -> metric -> class ->
-    [right, all].
+    per_class: network -> metric -> class -> [right, all].
     """
 
     path: Path
     label: str
     rows: tuple[ResultRow, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    summaries: tuple[Mapping[str, Any], ...] = ()
     per_class: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,7 +67,8 @@ class Column(NamedTuple):
 class Cell:
     """One number in [0, 1] with its 95 % interval; a difference is in [-1, 1].
 
-    over_folds, over_seeds: standard deviations, None with fewer than two. values: fold -> seed -> value.
+    over_folds, over_seeds: standard deviations, None with fewer than two. values: fold -> seed -> value. num_groups: of the
+    videos; as many as videos where each stands by itself.
     """
 
     value: float
@@ -77,6 +77,7 @@ class Cell:
     over_seeds: float | None
     values: Mapping[int, Mapping[int, float]]
     num_videos: int
+    num_groups: int
 
     @property
     def num_folds(self) -> int:
@@ -175,6 +176,7 @@ def _plain_line(line: Line) -> dict[str, Any]:
             "std_over_seeds": cell.over_seeds,
             "values": {str(fold): {str(s): v for s, v in seeds.items()} for fold, seeds in cell.values.items()},
             "num_videos": cell.num_videos,
+            "num_groups": cell.num_groups,
         }
         for i, cell in line.cells.items()
     }
@@ -197,7 +199,6 @@ def read_result(path: Path, label: str) -> Result:
         label,
         tuple(rows),
         plain.get("recipe", {}),
-        tuple(plain.get("summaries", ())),
         plain.get("per_class", {}),
         plain.get("versions", {}),
     )
@@ -251,13 +252,12 @@ def build_table(results: Sequence[Result], *, metrics: Sequence[str] = (), proto
     if not columns:
         raise DataError(_nothing_left(results, metrics, protocol))
     place = {column: i for i, column in enumerate(columns)}
-    kept = {(result.label, *key): result.summaries for result in results for key in numbers_of(result)}
     facts: dict[str, list[int]] = {}
     lines, differences = [], []
     for label, numbers in found:
         for name in dict.fromkeys(name for name, _ in numbers):
             mine = {place[column]: rows for (network, column), rows in numbers.items() if network == name}
-            cells = {i: _cell(mine[i], kept[label, name, columns[i]]) for i in sorted(mine)}
+            cells = {i: _cell(mine[i]) for i in sorted(mine)}
             lines.append((Line(label, name, cells), mine))
         differences += _differences(label, numbers, place, facts)
     if len({result.label for result in results}) == 1:
@@ -321,35 +321,28 @@ def _ordered(columns: Iterable[Column]) -> list[Column]:
     return sorted(seen, key=lambda column: groups.index((column.protocol, column.data)))
 
 
-def _cell(rows: list[ResultRow], kept: Sequence[Mapping[str, Any]]) -> Cell:
-    """kept: summaries that the rows' own file holds; the one of these very values saves a bootstrap."""
+def _cell(rows: list[ResultRow]) -> Cell:
     if len(rows) == 1:
         (row,) = rows
-        values = {fold_of(row): {seed_of(row): row.value}}
-        return Cell(row.value, row.interval, None, None, values, len(row.ids))
-    values = {}
-    for row in rows:
-        values.setdefault(fold_of(row), {})[seed_of(row)] = row.value
-    for plain in kept:
-        cell = _kept_cell(plain)
-        same = (plain["name"], plain["metric"], cell.values) == (rows[0].name, rows[0].metric, values)
-        if same and cell.num_videos == len({video for row in rows for video in row.ids}):
-            return cell
+        return _single(row, row.value, row.interval, len(row.ids), row.num_groups)
     (summary,) = summarize(rows)
     return _summary_cell(summary)
 
 
-def _kept_cell(plain: Mapping[str, Any]) -> Cell:
-    values = {int(fold): {int(s): v for s, v in seeds.items()} for fold, seeds in plain["values"].items()}
-    low, high = plain["interval95"]
-    return Cell(
-        plain["value"], (low, high), plain["std_over_folds"], plain["std_over_seeds"], values, plain["num_videos"]
-    )
+def _single(row: ResultRow, value: float, interval: Interval, num_videos: int, num_groups: int) -> Cell:
+    """Of one fold and seed."""
+    return Cell(value, interval, None, None, {fold_of(row): {seed_of(row): value}}, num_videos, num_groups)
 
 
 def _summary_cell(summary: Summary) -> Cell:
     return Cell(
-        summary.value, summary.interval, summary.over_folds, summary.over_seeds, summary.values, summary.num_videos
+        summary.value,
+        summary.interval,
+        summary.over_folds,
+        summary.over_seeds,
+        summary.values,
+        summary.num_videos,
+        summary.num_groups,
     )
 
 
@@ -378,7 +371,8 @@ def _video_names(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]
         folds = sorted({fold_of(row) for row in rows} - {0})
         ids = {video for row in rows for video in row.ids}
         told = f", fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}" if folds else ""
-        names[column.data] = f"{len(ids)} videos{told}"
+        groups = {group for row in rows for group in (row.groups or row.ids)}
+        names[column.data] = videos_in_groups(len(ids), len(groups), "videos") + told
     return {
         data: name + (f" [{data[0][1][:4]}{data[0][2][:4]}]" if list(names.values()).count(name) > 1 else "")
         for data, name in names.items()
@@ -447,8 +441,8 @@ def _differences(label: str, numbers: Numbers, place: Mapping[Column, int], fact
 
 def _difference(ours: list[ResultRow], theirs: list[ResultRow]) -> Cell:
     if len(ours) == len(theirs) == 1:
-        mean, interval, num_videos = compare_rows(ours[0], theirs[0])
-        return Cell(mean, interval, None, None, {fold_of(ours[0]): {seed_of(ours[0]): mean}}, num_videos)
+        mean, *rest = compare_rows(ours[0], theirs[0])
+        return _single(ours[0], mean, *rest)
     names = ours[0].name, theirs[0].name
     return _summary_cell(summarize_difference([*ours, *theirs], *names, ours[0].metric))
 

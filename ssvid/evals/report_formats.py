@@ -12,7 +12,7 @@ from ssvid.evals.report import Cell, Line, PublishedLine, Table
 
 PUBLISHED = "published by others, not measured here"
 DIFFERENCES = "paired differences over the same videos, in points"
-_HOW = "in percent; [..] is the 95 % interval, a bootstrap over the test videos; sd is the standard deviation over folds or seeds"
+_HOW = "in percent; [..] is the 95 % interval, over the test videos and their groups; sd is the standard deviation over folds or seeds"
 
 _WIDEST = 150  # characters of a block of text
 
@@ -201,7 +201,8 @@ def _tex(text: str) -> str:
 
 CSV_COLUMNS = (
     "what", "result", "network", "metric", "protocol", "changed", "protocol_sha256", "videos", "fold", "seed", "value",
-    "low95", "high95", "std_over_folds", "std_over_seeds", "num_folds", "num_seeds", "num_videos", "chance", "source",
+    "low95", "high95", "std_over_folds", "std_over_seeds", "num_folds", "num_seeds", "num_videos", "num_groups", "chance",
+    "source",
 )  # fmt: skip
 
 
@@ -249,6 +250,7 @@ def _csv_lines(table: Table, what: str, line: Line, i: int, cell: Cell) -> list[
         "num_folds": cell.num_folds,
         "num_seeds": cell.num_seeds,
         "num_videos": cell.num_videos,
+        "num_groups": cell.num_groups,
     }
     runs = [(fold, seed, value) for fold, seeds in cell.values.items() for seed, value in seeds.items()]
     if what != "measured" or len(runs) == 1:

@@ -1,4 +1,4 @@
-"""Numbers with their doubt and their protocol: intervals, paired differences, ``results.json``, a table."""
+"""Numbers with their doubt and their protocol: rows, paired differences, ``results.json``, a table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import numpy as np
 from ssvid.errors import DataError
 from ssvid.evals.sharding import ranks
 from ssvid.files import write_atomic
+from ssvid.intervals import METHOD, Interval, difference_interval, share_interval
 from ssvid.machine import versions
 
 RESULTS_FORMAT = 1
-_DRAWS_AT_ONCE = 2_000_000  # bounds the memory of the bootstrap: 8 bytes each
-
-Interval = tuple[float, float]
+OLD_INTERVALS = (
+    "the file holds an older kind of interval; it was computed anew, without groups of videos, which it does not hold"
+)
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class ResultRow:
     """One number of one network.
 
     name: which network, as the table prints it ("pretrained", "random", "placebo"). metric: what was measured.
-    value: in [0, 1]. interval: 95 %, bootstrap over the test videos. chance: what a guess blind to the video scores.
+    value: in [0, 1]. interval: 95 %, over the test videos and their groups. chance: what a guess blind to the video scores.
     correct_N: for each test video whether it was right (bool), or which share of its views was (float); an unreadable one
     never is. ids: names of these videos.
     context: everything else that the number depends on; plain types.
+    groups: which group each video belongs to; () where each stands by itself, or where nobody wrote it down.
     """
 
     name: str
@@ -42,6 +44,33 @@ class ResultRow:
     correct_N: np.ndarray
     ids: tuple[str, ...]
     context: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+
+    @classmethod
+    def counted(
+        cls,
+        name: str,
+        metric: str,
+        correct_N: np.ndarray,
+        chance: float,
+        ids: Sequence[str],
+        groups: Sequence[str],
+        context: Mapping[str, Any],
+    ) -> ResultRow:
+        """The row of these answers, with its value and its interval. groups: one for each video."""
+        correct = np.asarray(correct_N)
+        kept = tuple(groups) if len(set(groups)) < len(ids) else ()
+        interval = share_interval(correct, groups_N=_codes_of(kept))
+        return cls(name, metric, float(correct.mean()), interval, chance, correct, tuple(ids), context, kept)
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups of videos there are: as many as videos where each stands by itself."""
+        return len(set(self.groups)) or len(self.ids)
+
+
+def _codes_of(groups: Sequence[str]) -> np.ndarray | None:
+    return np.array(groups, dtype=object).astype(str) if groups else None
 
 
 class Difference(NamedTuple):
@@ -50,6 +79,7 @@ class Difference(NamedTuple):
     mean: float
     interval: Interval
     num_videos: int
+    num_groups: int = 0
 
 
 class SeedSummary(NamedTuple):
@@ -65,28 +95,27 @@ class SeedSummary(NamedTuple):
 
 
 def bootstrap_interval(values_N: np.ndarray, *, num_bootstrap: int = 2000, seed: int = 0) -> Interval:
-    """95 % percentile interval of the mean over videos drawn with replacement (Efron 1979).
+    """The 95 % interval of a mean over videos: ``share_interval``, or ``difference_interval`` where values are below 0.
 
-    It knows the doubt that lies in the choice of test videos, not that of the training seed. Where all values are
-    alike it has no width.
+    Its name is older than what it does: nothing is drawn any more, and ``num_bootstrap`` and ``seed`` have no say.
     """
-    values = np.asarray(values_N, dtype=np.float64)
-    if values.size == 0:
-        return (math.nan, math.nan)
-    rng = np.random.default_rng([seed, values.size])
-    chunk = max(1, _DRAWS_AT_ONCE // values.size)
-    means = [
-        values[rng.integers(0, values.size, (min(chunk, num_bootstrap - done), values.size))].mean(axis=1)
-        for done in range(0, num_bootstrap, chunk)
-    ]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(low), float(high)
+    negative = np.size(values_N) > 0 and float(np.min(values_N)) < 0
+    return difference_interval(values_N) if negative else share_interval(values_N)
 
 
 def paired_difference(
-    correct_a: np.ndarray, correct_b: np.ndarray, *, num_bootstrap: int = 2000, seed: int = 0
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    *,
+    groups: Sequence[str] = (),
+    num_bootstrap: int = 2000,
+    seed: int = 0,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same videos in the same order.
+
+    Args:
+        groups: which group each video belongs to; () where each stands by itself. num_bootstrap, seed: without effect,
+            as of ``bootstrap_interval``.
 
     Raises:
         DataError: the two were not measured on as many videos.
@@ -97,8 +126,8 @@ def paired_difference(
             f"a paired difference needs both results on the same videos, got {a.shape} and {b.shape} of them. "
             "Evaluate both on one manifest and split."
         )
-    interval = bootstrap_interval(a - b, num_bootstrap=num_bootstrap, seed=seed)
-    return Difference(float((a - b).mean()), interval, a.size)
+    interval = difference_interval(a - b, groups_N=_codes_of(groups))
+    return Difference(float((a - b).mean()), interval, a.size, len(set(groups)) or a.size)
 
 
 def compare_rows(a: ResultRow, b: ResultRow) -> Difference:
@@ -112,7 +141,7 @@ def compare_rows(a: ResultRow, b: ResultRow) -> Difference:
             f"{a.name} ({a.metric}, {len(a.ids)} videos) and {b.name} ({b.metric}, {len(b.ids)} videos) must share "
             "metric and test videos to be compared. Evaluate both on one manifest and split."
         )
-    return paired_difference(a.correct_N, b.correct_N)
+    return paired_difference(a.correct_N, b.correct_N, groups=a.groups or b.groups)
 
 
 def over_seeds(values: Sequence[float]) -> SeedSummary:
@@ -135,7 +164,8 @@ def over_seeds(values: Sequence[float]) -> SeedSummary:
 def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping[str, Any] | None = None) -> Path:
     """Write ``results.json``: each number with its whole context. Readers see the old file or the new one, no part.
 
-    The ids of the test videos are written once per distinct list; ``correct`` is one digit per video in that order.
+    The ids of the test videos are written once per distinct list, and so are their groups; ``correct`` is one digit per video
+    in that order.
 
     Args:
         path: the file, or a folder for ``results.json`` in it.
@@ -148,7 +178,7 @@ def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping
         "format": RESULTS_FORMAT,
         "versions": versions(),
         **(extra or {}),
-        "video_lists": {_list_name(row.ids): list(row.ids) for row in rows},
+        "video_lists": {_list_name(names): list(names) for row in rows for names in (row.ids, row.groups) if names},
         "rows": [_plain_row(row) for row in rows],
     }
     text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=True, default=_refuse)
@@ -182,25 +212,34 @@ def _plain_row(row: ResultRow) -> dict[str, Any]:
         "metric": row.metric,
         "value": row.value,
         "interval95": list(row.interval),
+        "interval_method": METHOD,
         "chance": row.chance,
         "num_videos": len(row.ids),
+        "num_groups": row.num_groups,
         "video_list": _list_name(row.ids),
+        "group_list": _list_name(row.groups) if row.groups else "",
         "correct": _plain_correct(row.correct_N),
         **row.context,
     }
 
 
+_OWN = (
+    *("name", "metric", "value", "interval95", "interval_method", "chance", "num_videos", "num_groups"),
+    *("video_list", "group_list", "correct"),
+)
+
+
 def _row_of(plain: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> ResultRow:
-    own = ("name", "metric", "value", "interval95", "chance", "num_videos", "video_list", "correct")
+    correct_N = _correct_of(plain["correct"])
+    context = {key: value for key, value in plain.items() if key not in _OWN}
+    low, high = plain["interval95"]
+    if "interval_method" not in plain and correct_N.size:
+        low, high = share_interval(correct_N)
+        context["notes"] = [*context.get("notes", ()), OLD_INTERVALS]
+    groups = tuple(lists[plain["group_list"]]) if plain.get("group_list") else ()
+    ids = tuple(lists[plain["video_list"]])
     return ResultRow(
-        plain["name"],
-        plain["metric"],
-        plain["value"],
-        (plain["interval95"][0], plain["interval95"][1]),
-        plain["chance"],
-        _correct_of(plain["correct"]),
-        tuple(lists[plain["video_list"]]),
-        {key: value for key, value in plain.items() if key not in own},
+        plain["name"], plain["metric"], plain["value"], (low, high), plain["chance"], correct_N, ids, context, groups
     )
 
 
@@ -255,6 +294,11 @@ def title_of(metric: str) -> str:
     return known.get(metric, metric)
 
 
+def videos_in_groups(num_videos: int, num_groups: int, kind: str = "test videos") -> str:
+    """How many videos, and in how many groups where some belong together."""
+    return f"{num_videos} {kind}" + (f" in {num_groups} groups" if 0 < num_groups < num_videos else "")
+
+
 def _cell(row: ResultRow) -> str:
     low, high = row.interval
     digits = 1 if len(row.ids) >= 1000 else 0
@@ -282,7 +326,8 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
             if row.name not in names:
                 names.append(row.name)
     everyone = len({row.name for row in rows})
-    counts = sorted({len(row.ids) for row in rows})
-    head = f"{' or '.join(map(str, counts))} test videos; [..] is the 95 % interval over them, for one trained network."
+    counts = sorted({(len(row.ids), row.num_groups) for row in rows})
+    videos = " or ".join(videos_in_groups(*count) for count in counts)
+    head = f"{videos}; [..] is the 95 % interval over them, for one trained network."
     told = (fact if len(names) == everyone else f"{', '.join(names)}: {fact}" for fact, names in holders.items())
     return [head, *told]

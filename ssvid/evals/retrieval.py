@@ -33,7 +33,7 @@ from ssvid.evals.protocol import (
     check_retrieval_protocol,
     resolve_retrieval,
 )
-from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.evals.results import ResultRow
 
 NEIGHBORS_SHOWN = 5  # on a page, whatever ks are
 
@@ -199,6 +199,5 @@ def _rows(name: str, evaluated: Evaluated, result: RetrievalResult, protocol: Re
     plain["ks"] = list(plain["ks"])
     context = {**evaluated.context, "retrieval_protocol": plain, "notes": evaluated.notes}
     for k, hit_N in result.hits.items():
-        interval = bootstrap_interval(hit_N, num_bootstrap=protocol.num_bootstrap, seed=protocol.seed)
-        ids = evaluated.test.ids
-        yield ResultRow(name, f"recall_at_{k}", float(hit_N.mean()), interval, result.chance[k], hit_N, ids, context)
+        test = evaluated.test
+        yield ResultRow.counted(name, f"recall_at_{k}", hit_N, result.chance[k], test.ids, test.groups, context)

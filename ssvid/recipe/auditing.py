@@ -28,9 +28,10 @@ from ssvid.audits.verdicts import Standard
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import Checkpoint, load_backbone_weights, match_keys, read_checkpoint, weights_sha256
 from ssvid.composite import CompositeTask
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.manifest import Manifest, VideoRow, units_of
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
 from ssvid.files import takes_paths, write_json
+from ssvid.intervals import LEVEL, METHOD
 from ssvid.machine import num_cores, versions
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.load import LoadedRecipe, load_recipe
@@ -250,7 +251,7 @@ def _report(
     videos_N = found[CLEAN].videos_N
     if not len(videos_N):
         raise DataError(f"none of {len(rows)} videos could be read. See: ssvid data index {config.data.root}")
-    resampler = Resampler(videos_N, epoch_metric=_epoch_metric(subject, found), seed=config.seed)
+    resampler = Resampler(videos_N, groups=units_of(rows), epoch_metric=_epoch_metric(subject, found), seed=config.seed)
     clean, table = make_rows(found, resampler)
     declaring = _declaring(subject.task, subject.metric)
     standard = Standard(
@@ -267,7 +268,7 @@ def _report(
         standard,
         num_videos=resampler.num_videos,
         num_clips=len(videos_N),
-        notes=_notes(rows, trained, resampler.num_videos, found),
+        notes=_notes(rows, trained, resampler, found),
         context=_context(trained, resampler, config),
     )
 
@@ -285,16 +286,20 @@ def _declaring(task: PretextTask, metric: str) -> PretextTask:
 
 
 def _notes(
-    rows: Sequence[VideoRow], trained: Checkpoint, num_videos: int, found: Mapping[Counterfactual, Answers]
+    rows: Sequence[VideoRow], trained: Checkpoint, resampler: Resampler, found: Mapping[Counterfactual, Answers]
 ) -> list[str]:
     """What stands between the numbers and their meaning."""
+    num_videos, num_groups = resampler.num_videos, resampler.num_groups
     seen = set(trained.meta["data"]["content_ids"])
     known = sum((row.source_id or row.content_id) in seen for row in rows)
     notes = []
     if known:
         notes.append(f"{known} of {len(rows)} videos were trained on: the network may know their answers by heart")
-    if num_videos < FEW_VIDEOS:
-        notes.append(f"{num_videos} videos are few: intervals are rough, whatever the number of clips")
+    if num_groups < num_videos:
+        notes.append(f"the {num_videos} videos are of {num_groups} groups, and the intervals are over groups")
+    if num_groups < FEW_VIDEOS:
+        what = "groups" if num_groups < num_videos else "videos"
+        notes.append(f"{num_groups} {what} are few: intervals are wide, whatever the number of clips")
     if trained.meta.get("placebo"):
         notes.append("the network is a placebo: it was trained on wrong answers")
     lost = len(rows) - num_videos
@@ -313,7 +318,12 @@ def _context(trained: Checkpoint, resampler: Resampler, config: PretrainRecipe) 
         "weights_sha256": weights_sha256(trained.backbone_state),
         "global_step": trained.meta["global_step"],
         "seed": config.seed,
-        "bootstrap": {"unit": "video", "num_draws": len(resampler.draws_RV), "level": 0.95},
+        "intervals": {
+            "unit": "group",
+            "num_groups": resampler.num_groups,
+            "method": METHOD,
+            "level": LEVEL,
+        },
         "versions": versions(),
     }
 

@@ -15,7 +15,8 @@ from ssvid.checkpoints import weights_sha256
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RunFolderError
-from ssvid.evals.anchors import AS_INITIALIZED, CALIBRATED, calibrate_batch_norm, has_batch_statistics
+from ssvid.evals import anchors
+from ssvid.evals.anchors import AS_INITIALIZED
 from ssvid.evals.finetuned_cache import read_trained, trained_key, write_trained
 from ssvid.evals.finetuning import check_finetuning, finetune_backbone
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
@@ -216,15 +217,11 @@ def random_forms(
     seed = origin.get("seed", config.seed)
     past = {"stage": origin.get("stage"), "content_ids": [], "placebo": False, "partial": False, "seed": seed}
     forms = {AS_INITIALIZED: initialize_backbone(info.name, info.options, seed=seed)}
-    if config.finetune.frozen and has_batch_statistics(network):
-        protocol = resolve_finetune_protocol(config.finetune, info, origin.get("stage"))
-        forms[CALIBRATED] = calibrate_batch_norm(
-            forms[AS_INITIALIZED],
-            manifest,
-            train_rows,
-            clip_reading(protocol, config.loader),
-            trained_stage=origin.get("stage"),
-        )
+    if config.finetune.frozen:
+        stage = origin.get("stage")
+        reading = clip_reading(resolve_finetune_protocol(config.finetune, info, stage), config.loader)
+        where: dict[str, Any] = {"cache_dir": cache_folder() / "features", "trained_stage": stage}
+        forms = anchors.random_forms(info.name, info.options, seed, manifest, train_rows, reading, **where)
     for form, backbone in forms.items():
         backbone.provenance = past | {"random": {"seed": seed, "form": form}}
     if len(forms) == 1:
@@ -341,7 +338,7 @@ def _floor(
             train_rows=train_rows,
             test_rows=test_rows,
             feature_protocol=clip_reading(protocol, setup.loader),
-            probe_protocol=ProbeProtocol(knn_ks=(1,), num_bootstrap=protocol.num_bootstrap, seed=setup.seed),
+            probe_protocol=ProbeProtocol(knn_ks=(1,), seed=setup.seed),
             cache_dir=cache_folder() / "features",
         )
     return [replace(row, metric=f"{protocol.metric}_top1") for row in rows if row.metric == "probe_top1"]
@@ -368,7 +365,7 @@ def better_random_first(found: Mapping[str, list[ResultRow]]) -> list[ResultRow]
 
 def _renamed(row: ResultRow, name: str, choice: Mapping[str, Any]) -> ResultRow:
     context = {**row.context, "better_form": dict(choice)}
-    return ResultRow(name, row.metric, row.value, row.interval, row.chance, row.correct_N, row.ids, context)
+    return replace(row, name=name, context=context)
 
 
 # ---- the folder

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binomtest
 
 from ssvid.errors import DataError
 from ssvid.evals import (
@@ -28,32 +28,12 @@ def make_row(name="pretrained", metric="probe_top1", right=(1, 1, 0, 1), **conte
     return ResultRow(name, metric, float(correct.mean()), interval, 0.25, correct, ids, context)
 
 
-def test_the_bootstrap_of_right_and_wrong_is_the_binomial():
-    """Resampling n videos of which a share p is right gives Binomial(n, p) / n exactly."""
-    correct = np.arange(200) < 130
-    low, high = bootstrap_interval(correct, num_bootstrap=20000)
-    expected = binom.ppf([0.025, 0.975], 200, 0.65) / 200
-    np.testing.assert_allclose([low, high], expected, atol=0.006)
-
-
-def test_the_bootstrap_repeats_and_keeps_to_its_memory(monkeypatch):
-    from ssvid.evals import results
-
-    values = np.random.default_rng(0).random(500)
-    whole = bootstrap_interval(values, num_bootstrap=1000, seed=3)
-    assert whole == bootstrap_interval(values, num_bootstrap=1000, seed=3)
-    assert whole != bootstrap_interval(values, num_bootstrap=1000, seed=4)
-    monkeypatch.setattr(results, "_DRAWS_AT_ONCE", 700)  # one resample at a time
-    assert whole == bootstrap_interval(values, num_bootstrap=1000, seed=3)
-
-
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(300):
-        low, high = bootstrap_interval(rng.random(100) < 0.6, num_bootstrap=400, seed=trial)
-        hits += low <= 0.6 <= high
-    assert 0.90 <= hits / 300 <= 0.98
+def test_the_former_name_of_an_interval_keeps_working():
+    """Right and wrong: that of a binomial; differences: around zero where nobody ever differed."""
+    found = bootstrap_interval(np.arange(200) < 130, num_bootstrap=500, seed=3)
+    assert found == pytest.approx(binomtest(130, 200).proportion_ci(method="exact"))
+    low, high = bootstrap_interval(np.r_[np.zeros(80), -np.ones(10)])
+    assert -0.2 < low < -0.11 < high < -0.04
 
 
 def test_a_paired_difference_by_hand():
@@ -62,8 +42,9 @@ def test_a_paired_difference_by_hand():
     assert difference.mean == 0.5
     assert difference.num_videos == 4
     low, high = difference.interval
-    assert 0.0 <= low < 0.5 < high <= 1.0
-    assert paired_difference(np.ones(9), np.ones(9)).interval == (0.0, 0.0)
+    assert -0.3 < low < 0.5 < high <= 1.0  # of two gains in four videos nobody knows whether there is no loss
+    low, high = paired_difference(np.ones(9), np.ones(9)).interval
+    assert low == -high < -0.3  # nine videos that both have right: one in three may still be different
 
 
 def test_a_paired_difference_is_narrower_than_two_intervals():
@@ -73,6 +54,44 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     b[:20] = ~b[:20]
     low, high = paired_difference(a, b).interval
     assert high - low < 0.5 * (bootstrap_interval(a)[1] - bootstrap_interval(a)[0])
+
+
+def counted(right, groups, name="pretrained", **context):
+    ids = [f"{i}.mp4" for i in range(len(right))]
+    return ResultRow.counted(name, "probe_top1", np.array(right, dtype=bool), 0.25, ids, groups, context)
+
+
+def test_groups_of_videos_count_in_every_interval(tmp_path):
+    """Five clips of one recording, right or wrong together, know as much as one: in rows, differences, files, tables."""
+    right = np.repeat(np.arange(12) < 9, 5)
+    groups = [f"g{i // 5}" for i in range(60)]
+    row, apart = counted(right, groups), counted(right, [str(i) for i in range(60)])
+    assert (row.num_groups, apart.num_groups, apart.groups) == (12, 60, ())
+    assert np.diff(row.interval)[0] > 1.8 * np.diff(apart.interval)[0]
+    other = counted(np.repeat(np.arange(12) < 6, 5), groups, "random")
+    difference = compare_rows(row, other)
+    assert (difference.mean, difference.num_videos, difference.num_groups) == (0.25, 60, 12)
+    assert difference.interval[0] < 0 < paired_difference(row.correct_N, other.correct_N).interval[0]
+    read = read_results(write_results(tmp_path / "results.json", [row, other, apart]))
+    assert [(r.groups, r.interval) for r in read] == [(r.groups, r.interval) for r in (row, other, apart)]
+    plain = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [r["num_groups"] for r in plain] == [12, 12, 60]
+    assert "Clopper-Pearson" in plain[0]["interval_method"]
+    assert "60 test videos in 12 groups; [..] is" in render_table([row, other])
+
+
+def test_intervals_of_older_files_are_computed_anew_and_said_so(tmp_path):
+    path = write_results(tmp_path / "results.json", [make_row(right=[1] * 90, notes=["odd"])])
+    plain = json.loads(path.read_text())
+    row = plain["rows"][0]
+    for key in ("interval_method", "num_groups", "group_list"):
+        del row[key]
+    row["interval95"] = [1.0, 1.0]
+    path.write_text(json.dumps(plain))
+    (read,) = read_results(path)
+    assert read.interval == pytest.approx((0.9598, 1.0), abs=1e-4)
+    assert "older kind of interval" in read.context["notes"][1]
+    assert "100.0 [96, 100]" in render_table([read])
 
 
 def test_only_the_same_videos_are_compared():

@@ -8,12 +8,10 @@ from ssvid.evals.results import ResultRow, bootstrap_interval
 from ssvid.evals.summaries import summarize, summarize_difference
 
 
-def row(correct, *, fold=0, seed=0, name="pretrained", prefix="v", chance=0.5):
+def row(correct, *, fold=0, seed=0, name="pretrained", prefix="v", chance=0.5, groups=None):
     correct = np.array(correct, dtype=bool)
     ids = tuple(f"{prefix}{i}" for i in range(len(correct)))
-    return ResultRow(
-        name, "probe_top1", float(correct.mean()), (0, 1), chance, correct, ids, {"fold": fold, "seed": seed}
-    )
+    return ResultRow.counted(name, "probe_top1", correct, chance, ids, groups or ids, {"fold": fold, "seed": seed})
 
 
 def test_a_single_run_has_no_summary():
@@ -40,24 +38,24 @@ def test_mean_and_spread_are_those_of_a_hand_computation():
 def test_seeds_on_the_same_videos_narrow_nothing_by_themselves():
     """Ten seeds that say the same of each video know no more of the choice of videos than one."""
     correct = np.random.default_rng(0).random(200) < 0.6
-    (found,) = summarize([row(correct, seed=s) for s in range(10)], num_bootstrap=4000)
-    low, high = bootstrap_interval(correct, num_bootstrap=4000)
-    assert found.interval == pytest.approx((low, high), abs=0.015)
+    (found,) = summarize([row(correct, seed=s) for s in range(10)])
+    low, high = bootstrap_interval(correct)
+    assert found.interval == pytest.approx((low, high))
     assert found.over_seeds == 0.0
 
 
 def test_disjoint_folds_narrow_it_by_their_root():
     rng = np.random.default_rng(1)
     rows = [row(rng.random(300) < 0.5, fold=f, prefix=f"fold{f}/") for f in (1, 2, 3)]
-    (found,) = summarize(rows, num_bootstrap=4000)
+    (found,) = summarize(rows)
     one = np.mean([np.subtract(*bootstrap_interval(r.correct_N)[::-1]) for r in rows])
     assert found.interval[1] - found.interval[0] == pytest.approx(one / np.sqrt(3), rel=0.1)
 
 
 def test_folds_that_share_videos_are_told_from_disjoint_ones():
     correct = np.random.default_rng(2).random(300) < 0.5
-    (shared,) = summarize([row(correct, fold=f) for f in (1, 2, 3)], num_bootstrap=4000)
-    (apart,) = summarize([row(correct, fold=f, prefix=f"{f}/") for f in (1, 2, 3)], num_bootstrap=4000)
+    (shared,) = summarize([row(correct, fold=f) for f in (1, 2, 3)])
+    (apart,) = summarize([row(correct, fold=f, prefix=f"{f}/") for f in (1, 2, 3)])
     width = [s.interval[1] - s.interval[0] for s in (shared, apart)]
     assert width[0] == pytest.approx(width[1] * np.sqrt(3), rel=0.1)
 
@@ -72,6 +70,25 @@ def test_a_difference_is_paired():
     assert found.interval[0] > 0
     own = summarize(rows)[0].interval
     assert found.interval[1] - found.interval[0] < 0.6 * (own[1] - own[0])
+
+
+def test_groups_are_kept_together_over_folds_and_seeds():
+    correct = np.repeat(np.random.default_rng(4).random(20) < 0.5, 5)
+    groups = [f"g{i // 5}" for i in range(100)]
+    (grouped,) = summarize([row(correct, seed=s, groups=groups) for s in (0, 1)])
+    (apart,) = summarize([row(correct, seed=s) for s in (0, 1)])
+    assert (grouped.num_groups, apart.num_groups) == (20, 100)
+    assert np.diff(grouped.interval)[0] > 1.8 * np.diff(apart.interval)[0]
+    other = [row(~correct, seed=s, groups=groups, name="random") for s in (0, 1)]
+    rows = [row(correct, seed=s, groups=groups) for s in (0, 1)] + other
+    assert summarize_difference(rows, "pretrained", "random", "probe_top1").num_groups == 20
+
+
+def test_what_never_differed_may_still_differ():
+    rows = [row([1] * 90, seed=s, name=name) for s in (0, 1) for name in ("pretrained", "random")]
+    found = summarize_difference(rows, "pretrained", "random", "probe_top1")
+    assert found.value == 0 and found.interval == pytest.approx((-0.0402, 0.0402), abs=1e-4)
+    assert summarize(rows)[0].interval == pytest.approx((0.9598, 1.0), abs=1e-4)
 
 
 def test_a_missing_run_is_refused():
