@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import center_square, crop_squares, random_square, shifted_boxes
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def frame_gap(num_frames: int, fps: float, *, count: int, sample_fps: float) -> 
     return min(wanted, (num_frames - 1) // (count - 1))
 
 
-class ColorizationClips:
+class ColorizationClips(CutFirst):
     """Worker side: some frames of a video, cut to one square, and the same square once more, small, for its colors."""
 
     def __init__(self, config: ColorizationConfig, map_px: int, training: bool) -> None:
@@ -177,24 +177,21 @@ class ColorizationClips:
         start = int(rng.integers(video.num_frames - gap * (self.min_frames - 1)))
         return ClipPlan((start + gap * np.arange(self.min_frames, dtype=np.int64),))
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
         """``frames`` (T, 3, frame_px, frame_px), ``reference_colors`` (T - 1, 3, h, w), ``target_colors`` (3, h, w): uint8."""
-        (view_TCHW,) = views_TCHW
-        height, width = view_TCHW.shape[-2:]
-        scale = self.config.crop_scale
-        box = random_square(height, width, rng, scale) if self.training else center_square(height, width)
-        boxes = [box] * len(view_TCHW)
-        if self.training and self.config.frame_shift > 0:
-            boxes = shifted_boxes(box, self.config.frame_shift, len(view_TCHW), rng)
-        colors_TCHW = crop_squares(view_TCHW, boxes, self.map_px)
+        c = self.config
+        box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
+        boxes = [box]
+        if self.training and c.frame_shift > 0:
+            boxes = shifted_boxes(box, c.frame_shift, self.min_frames, rng)
+        return Cuts((Cut.squares(0, boxes, self.map_px), Cut.squares(0, boxes, c.frame_px)), self._sample)
+
+    def _sample(self, cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        colors_TCHW, frames_TCHW = cuts_TCHW
         return {
-            "frames": crop_squares(view_TCHW, boxes, self.config.frame_px),
+            "frames": frames_TCHW,
             "reference_colors": colors_TCHW[:-1].contiguous(),
             "target_colors": colors_TCHW[-1].contiguous(),
         }

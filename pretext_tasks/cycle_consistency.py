@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
-from ssvid.transforms import center_square, crop_squares, random_square, shifted_boxes
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
 from ssvid.transforms.warp import (
     bilinear_weights,
     cell_centers,
@@ -141,7 +141,7 @@ def window_motion(frame_CHW: Tensor, later_CHW: Tensor, patch_px: int, grid: int
     return (corners / patch_px**2).float()
 
 
-class CycleClips:
+class CycleClips(CutFirst):
     """Worker side: some frames of a video, the target last, and how much changes in each part of the target."""
 
     def __init__(self, config: CycleConsistencyConfig, patch_px: int, training: bool) -> None:
@@ -171,27 +171,23 @@ class CycleClips:
         weights = window_weights(video.signals["motion"], int(offsets[-1]) + 1, self.config.motion_power)
         return ClipPlan((offsets + int(rng.choice(len(weights), p=weights)),))
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
         """``frames`` uint8 (T, 3, px, px), the target last; ``motion`` float (grid, grid), zeros where it is not used."""
-        (view_TCHW,) = views_TCHW
-        height, width = view_TCHW.shape[-2:]
-        c, num_frames = self.config, self.config.num_past + 1
+        c = self.config
         box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
-        boxes = [box] * len(view_TCHW)
-        if self.training and c.frame_shift > 0:
-            boxes = shifted_boxes(box, c.frame_shift, num_frames, rng)
-            boxes += boxes[-1:] * (len(view_TCHW) - num_frames)  # motion is that of the target's own square
-        frames_TCHW = crop_squares(view_TCHW, boxes, c.frame_px)
+        boxes = [box]
+        if self.training and c.frame_shift > 0:  # a frame behind the target's, for its motion, is cut as the target is
+            boxes = shifted_boxes(box, c.frame_shift, c.num_past + 1, rng)
+        return Cuts((Cut.squares(0, boxes, c.frame_px),), self._sample)
+
+    def _sample(self, cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        c, (frames_TCHW,) = self.config, cuts_TCHW
         motion = torch.zeros(c.motion_grid, c.motion_grid)
         if c.motion_windows:
             motion = window_motion(frames_TCHW[-2], frames_TCHW[-1], self.patch_px, c.motion_grid)
-        return {"frames": frames_TCHW[:num_frames].contiguous(), "motion": motion}
+        return {"frames": frames_TCHW[: c.num_past + 1].contiguous(), "motion": motion}
 
 
 # ---- the patch and its true place ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import center_square, crop_square, random_square
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
 
@@ -130,7 +130,7 @@ def thumbnail_rms(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.square(one.astype(np.float64) - other.astype(np.float64)).mean()))
 
 
-class OrderClips:
+class OrderClips(CutFirst):
     """Worker side: one window of a video; which of its moments make up each tuple stands in the plan."""
 
     def __init__(self, config: OrderVerificationConfig, training: bool) -> None:
@@ -198,18 +198,16 @@ class OrderClips:
         weights = window_weights(_signal(video, "motion"), length, self.config.motion_power)
         return offsets + int(rng.choice(len(weights), p=weights))
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
         """frames uint8 (N, T, 3, px, px), one square for all; ``is_ordered`` and ``order`` as planned."""
-        (window,) = views_TCHW
-        box = self._box(window.shape[-2], window.shape[-1], rng)
-        frames = crop_square(window, box, self.config.frame_px).unflatten(0, (-1, self.config.frames_per_view))
-        return {"frames": frames, **{name: torch.from_numpy(plan.targets[name]) for name in ("is_ordered", "order")}}
+        targets = {name: torch.from_numpy(plan.targets[name]) for name in ("is_ordered", "order")}
+
+        def sample(cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            return {"frames": cuts_TCHW[0].unflatten(0, (-1, self.config.frames_per_view)), **targets}
+
+        return Cuts((Cut.squares(0, [self._box(height, width, rng)], self.config.frame_px),), sample)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int]:
         if not self.training or self.config.crop == "center":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import RecipeError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import center_square, crop_square, random_square, resize_clips, squash
+from ssvid.transforms import Cut, CutFirst, Cuts, Rectangle, center_square, random_square, resize_clips, square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def draw_offsets(config: SpeedinessConfig, available: int, rng: np.random.Genera
     return exact, 2 * exact  # the video is barely long enough for speeds 1 and 2
 
 
-class SpeedinessClips:
+class SpeedinessClips(CutFirst):
     """Worker side: two versions of one window of a video, cut to the same square."""
 
     def __init__(self, config: SpeedinessConfig, training: bool) -> None:
@@ -147,24 +147,21 @@ class SpeedinessClips:
             return ClipPlan((views[keep],), {"is_sped": labels[keep : keep + 1]})
         return ClipPlan(views, {"is_sped": labels})
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
         """``clips`` uint8 (V, T, C, frame_px, frame_px) and ``is_sped`` int64 (V,); one square for all versions."""
-        clips = torch.stack(self._squares(views_TCHW, rng))
-        return {"clips": clips, "is_sped": torch.from_numpy(plan.targets["is_sped"])}
+        rectangle = self._rectangle(height, width, rng)
+        wanted = tuple(Cut(view, (rectangle,), self.config.frame_px) for view in range(len(plan.views)))
+        is_sped = torch.from_numpy(plan.targets["is_sped"])
+        return Cuts(wanted, lambda clips_TCHW: {"clips": torch.stack(clips_TCHW), "is_sped": is_sped})
 
-    def _squares(self, views_TCHW: tuple[Tensor, ...], rng: np.random.Generator) -> list[Tensor]:
+    def _rectangle(self, height: int, width: int, rng: np.random.Generator) -> Rectangle:
         c = self.config
         if self.training and c.crop == "whole":
-            return [squash(view, c.frame_px) for view in views_TCHW]
-        height, width = views_TCHW[0].shape[-2:]
+            return 0, 0, height, width
         box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
-        return [crop_square(view, box, c.frame_px) for view in views_TCHW]
+        return square(box)
 
 
 # ---- the loss and its head -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.tasks import BatchRandom, PretextTask
+from ssvid.transforms import Cut, CutFirst, Cuts, cuts_of
 from ssvid.types import ClipMaker, ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class CompositePlan(ClipPlan):
         return cls(views, targets, dict(parts))
 
 
-class CompositeClips:
+class CompositeClips(CutFirst):
     """The plans and samples of several clip makers side by side, each with random draws of its own.
 
     Args:
@@ -105,24 +107,31 @@ class CompositeClips:
         draws = _draws(labels, rng, batch_rng)
         return CompositePlan.of({label: self.makers[label].plan(video, *draws[label]) for label in labels})
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
-        """The members' samples, each key under ``label/key``."""
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
+        """The members' cuts, one after the other; of their samples each key stands under ``label/key``."""
         if not isinstance(plan, CompositePlan):
             raise TypeError(f"plan ({type(plan).__name__}) must be one that CompositeClips.plan made.")
         draws = _draws(list(plan.parts), rng, batch_rng)
-        views = iter(views_TCHW)
-        sample: dict[str, Tensor] = {}
-        for label, part in plan.parts.items():
-            own = tuple(next(views) for _ in part.views)
-            made = self.makers[label].transform(own, part, *draws[label])
-            sample |= {f"{label}/{key}": value for key, value in made.items()}
-        return sample
+        parts = {
+            label: cuts_of(self.makers[label], height, width, part, *draws[label]) for label, part in plan.parts.items()
+        }
+        wanted: list[Cut] = []
+        num_views = 0
+        for label, cuts in parts.items():
+            wanted += [cut._replace(view=cut.view + num_views) for cut in cuts.wanted]
+            num_views += len(plan.parts[label].views)
+        return Cuts(tuple(wanted), partial(_joined, parts))
+
+
+def _joined(parts: Mapping[str, Cuts], cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    clips = iter(cuts_TCHW)
+    sample: dict[str, Tensor] = {}
+    for label, cuts in parts.items():
+        made = cuts.finish(tuple(next(clips) for _ in cuts.wanted))
+        sample |= {f"{label}/{key}": value for key, value in made.items()}
+    return sample
 
 
 def _draws(

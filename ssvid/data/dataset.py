@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.sampler import EvalBatches
 from ssvid.data.signals import check_signals, load_signals
 from ssvid.errors import DataError, DecodeError
+from ssvid.transforms import Cutter, cuts_of
 from ssvid.types import ClipMaker, Ticket, VideoInfo, batch_rng, sample_rng
-from ssvid.video import open_video, read_clips
+from ssvid.video import hand_out_frames, open_video
 
 MAX_REPLACEMENTS = 10
 
@@ -196,14 +197,23 @@ class ClipDataset(Dataset):
         rngs = [sample_rng(self.seed, t) for t in tickets]
         shared = [batch_rng(self.seed, t) for t in tickets]
         plans = [maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
-        wanted = [view * self.frame_step + segment.start_frame for plan in plans for view in plan.views]
+        cuts = [
+            cuts_of(maker, info.height, info.width, plan, r, b) for plan, r, b in zip(plans, rngs, shared, strict=True)
+        ]
+        views = [
+            plan.views[cut.view] * self.frame_step + segment.start_frame
+            for plan, own in zip(plans, cuts, strict=True)
+            for cut in own.wanted
+        ]
+        cutters = [
+            Cutter(cut, len(view), info.height, info.width)
+            for cut, view in zip((cut for own in cuts for cut in own.wanted), views, strict=True)
+        ]
         whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
         with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
-            clips = iter(read_clips(reader, wanted))
-        return [
-            maker.transform(tuple(next(clips) for _ in plan.views), plan, rng, batch)
-            for plan, rng, batch in zip(plans, rngs, shared, strict=True)
-        ]
+            hand_out_frames(reader, views, [cutter.put for cutter in cutters])
+        clips = iter(cutters)
+        return [own.finish(tuple(next(clips).clip() for _ in own.wanted)) for own in cuts]
 
 
 def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -212,7 +222,8 @@ def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for name, value in samples[0].items():
         if isinstance(value, Tensor):
-            batch[name] = torch.stack([sample[name] for sample in samples])
+            # Stacks into shared memory where it runs in a worker: the batch is not copied once more on its way.
+            batch[name] = default_collate([sample[name] for sample in samples])
     batch["unreadable"] = [failure for sample in samples for failure in sample.get("unreadable", [])]
     return batch
 

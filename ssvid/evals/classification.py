@@ -19,12 +19,13 @@ from ssvid.evals.finetuning_protocol import FinetuneProtocol
 from ssvid.evals.heads import build_head
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.transforms.color import jitter_clip, random_jitter
-from ssvid.transforms.geometry import Rectangle, center_square, crop_rectangle, random_area
+from ssvid.transforms.cuts import Cut, CutFirst, Cuts
+from ssvid.transforms.geometry import Rectangle, center_square, random_area
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import clip_span, random_clip
 
 
-class TrainingClips:
+class TrainingClips(CutFirst):
     """One clip at a random place of the video, its frames and its crop as the protocol says; uint8 ``clips``, TCHW.
 
     A video that is shorter than a clip has its last frame repeated, as in the test.
@@ -42,16 +43,12 @@ class TrainingClips:
         clip = clip[shown_positions(p.frames, p.num_frames, rng)]
         return ClipPlan((np.minimum(clip, video.num_frames - 1),))
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
-        clip_TCHW = views_TCHW[0]
-        rectangle = training_crop(clip_TCHW.shape[-2], clip_TCHW.shape[-1], self.protocol, rng)
-        return {"clips": crop_rectangle(clip_TCHW, rectangle, self.protocol.crop_px)}
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
+        """``clips`` uint8 TCHW, one rectangle for all frames."""
+        rectangle = training_crop(height, width, self.protocol, rng)
+        return Cuts((Cut(0, (rectangle,), self.protocol.crop_px),), lambda cuts_TCHW: {"clips": cuts_TCHW[0]})
 
 
 def training_crop(height: int, width: int, protocol: FinetuneProtocol, rng: np.random.Generator) -> Rectangle:

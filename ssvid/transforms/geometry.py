@@ -34,17 +34,18 @@ def center_square(height: int, width: int) -> Box:
     return (height - side) // 2, (width - side) // 2, side
 
 
+def square(box: Box) -> Rectangle:
+    """The rectangle that a square box is."""
+    top, left, side = box
+    return top, left, side, side
+
+
 def crop_square(clip_TCHW: Tensor, box: Box, size_px: int) -> Tensor:
     """Cut the box out of every frame and bring it to size_px x size_px; uint8 stays uint8. Returns a contiguous TCHW.
 
     Bilinear with antialiasing; no resampling at all where the box has the wanted size.
     """
-    top, left, side = box
-    cut_TCHW = clip_TCHW[..., top : top + side, left : left + side]
-    if side != size_px:
-        # channels-last is the layout for which torch has a vectorized uint8 path
-        cut_TCHW = _resize(cut_TCHW.contiguous(memory_format=torch.channels_last), size_px)
-    return cut_TCHW.contiguous()
+    return crop_rectangle(clip_TCHW, square(box), size_px)
 
 
 def random_area(
@@ -91,10 +92,15 @@ def shifted_boxes(box: Box, share: float, count: int, rng: np.random.Generator) 
 
 def crop_squares(clip_TCHW: Tensor, boxes: Sequence[Box], size_px: int) -> Tensor:
     """Cut a box of its own out of each frame and bring it to size_px x size_px, as ``crop_square`` does."""
-    if len(set(boxes)) == 1:
-        return crop_square(clip_TCHW, boxes[0], size_px)
-    cuts = [crop_square(frame_CHW[None], box, size_px) for frame_CHW, box in zip(clip_TCHW, boxes, strict=True)]
-    return torch.cat(cuts)
+    return crop_rectangles(clip_TCHW, [square(box) for box in boxes], size_px)
+
+
+def crop_rectangles(clip_TCHW: Tensor, rectangles: Sequence[Rectangle], size_px: int) -> Tensor:
+    """The same of rectangles."""
+    if len(set(rectangles)) == 1:
+        return crop_rectangle(clip_TCHW, rectangles[0], size_px)
+    frames = zip(clip_TCHW, rectangles, strict=True)
+    return torch.cat([crop_rectangle(frame_CHW[None], rectangle, size_px) for frame_CHW, rectangle in frames])
 
 
 def squash(clip_TCHW: Tensor, size_px: int) -> Tensor:
@@ -104,6 +110,7 @@ def squash(clip_TCHW: Tensor, size_px: int) -> Tensor:
     """
     if clip_TCHW.shape[-2:] == (size_px, size_px):
         return clip_TCHW.contiguous()
+    # channels-last is the layout for which torch has a vectorized uint8 path
     return _resize(clip_TCHW.contiguous(memory_format=torch.channels_last), size_px).contiguous()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         resolve_decoder,
     )
     from ssvid.video.motion import measure_signals
-    from ssvid.video.reader import VideoReader, open_video, read_clips
+    from ssvid.video.reader import VideoReader, hand_out_frames, open_video, read_clips
     from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded, random_clip
     from ssvid.video.scan import VideoScan, content_id, scan_video
     from ssvid.video.writer import write_video
@@ -29,6 +29,7 @@ _HOME = {
     "resolve_decoder": "decoders",
     "measure_signals": "motion",
     "VideoReader": "reader",
+    "hand_out_frames": "reader",
     "open_video": "reader",
     "read_clips": "reader",
     "clip_indices": "sampling",
@@ -50,6 +51,7 @@ __all__ = [
     "clip_indices",
     "content_id",
     "evenly_spaced_clips",
+    "hand_out_frames",
     "is_padded",
     "measure_signals",
     "open_video",

@@ -6,15 +6,14 @@ It can hang for ever while it holds the interpreter, so scanning runs in a proce
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 import decord
 import numpy as np
-import torch
-from torch import Tensor
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.reader import ReaderBase
+from ssvid.video.reader import ReaderBase, portions
 
 _ERRORS = (decord.DECORDError, RuntimeError, ValueError, IndexError, TypeError, OSError)
 
@@ -30,7 +29,11 @@ class DecordReader(ReaderBase):
         except _ERRORS as error:
             raise DecodeError(self.path, "decord cannot open it", _first_line(error)) from error
 
-    def _decode_sorted(self, indices: np.ndarray) -> Tensor:
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        for start, portion in portions(indices, self.info):
+            yield from enumerate(self._decoded(portion), start)
+
+    def _decoded(self, indices: np.ndarray) -> np.ndarray:
         if self._decoder is None:
             raise DecodeError(self.path, "the reader is closed")
         try:
@@ -39,8 +42,7 @@ class DecordReader(ReaderBase):
             what = f"decord, frames {indices[0]} to {indices[-1]}"
             raise DecodeError(self.path, what, _first_line(error)) from error
         # Depends on the bridge, which is a global setting of decord that is not ours to change.
-        array = frames_THWC.asnumpy() if hasattr(frames_THWC, "asnumpy") else np.asarray(frames_THWC)
-        return torch.from_numpy(array).permute(0, 3, 1, 2)
+        return frames_THWC.asnumpy() if hasattr(frames_THWC, "asnumpy") else np.asarray(frames_THWC)
 
     def close(self) -> None:
         """Give the file back."""

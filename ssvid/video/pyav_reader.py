@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 import av
 import numpy as np
-import torch
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from torch import Tensor
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
@@ -76,6 +74,11 @@ def _main_video_stream(path: str, container: InputContainer) -> VideoStream:
     return cast(VideoStream, stream)
 
 
+def demux(container: InputContainer, stream: VideoStream) -> Generator[av.Packet]:
+    """The packets of a stream. Close it before the container is closed: a suspended one leaks what it holds of the file."""
+    return cast("Generator[av.Packet]", container.demux(stream))
+
+
 class SequentialDecode:
     """Every frame of a stream in the order of a sequential decode: an iterable that can be walked once.
 
@@ -92,20 +95,20 @@ class SequentialDecode:
         self.num_errors = 0
         self.first_error: str | None = None
 
-    def __iter__(self) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except _ERRORS as error:
-                self._count(error)
-                self.is_cut = True
-                yield from self._decode(None)  # the frames that the decoder still holds
-                return
-            if packet is None:
-                return
-            self.packets.add(packet)
-            yield from self._decode(packet)
+    def __iter__(self) -> Generator[VideoFrame]:
+        with closing(demux(self._container, self._stream)) as packets:
+            while True:
+                try:
+                    packet = next(packets, None)
+                except _ERRORS as error:
+                    self._count(error)
+                    self.is_cut = True
+                    yield from self._decode(None)  # the frames that the decoder still holds
+                    return
+                if packet is None:
+                    return
+                self.packets.add(packet)
+                yield from self._decode(packet)
 
     def _decode(self, packet: av.Packet | None) -> list[VideoFrame]:
         try:
@@ -284,55 +287,43 @@ class PyavReader(ReaderBase):
         super().__init__(path, info)
         self._seek = seek
 
-    def _decode_sorted(self, indices: np.ndarray) -> Tensor:
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
         table = packet_table(self.path) if self._seek else None
         if table is not None and len(table.shown_pts) == self.info.num_frames:
             try:
-                return _to_tensor(_decode_by_seeking(self.path, table, indices))
+                yield from _decode_by_seeking(self.path, table, indices)
+                return
             except _SurpriseError:
                 pass  # the sequential decode below is right whatever the packets say
-        return _to_tensor(_decode_from_start(self.path, indices))
+        yield from _decode_from_start(self.path, indices)
 
 
-def _to_tensor(frames_HWC: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(frames_HWC)).permute(0, 3, 1, 2)
-
-
-def _decode_from_start(path: str, indices: np.ndarray) -> list[np.ndarray]:
-    """One pass from the start of the file to the last wanted frame; only wanted frames are converted and kept."""
-    wanted = set(indices.tolist())
-    last, convert, frames, count = int(indices[-1]), FrameConverter(), [], 0
+def _decode_from_start(path: str, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+    """One pass from the start of the file to the last wanted frame; only wanted frames are converted."""
+    places = {index: place for place, index in enumerate(indices.tolist())}
+    last, convert, count = int(indices[-1]), FrameConverter(), 0
     with open_stream(path) as (container, stream):
         decode = SequentialDecode(container, stream)
-        for count, frame in enumerate(decode, start=1):
-            if count - 1 in wanted:
-                frames.append(convert(frame))
-            if count - 1 == last:
-                break
-    if len(frames) < len(indices):
-        raise DecodeError(
-            path, f"frame {last} was asked for, and the file ends after {count} frames", decode.first_error
-        )
-    return _same_shape(path, frames)
+        with closing(iter(decode)) as frames:
+            for frame in frames:
+                if count in places:
+                    yield places[count], convert(frame)
+                count += 1
+                if count > last:
+                    return
+    raise DecodeError(path, f"frame {last} was asked for, and the file ends after {count} frames", decode.first_error)
 
 
-def _same_shape(path: str, frames: list[np.ndarray]) -> list[np.ndarray]:
-    if len({frame.shape for frame in frames}) > 1:
-        raise DecodeError(path, "the picture size changes in mid-stream")
-    return frames
-
-
-def _decode_by_seeking(path: str, table: PacketTable, indices: np.ndarray) -> list[np.ndarray]:
+def _decode_by_seeking(path: str, table: PacketTable, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
     """Jump to the key frame before each wanted frame, unless decoding on gets there as soon."""
-    convert, frames = FrameConverter(), []
-    with open_stream(path) as (container, stream):
-        walk = _CheckedWalk(container, stream, table)
-        for index in indices.tolist():
+    convert = FrameConverter()
+    with open_stream(path) as (container, stream), closing(_CheckedWalk(container, stream, table)) as walk:
+        for place, index in enumerate(indices.tolist()):
             try:
-                frames.append(convert(walk.frame(index)))
+                frame_HWC = convert(walk.frame(index))
             except _ERRORS as error:
                 raise _SurpriseError(str(error)) from error
-    return _same_shape(path, frames)
+            yield place, frame_HWC
 
 
 class _CheckedWalk:
@@ -342,7 +333,7 @@ class _CheckedWalk:
         self._container = container
         self._stream = stream
         self._table = table
-        self._packets: Iterator[av.Packet] = iter(())
+        self._packets = demux(container, stream)
         self._ready: list[VideoFrame] = []
         self._position = -1  # the packet that was decoded last
         self._index = -1  # the frame that was delivered last
@@ -361,10 +352,15 @@ class _CheckedWalk:
             raise _SurpriseError("the wanted frame was passed over")
         return self._frame
 
+    def close(self) -> None:
+        """Give the packets back, before their file is closed."""
+        self._packets.close()
+
     def _jump(self, key: int) -> None:
         key_pts = int(self._table.pts[key])
+        self._packets.close()
         self._container.seek(key_pts, stream=self._stream, backward=True, any_frame=False)
-        self._packets = self._container.demux(self._stream)
+        self._packets = demux(self._container, self._stream)
         first = next(self._packets)
         position = self._table.packet_of(first.pts)
         if not 0 <= position <= key or not self._table.is_key[position]:

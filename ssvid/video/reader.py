@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -16,6 +18,8 @@ from ssvid.video.decoders import create_reader, resolve_decoder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PORTION_BYTES = 64 << 20
 
 
 class VideoReader(Protocol):
@@ -37,6 +41,21 @@ class VideoReader(Protocol):
         """
         ...
 
+    def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames one after the other, so that no more than a few are in memory.
+
+        Args:
+            indices: int64 (T,), ascending, without repeats, each in [0, info.num_frames).
+
+        Yields:
+            The place in ``indices``, and the frame, uint8 RGB (H, W, 3), upright: a view that is not to be written to.
+            A place can come more than once; the last one counts.
+
+        Raises:
+            DecodeError: as ``frames_at``.
+        """
+        ...
+
     def close(self) -> None:
         """Give the file back."""
         ...
@@ -49,7 +68,7 @@ class VideoReader(Protocol):
 
 
 class ReaderBase:
-    """What all readers share: the info, the index check, and scattering decoded frames to the asked order."""
+    """What all readers share: the info, the checks, and scattering decoded frames to the asked order."""
 
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
         self.path = checked_path(path)
@@ -57,20 +76,23 @@ class ReaderBase:
 
     def frames_at(self, indices: np.ndarray) -> Tensor:
         """Decode frames by number; see ``VideoReader.frames_at``."""
-        unique, inverse = np.unique(checked_indices(self.path, indices, self.info), return_inverse=True)
-        frames_TCHW = self._decode_sorted(unique)
-        self._check_shape(frames_TCHW, len(unique))
-        # Most requests are sorted and without repeats: those need no copy.
-        return frames_TCHW if np.array_equal(inverse, np.arange(len(unique))) else _gather(frames_TCHW, inverse)
+        indices = checked_indices(self.path, indices, self.info)
+        frames_THWC = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
+        hand_out_frames(self, [indices], [frames_THWC.__setitem__])
+        return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
-    def _decode_sorted(self, indices: np.ndarray) -> Tensor:
+    def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames one after the other; see ``VideoReader.each_frame``."""
+        expected, seen = (self.info.height, self.info.width, 3), False
+        with closing(self._decode_sorted(checked_indices(self.path, indices, self.info))) as frames:
+            for place, frame_HWC in frames:
+                if frame_HWC.shape != expected:
+                    raise DecodeError(self.path, _other_size(frame_HWC.shape, expected, seen))
+                seen = True
+                yield place, frame_HWC
+
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
         raise NotImplementedError
-
-    def _check_shape(self, frames_TCHW: Tensor, num_frames: int) -> None:
-        expected = (num_frames, 3, self.info.height, self.info.width)
-        if tuple(frames_TCHW.shape) != expected:
-            what = f"decoded frames of shape {tuple(frames_TCHW.shape)}, the index says {expected}: the file changed"
-            raise DecodeError(self.path, what)
 
     def close(self) -> None:
         """Give the file back."""
@@ -82,6 +104,12 @@ class ReaderBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _other_size(shape: tuple[int, ...], expected: tuple[int, ...], seen: bool) -> str:
+    if seen:
+        return "the picture size changes in mid-stream"
+    return f"decoded frames of shape {shape}, the index says {expected}: the file changed"
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:
@@ -119,6 +147,40 @@ def checked_indices(path: str, indices: np.ndarray, info: VideoInfo) -> np.ndarr
     return array.astype(np.int64, copy=False)
 
 
+def portions(indices: np.ndarray, info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The indices in pieces whose frames fit into a fixed memory, each with its place: for decoders that answer in tensors."""
+    size = max(1, _PORTION_BYTES // max(info.height * info.width * 3, 1))
+    return ((start, indices[start : start + size]) for start in range(0, len(indices), size))
+
+
+def hand_out_frames(
+    reader: VideoReader, clips: Sequence[np.ndarray], put: Sequence[Callable[[int, np.ndarray], None]]
+) -> None:
+    """Decode the frames of several clips of one video in one pass, each once, and hand each to every clip that needs it.
+
+    No frame is kept: memory does not grow with the number of clips.
+
+    Args:
+        reader: an opened video.
+        clips: int64 (T_i,) each; lengths may differ.
+        put: for each clip, what takes its frames: the place in the clip, and the frame as ``each_frame`` yields it.
+
+    Raises:
+        DecodeError: as ``frames_at``.
+    """
+    checked = [checked_indices(reader.info.path, clip, reader.info) for clip in clips]
+    if not checked:
+        return
+    wanted = np.unique(np.concatenate(checked))
+    takers: list[list[Callable[[np.ndarray], None]]] = [[] for _ in wanted]
+    for clip, take in zip(checked, put, strict=True):
+        for place, number in enumerate(np.searchsorted(wanted, clip).tolist()):
+            takers[number].append(partial(take, place))
+    for number, frame_HWC in reader.each_frame(wanted):
+        for taker in takers[number]:
+            taker(frame_HWC)
+
+
 def read_clips(reader: VideoReader, clips: Sequence[np.ndarray]) -> list[Tensor]:
     """Read several clips of one video in one pass: the frames they need are decoded once.
 
@@ -135,24 +197,11 @@ def read_clips(reader: VideoReader, clips: Sequence[np.ndarray]) -> list[Tensor]
     Raises:
         DecodeError: as ``frames_at``.
     """
-    if not clips:
-        return []
-    wanted = np.unique(np.concatenate([checked_indices(reader.info.path, clip, reader.info) for clip in clips]))
-    frames_TCHW = reader.frames_at(wanted)
-    return [_gather(frames_TCHW, np.searchsorted(wanted, clip)) for clip in clips]
-
-
-def _gather(frames_TCHW: Tensor, positions: np.ndarray) -> Tensor:
-    """Copy some frames into a contiguous tensor of their own.
-
-    Decoders deliver THWC under a permuted view. numpy turns that round four times as fast as torch does for uint8, and
-    this is a quarter of the cost of a clip.
-    """
-    source_TCHW = frames_TCHW.numpy()
-    clip_TCHW = np.empty((len(positions), *source_TCHW.shape[1:]), np.uint8)
-    for place, position in enumerate(positions.tolist()):
-        clip_TCHW[place] = source_TCHW[position]
-    return torch.from_numpy(clip_TCHW)
+    size = (3, reader.info.height, reader.info.width)
+    read_TCHW = [np.empty((len(clip), *size), np.uint8) for clip in clips]
+    # numpy turns THWC into TCHW four times as fast as torch does for uint8.
+    hand_out_frames(reader, clips, [clip_TCHW.transpose(0, 2, 3, 1).__setitem__ for clip_TCHW in read_TCHW])
+    return [torch.from_numpy(clip_TCHW) for clip_TCHW in read_TCHW]
 
 
 def open_video(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 import numpy as np
-from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.reader import ReaderBase
+from ssvid.video.reader import ReaderBase, portions
 
 # What torchcodec was seen to raise on broken files; nothing of it is a mistake of the caller's.
 _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, OSError)
@@ -31,13 +31,18 @@ class TorchcodecReader(ReaderBase):
         except _ERRORS as error:
             raise DecodeError(self.path, "torchcodec cannot open it", error) from error
 
-    def _decode_sorted(self, indices: np.ndarray) -> Tensor:
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        for start, portion in portions(indices, self.info):
+            yield from enumerate(self._decoded(portion), start)
+
+    def _decoded(self, indices: np.ndarray) -> np.ndarray:
         if self._decoder is None:
             raise DecodeError(self.path, "the reader is closed")
         try:
-            return self._decoder.get_frames_at(indices.tolist()).data
+            frames_TCHW = self._decoder.get_frames_at(indices.tolist()).data
         except _ERRORS as error:
             raise DecodeError(self.path, f"torchcodec, frames {indices[0]} to {indices[-1]}", error) from error
+        return frames_TCHW.permute(0, 2, 3, 1).numpy()
 
     def close(self) -> None:
         """Give the file back."""
