@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
@@ -41,7 +40,8 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir",
+        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir; where nothing was "
+        "saved yet it starts from its beginning",
     )
     parser.add_argument(
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
@@ -58,25 +58,21 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, score and print the table."""
     from ssvid.recipe import programs
-    from ssvid.train.trainer import global_rank
+    from ssvid.recipe.device import is_first_process
 
-    recipe, run_dir = args.recipe, args.run_dir
-    resolved = Path(recipe or "") / "recipe.resolved.yaml"
-    if recipe and args.resume and run_dir is None and resolved.is_file():
-        recipe, run_dir = resolved, recipe
     result = programs.finetune(
-        recipe,
+        args.recipe,
         *args.overrides,
         backbone=args.backbone,
         backbone_name=args.backbone_name,
         placebo=args.placebo,
         random=args.random,
-        run_dir=run_dir,
+        run_dir=args.run_dir,
         resume=args.resume,
         partial=args.partial,
         inflate=args.inflate,
         which=args.which,
         from_results=args.from_results,
     )
-    if global_rank() == 0:  # all processes have the rows; one tells them
+    if is_first_process():  # all processes have the rows; one tells them
         terminal.print_result(result, as_json=args.json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
@@ -18,6 +17,8 @@ examples:
   ssvid pretrain pretrain/speediness_tiny data.root=videos
   ssvid pretrain pretrain/speediness_tiny data.root=videos optim.epochs=20 trainer.devices=2 --run-dir runs/mine
   ssvid pretrain runs/mine --resume
+  ssvid pretrain runs/mine --resume optim.epochs=40                      go on with a finished run, longer
+  ssvid pretrain pretrain/speediness_tiny data.root=videos --run-dir runs/mine --resume     starts or goes on
 """
 
 
@@ -35,7 +36,8 @@ def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir",
+        help="go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir; where nothing was "
+        "saved yet it starts from its beginning",
     )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -44,10 +46,8 @@ def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train and print where the checkpoint is."""
     from ssvid.recipe import programs
+    from ssvid.recipe.device import is_first_process
 
-    recipe, run_dir = args.recipe, args.run_dir
-    resolved = Path(recipe) / "recipe.resolved.yaml"
-    if args.resume and run_dir is None and resolved.is_file():
-        recipe, run_dir = resolved, recipe
-    result = programs.pretrain(recipe, *args.overrides, run_dir=run_dir, resume=args.resume)
-    terminal.print_result(result, as_json=args.json)
+    result = programs.pretrain(args.recipe, *args.overrides, run_dir=args.run_dir, resume=args.resume)
+    if is_first_process():  # all processes have the result; one tells it
+        terminal.print_result(result, as_json=args.json)

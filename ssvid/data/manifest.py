@@ -162,8 +162,11 @@ class Manifest:
         """Where the file of a row lies on this machine."""
         return self.root / row.path
 
-    def check_files(self) -> None:
+    def check_files(self, way_out: str = "") -> None:
         """Make sure that every readable row's file exists, before hours of training find out.
+
+        Args:
+            way_out: what to do about a missing one, in the words of the caller.
 
         Raises:
             DataError: names the first missing file, how many are missing, and the way out.
@@ -172,8 +175,11 @@ class Manifest:
         if missing:
             raise DataError(
                 f"root ({self.root}) must hold the files of the manifest: {len(missing)} of {len(self.rows)} are"
-                f" missing, the first is {missing[0]!r}. Set data.root to the folder that holds them,"
-                " or write the manifest again with: ssvid data index."
+                f" missing, the first is {missing[0]!r}. "
+                + (
+                    way_out
+                    or "Set data.root to the folder that holds them, or write the manifest again with: ssvid data index."
+                )
             )
 
     def train_val_split(self, val_fraction: float, seed: int) -> tuple[Manifest, Manifest]:

@@ -606,7 +606,9 @@ def _columns(names: Sequence[str], parts: Sequence[np.ndarray]) -> dict[str, tup
 # ---- identity
 
 
-def check_contents(manifest: Manifest, rows: Sequence[VideoRow]) -> None:
+def check_contents(
+    manifest: Manifest, rows: Sequence[VideoRow], way_out: str = "Index the folder again with: ssvid data index."
+) -> None:
     """Make sure that the files are those that the manifest describes; a missing one is left to be listed as unreadable.
 
     Raises:
@@ -616,7 +618,7 @@ def check_contents(manifest: Manifest, rows: Sequence[VideoRow]) -> None:
     if changed:
         raise DataError(
             f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {changed[0]!r} "
-            f"(root {manifest.root}): their content changed since. Index the folder again with: ssvid data index."
+            f"(root {manifest.root}): their content changed since. {way_out}"
         )
 
 

@@ -36,6 +36,13 @@ def resolve_device(device: str = "auto") -> str:
     return device
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that a launcher or Lightning started."""
+    from ssvid.train.trainer import global_rank
+
+    return global_rank() == 0
+
+
 @contextmanager
 def joined_processes(device: str, out: str | Path | None) -> Iterator[tuple[str, bool]]:
     """Share an evaluation among the processes that ``torchrun`` started: each reads its part of the videos.

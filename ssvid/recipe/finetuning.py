@@ -42,8 +42,17 @@ from ssvid.recipe.evaluating import (
     taken_from,
 )
 from ssvid.recipe.load import LoadedRecipe, load_recipe
-from ssvid.recipe.pretraining import Say, load_manifest, refuse_changes, speaker
+from ssvid.recipe.pretraining import Say, load_manifest, speaker
 from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
+from ssvid.recipe.resuming import (
+    check_folder,
+    kept_manifest,
+    recipe_and_folder,
+    recorded_recipe,
+    run_folder,
+    was_restarted,
+    write_recipe,
+)
 from ssvid.recipe.schema import FinetuneRecipe
 from ssvid.recipe.starting import start_backbone
 from ssvid.recipe.yaml_text import to_yaml
@@ -106,6 +115,7 @@ def finetune(
     Raises:
         SsvidError: any mistake in the recipe, the weights, the data or the folder.
     """
+    recipe, run_dir = recipe_and_folder(recipe, run_dir, resume)
     arguments: dict[str, Any] = {
         "backbone": backbone,
         "backbone_name": backbone_name,
@@ -121,11 +131,16 @@ def finetune(
     config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
     loaded = loaded._replace(resolved=loaded.resolved | {"trainer": asdict(config.trainer)})
     check_loggers(config.logger)
-    runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
-    folder = _run_folder(loaded, run_dir, runs[0].backbone, resume)
-    if global_rank() == 0:
-        _check_folder(folder, loaded.resolved, resume)
+    runs, resume = plan_runs(config, arguments["backbone"], arguments["placebo"]), resume or was_restarted()
+    folder = run_folder(run_dir, resume, lambda: evaluation_folder("finetune", None, runs[0].backbone, loaded))
+    before = recorded_recipe(folder, "finetune") if resume else None
+    changes = check_folder(folder, before, loaded.resolved, resume=resume) if global_rank() == 0 else []
     say = speaker(show_progress)
+    for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
+        say(note)
+    if global_rank() == 0:
+        write_recipe(folder, loaded.resolved, changes)
+    old_root = None if before is None else before["data"]["root"]
     rows: list[ResultRow] = []
     try:
         for run in runs:
@@ -133,7 +148,17 @@ def finetune(
             if len(runs) > 1:
                 say(f"fold {run.fold}, seed {run.seed}")
             found, manifest = _finetune_once(
-                config_of(config, run), run, loaded, folder, own, arguments, recorded, say, show_progress, resume=resume
+                config_of(config, run),
+                run,
+                loaded,
+                folder,
+                own,
+                arguments,
+                recorded,
+                say,
+                show_progress,
+                resume=resume,
+                old_root=old_root,
             )
             rows += tagged(found, run, loaded, manifest)
     except KeyboardInterrupt:
@@ -159,6 +184,7 @@ def _finetune_once(
     show_progress: bool,
     *,
     resume: bool,
+    old_root: str | None,
 ) -> tuple[list[ResultRow], Manifest]:
     """The rows of one fold and seed, in a folder of their own; ``folder`` is that of the whole command."""
     resume = resume and own.resolved.is_file()
@@ -170,7 +196,10 @@ def _finetune_once(
         which=arguments.get("which", ""),  # results of older versions do not have it
     )
     networks = networks_beside(network, run, show_progress)
-    manifest = _manifest(config, own, resume, say)
+    if resume and own.manifest.is_file():
+        manifest = kept_manifest(own.manifest, config.data.root, old_root)
+    else:
+        manifest = load_manifest(config.data, say if global_rank() == 0 else None)
     train_rows, test_rows = labeled_rows(manifest)
     if recorded is not None:
         recorded.check_data(manifest, run)
@@ -371,32 +400,6 @@ def _renamed(row: ResultRow, name: str, choice: Mapping[str, Any]) -> ResultRow:
 # ---- the folder
 
 
-def _run_folder(loaded: LoadedRecipe, run_dir: Weights | None, backbone: Weights, resume: bool) -> RunFolder:
-    if resume and run_dir is None:
-        raise RunFolderError("--resume needs the folder of the run to continue. Name it with --run-dir.")
-    return RunFolder(evaluation_folder("finetune", run_dir, backbone, loaded))
-
-
-def _check_folder(run: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        run.require_new()
-        return
-    if not run.resolved.is_file():
-        raise RunFolderError(
-            f"run folder {run.path} holds no fine-tuning to continue. Start the run without --resume, or name its folder with "
-            "--run-dir."
-        )
-    refuse_changes(run, resolved)
-
-
-def _manifest(config: FinetuneRecipe, run: RunFolder, resume: bool, say: Say) -> Manifest:
-    if resume and run.manifest.exists():
-        manifest = Manifest.load(run.manifest, root=config.data.root, allow_outside=True)
-        manifest.check_files()
-        return manifest
-    return load_manifest(config.data, say if global_rank() == 0 else None)
-
-
 def _write_folder(
     folder: RunFolder,
     own: RunFolder,
@@ -409,22 +412,28 @@ def _write_folder(
     starts = {name: weights_sha256(network.state_dict()) for name, network in networks.items()}
     if resume:
         before = json.loads((own.path / STARTS).read_text(encoding="utf-8"))
-        changed = [name for name in {**before, **starts} if before.get(name) != starts.get(name)]
+        changed = [name for name in {**before, **starts} if not _starts_alike(before.get(name), starts.get(name), name)]
         if changed:
             raise RunFolderError(
                 f"{own.path} was started from other weights of {', '.join(changed)}; a resumed run computes the same "
                 "numbers. Name the same --backbone, --placebo and seed, or start a new run."
             )
+        write_json(own.path / STARTS, {**before, **starts})
         return
     for one in {folder.path: folder, own.path: own}.values():
         one.path.mkdir(parents=True, exist_ok=True)
+        write_json(one.env, environment())  # first: from now on it is the folder of a run
         one.recipe.write_text(loaded.text or to_yaml(loaded.resolved), encoding="utf-8")
-        write_json(one.env, environment())
     manifest.save(own.manifest)
     (own.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
     write_json(own.path / STARTS, starts)
     for one in (own, folder):  # last: from now on there is something to go on with
         one.resolved.write_text(to_yaml(loaded.resolved), encoding="utf-8")
+
+
+def _starts_alike(before: str | None, now: str | None, name: str) -> bool:
+    """Whether a network is the one it was; anchors may come and go."""
+    return before == now or (name.startswith("random") and None in (before, now))
 
 
 def _locked(run: RunFolder) -> contextlib.AbstractContextManager[Any]:

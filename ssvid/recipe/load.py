@@ -34,6 +34,7 @@ from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
 from ssvid.recipe.yaml_text import MISSING, parse_value, parse_yaml
 
+SCALED = "scaled"  # where a value comes from that follows from others
 _KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")
 
 
@@ -41,7 +42,8 @@ class LoadedRecipe(NamedTuple):
     """A recipe that has been checked.
 
     recipe: typed. resolved: the same as plain types, every default written out. text: the file as it was read.
-    path: of that file. origins: ``key.path`` -> "protocol", "recipe" or "command line", for every value that was set.
+    path: of that file. origins: ``key.path`` -> "protocol", "recipe", "command line" or "call", for every value that was
+    set; "scaled" for a warm-up that was shortened with its epochs. notes: what was decided, to be told.
     protocol: id of the named protocol, "" without one. changed: ``key.path`` -> (the protocol's value, the one used),
     where they differ.
     """
@@ -53,6 +55,7 @@ class LoadedRecipe(NamedTuple):
     origins: dict[str, str]
     protocol: str = ""
     changed: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 @takes_paths("source")
@@ -94,6 +97,11 @@ def load_recipe(
     schema = _kind_schema(merged, kind, problems)
     if schema is None:
         raise _all_problems(source, problems)
+    notes = []
+    for group, (warmup, note) in _scaled_warmups(schema, layers).items():
+        merged = merge(merged, {group: {"warmup_epochs": warmup}})
+        origins[f"{group}.warmup_epochs"] = SCALED
+        notes.append(note)
     typed_values = _check(schema, merged, allow_missing, problems)
     if protocol is not None and merged.get("kind") != protocol.kind:
         problems.append(
@@ -102,7 +110,7 @@ def load_recipe(
     if problems:
         raise _all_problems(source, problems)
     resolved = to_plain(typed_values)
-    loaded = LoadedRecipe(build(schema, typed_values), resolved, text, path, origins)
+    loaded = LoadedRecipe(build(schema, typed_values), resolved, text, path, origins, notes=tuple(notes))
     if protocol is None:
         return loaded
     return loaded._replace(protocol=protocol.id, changed=_changed(protocol, resolved))
@@ -118,6 +126,41 @@ def _protocol_of(layers: Sequence[Mapping[str, Any]], problems: list[str]) -> Na
     except RecipeError as error:
         problems.append(str(error))
         return None
+
+
+def _scaled_warmups(schema: type, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, tuple[float, str]]:
+    """Group -> its warm-up where fewer epochs were asked for than it was written for, and a sentence on it."""
+    found: dict[str, tuple[float, str]] = {}
+    for option in dataclasses.fields(schema):
+        default = option.default_factory() if dataclasses.is_dataclass(option.default_factory) else None
+        if hasattr(default, "warmup_epochs") and hasattr(default, "epochs"):
+            said = [(layer, group) for layer, values in layers if isinstance(group := values.get(option.name), Mapping)]
+            scaled = _scaled_warmup(option.name, default, said)
+            found |= {option.name: scaled} if scaled else {}
+    return found
+
+
+def _scaled_warmup(name: str, default: Any, said: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[float, str] | None:
+    """A run that is shortened on the command line keeps the share of its warm-up; elsewhere only one that does not fit is
+    shortened. A warm-up that is set together with the epochs, or later, stays.
+    """
+    epochs, warmup, note = default.epochs, default.warmup_epochs, ""
+    for layer, values in said:
+        now, own = values.get("epochs", epochs), values.get("warmup_epochs")
+        if not _is_count(now) or not (own is None or isinstance(own, int | float)):
+            return None  # the check of types tells
+        if own is not None:
+            warmup, note = own, ""
+        elif now < epochs and warmup > 0 and (warmup > now or layer in ("command line", "call")):
+            share = warmup * now / epochs
+            note = f"{name}.warmup_epochs={share:g}: {now} epochs keep the share of warm-up of {epochs} ({warmup:g})"
+            warmup = share
+        epochs = now
+    return (warmup, note) if note else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _changed(protocol: NamedProtocol, resolved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

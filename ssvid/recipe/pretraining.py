@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
-from ssvid.errors import DataError, RecipeError, RunFolderError
-from ssvid.files import takes_paths, write_json
+from ssvid.errors import DataError, RecipeError
+from ssvid.files import takes_paths, write_atomic, write_json
 from ssvid.machine import environment, package_versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
+from ssvid.recipe.resuming import (
+    check_folder,
+    go_on,
+    is_longer,
+    kept_manifest,
+    longer_text,
+    recipe_and_folder,
+    recorded_recipe,
+    run_folder,
+    was_restarted,
+    write_recipe,
+)
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.recipe.starting import start_weights
-from ssvid.recipe.yaml_text import parse_yaml, to_yaml
+from ssvid.recipe.yaml_text import to_yaml
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
 from ssvid.train.module import VALIDATIONS, PretrainModule
@@ -37,17 +50,6 @@ from ssvid.train.trainer import build_trainer, fit, global_rank, resolve_trainer
 RUNS = Path("runs")
 # "unused" clips of an official split may come from the footage of its test clips.
 NEVER_TRAINED = ("test", "unused")
-# What a resumed run may change: where it runs and how much it prints, never what it computes.
-FREE_TO_CHANGE = (
-    "trainer.",
-    "loader.workers_per_device",
-    "loader.prefetch_batches",
-    "loader.timeout_seconds",
-    "logger.",
-    "monitor",
-    "online",
-)
-BOUND = ("trainer.accumulate", "trainer.precision", "trainer.max_steps")
 
 Say = Callable[[str], None]
 
@@ -79,6 +81,14 @@ class PretrainResult:
         """Plain types, for ``--json`` and ``results.json``."""
         return asdict(self) | {"run_dir": str(self.run_dir), "checkpoint": str(self.checkpoint)}
 
+    @classmethod
+    def read(cls, path: Path) -> PretrainResult:
+        """The result that a finished run left as ``results.json``; the folder may have moved since."""
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        own = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        folder = RunFolder(path.parent)
+        return cls(**own | {"run_dir": folder.path, "checkpoint": folder.last_checkpoint})
+
     def __str__(self) -> str:
         measured = zip(VALIDATIONS, (self.metrics, self.out_of_domain), strict=True)
         values = "  ".join(
@@ -102,30 +112,42 @@ def pretrain(
     """Train a backbone on unlabeled videos as a recipe says.
 
     Args:
-        recipe: shipped name, path, or mapping. overrides: ``key.path=value``. nested: the same as keyword groups.
+        recipe: shipped name, path, or mapping; with ``resume`` also the run folder. overrides: ``key.path=value``. nested: the same as keyword groups.
         run_dir: the run folder; ``runs/<recipe name>``, numbered, where None.
-        resume: go on with an existing run folder, bit for bit.
+        resume: go on with the run in ``run_dir``, bit for bit, or begin it there where nothing is. What computes nothing
+            may change; ``optim.epochs`` and ``trainer.max_steps`` may grow.
         callbacks: more Lightning callbacks, after our own.
 
     Raises:
         SsvidError: any mistake in the recipe, the data or the folder.
     """
+    recipe, run_dir = recipe_and_folder(recipe, run_dir, resume)
     loaded = load_recipe(recipe, overrides, nested=nested, kind="pretrain")
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     say = speaker(show_progress)
     config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
+    resume, rank = resume or was_restarted(), global_rank()
+    folder = run_folder(run_dir, resume, lambda: next_free(RUNS, _name_of(loaded)))
+    before = recorded_recipe(folder, "pretrain") if resume else None
+    loaded = loaded if before is None else go_on(loaded, before)
+    resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
+    changes = check_folder(folder, before, resolved, resume=resume, may_extend=True) if rank == 0 else []
     check_optim(config.optim)
     check_monitor(config.monitor)
-    resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
-    folder, rank = _run_folder(loaded, run_dir, resume), global_rank()
+    if before is not None and folder.results.is_file() and not is_longer(diff_recipes(before, resolved)):
+        return _finished(folder, config, say)
     if rank == 0:
         check_loggers(config.logger)
-        _check_folder(folder, resolved, resume)
+    for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
+        say(note)
     # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
-    manifest = _manifest_of_run(config.data, folder, resume, rank, say)
+    checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.is_file() else None
+    if resume and checkpoint is None:
+        say(f"{folder.path} holds no checkpoint yet: the run starts from its beginning")
+    manifest = _manifest_of_run(config.data, folder, before, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
-    elsewhere = _out_of_domain(config.data, train_rows, folder, resume, rank, say)
-    backbone, task = build_networks(config, say=say, resumed=folder.last_checkpoint if resume else None)
+    elsewhere = _out_of_domain(config.data, train_rows, folder, before, rank, say)
+    backbone, task = build_networks(config, say=say, resumed=checkpoint)
     data = _data_module(config, manifest, train_rows, val_rows, elsewhere, task)
     callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
     world = int(config.trainer.devices) * config.trainer.num_nodes
@@ -133,11 +155,9 @@ def pretrain(
     if config.task.placebo:
         data.require_strangers(world, config.optim.epochs)
     lr = scaled_lr(config.optim, config.loader.global_batch)
-    if rank == 0 and not resume:
-        _write_folder(folder, loaded, resolved, manifest, backbone.provenance.get("init"))
-        if elsewhere is not None:
-            elsewhere.save(folder.out_of_domain)
     say(_header(config, data, steps_per_epoch, lr))
+    if any(line.startswith("optim.epochs:") for line in changes):
+        say(longer_text(config.optim, steps_per_epoch, lr))
     module = PretrainModule(
         backbone,
         task,
@@ -148,8 +168,25 @@ def pretrain(
         placebo=config.task.placebo,
         meta=_meta_maker(config, resolved, manifest, train_rows, task, backbone.provenance),
     )
+    if rank == 0:
+        folder.create(resume=resume)
     with folder.locked() if rank == 0 else contextlib.nullcontext():
-        return _fit(module, data, config, resolved, folder, resume, say, show_progress, callbacks)
+        if rank == 0 and checkpoint is None:
+            _write_folder(folder, loaded, resolved, manifest, elsewhere, backbone.provenance.get("init"))
+        elif rank == 0:
+            write_recipe(folder, resolved, changes)
+        return _fit(module, data, config, resolved, folder, checkpoint, say, show_progress, callbacks)
+
+
+def _name_of(loaded: LoadedRecipe) -> str:
+    return loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
+
+
+def _finished(folder: RunFolder, config: PretrainRecipe, say: Say) -> PretrainResult:
+    """The result of a run that has nothing left to do."""
+    longer = "trainer.max_steps=-1" if config.trainer.max_steps > 0 else f"optim.epochs={2 * config.optim.epochs}"
+    say(f"{folder.path} is already finished. To train it longer: ssvid pretrain {folder.path} --resume {longer}")
+    return PretrainResult.read(folder.results)
 
 
 def _fit(
@@ -158,23 +195,22 @@ def _fit(
     config: PretrainRecipe,
     resolved: dict[str, Any],
     folder: RunFolder,
-    resume: bool,
+    checkpoint: Path | None,
     say: Say,
     show_progress: bool,
     callbacks: Sequence[Any],
 ) -> PretrainResult:
     rank = global_rank()
-    if not resume:
+    if checkpoint is None:
         _prepare(module.task, data, rank)
     if config.trainer.channels_last:
         convert_to_channels_last_3d(module.backbone)
     if config.trainer.compile:
         module.backbone.compile()
-    checkpoint = folder.last_checkpoint if resume else None
     step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
     loggers = build_loggers(config.logger, folder.path, resolved, resumed_step=step)
-    if step is not None and rank == 0:
-        _rewind(loggers, step)
+    if rank == 0:
+        _rewind(loggers, step or 0)  # also what was logged before the first checkpoint of a run that begins again
     monitor = Monitor(
         config.monitor,
         history=read_validations(folder.metrics) if step is not None and rank == 0 else (),
@@ -320,34 +356,22 @@ def task_names(config: PretrainRecipe) -> str:
     return " + ".join(entries) or config.task.name
 
 
-def _run_folder(loaded: LoadedRecipe, run_dir: str | Path | None, resume: bool) -> RunFolder:
-    if resume and run_dir is None:
-        raise RunFolderError("--resume needs the folder of the run to continue. Name it with --run-dir.")
-    name = loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
-    return RunFolder(run_dir if run_dir is not None else next_free(RUNS, name))
-
-
-def _check_folder(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        folder.require_new()
-        return
-    folder.require_resumable()
-    refuse_changes(folder, resolved)
-
-
 def _write_folder(
     folder: RunFolder,
     loaded: LoadedRecipe,
     resolved: dict[str, Any],
     manifest: Manifest,
+    elsewhere: Manifest | None,
     init: Mapping[str, Any] | None,
 ) -> None:
-    folder.create()
-    folder.recipe.write_text(loaded.text or to_yaml(resolved), encoding="utf-8")
-    folder.resolved.write_text(to_yaml(resolved), encoding="utf-8")
+    text = to_yaml(resolved)
+    folder.recipe.write_text(loaded.text or text, encoding="utf-8")
     write_json(folder.env, environment() | ({"init": dict(init)} if init else {}))
+    if elsewhere is not None:
+        elsewhere.save(folder.out_of_domain)
     manifest.save(folder.manifest)
     (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+    write_atomic(folder.resolved, lambda file: file.write(text.encode()))  # last: a folder with it is whole
 
 
 def _data_module(
@@ -373,44 +397,25 @@ def _data_module(
     )
 
 
-def refuse_changes(folder: RunFolder, resolved: dict[str, Any]) -> None:
-    """Raise RecipeError where a resumed run would compute something else than the one in the folder."""
-    before = parse_yaml(folder.resolved.read_text(encoding="utf-8"), str(folder.resolved))
-    changes = [line for line in diff_recipes(before, resolved) if not _may_change(line.split(":")[0])]
-    if changes:
-        listing = "\n".join(f"  {line}" for line in changes)
-        last = folder.last_checkpoint
-        weights = f" (init_from={last} takes its weights)" if last.is_file() else ""
-        raise RecipeError(
-            f"the recipe is not the one that {folder.path} was started with; a resumed run computes the same numbers. "
-            f"Undo these changes, or start a new run{weights}:\n{listing}"
-        )
-
-
-def _may_change(key: str) -> bool:
-    return key.startswith(FREE_TO_CHANGE) and key not in BOUND
-
-
-def _manifest_of_run(data: DataConfig, folder: RunFolder, resume: bool, rank: int, say: Say) -> Manifest:
-    if resume and folder.manifest.exists():
-        manifest = Manifest.load(folder.manifest, root=data.root, allow_outside=True)
-        manifest.check_files()
-        return manifest
+def _manifest_of_run(
+    data: DataConfig, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
+) -> Manifest:
+    if before is not None and folder.manifest.is_file():
+        return kept_manifest(folder.manifest, data.root, before["data"]["root"])
     return load_manifest(data, say if rank == 0 else None)
 
 
 def _out_of_domain(
-    data: DataConfig, train_rows: Manifest, folder: RunFolder, resume: bool, rank: int, say: Say
+    data: DataConfig, train_rows: Manifest, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
 ) -> Manifest | None:
     """The videos of ``data.out_of_domain`` that are measured; None where it is off. A resumed run takes its own table."""
     config = data.out_of_domain
     check_out_of_domain(config)
     if not config.root:
         return None
-    if resume and folder.out_of_domain.exists():
-        manifest = Manifest.load(folder.out_of_domain, root=config.root, allow_outside=True)
-        manifest.check_files()
-        return manifest
+    if before is not None and folder.out_of_domain.exists():
+        old_root = before["data"]["out_of_domain"]["root"]
+        return kept_manifest(folder.out_of_domain, config.root, old_root, group="data.out_of_domain")
     own = DataConfig(config.name, config.root, config.list, config.split, index_workers=data.index_workers)
     found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
     if config.split:

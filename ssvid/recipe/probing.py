@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +17,7 @@ from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import CheckpointError, DataError
+from ssvid.errors import CheckpointError, DataError, RecipeError, RunFolderError
 from ssvid.evals import ResultRow, check_probe_protocol, evaluate_backbone, random_rows
 from ssvid.evals.anchors import random_forms
 from ssvid.evals.features import Subject
@@ -42,6 +46,8 @@ from ssvid.recipe.evaluating import (
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, pretrain, speaker
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
+from ssvid.recipe.yaml_text import to_yaml
+from ssvid.train.agreement import done_by_first, without_launcher
 from ssvid.train.run_folder import RunFolder
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
@@ -331,10 +337,12 @@ def labeled_rows(manifest: Manifest) -> tuple[list[VideoRow], list[VideoRow]]:
 
 
 def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:
-    """Train the recipe of a checkpoint again as a placebo, in a folder beside the run; once.
+    """Train the recipe of a checkpoint again as a placebo, in a folder beside the run; once. One that was interrupted is
+    gone on with. Of several processes the first has it trained.
 
     Raises:
         CheckpointError: the checkpoint has no recipe that could be run again.
+        RecipeError: the folder holds another run, or training it failed.
     """
     path = Path(backbone)
     checkpoint = RunFolder(path).last_checkpoint if path.is_dir() else path
@@ -345,9 +353,32 @@ def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:
         )
     meta = read_checkpoint(checkpoint).meta
     folder = checkpoint.parent.parent.with_name(checkpoint.parent.parent.name + "-placebo")
-    if not RunFolder(folder).results.exists():
-        pretrain(meta["recipe"], "task.placebo=true", run_dir=folder, show_progress=show_progress)
+    done_by_first(f"placebo {folder}", lambda: _train_alone(meta["recipe"], folder, show_progress))
     return folder
+
+
+def _train_alone(recipe: Mapping[str, Any], folder: Path, show_progress: bool) -> None:
+    """Train a placebo here, or in a process of its own where several train it or this one is one of several: Lightning
+    would start the other ones as evaluations.
+    """
+    trainer = recipe["trainer"]
+    if os.environ.get("WORLD_SIZE", "1") == "1" and (str(trainer["devices"]), trainer["num_nodes"]) == ("1", 1):
+        try:
+            pretrain(recipe, "task.placebo=true", run_dir=folder, resume=True, show_progress=show_progress)
+        except (RecipeError, RunFolderError) as error:
+            raise RecipeError(f"--placebo train goes on in {folder}, and cannot: {error}") from error
+        return
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "placebo.yaml"
+        file.write_text(to_yaml(dict(recipe)), encoding="utf-8")
+        words = [str(file), "task.placebo=true", "--run-dir", str(folder), "--resume"]
+        command = [sys.executable, "-m", "ssvid", "pretrain", *words]
+        quiet = None if show_progress else subprocess.DEVNULL
+        done = subprocess.run(command, env=without_launcher(), stdout=subprocess.DEVNULL, stderr=quiet, check=False)
+    if done.returncode:
+        raise RecipeError(
+            f"--placebo train could not train {folder} (exit code {done.returncode}); its reason stands above."
+        )
 
 
 def require_same_network(network: Backbone, other: Backbone, path: str | Path) -> None:

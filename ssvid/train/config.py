@@ -15,6 +15,8 @@ class OptimConfig:
     schedule: ``cosine`` (to 0), ``step`` (times ``step_gamma`` at each of ``step_epochs``) or ``constant``.
     momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
     grad_clip_norm: 0 is off.
+    extended_from: numbers of epochs that the run was planned for before it was made longer. Up to each of them the
+        schedule is that of the shorter plan, and then that of the next one. A resumed run fills it in.
     """
 
     name: str = "sgd"
@@ -28,6 +30,7 @@ class OptimConfig:
     momentum: float = 0.9
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     grad_clip_norm: float = 0.0
+    extended_from: list[int] = field(default_factory=list, metadata=EXTENDABLE)
 
 
 @dataclass

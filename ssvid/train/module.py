@@ -214,6 +214,15 @@ class PretrainModule(pl.LightningModule):
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """The rate of the coming step is that of the plan, also where the checkpoint was written under a shorter one."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule: Any = config.scheduler
+            for group, base, factor in zip(
+                schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+            ):
+                group["lr"] = base * factor(schedule.last_epoch)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.task.after_step(self.backbone, self.global_step)

@@ -38,6 +38,16 @@ def check_optim(config: OptimConfig) -> None:
             f"optim.warmup_epochs ({config.warmup_epochs:g}) must lie between 0 and optim.epochs ({config.epochs}). "
             f"Set optim.warmup_epochs={config.epochs / 10:g}."
         )
+    _check_extensions(config)
+
+
+def _check_extensions(config: OptimConfig) -> None:
+    plans = [*config.extended_from, config.epochs]
+    if plans[0] < 1 or sorted(set(plans)) != plans:
+        raise RecipeError(
+            f"optim.extended_from ({config.extended_from}) must rise and end below optim.epochs ({config.epochs}). "
+            "Leave it out: a run that is made longer fills it in."
+        )
 
 
 def scaled_lr(config: OptimConfig, global_batch: int) -> float:
@@ -48,15 +58,17 @@ def scaled_lr(config: OptimConfig, global_batch: int) -> float:
 def lr_factor(config: OptimConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """Optimizer step (from 0) -> factor on the learning rate: linear warm-up, then the schedule.
 
-    The first step of a warm-up of w steps has factor 1/w; the cosine reaches 0 after the last step of all.
+    The first step of a warm-up of w steps has factor 1/w; the cosine reaches 0 after the last step of all. In a run that
+    was made longer it reaches 0 after the last step of the shorter plan, and goes on where the longer one stands then.
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
-    total = config.epochs * steps_per_epoch
+    totals = [epochs * steps_per_epoch for epochs in (*config.extended_from, config.epochs)]
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         if config.schedule == "cosine":
+            total = next((total for total in totals if step < total), totals[-1])
             return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
         if config.schedule == "step":
             return config.step_gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.step_epochs)

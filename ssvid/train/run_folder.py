@@ -30,25 +30,34 @@ class RunFolder:
     def require_new(self) -> None:
         """Raise RunFolderError where the folder exists and is not empty."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            going_on = (
-                "add --resume to continue it, or " if self.last_checkpoint.exists() else "it holds no checkpoint; "
-            )
+            going_on = "add --resume to go on with it, or " if self.is_begun else ""
             raise RunFolderError(
                 f"run folder {self.path} exists; a run never overwrites another. To keep it, {going_on}"
                 "choose another folder with --run-dir."
             )
 
-    def create(self) -> None:
-        """Make a new, empty folder; RunFolderError where there is one."""
-        self.require_new()
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run was started here, however far it came."""
+        return self.resolved.is_file() or self.env.is_file() or self.checkpoints.is_dir()
+
+    def create(self, *, resume: bool = False) -> None:
+        """Make a new, empty folder; RunFolderError where there is one. With ``resume``, one that was begun is taken."""
+        if not (resume and self.is_begun):
+            self.require_new()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def require_resumable(self) -> None:
-        """Raise RunFolderError where there is nothing to continue."""
-        if not self.last_checkpoint.exists():
+        """Raise RunFolderError where the folder holds something, and no run: there is nothing to go on with or to begin."""
+        if self.last_checkpoint.is_file() and not self.resolved.is_file():
             raise RunFolderError(
-                f"run folder {self.path} has no checkpoints/last.ckpt to resume from. Start the run without --resume, "
-                "or name the folder of the run with --run-dir."
+                f"run folder {self.path} has a checkpoint and no {self.resolved.name}, by which it could go on. Put that "
+                "file back, or start a new run from the weights: init_from=" + str(self.last_checkpoint)
+            )
+        if self.path.exists() and not self.is_begun and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunFolderError(
+                f"run folder {self.path} holds other things, and no run to go on with. Name the folder of the run, or a "
+                "new one, with --run-dir."
             )
 
     @contextlib.contextmanager

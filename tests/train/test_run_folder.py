@@ -24,15 +24,20 @@ def test_a_folder_with_a_checkpoint_offers_to_resume(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.create()
     folder.last_checkpoint.write_bytes(b"x")
-    with pytest.raises(RunFolderError, match="add --resume to continue it"):
+    with pytest.raises(RunFolderError, match="add --resume to go on with it"):
         folder.create()
 
 
-def test_nothing_to_resume_says_so(tmp_path):
-    with pytest.raises(
-        RunFolderError, match=r"no checkpoints/last.ckpt to resume from. Start the run without --resume"
-    ):
+def test_a_folder_that_holds_no_run_is_not_resumed_and_a_new_one_is_begun(tmp_path):
+    RunFolder(tmp_path / "new").require_resumable()
+    RunFolder(tmp_path / "new").create(resume=True)
+    RunFolder(tmp_path / "new").create(resume=True)
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(RunFolderError, match="holds other things, and no run to go on with"):
         RunFolder(tmp_path).require_resumable()
+    RunFolder(tmp_path / "new").last_checkpoint.write_bytes(b"x")
+    with pytest.raises(RunFolderError, match=r"has a checkpoint and no recipe.resolved.yaml"):
+        RunFolder(tmp_path / "new").require_resumable()
 
 
 def test_a_second_process_is_locked_out(tmp_path):
