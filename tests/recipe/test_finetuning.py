@@ -203,7 +203,7 @@ def test_a_folder_is_neither_overwritten_nor_continued_from_something_else(outco
         run(labeled, "finetune.epochs=9", backbone=export, run_dir=outcome.run_dir, resume=True)
     with pytest.raises(RunFolderError, match="started from other weights of pretrained"):
         run(labeled, backbone="random", run_dir=outcome.run_dir, resume=True)
-    with pytest.raises(RunFolderError, match="holds no fine-tuning to continue"):
+    with pytest.raises(RunFolderError, match="holds other things, and no run to go on with"):
         run(labeled, backbone=export, run_dir=labeled, resume=True)
 
 

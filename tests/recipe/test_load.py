@@ -23,6 +23,7 @@ from ssvid.recipe import (
 from ssvid.recipe.check import Typing, build, describe, leaf_paths, options_of
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, PretrainRecipe, ProbeRecipe
 from ssvid.tasks import PretextTask, tasks
+from ssvid.train.optim import check_optim
 
 RECIPE = """\
 # A recipe for tests.
@@ -56,9 +57,46 @@ def test_defaults_then_recipe_then_overrides_then_call(recipe):
     assert loaded.recipe.optim.epochs == 8  # the later override
     assert loaded.recipe.seed == 4
     assert loaded.recipe.optim.base_lr == 1e-3  # the recipe
-    assert loaded.recipe.optim.warmup_epochs == 5.0  # the default
+    assert loaded.recipe.optim.weight_decay == 1e-4  # the default
     assert loaded.text == RECIPE
     assert loaded.path == recipe
+
+
+@pytest.mark.parametrize(
+    ("optim", "overrides", "warmup"),
+    [
+        ("epochs: 20, warmup_epochs: 2", ["optim.epochs=1"], 0.1),  # the recipe's tenth
+        ("epochs: 20, warmup_epochs: 2", ["optim.epochs=10"], 1.0),
+        ("epochs: 20, warmup_epochs: 2", ["optim.epochs=40"], 2),
+        ("epochs: 20, warmup_epochs: 2", ["optim.epochs=1", "optim.warmup_epochs=1"], 1),
+        ("epochs: 20, warmup_epochs: 0", ["optim.epochs=1"], 0),
+        ("epochs: 4", [], 0.2),  # the default of 5 in 100 does not fit
+        ("epochs: 20", [], 5),  # it does
+    ],
+)
+def test_fewer_epochs_shorten_a_warmup_that_nobody_set_for_them(tmp_path, optim, overrides, warmup):
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("base_lr: 1e-3", f"base_lr: 1e-3, {optim}"))
+    loaded = load_recipe(tmp_path / "r.yaml", overrides)
+    assert loaded.resolved["optim"]["warmup_epochs"] == pytest.approx(warmup)
+    is_scaled = loaded.origins.get("optim.warmup_epochs") == "scaled"
+    assert is_scaled == any("keep the share of warm-up" in note for note in loaded.notes)
+    check_optim(loaded.recipe.optim)
+
+
+def test_every_shipped_recipe_runs_for_one_epoch():
+    recipes = list_recipes()
+    assert len(recipes) > 20
+    for recipe in recipes:
+        loaded = load_recipe(recipe.name, allow_missing=True)
+        for group in {"optim", "finetune"} & set(loaded.resolved):
+            short = load_recipe(recipe.name, [f"{group}.epochs=1"], allow_missing=True).resolved[group]
+            assert short["warmup_epochs"] <= 0.5
+
+
+def test_a_warmup_set_with_too_few_epochs_is_a_mistake(tmp_path):
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("base_lr: 1e-3", "base_lr: 1e-3, epochs: 2, warmup_epochs: 3"))
+    with pytest.raises(RecipeError, match=r"optim.warmup_epochs \(3\) must lie between 0 and optim.epochs \(2\)"):
+        check_optim(load_recipe(tmp_path / "r.yaml").recipe.optim)
 
 
 def test_origins_say_who_set_a_value(recipe):

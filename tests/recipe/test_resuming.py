@@ -150,7 +150,9 @@ def test_what_computes_something_may_not_change(copied, some_videos):
     run, _ = copied
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for change in ("optim.base_lr=1", "seed=3", "data.val_fraction=0.3", "trainer.accumulate=2", "optim.epochs=2"):
-        with pytest.raises(RecipeError, match=rf"(?s)resumed run computes the same numbers.*{change.partition('=')[0]}: "):
+        with pytest.raises(
+            RecipeError, match=rf"(?s)resumed run computes the same numbers.*{change.partition('=')[0]}: "
+        ):
             resume(run, change)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -167,7 +169,8 @@ def test_a_run_of_an_older_version_lacks_options_and_goes_on(copied):
 def test_every_option_says_whether_anything_computed_depends_on_it():
     idle = {path for path in leaf_paths(PretrainRecipe) if not marks(PretrainRecipe, path).get("computes", True)}
     assert {path for path in idle if path.startswith("data.")} == {
-        f"data.{name}" for name in ("root", "list", "annotations", "index_workers", "out_of_domain.root", "out_of_domain.list")
+        f"data.{name}"
+        for name in ("root", "list", "annotations", "index_workers", "out_of_domain.root", "out_of_domain.list")
     }
     assert {"trainer.devices", "loader.workers_per_device", "logger.wandb", "monitor.features"} <= idle
     assert not idle & {"trainer.precision", "trainer.accumulate", "trainer.max_steps", "loader.global_batch", "seed"}
@@ -196,7 +199,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(copied, 
         train(some_videos, run, "optim.epochs=3")
     assert train(some_videos, run, "optim.epochs=3", resume=True).num_steps == 3
     assert list(rates_of(run)) == [0, 1, 2]  # what the killed process logged is not told twice
-    with pytest.raises(RecipeError, match="optim.base_lr"):
+    with pytest.raises(RecipeError, match=r"optim\.base_lr: "):
         train(some_videos, run, "optim.epochs=3", "optim.base_lr=1", resume=True)
 
 
@@ -251,7 +254,7 @@ def test_a_longer_cosine_goes_on_where_the_longer_plan_stands(some_videos, tmp_p
     assert weights_of(again.run_dir) == weights_of(run)
     # The same command again asks for nothing more, and the old one would be shorter.
     assert resume(run, "optim.epochs=4").num_steps == 4
-    with pytest.raises(RecipeError, match="optim.epochs: 4 -> 2"):
+    with pytest.raises(RecipeError, match=r"optim\.epochs: 4 -> 2"):
         resume(run, "optim.epochs=2")
 
 
@@ -285,9 +288,10 @@ def test_an_interrupted_placebo_is_gone_on_with_by_the_same_call(copied, monkeyp
     def left_early(*words, **options):
         return real(*words, **options, callbacks=[Leave(2)])
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("ssvid.recipe.probing.pretrain", left_early)
-        train_placebo(run, show_progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            train_placebo(run, show_progress=False)
     folder = train_placebo(run, show_progress=False)
     assert folder.name == "r-placebo"
     assert json.loads((folder / "results.json").read_text())["num_steps"] == 3
