@@ -1,4 +1,4 @@
-"""``ssvid data``: make synthetic videos, fetch a data set, or index what one has."""
+"""``ssvid data``: make synthetic videos, fetch a data set, join frames to videos, or index what one has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ssvid.cli import terminal
 from ssvid.cli.download import add_download
+from ssvid.cli.join_frames import add_join_frames
 from ssvid.cli.parser import add_json, positive, whole
 from ssvid.errors import DataError
 from ssvid.files import expanded
@@ -52,6 +53,7 @@ def add_data(verbs: Any, common: argparse.ArgumentParser) -> None:
     below = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", required=True)
     _add_synth(below, common)
     add_download(below, common)
+    add_join_frames(below, common)
     _add_index(below, common)
     parser.set_defaults(parser=parser)
 
@@ -157,8 +159,8 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
 
     official = OfficialSplit(args.fold, args.annotations, args.allow_missing)
     listing = list_videos(args.reader, root, Path(args.list) if args.list else None, official=official)
-    if listing.unlisted:
-        terminal.say(f"note: {listing.unlisted_text()}")
+    for note in listing.notes():
+        terminal.say(f"note: {note}")
     with terminal.progress("scanning") as report:
         manifest = build_manifest(
             root,

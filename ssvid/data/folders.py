@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from ssvid.data.listing import Entry, find_videos
+from ssvid.data.listing import Entry, Listing, find_videos
 from ssvid.errors import DataError
 
 SPLIT_FOLDERS = {
@@ -24,14 +24,16 @@ def split_of_folder(name: str) -> str:
     return SPLIT_FOLDERS.get(name.lower(), "")
 
 
-def read_folder(root: Path) -> list[Entry]:
+def read_folder(root: Path) -> Listing:
     """Every video below ``root``, sorted; without labels."""
-    return [Entry(path) for path in find_videos(root)]
+    found = find_videos(root)
+    return Listing((Entry(path) for path in found), passed_over=found.passed_over)
 
 
-def read_class_folder(root: Path, split_of: Callable[[str], str] = split_of_folder) -> list[Entry]:
+def read_class_folder(root: Path, split_of: Callable[[str], str] = split_of_folder) -> Listing:
     """Videos whose folder is their label, with or without a folder per split above it."""
-    paths = [PurePosixPath(path) for path in find_videos(root)]
+    found = find_videos(root)
+    paths = [PurePosixPath(path) for path in found]
     has_splits = _has_split_folders(paths, split_of)
     for path in paths:
         if len(path.parts) != 2 + has_splits:
@@ -41,8 +43,10 @@ def read_class_folder(root: Path, split_of: Callable[[str], str] = split_of_fold
                 " Move it, set data.root one folder deeper or higher, or set data.name=folder to do without labels."
             )
     if has_splits:
-        return [Entry(str(path), path.parts[1], split_of(path.parts[0])) for path in paths]
-    return [Entry(str(path), path.parts[0]) for path in paths]
+        entries = [Entry(str(path), path.parts[1], split_of(path.parts[0])) for path in paths]
+    else:
+        entries = [Entry(str(path), path.parts[0]) for path in paths]
+    return Listing(entries, passed_over=found.passed_over)
 
 
 def _has_split_folders(paths: list[PurePosixPath], split_of: Callable[[str], str]) -> bool:

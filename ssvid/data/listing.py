@@ -5,9 +5,10 @@ No file is opened here but text files. No torch is imported here.
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,20 @@ from ssvid.files import expanded
 
 # fmt: off
 VIDEO_EXTENSIONS: tuple[str, ...] = (
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avc", ".avi", ".dav", ".dif", ".divx", ".dv", ".f4v", ".flv", ".h264",
+    ".h265", ".hevc", ".insv", ".ivf", ".m1v", ".m2p", ".m2ts", ".m2v", ".m4v", ".mk3d", ".mkv", ".mov", ".mp4", ".mpe",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob",
+    ".webm", ".wmv", ".y4m",
 )
+PICTURE_EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What lies beside videos by custom and can be none: nobody needs to be told that it is passed over.
+_COMPANY: frozenset[str] = frozenset({
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini",
+    ".srt", ".vtt", ".ass", ".sub", ".nfo", ".db", ".py", ".ipynb", ".sh", ".m", ".npy", ".npz", ".pkl", ".h5", ".mat",
+    ".parquet", ".doc", ".docx", ".xls", ".xlsx", ".sha256", ".md5",
+})
 # fmt: on
+_ANIMATION = ".gif"
 _MOST_NAMES = 3
 
 
@@ -44,19 +55,43 @@ class Listing(list[Entry]):
     """The entries of a data set, and where its split files and its folder differ.
 
     missing: videos that the split files list and the folder lacks, as they are listed; never more than what the user
-    allowed. unlisted: videos of the folder that no split file lists; they are left out.
+    allowed. unlisted: videos of the folder that no split file lists; they are left out. passed_over: ending -> number of
+    files that may be videos and are not read.
     """
 
     def __init__(
-        self, entries: Iterable[Entry] = (), *, missing: Iterable[str] = (), unlisted: Iterable[str] = ()
+        self,
+        entries: Iterable[Entry] = (),
+        *,
+        missing: Iterable[str] = (),
+        unlisted: Iterable[str] = (),
+        passed_over: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(entries)
         self.missing = tuple(missing)
         self.unlisted = tuple(unlisted)
+        self.passed_over = Counter(passed_over or {})
 
-    def unlisted_text(self) -> str:
-        """A sentence about the videos that are left out because no split file lists them."""
-        return f"{len(self.unlisted)} videos are in no split file and left out{name_some(self.unlisted)}."
+    def notes(self) -> list[str]:
+        """Sentences about what lies in the folder and is left out."""
+        notes = []
+        if self.unlisted:
+            notes.append(f"{len(self.unlisted)} videos are in no split file and left out{name_some(self.unlisted)}.")
+        if self.passed_over:
+            notes.append(
+                f"{self.passed_over.total()} files are passed over, because their names do not end like those of videos:"
+                f" {_describe(self.passed_over, most=12)}. Rename those that are videos, or name them in a list"
+                f" (data.name=list), which takes any ending.{_hint(self.passed_over)}"
+            )
+        return notes
+
+
+class FoundVideos(list[str]):
+    """Paths of videos below a folder, sorted. passed_over: ending -> number of other files that may be videos."""
+
+    def __init__(self, paths: Iterable[str], passed_over: Mapping[str, int]) -> None:
+        super().__init__(sorted(paths))
+        self.passed_over = Counter(passed_over)
 
 
 @dataclass(frozen=True)
@@ -91,28 +126,30 @@ class Listed:
 # ---- the tree
 
 
-def find_videos(root: Path) -> list[str]:
+def find_videos(root: Path) -> FoundVideos:
     """Paths relative to ``root`` of all files with a video extension, sorted; hidden names are left out.
+
+    Animated pictures (.gif) are videos where nothing else is: beside videos they are previews more often than not.
 
     Raises:
         DataError: there is none; it says what was found instead.
     """
-    others: Counter[str] = Counter()
-    found = []
-    for path in _walk(root):
-        if path.suffix.lower() in VIDEO_EXTENSIONS:
-            found.append(path.relative_to(root).as_posix())
-        else:
-            others[path.suffix.lower() or "without extension"] += 1
-    if not found:
+    by_ending: dict[str, list[str]] = {}
+    for path in walk(root):
+        by_ending.setdefault(path.suffix.lower(), []).append(path.relative_to(root).as_posix())
+    known = [ending for ending in VIDEO_EXTENSIONS if ending in by_ending]
+    known = known or [ending for ending in (_ANIMATION,) if ending in by_ending]
+    others = Counter({ending: len(paths) for ending, paths in by_ending.items() if ending not in known})
+    if not known:
         raise DataError(
             f"root ({root}) must hold at least one video ({' '.join(VIDEO_EXTENSIONS)}), at any depth."
-            f" Found instead: {_describe(others)}. Set data.root to another folder{_hint(others)}."
+            f" Found instead: {_describe(others)}. Set data.root to another folder.{_hint(others)}"
         )
-    return sorted(found)
+    passed_over = {ending: count for ending, count in others.items() if ending not in _COMPANY}
+    return FoundVideos((path for ending in known for path in by_ending[ending]), passed_over)
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
     """All visible files below ``root``, through links to folders as well, each folder once."""
 
     def refuse(cause: OSError) -> None:
@@ -132,18 +169,18 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (path for path in visible if path.is_file() or path.is_symlink())
 
 
-def _describe(others: Counter[str]) -> str:
+def _describe(others: Counter[str], most: int = 5) -> str:
     if not others:
         return "no file at all"
-    kinds = [f"{count} {kind}" for kind, count in others.most_common(5)]
-    return ", ".join(kinds) + (" and others" if len(others) > 5 else "")
+    kinds = [f"{count} {ending or 'without ending'}" for ending, count in others.most_common(most)]
+    return ", ".join(kinds) + (" and others" if len(others) > most else "")
 
 
-def _hint(others: Counter[str]) -> str:
-    if any(others[kind] for kind in (".jpg", ".jpeg", ".png", ".bmp", ".gif")):
-        return " (pictures are not read: encode the frames of each clip as a video first)"
-    if any(others[kind] for kind in (".zip", ".rar", ".tar", ".gz", ".tgz", ".7z")):
-        return ", or unpack the archive"
+def _hint(others: Mapping[str, int]) -> str:
+    if any(ending in others for ending in PICTURE_EXTENSIONS):
+        return " To make a video of each folder of pictures, without loss: ssvid data join-frames FOLDER OUT."
+    if any(ending in others for ending in (".zip", ".rar", ".tar", ".gz", ".tgz", ".7z")):
+        return " To read what an archive holds, unpack the archive."
     return ""
 
 
@@ -213,10 +250,13 @@ def read_text(path: Path, what: str, way_out: str) -> str:
         DataError: it cannot be read, or is no text; ``what`` is its role and ``way_out`` ends the message.
     """
     try:
-        # surrogateescape: file names need not be UTF-8, and they must come back as the system knows them.
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        content = path.read_bytes()
     except OSError as cause:
         raise DataError(f"{what} ({path}) must be a readable file: {cause.strerror}. {way_out}") from cause
+    # Windows writes UTF-16 with a mark at its start. surrogateescape: file names need not be UTF-8, and they must come back
+    # as the system knows them.
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace" if is_utf16 else "surrogateescape")
     if "\0" in text:
         raise DataError(f"{what} ({path}) must be a text file, it holds binary data. {way_out}")
     return text.replace("\r\n", "\n")

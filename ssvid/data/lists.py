@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from ssvid.errors import DataError
 
 # The header of a CSV list: what each of its columns may be called.
 LIST_COLUMNS: dict[str, tuple[str, ...]] = {
-    "path": ("path", "file", "video"),
-    "label": ("label", "class", "action"),
+    "path": ("path", "file", "video", "filename", "file_name", "filepath", "file_path", "video_path"),
+    "label": ("label", "class", "action", "category", "class_name"),
     "split": ("split", "subset"),
     "group": ("group", "subject"),
     "start_seconds": ("start_seconds", "start"),
@@ -50,7 +51,8 @@ class _Line:
 def read_list(root: Path, list_file: Path, *, allow_outside: bool = False) -> list[Entry]:
     """Read a list of videos: one path a line, or ``path label [start end]``, or a CSV with a header.
 
-    The columns are separated by tab, comma or space, the same in the whole file; paths with spaces need tab or comma.
+    The columns are separated by tab, comma, semicolon or space, the same in the whole file; paths with spaces need one of
+    the first three.
     start and end are seconds. Blank lines and lines that begin with # are skipped.
 
     Raises:
@@ -63,6 +65,8 @@ def read_list(root: Path, list_file: Path, *, allow_outside: bool = False) -> li
     separator = _detect_separator(root, first.strip())
     lines = list(_split_lines(list_file, text, separator))
     header = _header(root, lines[0])
+    if not header and len(lines) > 1:
+        _refuse_unknown_header(root, lines[0], lines[1])
     if header and len(lines) == 1:
         raise DataError(f"list ({list_file}) must hold at least one path below its header. Fill it.")
     entries: list[Entry] = []
@@ -83,14 +87,17 @@ def _is_content(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
+_MARKS = ("\t", ",", ";", " ")
+
+
 def _detect_separator(root: Path, first: str) -> str:
-    """What separates the columns of a list, by its first line: tab, comma, space, or "" where lines are bare paths.
+    """What separates the columns of a list, by its first line: one of ``_MARKS``, or "" where lines are bare paths.
 
     What names a file is believed first, so that paths may hold any of these marks.
     """
     if _is_file(root / first):
         return ""
-    marks = [mark for mark in ("\t", ",", " ") if mark in first]
+    marks = [mark for mark in _MARKS if mark in first]
     named = [mark for mark in marks if _is_file(root / first.split(mark)[0].strip(' "'))]
     return next(iter(named + marks), "")
 
@@ -103,8 +110,8 @@ def _is_file(path: Path) -> bool:
 
 
 def _split_lines(file: Path, text: str, separator: str) -> Iterator[_Line]:
-    if separator == ",":
-        yield from _split_csv(file, text)
+    if separator in (",", ";"):
+        yield from _split_csv(file, text, separator)
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if _is_content(line):
@@ -113,9 +120,11 @@ def _split_lines(file: Path, text: str, separator: str) -> Iterator[_Line]:
             yield _Line(file, number, [cell.strip() for cell in cells if cell or separator != " "])
 
 
-def _split_csv(file: Path, text: str) -> Iterator[_Line]:
+def _split_csv(file: Path, text: str, separator: str) -> Iterator[_Line]:
     # Not splitlines, which also breaks at characters that are part of a name.
-    reader = csv.reader((line + "\n" for line in text.split("\n")), strict=True, skipinitialspace=True)
+    reader = csv.reader(
+        (line + "\n" for line in text.split("\n")), delimiter=separator, strict=True, skipinitialspace=True
+    )
     number = 1
     try:
         for cells in reader:
@@ -123,13 +132,13 @@ def _split_csv(file: Path, text: str) -> Iterator[_Line]:
                 yield _Line(file, number, [cell.strip() for cell in cells])
             number = reader.line_num + 1
     except csv.Error as cause:
-        way_out = 'Put paths with commas or quotes in double quotes and double the quotes inside ("").'
+        way_out = f'Put paths with {separator} or quotes in double quotes and double the quotes inside ("").'
         raise _Line(file, number, []).error(f"it must be CSV ({cause})", way_out) from cause
 
 
 def _header(root: Path, line: _Line) -> tuple[str, ...]:
     """The fields of the columns where the first line is a header, else ()."""
-    names = [cell.lower() for cell in line.cells]
+    names = ["_".join(cell.lower().split()) for cell in line.cells]
     if not set(names) & set(LIST_COLUMNS["path"]) or _is_file(root / line.cells[0]):
         return ()
     columns = tuple(_FIELD_OF.get(name, name) for name in names)
@@ -137,15 +146,38 @@ def _header(root: Path, line: _Line) -> tuple[str, ...]:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if unknown or twice:
         problem = f"unknown {', '.join(map(repr, unknown))}" if unknown else f"twice {', '.join(map(repr, twice))}"
-        known = "; ".join("|".join(aliases) for aliases in LIST_COLUMNS.values())
         raise line.error(
-            f"the columns of a list must be among {known}; {problem}",
+            f"the words of a list's header must be among {_KNOWN_WORDS}; {problem}",
             "Rename or remove them; a table written by ssvid data index is read with data.name=manifest.",
         )
     return columns
 
 
-_LABEL_WAY_OUT = "Add the label, or leave it out of every line; a path with spaces needs tab or comma as separator."
+_KNOWN_WORDS = "; ".join("|".join(aliases) for aliases in LIST_COLUMNS.values())
+
+
+def _refuse_unknown_header(root: Path, first: _Line, second: _Line) -> None:
+    """Raise DataError where the first line names columns by words that are not known: it has no path, the second has."""
+    if any(_is_file(root / cell) or set(cell) & set("./\\") for cell in first.cells):
+        return
+    if any(set(cell) & set("./\\") and not _is_number(cell) for cell in second.cells):
+        raise first.error(
+            f"it looks like a header, and none of its words is one for paths; known are {_KNOWN_WORDS}",
+            "Rename its columns, or remove the line.",
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_LABEL_WAY_OUT = (
+    "Add the label, or leave it out of every line; a path with spaces needs tab, comma or semicolon as separator."
+)
 
 
 def _named_cells(line: _Line, header: tuple[str, ...], *, labeled: bool) -> dict[str, str]:
@@ -184,13 +216,64 @@ def _listed_path(root: Path, line: _Line, text: str, *, allow_outside: bool) -> 
     try:
         path = contained_path(text.removeprefix(base), allow_outside=allow_outside)
     except ValueError as cause:
-        raise line.error(str(cause), f"Write it relative to data.root ({root}), or set data.root higher.") from None
+        way_out = f"Write it relative to data.root ({root}), or set data.root higher."
+        raise line.error(*(_other_cause(root, line, text) or (str(cause), way_out))) from None
     if not _is_file(root / path):
-        raise line.error(
+        general = (
             f"path ({text!r}) must name a file below the root ({root}); there is none",
-            "Mend the path or data.root; a path or label with spaces needs tab or comma as separator.",
+            "Mend the path or data.root; a path or label with spaces needs tab, comma or semicolon as separator; the words "
+            f"of a header must be among {_KNOWN_WORDS}.",
         )
+        raise line.error(*(_other_cause(root, line, text) or general))
     return path
+
+
+def _other_cause(root: Path, line: _Line, text: str) -> tuple[str, str] | None:
+    """Why a path names no file although its file may well be there: the rule that it breaks, and the way out."""
+    bare = text.strip("\"'")
+    if "\\" in text:
+        return (
+            f"path ({text!r}) has backslashes, as Windows writes them; a list has paths with /",
+            f"Write {bare.replace(chr(92), '/')}, relative to data.root ({root}): tr '\\\\' / < {line.file} > NEW",
+        )
+    if "://" in text:
+        return (
+            f"path ({text!r}) is an address; a list names files below the root ({root})",
+            "Download the videos first.",
+        )
+    if text != bare:
+        return (
+            f"path ({text!r}) has quotes in its name",
+            "Remove them: quotes are understood in lists whose columns are separated by comma or semicolon.",
+        )
+    if Path(text).is_absolute() or ".." in Path(text).parts:
+        return None
+    there = next((base for base in (line.file.parent, Path.cwd()) if _is_file(base / text)), None)
+    if there:
+        return (
+            f"path ({text!r}) is taken relative to the root ({root}), and names a file relative to {there}",
+            f"Set data.root={there}.",
+        )
+    alike = _file_alike(root / text)
+    return alike and (
+        f"path ({text!r}) must name a file below the root ({root}); there is {alike.name!r}",
+        "Write the name with its ending, and with large and small letters, as the file has it.",
+    )
+
+
+def _file_alike(path: Path) -> Path | None:
+    """The file whose name differs from the path's in case, form of Unicode or by its ending, where it is the only one."""
+    try:
+        beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+    except (OSError, ValueError):
+        return None
+    same = [file for file in beside if _folded(file.name) == _folded(path.name)]
+    alike = same or [file for file in beside if _folded(file.stem) == _folded(path.name)]
+    return alike[0] if len(alike) == 1 and alike[0].is_file() else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _seconds(line: _Line, name: str, text: str) -> float | None:

@@ -28,7 +28,7 @@ __all__ = [
     "list_videos",
 ]
 
-_FOLDER_READERS: dict[str, Callable[[Path], list[Entry]]] = {"folder": read_folder, "class_folder": read_class_folder}
+_FOLDER_READERS: dict[str, Callable[[Path], Listing]] = {"folder": read_folder, "class_folder": read_class_folder}
 # Data sets as they are downloaded, with their official splits.
 OFFICIAL_READERS: dict[str, Callable[[Path, OfficialSplit], Listing]] = {
     "ucf101": read_ucf101,
@@ -82,7 +82,7 @@ def list_videos(
         if not list_file:
             raise DataError("list must name a file for data.name=list. Set data.list to it, or set data.name=folder.")
         return Listing(read_list(root, Path(list_file), allow_outside=allow_outside))
-    return Listing(_FOLDER_READERS[name](root))
+    return _FOLDER_READERS[name](root)
 
 
 def check_official_unused(name: str, official: OfficialSplit | None) -> None:

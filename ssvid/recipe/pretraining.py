@@ -289,8 +289,9 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
             f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
         )
     listing = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
-    if say and listing.unlisted:
-        say(f"note: {listing.unlisted_text()}")
+    if say:
+        for note in listing.notes():
+            say(f"note: {note}")
     if say and listing.missing:
         say(f"note: {len(listing.missing)} listed videos are missing, as data.allow_missing allows")
     progress = _index_progress(say) if say else None

@@ -142,7 +142,7 @@ def test_a_missing_video_is_refused_or_named(ucf: Path) -> None:
     assert len(found) == 16
     assert sorted(found.missing) == [f"YoYo/{name}" for name in gone]
     assert found.unlisted == ("UCF-101/YoYo/v_YoYo_g09_c01.avi",)
-    assert found.unlisted_text() == "1 videos are in no split file and left out: UCF-101/YoYo/v_YoYo_g09_c01.avi."
+    assert found.notes() == ["1 videos are in no split file and left out: UCF-101/YoYo/v_YoYo_g09_c01.avi."]
     for path in (ucf / "UCF-101").rglob("*.avi"):
         path.rename(path.with_name(f"other{path.name}"))
     with pytest.raises(DataError, match="holds none of the 18 videos"):

@@ -47,7 +47,7 @@ def test_folder_takes_every_video_at_any_depth_sorted(tmp_path: Path) -> None:
 def test_every_extension_is_found_in_either_case(tmp_path: Path) -> None:
     touch(tmp_path, *(f"a{extension}" for extension in VIDEO_EXTENSIONS))
     touch(tmp_path, *(f"b{extension.upper()}" for extension in VIDEO_EXTENSIONS))
-    assert len(list_videos("folder", tmp_path)) == 2 * len(VIDEO_EXTENSIONS) == 2 * 25
+    assert len(list_videos("folder", tmp_path)) == 2 * len(VIDEO_EXTENSIONS) == 2 * 47
 
 
 def test_links_are_followed_once_and_dangling_ones_kept(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_folder_without_videos_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must hold at least one video \(.*\.mp4.*\).*Found instead: no file at all"):
         list_videos("folder", tmp_path)
     touch(tmp_path, "x/1.jpg", "x/2.jpg", "x/README", "x/.mp4")
-    message = r"root \(.*\).*Found instead: 2 \.jpg, 1 without extension\. Set data\.root .*encode the frames"
+    message = r"root \(.*\).*Found instead: 2 \.jpg, 1 without ending\. Set data\.root .*ssvid data join-frames"
     with pytest.raises(DataError, match=message):
         list_videos("folder", tmp_path)
     with pytest.raises(DataError, match="unpack the archive"):
@@ -250,7 +250,7 @@ def test_entries_know_their_line_for_later_errors(root: Path) -> None:
 
 def test_headers_are_read_strictly(root: Path) -> None:
     with pytest.raises(
-        DataError, match=r"line 1 .*must be among path\|file\|video; .*; unknown 'person'.*data\.name=manifest"
+        DataError, match=r"line 1 .*must be among path\|file\|video\|.*; unknown 'person'.*data\.name=manifest"
     ):
         listed(root, "file,person\na.mp4,x\n")
     with pytest.raises(DataError, match="twice 'label'"):
@@ -280,3 +280,87 @@ def test_a_published_list_with_missing_files_names_the_first() -> None:
     with pytest.raises(DataError, match=r"trainlist01\.txt, line \d+ \('.*\.avi \d+'\): path .* must name a file"):
         list_videos("list", Path(REAL, "ucf101"), official)
     assert len(list_videos("list", Path(REAL, "ucf101"), Path(REAL, "splits/pack/ucf101_group_trainlist.txt"))) == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\r\nsub\\f.avi,x\r\n", ["line 2", "backslashes", "Write sub/f.avi", "tr "]),
+        ("C:\\videos\\a.mp4\n", ["line 1", "backslashes", "Windows"]),
+        ("\\\\server\\share\\a.mp4,x\n", ["line 1", "backslashes"]),
+        ("clip_id,kind\na.mp4,x\n", ["line 1", "looks like a header", "known are path|file|video|filename"]),
+        ("clip_id,kind\nsub\\f.avi,x\n", ["line 1", "looks like a header"]),
+        ('"clip id";"kind"\n"a.mp4";"x"\n', ["line 1", "looks like a header"]),
+        ("label,person\nx,a.mp4\n", ["line 1", "looks like a header"]),
+        ("a.mp4\n'b c.mp4'\n", ["line 2", "quotes in its name", "Remove them"]),
+        ("a.mp4\nA.MP4\n", ["line 2", "there is 'a.mp4'", "large and small letters"]),
+        ("sub/f\n", ["line 1", "there is 'f.avi'", "with its ending"]),
+        ("https://example.org/a.mp4\n", ["line 1", "is an address", "Download"]),
+        ("/elsewhere/a.mp4\n", ["line 1", "must be relative", "set data.root higher"]),
+    ],
+)
+def test_the_cause_of_a_path_without_file_is_named(root: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        listed(root, text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_advice_about_backslashes_works(root: Path) -> None:
+    import shlex
+    import subprocess
+
+    with pytest.raises(DataError) as caught:
+        listed(root, "path,label\nsub\\f.avi,x\n")
+    command = re.search(r"tr .*", str(caught.value))
+    assert command
+    subprocess.run(command[0].replace("NEW", shlex.quote(str(root / "new.csv"))), shell=True, check=True)  # noqa: S602
+    assert [entry.path for entry in list_videos("list", root, root / "new.csv")] == ["sub/f.avi"]
+
+
+def test_paths_relative_to_another_folder_are_told_the_root(tmp_path: Path) -> None:
+    touch(tmp_path, "videos/a.mp4")
+    (tmp_path / "list.txt").write_text("videos/a.mp4\n")
+    with pytest.raises(DataError, match=rf"relative to the root .*Set data\.root={tmp_path}\."):
+        list_videos("list", tmp_path / "videos", tmp_path / "list.txt")
+    assert list_videos("list", tmp_path, tmp_path / "list.txt")[0].path == "videos/a.mp4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "video_path,category\na.mp4,x\nb c.mp4,y\n",
+        "Filename;Class Name\na.mp4;x\nb c.mp4;y\n",
+        '"file";"label"\n"a.mp4";"x"\n"b c.mp4";"y"\n',
+        "a.mp4;x\nb c.mp4;y\n",
+        "\ufeffpath,label\r\na.mp4,x\r\nb c.mp4,y\r\n",
+        "a.mp4\tx\nb c.mp4\ty\n".encode("utf-16"),
+    ],
+)
+def test_what_spreadsheets_write_is_read(root: Path, text: str | bytes) -> None:
+    text = text.removeprefix("\ufeff").encode("utf-8-sig") if isinstance(text, str) and text[0] == "\ufeff" else text
+    assert [(entry.path, entry.label) for entry in listed(root, text)] == [("a.mp4", "x"), ("b c.mp4", "y")]
+
+
+# ---- what is passed over
+
+
+def test_what_may_be_a_video_and_is_passed_over_is_told(tmp_path: Path) -> None:
+    names = ["a.mp4", "b.bin", "c.bin", "noending", "d.lrv", "e.gif", "f.jpg", "notes.txt", "labels.csv", ".hid", "a.srt"]
+    touch(tmp_path, *(f"class/{name}" for name in names), *names[1:7])
+    for name, folder in (("folder", tmp_path / "class"), ("class_folder", tmp_path)):
+        listing = list_videos(name, folder)
+        if name == "class_folder":
+            listing.passed_over = Counter({ending: n // 2 for ending, n in listing.passed_over.items()})
+        assert listing.passed_over == {".bin": 2, "": 1, ".lrv": 1, ".gif": 1, ".jpg": 1}
+    [note] = listing.notes()
+    for words in ("6 files are passed over", "2 .bin", "1 without ending", "1 .gif", "(data.name=list)", "join-frames"):
+        assert words in note
+    assert [entry.path for entry in listed(tmp_path, "noending\ne.gif\n")] == ["noending", "e.gif"], "the advice holds"
+    touch(tmp_path / "quiet", "a.mp4", "a.txt", "a.json")
+    assert list_videos("folder", tmp_path / "quiet").notes() == []
+
+
+def test_gifs_are_videos_where_nothing_else_is(tmp_path: Path) -> None:
+    touch(tmp_path, "b.gif", "a.GIF", "notes.txt")
+    assert [entry.path for entry in list_videos("folder", tmp_path)] == ["a.GIF", "b.gif"]
