@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
+from ssvid.cli.data import READERS
 from ssvid.cli.parser import add_json, positive, whole
 
 _DESCRIPTION = """\
@@ -45,6 +46,14 @@ def add_embed(verbs: Any, common: argparse.ArgumentParser) -> None:
 def _add_clips(parser: argparse.ArgumentParser) -> None:
     """Which clips, and how their pixels are prepared."""
     parser.add_argument("--root", metavar="DIR", help="what the paths of a table or list are relative to")
+    parser.add_argument(
+        "--reader",
+        metavar="NAME",
+        choices=("auto", *(name for name in READERS if name != "list")),
+        default="auto",
+        help="of a folder, for its labels and splits: auto, folder, class_folder, ucf101, hmdb51, kinetics "
+        "(default: auto, which takes train/<class>/ and test/<class>/ for what they say)",
+    )
     parser.add_argument(
         "--num-clips", metavar="N", type=whole(1), default=1, help="clips per video, spread evenly (default: 1)"
     )

@@ -19,8 +19,8 @@ from ssvid.errors import DataError
 
 # The header of a CSV list: what each of its columns may be called.
 LIST_COLUMNS: dict[str, tuple[str, ...]] = {
-    "path": ("path", "file", "video", "filename", "file_name", "filepath", "file_path", "video_path"),
-    "label": ("label", "class", "action", "category", "class_name"),
+    "path": ("path", "file", "video"),
+    "label": ("label", "class", "action"),
     "split": ("split", "subset"),
     "group": ("group", "subject"),
     "start_seconds": ("start_seconds", "start"),

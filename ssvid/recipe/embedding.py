@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import COLUMNS, Manifest
-from ssvid.data.readers import VIDEO_EXTENSIONS, Entry, list_videos
+from ssvid.data.readers import SPLIT_FOLDERS, VIDEO_EXTENSIONS, Entry, Listing, list_videos
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.embedding import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
@@ -22,6 +24,8 @@ from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.pretraining import Say, speaker, tenths
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def embed(
     out: str | Path,
     backbone_name: str | None = None,
     root: str | Path | None = None,
+    reader: str = AUTO,
     num_clips: int = 1,
     every_seconds: float = 0.0,
     num_frames: int = 0,
@@ -103,6 +108,8 @@ def embed(
         backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` names the network).
         out: ``.npz`` or ``.parquet``; never overwritten.
         root: folder that the paths of a table or list are relative to; its own folder where None.
+        reader: of a folder (``data.name``): it fills the columns label and split. ``auto`` is ``class_folder`` where the
+            folder holds train/<class>/ and test/<class>/ (or val), else ``folder``, which knows no labels.
         num_clips: per video, spread evenly; one alone is central. every_seconds: above 0, instead one clip every so often.
         num_frames, resize_px, crop_px: of each clip; 0 is what the backbone is meant for. stride_frames: between frames.
         stages: ``trained``, ``all`` or names joined by commas. untrained_stage: allow those that were never trained.
@@ -137,7 +144,7 @@ def embed(
     stage = network.provenance.get("stage")
     try:
         resolve_feature_protocol(protocol.features, network.info, stage)  # before hours of scanning find out
-        manifest = list_and_scan(videos, root, say)
+        manifest = list_and_scan(videos, root, say, reader=reader)
         report = _embed(network, manifest, protocol, out, device, keep_parts, say)
     except (RecipeError, DataError) as error:
         # The options of a recipe's group are this function's own arguments.
@@ -189,7 +196,9 @@ def _result(report: EmbedReport, seconds: float) -> EmbedResult:
     )
 
 
-def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say | None = None) -> Manifest:
+def list_and_scan(
+    videos: str | Path, root: str | Path | None = None, say: Say | None = None, *, reader: str = AUTO
+) -> Manifest:
     """The table of a folder, of one video, of a manifest.csv or of a list of paths; new files are scanned.
 
     Raises:
@@ -203,13 +212,18 @@ def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say |
     base = Path(root) if root is not None else path.parent
     if path.is_file() and not is_video(path) and _is_manifest(path):
         return Manifest.load(path, base)
-    entries: list[Entry]
+    if reader != AUTO and not path.is_dir():
+        raise DataError(f"reader ({reader}) is for folders, and {videos} is a file. Leave it out.")
     if path.is_dir():
-        base, entries = path, list_videos("folder", path)
+        base, entries = path, _list_folder(path, reader)
     elif is_video(path):
-        entries = [Entry(path.name)]
+        entries = Listing([Entry(path.name)])
     else:
         entries = list_videos("list", base, path)
+
+    for note in entries.notes():
+        if say is not None:
+            say(f"note: {note}")
 
     def progress(done: int, total: int, _: str) -> None:
         if say is not None and (done == total or done % max(1, total // 10) == 0):
@@ -218,9 +232,24 @@ def list_and_scan(videos: str | Path, root: str | Path | None = None, say: Say |
     return build_manifest(base, entries, progress=progress)
 
 
+def _list_folder(folder: Path, reader: str) -> Listing:
+    """The videos of a folder, with labels and splits where ``reader`` or the names of its folders tell them."""
+    if reader != AUTO:
+        return list_videos(reader, folder)
+    tops = {child.name.lower() for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")}
+    if tops and tops <= set(SPLIT_FOLDERS):
+        with suppress(DataError):  # deeper folders, or videos beside those of the splits: no labels
+            return list_videos("class_folder", folder)
+    return list_videos("folder", folder)
+
+
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is that of a video."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS
+    """Whether a file is to be read as a video: by its ending, or because it is no text and so no list."""
+    if path.suffix.lower() in (*VIDEO_EXTENSIONS, ".gif"):
+        return True
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    return b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def _is_manifest(path: Path) -> bool:

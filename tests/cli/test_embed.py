@@ -141,3 +141,29 @@ def test_an_interrupted_call_says_how_to_go_on(videos, tmp_path, capsys, monkeyp
     assert main(words) == 130
     err = " ".join(capsys.readouterr().err.split())
     assert f"Run the same command again to go on; what is done is in {out}.parts." in err
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"), [("train/run", []), ("test/run", []), ("run", ["--reader", "class_folder"])]
+)
+def test_class_folders_fill_label_and_split(videos, tmp_path, capsys, layout, words):
+    root = tmp_path / "labeled"
+    for folder in dict.fromkeys((layout, layout.replace("test", "train"), layout.replace("run", "sit"))):
+        (root / folder).mkdir(parents=True)
+        shutil.copy(videos / "a" / "0.mp4", root / folder / "x.mp4")
+    arrays = embedded(root, tmp_path, capsys, *words)["arrays"]
+    for path, label, split in zip(arrays["path"], arrays["label"], arrays["split"], strict=True):
+        assert path.split("/")[-2] == label
+        assert split == (path.split("/")[0] if "/run" in layout else "")
+
+
+def test_folders_that_are_no_splits_give_no_labels_unasked(videos, tmp_path, capsys):
+    arrays = embedded(videos, tmp_path, capsys)["arrays"]
+    assert set(arrays["label"]) == set(arrays["split"]) == {""}
+
+
+def test_a_file_that_is_no_text_is_a_video_whatever_its_ending(videos, tmp_path, capsys):
+    for name in ("noending", "x.lrv"):
+        shutil.copy(videos / "a" / "0.mp4", tmp_path / name)
+        assert embedded(tmp_path / name, tmp_path, capsys)["arrays"]["path"].tolist() == [name]
+        (tmp_path / "f.npz").unlink()

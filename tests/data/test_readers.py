@@ -7,10 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ssvid.data.index import build_manifest
 from ssvid.data.readers import VIDEO_EXTENSIONS, Entry, list_videos
 from ssvid.errors import DataError
+from ssvid.video import open_video, read_clips
+from ssvid.video.writer import write_video
 
 REAL = os.environ.get("SSVID_REAL_DATA", "")
 
@@ -250,7 +254,7 @@ def test_entries_know_their_line_for_later_errors(root: Path) -> None:
 
 def test_headers_are_read_strictly(root: Path) -> None:
     with pytest.raises(
-        DataError, match=r"line 1 .*must be among path\|file\|video\|.*; unknown 'person'.*data\.name=manifest"
+        DataError, match=r"line 1 .*must be among path\|file\|video; .*; unknown 'person'.*data\.name=manifest"
     ):
         listed(root, "file,person\na.mp4,x\n")
     with pytest.raises(DataError, match="twice 'label'"):
@@ -288,8 +292,10 @@ def test_a_published_list_with_missing_files_names_the_first() -> None:
         ("path,label\r\nsub\\f.avi,x\r\n", ["line 2", "backslashes", "Write sub/f.avi", "tr "]),
         ("C:\\videos\\a.mp4\n", ["line 1", "backslashes", "Windows"]),
         ("\\\\server\\share\\a.mp4,x\n", ["line 1", "backslashes"]),
-        ("clip_id,kind\na.mp4,x\n", ["line 1", "looks like a header", "known are path|file|video|filename"]),
+        ("clip_id,kind\na.mp4,x\n", ["line 1", "looks like a header", "known are path|file|video; label|class|action"]),
         ("clip_id,kind\nsub\\f.avi,x\n", ["line 1", "looks like a header"]),
+        ("video_path,category\na.mp4,x\n", ["line 1", "looks like a header"]),
+        ("filename,label\na.mp4,x\n", ["line 1", "looks like a header"]),
         ('"clip id";"kind"\n"a.mp4";"x"\n', ["line 1", "looks like a header"]),
         ("label,person\nx,a.mp4\n", ["line 1", "looks like a header"]),
         ("a.mp4\n'b c.mp4'\n", ["line 2", "quotes in its name", "Remove them"]),
@@ -314,7 +320,7 @@ def test_the_advice_about_backslashes_works(root: Path) -> None:
         listed(root, "path,label\nsub\\f.avi,x\n")
     command = re.search(r"tr .*", str(caught.value))
     assert command
-    subprocess.run(command[0].replace("NEW", shlex.quote(str(root / "new.csv"))), shell=True, check=True)  # noqa: S602
+    subprocess.run(command[0].replace("NEW", shlex.quote(str(root / "new.csv"))), shell=True, check=True)
     assert [entry.path for entry in list_videos("list", root, root / "new.csv")] == ["sub/f.avi"]
 
 
@@ -329,8 +335,7 @@ def test_paths_relative_to_another_folder_are_told_the_root(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "video_path,category\na.mp4,x\nb c.mp4,y\n",
-        "Filename;Class Name\na.mp4;x\nb c.mp4;y\n",
+        "Path;Class\na.mp4;x\nb c.mp4;y\n",
         '"file";"label"\n"a.mp4";"x"\n"b c.mp4";"y"\n',
         "a.mp4;x\nb c.mp4;y\n",
         "\ufeffpath,label\r\na.mp4,x\r\nb c.mp4,y\r\n",
@@ -346,7 +351,19 @@ def test_what_spreadsheets_write_is_read(root: Path, text: str | bytes) -> None:
 
 
 def test_what_may_be_a_video_and_is_passed_over_is_told(tmp_path: Path) -> None:
-    names = ["a.mp4", "b.bin", "c.bin", "noending", "d.lrv", "e.gif", "f.jpg", "notes.txt", "labels.csv", ".hid", "a.srt"]
+    names = [
+        "a.mp4",
+        "b.bin",
+        "c.bin",
+        "noending",
+        "d.lrv",
+        "e.gif",
+        "f.jpg",
+        "notes.txt",
+        "labels.csv",
+        ".hid",
+        "a.srt",
+    ]
     touch(tmp_path, *(f"class/{name}" for name in names), *names[1:7])
     for name, folder in (("folder", tmp_path / "class"), ("class_folder", tmp_path)):
         listing = list_videos(name, folder)
@@ -364,3 +381,16 @@ def test_what_may_be_a_video_and_is_passed_over_is_told(tmp_path: Path) -> None:
 def test_gifs_are_videos_where_nothing_else_is(tmp_path: Path) -> None:
     touch(tmp_path, "b.gif", "a.GIF", "notes.txt")
     assert [entry.path for entry in list_videos("folder", tmp_path)] == ["a.GIF", "b.gif"]
+
+
+@pytest.mark.parametrize("name", ["raw.h264", "clip.nut", "camera.dav", "sphere.insv"])
+def test_files_of_cameras_and_raw_streams_are_read_to_the_last_frame(tmp_path: Path, name: str) -> None:
+    frames = [np.full((32, 48, 3), 6 * number, dtype=np.uint8) for number in range(40)]
+    made = tmp_path / (name if name.endswith((".h264", ".nut")) else "made.mp4")
+    write_video(made, frames, 25, crf=10, b_frames=2)
+    made.rename(tmp_path / name)
+    [row] = build_manifest(tmp_path, list_videos("folder", tmp_path), cache=False, workers=1).rows
+    assert (row.path, row.num_frames, row.fps, row.is_readable) == (name, 40, 25.0, True)
+    with open_video(tmp_path / name, decoders_ok=row.decoders_ok) as reader:
+        [clip] = read_clips(reader, [np.array([0, 7, 39])])
+    assert np.allclose(clip.float().mean(dim=(1, 2, 3)), [0, 42, 234], atol=3)
