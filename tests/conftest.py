@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssvid.video import write_video
+from ssvid.video import write_video, writer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +23,23 @@ def own_cache(tmp_path_factory):
         os.environ.pop("SSVID_CACHE")
     else:
         os.environ["SSVID_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def other_encoder():
+    """With SSVID_TESTS_ENCODER=other, videos have other bytes and slightly other pixels, as from another version of libx264."""
+    if os.environ.get("SSVID_TESTS_ENCODER") != "other":
+        yield
+        return
+    plain = writer._codec_options
+
+    def other(codec: str, crf: int, preset: str, *rest: int) -> dict[str, str]:
+        options = plain(codec, max(crf - 1, 0), preset, *rest)
+        return options | {"aq-mode": "0"} if codec == "libx264" else options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_codec_options", other)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +72,19 @@ def video_folder(tmp_path_factory) -> Path:
     for i in range(26):
         write_video(folder / f"{i:02d}.mp4", moving_square(40 + i % 3, seed=i), fps=25)
     return folder
+
+
+def held_out_by_name(videos: Path, table: Path, num_val: int) -> list[str]:
+    """Overrides that train on a bare folder but for its last ``num_val`` videos, which are held out; writes the table.
+
+    By ``data.val_fraction`` the held-out videos follow from their bytes, and so does their number: another version of the
+    encoder makes others.
+    """
+    names = sorted(path.name for path in videos.iterdir())
+    splits = ["train"] * (len(names) - num_val) + ["val"] * num_val
+    lines = [f"{name},{split}" for name, split in zip(names, splits, strict=True)]
+    table.write_text("\n".join(["path,split", *lines]), encoding="utf-8")
+    return ["data.name=list", f"data.root={videos}", f"data.list={table}"]
 
 
 @pytest.fixture

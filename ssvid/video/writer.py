@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from ssvid.errors import DataError
 
 _BT601 = 6  # SMPTE 170M in H.273: what every decoder assumes for small videos; written down so that none has to guess
+_ACCURATE_RND = 0x40000  # SWS_ACCURATE_RND, which PyAV 17 has no name for
 
 
 def write_video(
@@ -32,6 +33,9 @@ def write_video(
     codec: str = "libx264",
 ) -> int:
     """Encode RGB frames. The file appears under its name only when it is complete; an existing one is replaced then.
+
+    The same frames give the same bytes each time on one machine. Another version of the encoder, or a processor without AVX,
+    may write other bytes and slightly other pixels.
 
     Args:
         path: the suffix chooses the container (.mp4, .mkv, .avi). The folder is created.
@@ -70,8 +74,9 @@ def _checked_fps(fps: float) -> Fraction:
 
 def _codec_options(codec: str, crf: int, preset: str, gop: int, b_frames: int) -> dict[str, str]:
     if codec in ("libx264", "libx265"):
-        fixed_gop = {"sc_threshold": "0", "keyint_min": str(gop)} if codec == "libx264" else {}
-        return {"crf": str(crf), "preset": preset, "bf": str(b_frames), "g": str(gop), **fixed_gop}
+        # Without the macroblock tree: on AVX-512 libx264 sums it up differently now and then, and one video in 300 was another.
+        fixed = {"sc_threshold": "0", "keyint_min": str(gop), "mbtree": "0"} if codec == "libx264" else {}
+        return {"crf": str(crf), "preset": preset, "bf": str(b_frames), "g": str(gop), **fixed}
     quantizer = str(2 + crf // 10)
     return {"qmin": quantizer, "qmax": quantizer, "bf": str(b_frames), "g": str(gop)} if codec == "mpeg4" else {}
 
@@ -140,7 +145,7 @@ def _set_up(stream: VideoStream, height: int, width: int, fps: Fraction, gop: in
     context.time_base = 1 / fps
     context.gop_size = gop
     context.max_b_frames = b_frames
-    context.thread_count = 1  # the same bytes on every machine; parallelism is over files
+    context.thread_count = 1  # the same bytes for any number of cores; parallelism is over files
     context.color_range = ColorRange.MPEG
     context.colorspace = _BT601
     context.color_primaries = _BT601
@@ -154,6 +159,6 @@ def _to_yuv(convert: VideoReformatter, frame: np.ndarray) -> av.VideoFrame:
         format="yuv420p",
         dst_colorspace=Colorspace.ITU601,
         dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        interpolation=Interpolation.BICUBIC | _ACCURATE_RND,
         threads=1,
     )

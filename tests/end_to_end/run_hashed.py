@@ -21,7 +21,7 @@ from ssvid.data.dataset import ClipDataset
 RECIPE = {
     "kind": "pretrain",
     "seed": 5,
-    "data": {"name": "folder", "root": "???", "val_fraction": 0.1, "index_workers": 1},
+    "data": {"name": "list", "root": "???", "index_workers": 1},
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "task": {
         "name": "speediness",

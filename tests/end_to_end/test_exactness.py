@@ -14,8 +14,10 @@ import pytest
 import run_hashed
 
 from ssvid.checkpoints import read_checkpoint
+from tests.conftest import held_out_by_name
 
 STEPS = 20  # 4 epochs of 5
+NUM_VAL = 4  # of 26 videos; of the 22 others, 2 do not fill a batch
 
 
 # Processes are forked from one that has imported everything but run nothing: nine seconds saved for each of them. Installed
@@ -27,7 +29,7 @@ PROCESSES.set_forkserver_preload(["ssvid.recipe.pretraining", "pytorch_lightning
 def run(folder: Path, videos: Path, name: str, *overrides: str, kill_at=-1, resume=False, code=0, recipe="one") -> Path:
     """One run to its end (or its death) in a process of its own; returns the run folder."""
     words = [str(folder / name), str(folder / f"{name}.hashes"), str(kill_at), str(int(resume)), recipe]
-    words += [f"data.root={videos}", *overrides]
+    words += [*held_out_by_name(videos, folder / "list.csv", NUM_VAL), *overrides]
     log = folder / f"{name}.log"
     process = PROCESSES.Process(target=run_hashed.main_logged, args=(words, str(log)))
     process.start()
@@ -41,7 +43,13 @@ def run(folder: Path, videos: Path, name: str, *overrides: str, kill_at=-1, resu
 def run_on_two(folder: Path, videos: Path, name: str, *, kill_at=-1, resume=False) -> int:
     """One run on two processes, which Lightning starts from the command line again; returns the exit code."""
     words = [str(folder / name), str(folder / f"{name}.hashes"), str(kill_at), str(int(resume)), "one"]
-    command = [sys.executable, run_hashed.__file__, *words, f"data.root={videos}", "trainer.devices=2"]
+    command = [
+        sys.executable,
+        run_hashed.__file__,
+        *words,
+        *held_out_by_name(videos, folder / "list.csv", NUM_VAL),
+        "trainer.devices=2",
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=240).returncode
 
 
@@ -132,7 +140,12 @@ def test_torchrun_gives_the_same_weights_as_lightnings_launcher(reference, two_p
     words = [str(reference.parent / "torchrun"), str(reference.parent / "torchrun.hashes"), "-1", "0", "one"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", run_hashed.__file__]
     done = subprocess.run(
-        [*command, *words, f"data.root={video_folder}", "trainer.devices=2"],
+        [
+            *command,
+            *words,
+            *held_out_by_name(video_folder, reference.parent / "list.csv", NUM_VAL),
+            "trainer.devices=2",
+        ],
         capture_output=True,
         text=True,
         timeout=240,

@@ -19,7 +19,6 @@ from ssvid.errors import RecipeError
 from ssvid.tasks import tasks
 from ssvid.train.config import MonitorConfig
 from ssvid.train.monitors import (
-    MIN_VECTORS,
     Judge,
     Monitor,
     Validation,
@@ -36,6 +35,7 @@ from ssvid.train.monitors import (
     trained_map,
     wilson_interval,
 )
+from tests.conftest import held_out_by_name
 
 # ---- measures
 
@@ -386,7 +386,7 @@ def initialize_task(name, backbone):
 SMALL = {
     "kind": "pretrain",
     "seed": 5,
-    "data": {"name": "folder", "root": "???", "val_fraction": 0.4, "index_workers": 1},
+    "data": {"root": "???", "index_workers": 1},
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "task": {
         "name": "speediness",
@@ -409,22 +409,27 @@ def same(a, b):
 
 
 @pytest.fixture(scope="module")
-def watched(video_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "watched"
-    return ssvid.pretrain(SMALL, f"data.root={video_folder}", run_dir=folder, show_progress=False)
+def ten_held_out(video_folder, tmp_path_factory):
+    return held_out_by_name(video_folder, tmp_path_factory.mktemp("lists") / "list.csv", 10)
 
 
 @pytest.fixture(scope="module")
-def unwatched(video_folder, tmp_path_factory):
+def watched(ten_held_out, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "watched"
+    return ssvid.pretrain(SMALL, *ten_held_out, run_dir=folder, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def unwatched(ten_held_out, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unwatched"
     off = ["monitor.features=false", "monitor.keep_best=false", "monitor.chance_epochs=0"]
-    return ssvid.pretrain(SMALL, f"data.root={video_folder}", *off, run_dir=folder, show_progress=False)
+    return ssvid.pretrain(SMALL, *ten_held_out, *off, run_dir=folder, show_progress=False)
 
 
-def test_a_run_logs_what_an_own_computation_finds(watched, video_folder):
+def test_a_run_logs_what_an_own_computation_finds(watched):
     found = read_validations(watched.run_dir / "metrics.jsonl")
     assert [v.epoch for v in found] == [0, 1]
-    assert all(MIN_VECTORS <= v.metrics["num_videos"] <= 11 for v in found)
+    assert all(v.metrics["num_videos"] == 10 for v in found)
     assert all(1 < v.metrics["effective_rank"] <= 16 for v in found)
     assert all(0 < v.metrics["feature_std"] <= 1 / 4 for v in found)
 
@@ -468,8 +473,6 @@ def test_a_resumed_run_knows_the_earlier_validations_and_says_nothing_twice(watc
     assert said == []
 
 
-def test_resuming_a_finished_run_gives_the_same_advice(watched, video_folder):
-    again = ssvid.pretrain(
-        SMALL, f"data.root={video_folder}", run_dir=watched.run_dir, resume=True, show_progress=False
-    )
+def test_resuming_a_finished_run_gives_the_same_advice(watched, ten_held_out):
+    again = ssvid.pretrain(SMALL, *ten_held_out, run_dir=watched.run_dir, resume=True, show_progress=False)
     assert again.advice == watched.advice

@@ -151,3 +151,11 @@ def test_an_unknown_codec_or_container_is_a_clear_error(tmp_path: Path) -> None:
 def test_frame_rates_come_back(fps: float, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", clock_frames(20), fps=fps)
     assert scan_video(tmp_path / "a.mp4", []).info.fps == pytest.approx(fps, rel=1e-4)
+
+
+def test_the_encoder_is_set_to_nothing_that_gives_other_bytes_now_and_then(tmp_path: Path) -> None:
+    """libx264 writes its settings into the file. Threads and, on AVX-512, the macroblock tree change what comes out."""
+    write_video(tmp_path / "a.mp4", clock_frames(5), fps=25)
+    settings = (tmp_path / "a.mp4").read_bytes()
+    for setting in (b" threads=1 ", b" lookahead_threads=1 ", b" sliced_threads=0 ", b" mbtree=0 "):
+        assert setting in settings
