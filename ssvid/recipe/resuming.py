@@ -135,7 +135,7 @@ def _refusal(folder: RunFolder, changes: list[str]) -> str:
     listing = "\n".join(f"  {line}" for line in changes)
     return (
         f"the recipe is not the one that {folder.path} was started with; a resumed run computes the same numbers. "
-        f"Undo these changes, or start a new run with another --run-dir{weights}:\n{listing}"
+        f"Undo these changes, or start a new run{weights} with another --run-dir:\n{listing}"
     )
 
 

@@ -20,9 +20,10 @@ from pytorch_lightning.strategies import DDPStrategy
 from ssvid.data.module import UnreadableReport
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.machine import num_cores
-from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, ShowProgress, StopOnNaN
+from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, StopOnNaN
 from ssvid.train.checkpoint_io import AtomicCheckpointIO
 from ssvid.train.config import OptimConfig, TrainerConfig
+from ssvid.train.progress import ShowProgress
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -177,5 +178,7 @@ def _calm_lightning() -> None:
         ".*in eval mode.*",
         ".*smaller than the logging interval.*",
         r".*isinstance\(treespec, LeafSpec\).*",
+        ".*sync_dist=True.*",  # the metrics of an epoch are reduced before they are logged
+        ".*nn.functional.all_gather is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -14,7 +14,8 @@ from ssvid.checkpoints import read_checkpoint
 from ssvid.data.dataset import ClipDataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.train.callbacks import ShowProgress
+from ssvid.train.module import VALIDATIONS
+from ssvid.train.progress import metrics_text
 from ssvid.types import ClipPlan, Ticket
 from ssvid.video import content_id, write_video
 
@@ -171,10 +172,9 @@ def test_a_finished_run_that_is_resumed_still_knows_both(videos, tmp_path, on_a_
 
 
 def test_the_progress_line_shows_both_beside_chance():
-    show = ShowProgress({"accuracy": 0.5}, 4)
     values = {"train/loss": 0.5, "train/accuracy": 0.9, "val/accuracy": 0.85, "val_ood/accuracy": 0.6}
-    text = show._text(values, {"perf/clips_per_s": 10.0, "perf/data_wait_frac": 0.1})
-    assert "val accuracy 0.850 (chance 0.50)  val_ood accuracy 0.600 (chance 0.50)" in text
+    text = metrics_text(values, {"accuracy": 0.5}, ("train", *VALIDATIONS))
+    assert text == "accuracy train 0.900 val 0.850 val_ood 0.600 (chance 0.50)"
 
 
 # ---- what the clip maker sees
