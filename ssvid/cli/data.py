@@ -185,7 +185,7 @@ def _measure(args: argparse.Namespace, manifest: Any) -> Any:
 
 
 def _print_manifest(manifest: Any, path: Path, *, as_json: bool, kept: bool = False, signals: Any = None) -> None:
-    from ssvid.data.manifest import summarize
+    from ssvid.data.summary import summarize
 
     if not as_json:
         print(summarize(manifest))

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import json
-import math
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ssvid.data import scanning
 from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow
 from ssvid.data.readers import Entry
-from ssvid.data.scanning import FileFacts, Job, read_facts, scan_files
+from ssvid.data.scan_cache import ScanCache
+from ssvid.data.scanning import FileFacts, Job, scan_files
 from ssvid.errors import DataError, did_you_mean
-from ssvid.files import expanded, takes_paths
+from ssvid.files import takes_paths
+from ssvid.video.times import FrameTimes, evenly_spaced
 
 Progress = Callable[[int, int, str], None]
 
-# Part of the cache's key: raise it with every change of what scan_video learns or judges, or old results are believed.
-SCAN_VERSION = 3
-# A file may take its timeout plus the time a slow decoder needs for this many bytes: hours of footage are no hang.
-SLOWEST_BYTES_PER_SECOND = 250_000
+# A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
+PATIENCE_SECONDS = 60.0
+# The subjects of a scan's notes that stand in the table.
+NOTED = ("damage", "time", "fps", "range")
 
 
 @takes_paths("root")
@@ -35,7 +32,7 @@ def build_manifest(
     *,
     workers: int = 0,
     decoders: Sequence[str] | None = None,
-    timeout_seconds: float = 60.0,
+    timeout_seconds: float = PATIENCE_SECONDS,
     cache: bool = True,
     progress: Progress | None = None,
     missing: Sequence[str] = (),
@@ -50,13 +47,14 @@ def build_manifest(
         entries: from ``list_videos``; several may be windows of one file, which is scanned once.
         workers: processes that decode, one thread each; 0 is one per core.
         decoders: compare these decoders; None is all that are installed.
-        timeout_seconds: a file of a few megabytes that takes longer hangs; large files are given more time.
+        timeout_seconds: a file hangs in which nothing moves for so long: no packet, no frame. However long it takes
+            otherwise, it is scanned to its end.
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
         missing: videos that the data set lists and its folder lacks, to be remembered.
 
     Returns:
-        One row per entry, in their order. A window of seconds becomes one of frames by the (mean) frame rate.
+        One row per entry, in their order. A window of seconds becomes one of frames by the frames' time stamps.
 
     Raises:
         DataError: no file is readable; a window lies outside its video; an option is wrong.
@@ -67,7 +65,7 @@ def build_manifest(
     if workers < 0:
         raise DataError(f"workers ({workers}) must be 0 (one per core) or more. Set data.index_workers=0.")
     if not timeout_seconds > 0:
-        raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. The default is 60.")
+        raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
     paths = list(dict.fromkeys(entry.path for entry in entries))
     facts = _scan_all(root, paths, workers, _decoder_versions(decoders), decoders, timeout_seconds, cache, progress)
     _warn_of_choking(facts)
@@ -114,7 +112,7 @@ def _scan_all(
         if progress:
             progress(len(facts), len(paths), path)
 
-    with _ScanCache(versions, enabled=use_cache) as cache:
+    with ScanCache(versions, patience_seconds=timeout_seconds, enabled=use_cache) as cache:
         for path in paths:
             file = os.path.abspath(root / path)
             try:
@@ -126,8 +124,7 @@ def _scan_all(
             if remembered:
                 take(path, remembered)
             else:
-                seconds = timeout_seconds + stats[path].st_size / SLOWEST_BYTES_PER_SECOND
-                jobs.append(Job(path, file, seconds, None if decoders is None else tuple(decoders)))
+                jobs.append(Job(path, file, timeout_seconds, None if decoders is None else tuple(decoders)))
         # The largest first, so that no worker is left alone with it at the end.
         jobs.sort(key=lambda job: (-stats[job.path].st_size, job.path))
         for path, found in scan_files(jobs, workers):
@@ -152,34 +149,50 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
         status=f"{UNREADABLE}: {facts.problem}" if facts.problem else OK,
         decoders_ok=facts.decoders_ok,
         content_id=facts.content_id,
+        quick_id=facts.quick_id,
+        notes=_notes(facts),
         start_frame=start,
         end_frame=end,
     )
 
 
-def _window(entry: Entry, facts: FileFacts) -> tuple[int, int]:
-    """First frame, and the one after the last (-1: to the end), of the frames shown from start to before end.
+def _notes(facts: FileFacts) -> str:
+    """What the table says of a file beside its numbers; what single decoders did wrong stands in ``decoders_ok``."""
+    told = {subject: facts.notes[subject].replace("; ", ", ") for subject in NOTED if subject in facts.notes}
+    return "; ".join(f"{subject}: {words}" for subject, words in told.items())
 
-    Windows that meet in time meet in frames, without gap or overlap; one too short to hold a frame gets the next one.
-    Frames of a variable rate are taken as evenly spaced.
+
+def _window(entry: Entry, facts: FileFacts) -> tuple[int, int]:
+    """First frame, and the one after the last (-1: to the end), of the frames that begin from start to before end.
+
+    Windows that meet in time meet in frames, without gap or overlap; one too short to hold a frame gets the next one,
+    unless that is after a pause.
+    By the time stamps of the frames; where the file has none, evenly spaced.
     """
-    start = frames_before(entry.start_seconds, facts.fps)
+    if entry.start_seconds <= 0 and entry.end_seconds is None:
+        return 0, -1
+    times = FrameTimes.from_text(facts.times) if facts.times else evenly_spaced(facts.num_frames, facts.fps)
+    start = times.frames_before(entry.start_seconds)
     if start >= facts.num_frames:
-        seconds = facts.num_frames / facts.fps
-        where = f"{entry.where}: " if entry.where else ""
-        raise DataError(
-            f"{where}start ({entry.start_seconds:g} s) of {entry.path!r} must lie inside the video, which ends at"
-            f" {seconds:.3f} s. Mend the start, or remove the line."
-        )
+        rule = f"must lie inside the video, {_last_frame_text(times)}"
+        raise _window_error(entry, f"start ({entry.start_seconds:g} s)", rule)
     if entry.end_seconds is None:
         return start, -1
-    end = max(start + 1, frames_before(entry.end_seconds, facts.fps))
+    if times.seconds[start] >= max(entry.end_seconds, entry.start_seconds + 1.001 * times.usual_interval):
+        before = f"one begins at {times.seconds[start - 1]:.6g} s, " if start else ""
+        rule = f"must hold a frame: {before}the next at {times.seconds[start]:.6g} s"
+        raise _window_error(entry, f"window ({entry.start_seconds:g} to {entry.end_seconds:g} s)", rule)
+    end = max(start + 1, times.frames_before(entry.end_seconds))
     return start, end if end < facts.num_frames else -1
 
 
-def frames_before(seconds: float, fps: float) -> int:
-    """How many frames are shown before a time; 1e-6 of a frame forgives the rounding of decimal seconds."""
-    return max(0, math.ceil(seconds * fps - 1e-6))
+def _last_frame_text(times: FrameTimes) -> str:
+    return f"whose last frame begins at {times.seconds[-1]:.6g} s and ends at {times.end_seconds:.6g} s"
+
+
+def _window_error(entry: Entry, what: str, rule: str) -> DataError:
+    where = f"{entry.where}: " if entry.where else ""
+    return DataError(f"{where}{what} of {entry.path!r} {rule}. Mend its times, or remove the line.")
 
 
 def _warn_of_choking(facts: Mapping[str, FileFacts]) -> None:
@@ -203,80 +216,3 @@ def _nothing_readable(root: Path, facts: Mapping[str, FileFacts]) -> DataError:
 def _first_of(reasons: Mapping[str, str], limit: int = 5) -> str:
     shown = [f"{path}: {reason}" for path, reason in list(reasons.items())[:limit]]
     return "; ".join(shown) + (f"; and {len(reasons) - limit} more" if len(reasons) > limit else "")
-
-
-# ---- what is remembered
-
-
-class _ScanCache:
-    """What scans found, in one SQLite file under ``$SSVID_CACHE`` or ``~/.cache/ssvid``.
-
-    Believed for a file whose path, size and time of change are the same, under the same decoders and scan version. It
-    is only ever an economy: whatever is wrong with it is told once in a warning, and the scan goes on without.
-    """
-
-    def __init__(self, versions: str, *, enabled: bool = True) -> None:
-        self._versions = versions
-        self._db: sqlite3.Connection | None = None
-        if not enabled:
-            return
-        try:
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-            # Autocommit, without waiting for the disk: losing the cache costs a scan, a sync per file costs minutes.
-            self._db = sqlite3.connect(folder / "scans.sqlite", timeout=10.0, isolation_level=None)
-            self._db.execute("PRAGMA synchronous=OFF")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS scans"
-                " (path BLOB, versions TEXT, stamp TEXT, facts TEXT, PRIMARY KEY (path, versions))"
-            )
-        except (OSError, RuntimeError, sqlite3.Error) as cause:
-            self._give_up(cause)
-
-    def __enter__(self) -> _ScanCache:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._db:
-            self._db.close()
-
-    def get(self, file: str, stat: os.stat_result) -> FileFacts | None:
-        """The facts of a file, if it was scanned as it is now."""
-        query = "SELECT facts FROM scans WHERE path = ? AND versions = ? AND stamp = ?"
-        found = self._execute(query, (os.fsencode(file), self._versions, _stamp(stat)))
-        try:
-            return read_facts(json.loads(found[0])) if found else None
-        except (TypeError, ValueError):
-            return None  # written by a broken hand: the file is scanned again and the entry replaced
-
-    def put(self, file: str, stat: os.stat_result, facts: FileFacts) -> None:
-        """Remember the facts of a file; those of its earlier states are forgotten."""
-        values = (os.fsencode(file), self._versions, _stamp(stat), json.dumps(asdict(facts)))
-        self._execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?)", values)
-
-    def _execute(self, statement: str, values: tuple[object, ...]) -> Any:
-        if not self._db:
-            return None
-        try:
-            return self._db.execute(statement, values).fetchone()
-        except sqlite3.Error as cause:
-            self._give_up(cause)
-            return None
-
-    def _give_up(self, cause: Exception) -> None:
-        self._db = None
-        warnings.warn(
-            f"the cache of scanned videos cannot be used ({type(cause).__name__}: {cause}), so every file is scanned."
-            " Set SSVID_CACHE to a folder that can be written, or delete scans.sqlite there.",
-            stacklevel=6,
-        )
-
-
-def cache_folder() -> Path:
-    """Where ssvid keeps what it can find out again: ``$SSVID_CACHE``, else ``~/.cache/ssvid``."""
-    chosen = os.environ.get("SSVID_CACHE")
-    return Path(expanded(chosen)) if chosen else Path.home() / ".cache" / "ssvid"
-
-
-def _stamp(stat: os.stat_result) -> str:
-    return f"{stat.st_size} {stat.st_mtime_ns} {SCAN_VERSION}"

@@ -16,9 +16,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ssvid.data.contents import drawn_names, units_of
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import expanded, write_atomic
 from ssvid.types import VideoInfo
+from ssvid.video.identity import is_quick
 
 OK = "ok"
 UNREADABLE = "unreadable"
@@ -31,8 +33,10 @@ class VideoRow:
     path: relative to the manifest's root, POSIX. num_frames: frames that a sequential decode of the *whole file*
     delivers. fps: frames per second. height, width: pixels as displayed. label, split, group: "" where unknown.
     status: "ok" or "unreadable: why". decoders_ok: decoders that deliver the right frames of this file, on the machine
-    that indexed it. content_id: identity of the file's bytes; a prepared copy keeps its source's as ``source_id``.
-    start_frame, end_frame: the window [start, end) within the file; -1 means to the end.
+    that indexed it. content_id: identity of the file, see ``ssvid.video.identity``; a prepared copy keeps its source's as
+    ``source_id``. start_frame, end_frame: the window [start, end) within the file; -1 means to the end. quick_id: of the
+    file's ends, to compare with what knows videos by that alone; where the table is so old, content_id is the same.
+    notes: what is odd about the file, "subject: words; subject: words".
     """
 
     path: str
@@ -50,6 +54,8 @@ class VideoRow:
     source_id: str = ""
     start_frame: int = 0
     end_frame: int = -1
+    quick_id: str = ""
+    notes: str = ""
 
     @property
     def is_readable(self) -> bool:
@@ -75,7 +81,9 @@ class VideoRow:
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))
 # Which decoders a machine has, and the words in which one of them gives up, are no part of a data set's identity.
-_NOT_IDENTITY = ("status", "decoders_ok")
+_NOT_IDENTITY = ("status", "decoders_ok", "quick_id", "notes")
+# Tables of before lack these columns.
+_ADDED = ("quick_id", "notes")
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,9 @@ class Manifest:
             DataError: the file is missing or no manifest; the first bad line is named with its rule.
         """
         path = Path(expanded(path))
-        rows = tuple(_parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS))
+        rows = tuple(
+            _parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS, optional=_ADDED)
+        )
         if not rows:
             raise DataError(f"manifest ({path}) must list at least one video. Write it again with: ssvid data index.")
         return cls(Path(root) if root is not None else path.absolute().parent, rows, _load_missing(missing_path(path)))
@@ -201,7 +211,7 @@ class Manifest:
                 f"val_fraction ({val_fraction}) must be at least 0 and below 1. Set data.val_fraction=0.05."
             )
         units = units_of(self.rows)
-        draws = {unit: _unit_draw(unit, seed) for unit in units}
+        draws = {unit: _unit_draw(name, seed) for unit, name in drawn_names(self.rows, units).items()}
         held_out = {unit for unit, draw in draws.items() if draw < val_fraction}
         order = sorted(draws, key=lambda unit: (draws[unit], unit))
         if val_fraction > 0:
@@ -246,36 +256,6 @@ def contained_path(text: str, *, allow_outside: bool = False) -> str:
     if not allow_outside and (path.is_absolute() or ".." in path.parts):
         raise ValueError(f"path ({text!r}) must be relative and must not leave the root")
     return str(path)
-
-
-def units_of(rows: Iterable[VideoRow]) -> list[str]:
-    """For every row, the name of what it must not be torn from: rows that share a group or their content are of one unit.
-
-    The one rule for held-out parts and folds, and for intervals over videos (union-find over two keys).
-    """
-    parents: dict[str, str] = {}
-
-    def find(key: str) -> str:
-        parents.setdefault(key, key)
-        while parents[key] != key:
-            parents[key] = parents[parents[key]]
-            key = parents[key]
-        return key
-
-    keys = [_unit_keys(row) for row in rows]
-    for first, *others in keys:
-        for other in others:
-            # The smaller name leads, and "1 group" sorts before "2 content": a group keeps its draw as files join it.
-            low, high = sorted((find(first), find(other)))
-            parents[high] = low
-    return [find(first) for first, *_ in keys]
-
-
-def _unit_keys(row: VideoRow) -> list[str]:
-    content = row.source_id or row.content_id
-    keys = [f"1 group {row.group}"] if row.group else []
-    keys += [f"2 content {content}"] if content else []
-    return keys or [f"3 path {row.path}"]
 
 
 def _unit_draw(unit: str, seed: int) -> float:
@@ -365,8 +345,8 @@ class CsvLine:
 _REWRITE = "Mend the line, or write the manifest again with: ssvid data index."
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[CsvLine]:
-    """Yield the records of a CSV whose header holds exactly these columns, in any order.
+def read_csv(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[CsvLine]:
+    """Yield the records of a CSV whose header holds exactly these columns, in any order; the optional ones may be absent.
 
     Raises:
         DataError: the file is missing or no CSV, the header has an unknown or lacks a column, a record is too long.
@@ -382,7 +362,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[CsvLine]:
         number = 1
         try:
             header = next(reader, [])
-            _check_header(path, header, columns)
+            _check_header(path, header, columns, optional)
             number = reader.line_num + 1
             for record in reader:
                 if record:
@@ -392,9 +372,9 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[CsvLine]:
             raise DataError(f"{path}, line {number}: it must be CSV ({cause}). {_REWRITE}") from cause
 
 
-def _check_header(path: Path, header: list[str], columns: tuple[str, ...]) -> None:
+def _check_header(path: Path, header: list[str], columns: tuple[str, ...], optional: tuple[str, ...]) -> None:
     unknown = [name for name in header if name not in columns]
-    missing = [name for name in columns if name not in header]
+    missing = [name for name in columns if name not in header and name not in optional]
     twice = [name for name, count in Counter(header).items() if count > 1]
     problems = [
         f"{what} {', '.join(map(repr, names))}"
@@ -426,6 +406,8 @@ def _parse_line(line: CsvLine, *, allow_outside: bool) -> VideoRow:
         values["path"] = contained_path(values["path"], allow_outside=allow_outside)
     except ValueError as cause:
         raise line.error(str(cause), _REWRITE) from None
+    if is_quick(values["content_id"]):
+        values["quick_id"] = values["content_id"]
     row = VideoRow(**values)
     rule = _broken_rule(row)
     if rule:
@@ -446,91 +428,3 @@ def _broken_rule(row: VideoRow) -> str:
     if row.is_readable and row.window_frames == 0:
         return f"start_frame ({row.start_frame}) must be below num_frames ({row.num_frames})"
     return ""
-
-
-# ---- summary
-
-
-def summarize(manifest: Manifest, *, max_listed: int = 10) -> str:
-    """A paragraph for the terminal: how many videos, how long, how large, which are unreadable and why."""
-    rows = [row for row in manifest.rows if row.is_readable]
-    facts = [_count(len(manifest.rows), "video"), format_duration(sum(row.window_seconds for row in rows))]
-    if rows:
-        facts += [_span([row.fps for row in rows]) + " fps", _sizes(rows)]
-    facts += _naming_facts(manifest)
-    lines = [", ".join(facts), *_leak_lines(rows), *_missing_lines(manifest, max_listed)]
-    return "\n".join([*lines, *_unreadable_lines(manifest, max_listed), *_decoder_lines(rows)])
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: "2 h 5 min", "12 min 30 s", "3.2 s"."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _span(values: list[float]) -> str:
-    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
-    return low if low == high else f"{low}-{high}"
-
-
-def _sizes(rows: list[VideoRow]) -> str:
-    counts = Counter(f"{row.width}x{row.height}" for row in rows).most_common()
-    shown = [f"{size} ({count})" for size, count in counts[:3]]
-    return ", ".join(shown + ([_count(len(counts) - 3, "other size")] if len(counts) > 3 else []))
-
-
-def _naming_facts(manifest: Manifest) -> list[str]:
-    groups = {row.group for row in manifest.rows if row.group}
-    splits = Counter(row.split for row in manifest.rows if row.split)
-    contents = Counter((row.content_id, row.start_frame, row.end_frame) for row in manifest.rows if row.content_id)
-    copies = sum(count - 1 for count in contents.values())
-    return [
-        *([_count(len(manifest.labels()), "label")] if manifest.labels() else []),
-        *(f"split {name}: {splits[name]}" for name in sorted(splits)),
-        *([_count(len(groups), "group")] if groups else []),
-        *([_count(copies, "exact duplicate")] if copies else []),
-    ]
-
-
-def _leak_lines(rows: list[VideoRow]) -> list[str]:
-    """A warning where the same content stands in several splits: scores on such videos are worth nothing."""
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if row.split and (row.source_id or row.content_id):
-            splits.setdefault(row.source_id or row.content_id, set()).add(row.split)
-    leaked = [row for row in rows if len(splits.get(row.source_id or row.content_id, ())) > 1]
-    if not leaked:
-        return []
-    return [
-        f"warning: {len(leaked)} videos have the same content in more than one split, the first is {leaked[0].path}"
-    ]
-
-
-def _missing_lines(manifest: Manifest, max_listed: int) -> list[str]:
-    names = manifest.missing
-    if not names:
-        return []
-    more = [f"  and {len(names) - max_listed} more"] if len(names) > max_listed else []
-    return [f"{len(names)} listed videos missing:", *(f"  {name}" for name in names[:max_listed]), *more]
-
-
-def _unreadable_lines(manifest: Manifest, max_listed: int) -> list[str]:
-    bad = [row for row in manifest.rows if not row.is_readable]
-    if not bad:
-        return []
-    lines = [f"  {row.path}: {row.status.removeprefix(UNREADABLE).lstrip(': ')}" for row in bad[:max_listed]]
-    more = [f"  and {len(bad) - max_listed} more"] if len(bad) > max_listed else []
-    return [f"{len(bad)} unreadable:", *lines, *more]
-
-
-def _decoder_lines(rows: list[VideoRow]) -> list[str]:
-    counts = Counter(name for row in rows for name in row.decoders_ok)
-    told = [f"{name} right for {'all' if count == len(rows) else count}" for name, count in counts.most_common()]
-    return ["decoders: " + ", ".join(told)] if told else []

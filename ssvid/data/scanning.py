@@ -2,8 +2,9 @@
 
 A decoder can hang while it holds the interpreter lock (decord is known for it) or take its process down, so no file is
 opened in the calling process. It starts one *supervisor* (a fresh interpreter that imports the decoders once and
-opens no video); the supervisor forks the *workers*, hands them one file at a time, and kills those that pass their
-deadline. Unlike a multiprocessing pool this works from notebooks and from scripts without a main guard, and a worker
+opens no video); the supervisor forks the *workers*, hands them one file at a time, and kills those in which nothing
+moves any more. A worker that gets on, however slowly, is left alone: it writes down when it last got through a packet
+(``ssvid.video.progress``), in memory that it shares with the supervisor. Unlike a multiprocessing pool this works from notebooks and from scripts without a main guard, and a worker
 that had to be killed is replaced at once. A supervisor is kept for the next request for some seconds, so that its
 imports are paid for once where scanning, measuring and more scanning follow each other.
 """
@@ -15,6 +16,7 @@ import contextlib
 import importlib
 import json
 import math
+import mmap
 import multiprocessing
 import os
 import re
@@ -25,12 +27,14 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
+from ssvid.video.identity import content_id, identity_like, quick_id
+from ssvid.video.progress import listen
 
 # The module that opens videos; tests put a misbehaving one in its place.
 SCANNER = "ssvid.video"
@@ -44,8 +48,9 @@ class FileFacts:
     """What a scan found out about one file.
 
     problem: why it cannot be read, or "". choked: what happened when all decoders were compared ("hung: ...",
-    "crashed: ..."), after which the file was scanned with PyAV alone; else "". is_final: the same scan of the same file
-    would end the same way, so the facts may be remembered.
+    "crashed: ..."), after which the file was scanned with PyAV alone; else "". waited_seconds: where it hung, how long
+    it was waited for a sign of life. times: of its frames, by ``ssvid.video.times``, or "". is_final: the same scan of the same file would end the same way, so the facts may
+    be remembered.
     """
 
     num_frames: int = 0
@@ -55,9 +60,12 @@ class FileFacts:
     variable_fps: bool = False
     decoders_ok: tuple[str, ...] = ()
     content_id: str = ""
+    quick_id: str = ""
     problem: str = ""
     choked: str = ""
+    waited_seconds: float = 0.0
     notes: Mapping[str, str] = field(default_factory=dict)
+    times: str = ""
     is_final: bool = True
 
 
@@ -67,9 +75,9 @@ def read_facts(values: dict[str, Any]) -> FileFacts:
 
 
 class Job(NamedTuple):
-    """A file to scan, or to measure. seconds: its deadline. decoders: None is all. choked: what the last attempt came to.
+    """A file to scan, or to measure. seconds: without a sign of life, after which it hangs. decoders: None is all.
 
-    signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
+    choked, waited_seconds: what the last attempt came to, see ``FileFacts``. signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
     num_frames: what a file to be measured must have.
     """
 
@@ -78,6 +86,7 @@ class Job(NamedTuple):
     seconds: float
     decoders: tuple[str, ...] | None
     choked: str = ""
+    waited_seconds: float = 0.0
     signals_to: str = ""
     content_id: str = ""
     num_frames: int = 0
@@ -235,17 +244,28 @@ class _Worker:
 
     def __init__(self, scanner: Any, foreign: list[int]) -> None:
         self.connection, theirs = multiprocessing.Pipe()
+        self._life = mmap.mmap(-1, 16)  # shared with the fork
         # Forking is safe here: the supervisor has one thread and has opened no video.
         context = multiprocessing.get_context("fork")
         handles = [*foreign, self.connection.fileno()]
-        self.process = context.Process(target=_work, args=(scanner, theirs, handles), daemon=True)
+        self.process = context.Process(target=_work, args=(scanner, theirs, handles, self._life), daemon=True)
         self.process.start()
         theirs.close()
         self.job: Job | None = None
-        self.deadline = math.inf
+        self._given = math.inf
+
+    @property
+    def deadline(self) -> float:
+        """When it hangs, unless there is a sign of life before; on the clock of ``time.monotonic``, which processes share."""
+        if self.job is None:
+            return math.inf
+        signs = memoryview(self._life).cast("d")
+        last, quiet_seconds = signs[0], signs[1]
+        signs.release()
+        return self._given + self.job.seconds if last < self._given else last + max(self.job.seconds, quiet_seconds)
 
     def give(self, job: Job) -> None:
-        self.job, self.deadline = job, time.monotonic() + job.seconds
+        self.job, self._given = job, time.monotonic()
         # A broken pipe: it died idle; the pipe reads as ended, and that is handled as a crash.
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(job)
@@ -255,6 +275,7 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.connection.close()
+        self._life.close()
         return self.process.exitcode or 0
 
 
@@ -308,9 +329,9 @@ class _Pool:
         job = worker.job
         if job is None or not (is_ready or time.monotonic() > worker.deadline):
             return None
-        worker.job, worker.deadline = None, math.inf
+        worker.job = None
         if not is_ready:
-            accident = f"hung: no answer within {job.seconds:.3g} s"
+            accident = f"hung: no progress within {job.seconds:.3g} s"
         else:
             try:
                 return job.path, worker.connection.recv()
@@ -319,10 +340,11 @@ class _Pool:
         code = worker.end()
         del self._workers[number : number + 1]
         self._workers.insert(number, self._hire())
+        waited = job.seconds if not is_ready else 0.0
         accident = accident or f"crashed: {_exit_reason(code)}"
         if job.choked or tuple(job.decoders or ()) == REFERENCE:
             return job.path, FileFacts(problem=f"the decoder {accident}", choked=job.choked, is_final=False)
-        return job._replace(decoders=REFERENCE, choked=accident)
+        return job._replace(decoders=REFERENCE, choked=accident, waited_seconds=waited)
 
 
 def _exit_reason(code: int) -> str:
@@ -337,13 +359,19 @@ def _exit_reason(code: int) -> str:
 # ---- worker
 
 
-def _work(scanner: Any, connection: Connection, foreign: list[int]) -> None:
-    """Body of a worker: scan the files that come through the pipe until it ends."""
+def _work(scanner: Any, connection: Connection, foreign: list[int], life: mmap.mmap) -> None:
+    """Body of a worker: scan the files that come through the pipe until it ends; signs of life go into ``life``."""
     for handle in foreign:
         os.close(handle)
     silence = os.open(os.devnull, os.O_RDWR)
     for handle in (0, 1, 2):
         os.dup2(silence, handle)
+    signs = memoryview(life).cast("d")
+
+    def note(quiet_seconds: float) -> None:
+        signs[1], signs[0] = quiet_seconds, time.monotonic()
+
+    listen(note)
     torch = sys.modules.get("torch")
     if torch:
         torch.set_num_threads(1)
@@ -359,7 +387,7 @@ def _measure(scanner: Any, job: Job) -> FileFacts:
     """Measure the signals of a file and write them down; the facts say no more than whether that was possible."""
     motion = importlib.import_module("ssvid.video.motion")
     try:
-        if scanner.content_id(job.file) != job.content_id:
+        if identity_like(job.content_id, job.file) != job.content_id:
             return FileFacts(problem="it changed since it was indexed")
         signals = motion.measure_signals(job.file)
         if len(signals["motion"]) != job.num_frames:
@@ -373,28 +401,27 @@ def _measure(scanner: Any, job: Job) -> FileFacts:
 
 
 def _scan(scanner: Any, job: Job) -> FileFacts:
-    content = ""
+    known = FileFacts(choked=job.choked, waited_seconds=job.waited_seconds)
     try:
-        content = scanner.content_id(job.file)
+        known = replace(known, content_id=content_id(job.file), quick_id=quick_id(job.file))
         scan = scanner.scan_video(job.file, decoders=job.decoders)
     except DecodeError as cause:
         reason = cause.what + (f" ({cause.cause})" if cause.cause else "")
-        return FileFacts(problem=_plain(reason, job), content_id=content, choked=job.choked)
+        return replace(known, problem=_plain(reason, job))
     except Exception as cause:
         # Not swallowed: the row says so. An open door for what a decoder may yet throw; not remembered, as it may pass.
-        reason = _plain(f"{type(cause).__name__}: {cause}", job)
-        return FileFacts(problem=reason, content_id=content, choked=job.choked, is_final=False)
+        return replace(known, problem=_plain(f"{type(cause).__name__}: {cause}", job), is_final=False)
     info = scan.info
-    return FileFacts(
+    return replace(
+        known,
         num_frames=int(info.num_frames),
         fps=float(info.fps),
         height=int(info.height),
         width=int(info.width),
         variable_fps=bool(info.variable_fps),
         decoders_ok=tuple(scan.decoders_ok),
-        content_id=content,
-        choked=job.choked,
         notes={str(key): str(value) for key, value in scan.notes.items()},
+        times=scan.times.to_text() if scan.times else "",
     )
 
 

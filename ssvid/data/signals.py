@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import cache_folder
 from ssvid.data.scanning import REFERENCE, Job, scan_files
 from ssvid.errors import DataError, did_you_mean
+from ssvid.video.identity import is_quick
 from ssvid.video.motion import SIGNALS, SIGNALS_VERSION, read_signal, require_opencv, signal_file
-
-# A file may take its timeout plus this time for each of its frames: hours of footage are no hang.
-SLOWEST_SECONDS_PER_FRAME = 0.1
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,7 +60,7 @@ def measure_signals_of(
     Args:
         manifest: rows of one file, or of files with the same content, are measured once.
         workers: processes, one thread each; 0 is one per core.
-        timeout_seconds: a file may take so long, and ``SLOWEST_SECONDS_PER_FRAME`` for each frame.
+        timeout_seconds: a file hangs in which nothing moves for so long.
         cache: believe what was measured before.
         progress: called as (files done, files in all, path).
 
@@ -71,6 +69,7 @@ def measure_signals_of(
         SsvidError: OpenCV is not installed.
     """
     require_opencv()
+    _refuse_alike(manifest)
     by_content = {signals_base(row): row for row in reversed(manifest.select().rows)}
     # The longest first, so that no worker is left alone with it at the end.
     wanted = sorted(by_content.values(), key=lambda row: (-row.num_frames, row.path))
@@ -78,7 +77,7 @@ def measure_signals_of(
         Job(
             row.path,
             os.path.abspath(manifest.path_of(row)),
-            timeout_seconds + SLOWEST_SECONDS_PER_FRAME * row.num_frames,
+            timeout_seconds,
             REFERENCE,
             signals_to=str(signals_base(row)),
             content_id=row.content_id,
@@ -103,6 +102,18 @@ def measure_signals_of(
             f" {reason}. Check with ssvid doctor that videos can be read, and that {cache_folder()} can be written."
         )
     return report
+
+
+def _refuse_alike(manifest: Manifest) -> None:
+    """Files that a quick identity does not tell apart would be given one measurement; whether they differ it cannot say."""
+    first: dict[str, str] = {}
+    for row in manifest.select().rows:
+        other = first.setdefault(row.content_id, row.path)
+        if is_quick(row.content_id) and other != row.path:
+            raise DataError(
+                f"the table of {manifest.root} must tell {other!r} and {row.path!r} apart, and it knows their sizes and ends"
+                " alone, which are the same. Write it again with: ssvid data index ROOT --overwrite."
+            )
 
 
 def check_signals(root: str | Path, rows: Iterable[VideoRow], names: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.files import takes_paths
 from ssvid.machine import num_cores
-from ssvid.video import content_id, scan_video, write_video
+from ssvid.video import content_id, quick_id, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
@@ -192,6 +192,7 @@ def _make_video(job: _Job) -> VideoRow:
     return VideoRow(
         path=f"{job.name}.mp4", num_frames=job.num_frames, fps=float(job.fps), height=job.size_px, width=job.size_px,
         label=scene.motion, split=job.split, decoders_ok=decoders, content_id=content_id(path),
+        quick_id=quick_id(path),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from ssvid import __version__
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import whole_id
 from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.evals.features import (
     ClipItem,
@@ -46,7 +47,7 @@ from ssvid.evals.features import (
 )
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import write_json
-from ssvid.video import content_id
+from ssvid.video.identity import content_id, identity_like, is_quick
 from ssvid.video.sampling import clip_span
 
 FORMATS = (".npz", ".parquet")
@@ -233,7 +234,9 @@ def _plan(manifest: Manifest, protocol: EmbedProtocol, identity: Mapping[str, An
 def _part_key(common: Any, manifest: Manifest, row: VideoRow, starts: np.ndarray, protocol: FeatureProtocol) -> str:
     """Name of a part: the file's content, its window and clips, and all that features depend on besides."""
     file = manifest.path_of(row)
-    content = row.content_id or (content_id(file) if file.is_file() else "")
+    # A quick identity does not tell all files apart, and different videos must not share a part.
+    is_known = bool(row.content_id) and not is_quick(row.content_id)
+    content = row.content_id if is_known else whole_id(file) if file.is_file() else ""
     facts = [content, row.num_frames, row.start_frame, row.end_frame, decoder_of(row, protocol)]
     digest = common.copy()
     digest.update(json.dumps(facts).encode() + starts.tobytes())
@@ -386,7 +389,8 @@ class _Parts:
             return
         if not self.marker.is_file():
             raise DataError(f"{self.out} exists and would be replaced. Nothing is overwritten: name another output.")
-        if self._written() != content_id(self.out):
+        written = self._written()
+        if written != identity_like(written, self.out):
             raise DataError(
                 f"{self.out} is not the file that the run in {self.folder} wrote, and would be replaced. Nothing is "
                 "overwritten: move one of them away, or name another output."

@@ -23,7 +23,9 @@ from torchvision.transforms.v2 import functional as pixels
 
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.manifest import Manifest, VideoRow, units_of
+from ssvid.data.contents import units_of
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import changed_files
 from ssvid.errors import DataError, DecodeError, SsvidError
 from ssvid.evals.protocol import FRAMES, FeatureProtocol, resolve_feature_protocol
 from ssvid.evals.sharding import all_agree, ranks, share_work
@@ -31,7 +33,6 @@ from ssvid.files import write_atomic
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.video import (
     clip_indices,
-    content_id,
     evenly_spaced_clips,
     is_padded,
     open_video,
@@ -614,17 +615,13 @@ def check_contents(
     Raises:
         DataError: names the first file that changed, and the way out.
     """
-    changed = [row.path for row in rows if row.is_readable and row.content_id and not _is_same(manifest, row)]
+    known = ((manifest.path_of(row), row.content_id) for row in rows if row.is_readable and row.content_id)
+    changed = changed_files(known)
     if changed:
         raise DataError(
-            f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {changed[0]!r} "
+            f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {str(changed[0])!r} "
             f"(root {manifest.root}): their content changed since. {way_out}"
         )
-
-
-def _is_same(manifest: Manifest, row: VideoRow) -> bool:
-    path = manifest.path_of(row)
-    return not path.is_file() or content_id(path) == row.content_id
 
 
 def row_is_padded(row: VideoRow, protocol: FeatureProtocol) -> bool:

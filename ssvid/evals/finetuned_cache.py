@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import DataError
 from ssvid.evals.features import row_id
 from ssvid.evals.finetuning_protocol import FinetuneProtocol

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.manifest import VideoRow, units_of
+from ssvid.data.contents import units_of
+from ssvid.data.manifest import VideoRow
 from ssvid.evals.evaluate import data_context, notes_of, origin_of
 from ssvid.evals.features import Listed, decoder_of, row_id, row_is_padded
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading

@@ -20,7 +20,8 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d
 from ssvid.checkpoints import load_checkpoint_dict, make_meta, read_checkpoint, weights_sha256
 from ssvid.data.config import DataConfig
-from ssvid.data.manifest import Manifest, VideoRow, units_of
+from ssvid.data.contents import units_of
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.module import ClipDataModule
 from ssvid.errors import DataError
 from ssvid.evals.classification import Classification

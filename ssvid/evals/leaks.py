@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ssvid.data.contents import NOT_COMPARABLE_WORDS, QUICK_WORDS, Contents
 from ssvid.data.manifest import VideoRow
+from ssvid.video.identity import is_quick
 
 CLEAN = "clean"
 LEAK = "leak"
@@ -29,13 +31,16 @@ def leak_note(
         all_rows: of the manifest, of any split: they say which contents belong to which group.
 
     Returns:
-        num_test; pretrained_on_test, pretrained_on_siblings, pretrained_on_train: numbers of videos, None where unknown;
+        num_test; cannot_tell: test videos of which the table and the weights know nothing comparable; by_quick_id: whether
+        videos are compared by size and ends alone, as old tables, checkpoints and exports are; pretrained_on_test, pretrained_on_siblings, pretrained_on_train: numbers of videos, None where unknown;
         same_content_in_train_and_test; verdict: "clean", "siblings", "leak" or "unknown".
     """
     test = [contents_of(row) for row in test_rows]
     train = [contents_of(row) for row in train_rows]
     note: dict[str, Any] = {
         "num_test": len(test),
+        "cannot_tell": None,
+        "by_quick_id": any(is_quick(row.content_id) for row in test_rows),
         "pretrained_on_test": None,
         "pretrained_on_siblings": None,
         "pretrained_on_train": None,
@@ -44,15 +49,21 @@ def leak_note(
     }
     if provenance.get("content_ids") is None:
         return note
-    seen = set(provenance["content_ids"])
-    groups = {row.group for row in all_rows if row.group and contents_of(row) & seen}
-    note["pretrained_on_test"] = _overlap(test, seen)
-    note["pretrained_on_siblings"] = sum(
-        row.group in groups and not contents & seen for row, contents in zip(test_rows, test, strict=True)
-    )
-    note["pretrained_on_train"] = _overlap(train, seen)
-    note["verdict"] = LEAK if note["pretrained_on_test"] else SIBLINGS if note["pretrained_on_siblings"] else CLEAN
+    seen = Contents.of_ids(provenance["content_ids"])
+    groups = {row.group for row in all_rows if row.group and seen.holds(row)}
+    note["cannot_tell"] = sum(not seen.can_tell(row) for row in test_rows)
+    note["by_quick_id"] |= seen.has_quick
+    note["pretrained_on_test"] = sum(map(seen.holds, test_rows))
+    note["pretrained_on_siblings"] = sum(row.group in groups and not seen.holds(row) for row in test_rows)
+    note["pretrained_on_train"] = sum(map(seen.holds, train_rows))
+    note["verdict"] = _verdict(note)
     return note
+
+
+def _verdict(note: Mapping[str, Any]) -> str:
+    if note["pretrained_on_test"]:
+        return LEAK
+    return SIBLINGS if note["pretrained_on_siblings"] else UNKNOWN if note["cannot_tell"] else CLEAN
 
 
 def leak_words(note: Mapping[str, Any]) -> list[str]:
@@ -69,6 +80,10 @@ def leak_words(note: Mapping[str, Any]) -> list[str]:
             f"LEAK: {count} of {total} test videos have a sibling of their group in the pretraining data, a clip of the same "
             "recording"
         )
+    if count := note.get("cannot_tell"):
+        said.append(f"whether {count} of {total} test videos were pretrained on cannot be told: {NOT_COMPARABLE_WORDS}")
+    if note.get("by_quick_id"):
+        said.append(f"videos are {QUICK_WORDS}")
     if count := note["same_content_in_train_and_test"]:
         said.append(f"test videos with the content of a training video: {count}")
     if (count := note["pretrained_on_train"]) and note["verdict"] == CLEAN:

@@ -28,7 +28,8 @@ from ssvid.audits.verdicts import Standard
 from ssvid.backbones import Backbone
 from ssvid.checkpoints import Checkpoint, load_backbone_weights, match_keys, read_checkpoint, weights_sha256
 from ssvid.composite import CompositeTask
-from ssvid.data.manifest import Manifest, VideoRow, units_of
+from ssvid.data.contents import NOT_COMPARABLE_WORDS, QUICK_WORDS, Contents, units_of
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
 from ssvid.files import takes_paths, write_json
 from ssvid.intervals import LEVEL, METHOD
@@ -290,11 +291,16 @@ def _notes(
 ) -> list[str]:
     """What stands between the numbers and their meaning."""
     num_videos, num_groups = resampler.num_videos, resampler.num_groups
-    seen = set(trained.meta["data"]["content_ids"])
-    known = sum((row.source_id or row.content_id) in seen for row in rows)
+    seen = Contents.of_ids(trained.meta["data"]["content_ids"])
+    known = sum(map(seen.holds, rows))
+    untold = sum(not seen.can_tell(row) for row in rows)
     notes = []
     if known:
         notes.append(f"{known} of {len(rows)} videos were trained on: the network may know their answers by heart")
+    if untold:
+        notes.append(f"whether {untold} of {len(rows)} videos were trained on cannot be told: {NOT_COMPARABLE_WORDS}")
+    if seen.has_quick:
+        notes.append(f"which videos were trained on is {QUICK_WORDS}")
     if num_groups < num_videos:
         notes.append(f"the {num_videos} videos are of {num_groups} groups, and the intervals are over groups")
     if num_groups < FEW_VIDEOS:

@@ -15,6 +15,7 @@ from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.train.loggers import read_metrics
 from ssvid.train.run_folder import RunFolder
+from ssvid.video.identity import is_quick
 
 RUN, EVALUATION = "pretraining run", "evaluation"
 _SHOWN = 5
@@ -25,7 +26,8 @@ class Finished:
     """What one folder says of itself.
 
     kind: a pretraining run or an evaluation. recipe, environment: as plain values. manifest_sha256: of the videos, ""
-    where unknown. videos: name -> content identity ("" where unknown). metrics: name -> value at the end.
+    where unknown. videos: name -> content identity ("" where unknown). quick_ids: the same by the ends of the files, to
+    compare a run of today with one whose table knows no more. metrics: name -> value at the end.
     is_complete: False for a run that goes on or was broken off.
     """
 
@@ -37,6 +39,7 @@ class Finished:
     videos: Mapping[str, str]
     metrics: Mapping[str, float]
     is_complete: bool = True
+    quick_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class DiffResult:
         if self.same_data:
             return [f"the same {self.num_shared} videos"]
         return lines + [f"{self.num_shared} videos in both"] * bool(lines) or [
-            f"the same {self.num_shared} videos, with another label, split, window or order"
+            f"the same {self.num_shared} videos, with another label, split, window or order,"
+            " or known by their quick identities in one of the tables"
         ]
 
 
@@ -131,10 +135,16 @@ def diff(first: str | Path, second: str | Path) -> DiffResult:
         environment=diff_recipes(a.environment, b.environment),
         only_first=sorted(set(a.videos) - shared),
         only_second=sorted(set(b.videos) - shared),
-        changed=sorted(name for name in shared if a.videos[name] != b.videos[name]),
+        changed=sorted(name for name in shared if not _is_same_content(a, b, name)),
         num_shared=len(shared),
         metrics={name: (a.metrics.get(name), b.metrics.get(name)) for name in dict.fromkeys([*a.metrics, *b.metrics])},
     )
+
+
+def _is_same_content(a: Finished, b: Finished, name: str) -> bool:
+    if is_quick(a.videos[name]) == is_quick(b.videos[name]):
+        return a.videos[name] == b.videos[name]
+    return a.quick_ids.get(name) == b.quick_ids.get(name)
 
 
 def read_finished(path: str | Path) -> Finished:
@@ -173,6 +183,7 @@ def _read_run(folder: RunFolder) -> Finished:
         {_name(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
         _last_metrics(folder),
         finished,
+        {_name(row): row.quick_id for row in manifest.rows} if manifest else {},
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import weights_sha256
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import DataError, RunFolderError
 from ssvid.evals import anchors
 from ssvid.evals.anchors import AS_INITIALIZED

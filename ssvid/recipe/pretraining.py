@@ -15,6 +15,7 @@ from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d,
 from ssvid.checkpoints import make_meta, read_checkpoint
 from ssvid.composite import CompositeTask, Member
 from ssvid.data.config import DataConfig, OutOfDomainConfig
+from ssvid.data.contents import Contents
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
@@ -450,8 +451,8 @@ def check_out_of_domain(config: OutOfDomainConfig) -> None:
 
 def _refuse_trained(measured: Manifest, trained: Manifest) -> None:
     """Videos from elsewhere must not be among those that are trained on, nor be copies that name them as their source."""
-    own = {identity for row in trained.rows if (identity := row.source_id or row.content_id)}
-    both = [row.path for row in measured.rows if (row.source_id or row.content_id) in own]
+    own = Contents.of_rows(trained.rows)
+    both = [row.path for row in measured.rows if own.holds(row)]
     if both:
         raise DataError(
             f"{len(both)} of {len(measured)} videos of data.out_of_domain are also trained on{_names(both)}. Leave them out: "

@@ -15,8 +15,8 @@ import torch
 
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import read_checkpoint
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import CheckpointError, DataError, RecipeError, RunFolderError
 from ssvid.evals import ResultRow, check_probe_protocol, evaluate_backbone, random_rows
 from ssvid.evals.anchors import random_forms

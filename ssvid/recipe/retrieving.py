@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ssvid.backbones import Backbone
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.scan_cache import cache_folder
 from ssvid.evals import ResultRow
 from ssvid.evals.features import row_id
 from ssvid.evals.floor import FLOOR, Histograms, as_histograms

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         available_decoders,
         resolve_decoder,
     )
+    from ssvid.video.identity import content_id, quick_id
     from ssvid.video.motion import measure_signals
     from ssvid.video.reader import VideoReader, hand_out_frames, open_video, read_clips
     from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded, random_clip
-    from ssvid.video.scan import VideoScan, content_id, scan_video
+    from ssvid.video.scan import VideoScan, scan_video
     from ssvid.video.writer import write_video
 
 _HOME = {
@@ -37,7 +38,8 @@ _HOME = {
     "is_padded": "sampling",
     "random_clip": "sampling",
     "VideoScan": "scan",
-    "content_id": "scan",
+    "content_id": "identity",
+    "quick_id": "identity",
     "scan_video": "scan",
     "write_video": "writer",
 }
@@ -55,6 +57,7 @@ __all__ = [
     "is_padded",
     "measure_signals",
     "open_video",
+    "quick_id",
     "random_clip",
     "read_clips",
     "resolve_decoder",

@@ -64,6 +64,21 @@ class PacketLog:
         """Whether the demuxer calls it damaged, bool (P,)."""
         return self._has(_CORRUPT)
 
+    @property
+    def is_reordered(self) -> bool:
+        """Whether packets come in another order than their frames are shown."""
+        return bool((np.diff(self.pts) < 0).any())
+
+    @property
+    def has_leading(self) -> bool:
+        """Whether frames are shown before the key frame that is stored before them: an open group of pictures."""
+        pts, is_key = self.pts, self.is_key
+        if not is_key.any():
+            return False
+        first = int(is_key.argmax())
+        newest_key = np.maximum.accumulate(np.where(is_key, np.arange(len(pts)), first))[first:]
+        return bool((pts[first:] < pts[newest_key]).any())
+
     def _has(self, flag: int) -> np.ndarray:
         return np.frombuffer(bytes(self._flags), np.uint8) & flag > 0
 

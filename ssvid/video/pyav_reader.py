@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.packets import UNKNOWN, PacketLog
+from ssvid.video.progress import beat
 from ssvid.video.reader import ReaderBase, checked_path
 
 # FFmpegError is the root of PyAV's errors; the others escape from its Python layer on odd files.
@@ -108,6 +109,7 @@ class SequentialDecode:
                 if packet is None:
                     return
                 self.packets.add(packet)
+                beat()
                 yield from self._decode(packet)
 
     def _decode(self, packet: av.Packet | None) -> list[VideoFrame]:
@@ -225,6 +227,7 @@ def read_packet_table(path: str) -> PacketTable | None:
         try:
             for packet in container.demux(stream):
                 packets.add(packet)
+                beat()
         except _ERRORS:
             return None  # a damaged file: decoded from the start
         return table_of(container, stream, packets)
@@ -389,6 +392,7 @@ class _CheckedWalk:
 
     def _feed(self) -> None:
         packet = next(self._packets, None)
+        beat()
         if packet is None:
             raise _SurpriseError("the file ends early")
         if packet.size:

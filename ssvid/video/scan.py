@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.format import Flags as ContainerFlags
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
+from ssvid.video.packets import PacketLog
+from ssvid.video.progress import beat
 from ssvid.video.pyav_reader import (
     FrameConverter,
     PacketTable,
@@ -27,6 +32,7 @@ from ssvid.video.pyav_reader import (
     table_of,
 )
 from ssvid.video.reader import checked_path
+from ssvid.video.times import FrameTimes, frame_times, long_last_frame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +48,12 @@ SAME_WITHIN = 0.002
 MAX_ROUNDING = 1.0
 MAX_SHARE_OF_MOTION = 0.25
 
-_CONTENT_BLOCK = 64 * 1024
+# Where even spacing puts a frame and where it is shown may differ by so many intervals: a dropped frame is no pause.
+MAX_DRIFT = 1.5
+# A video is said to use a small part of its range where nearly all its values are within so many of 256.
+FEW_VALUES = 64
+# A decoder that needs so many times as long as PyAV's decode of the whole file for one read hangs.
+_SLOWEST_DECODER = 4.0
 
 
 @dataclass(frozen=True)
@@ -51,28 +62,15 @@ class VideoScan:
 
     info: of the whole file. decoders_ok: the decoders that delivered the compared frames rightly, fastest first; "pyav"
     among them means that its random access is proved. Empty for a damaged file, which PyAV then decodes from its start.
-    has_b_frames: frames are stored in another order than shown. notes: what else is worth knowing, by subject.
+    has_b_frames: frames are stored in another order than shown. notes: what else is worth knowing, by subject. times: of
+    all frames; None where the file does not tell them, and ``info.fps`` is all there is.
     """
 
     info: VideoInfo
     decoders_ok: tuple[str, ...]
     has_b_frames: bool
     notes: Mapping[str, str] = field(default_factory=dict)
-
-
-def content_id(path: str | os.PathLike[str]) -> str:
-    """The identity of a video's content: SHA-256 of its size and its first and last 64 KiB, 32 hex characters.
-
-    The same for every copy, and read in constant time however long the video is.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(size.to_bytes(8, "little"))
-        digest.update(file.read(_CONTENT_BLOCK))
-        file.seek(max(size - _CONTENT_BLOCK, 0))
-        digest.update(file.read(_CONTENT_BLOCK))
-    return digest.hexdigest()[:32]
+    times: FrameTimes | None = None
 
 
 def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = None) -> VideoScan:
@@ -99,7 +97,7 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
     asked = None if decoders is None else {resolve_decoder(name) for name in decoders}
     names = [n for n in DECODERS_BY_SPEED if (decoder_status(n).works if asked is None else n in asked)]
     decoders_ok = () if survey.num_damaged else _compare_decoders(survey, names, notes)
-    return VideoScan(survey.info, decoders_ok, survey.has_b_frames, notes)
+    return VideoScan(survey.info, decoders_ok, survey.has_b_frames, notes, survey.times)
 
 
 class _Survey:
@@ -114,9 +112,16 @@ class _Survey:
         self.witnesses = WitnessKeeper()
         self.info: VideoInfo
         self.table: PacketTable | None = None
+        self.packets: PacketLog
+        self.times: FrameTimes | None = None
+        self.value_range = ValueRange()
+        self.last_duration = 0
+        self.num_spoiled = 0
+        self.seconds = 0.0
 
     def run(self) -> None:
         """Decode, then judge and sum up."""
+        started = time.monotonic()
         with open_stream(self.path) as (container, stream):
             decode = SequentialDecode(container, stream)
             shape = self._watch(decode)
@@ -124,10 +129,15 @@ class _Survey:
                 raise DecodeError(self.path, "not one frame of it could be decoded", decode.first_error)
             self._judge_damage(decode, num_listed_packets(container, stream))
             self._note_header(stream)
+            self._note_range(stream)
+            unit = stream.time_base or Fraction(1)
+            self.times = frame_times(self.pts, self.last_duration, unit, _time_zero(container, unit))
             self.info = self._sum_up(stream, shape)
             # Made from the same reading, so that PyAV's reader need not walk through the packets once more.
             self.table = None if decode.is_cut else table_of(container, stream, decode.packets)
             keep_packet_table(self.path, self.table)
+            self.packets = decode.packets
+        self.seconds = time.monotonic() - started
 
     @property
     def times_in_order(self) -> bool:
@@ -136,7 +146,7 @@ class _Survey:
         return len(times) == len(self.pts) and bool((np.diff(times) > 0).all())
 
     def _watch(self, decode: SequentialDecode) -> tuple[int, int] | None:
-        convert, shape = FrameConverter(), None
+        convert, shape, is_spoiled = FrameConverter(), None, False
         for frame in decode:
             pixels = convert(frame)
             height, width = pixels.shape[:2]
@@ -147,9 +157,15 @@ class _Survey:
                 )
             shape = (height, width)
             self.pts.append(frame.pts)
+            self.last_duration = frame.duration or 0
             self.has_b_frames |= frame.pict_type == PictureType.B
+            # What is predicted from a damaged frame is not right either, until a key frame begins afresh.
+            is_spoiled = not frame.key_frame and (is_spoiled or bool(frame.is_corrupt))
+            self.num_spoiled += is_spoiled and not frame.is_corrupt
             self.num_damaged += bool(frame.is_corrupt)
             self.witnesses.add(pixels)
+            self.value_range.add(pixels)
+            beat()
         return shape
 
     def _judge_damage(self, decode: SequentialDecode, num_listed: int) -> None:
@@ -162,22 +178,42 @@ class _Survey:
         if self.num_damaged > MAX_DAMAGED_FRACTION * total:
             limit = f"at most {MAX_DAMAGED_FRACTION:.0%} may be"
             raise DecodeError(self.path, f"{what}; {limit}", decode.first_error)
+        what += f", {self.num_spoiled} are predicted from such" if self.num_spoiled else ""
         self.notes["damage"] = what + (f" ({decode.first_error})" if decode.first_error else "")
 
     def _note_header(self, stream: VideoStream) -> None:
         if stream.frames and stream.frames != len(self.pts):
             self.notes["header"] = f"promises {stream.frames} frames, decoding delivers {len(self.pts)}"
 
+    def _note_range(self, stream: VideoStream) -> None:
+        low, high = self.value_range.of_nearly_all()
+        if high - low >= FEW_VALUES:
+            return
+        format = stream.codec_context.format
+        bits = format.components[0].bits if format and format.components else 8
+        cut = f" (of its {bits} bits the upper 8 are kept)" if bits > 8 else ""
+        self.notes["range"] = f"nearly all values lie between {low} and {high} of 255{cut}"
+
     def _sum_up(self, stream: VideoStream, shape: tuple[int, int]) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate
-        fps, variable, note = measure_fps(self.pts, stream.time_base or Fraction(1), rate)
+        unit = stream.time_base or Fraction(1)
+        fps, variable, note = measure_fps(self.pts, unit, rate, self.last_duration)
         if note:
             self.notes["fps"] = note
+        elif variable:
+            self.notes["time"] = _intervals_text(self.pts, self.last_duration, unit)
         return VideoInfo(self.path, len(self.pts), fps, *shape, variable_fps=variable)
 
 
+def _time_zero(container: InputContainer, unit: Fraction) -> int:
+    """Where the time line of a container begins, in units of ``unit`` seconds: its first time stamp, where its clock is free."""
+    if not container.format.flags & ContainerFlags.ts_discont.value or container.start_time is None:
+        return 0
+    return round(Fraction(container.start_time, av.time_base) / unit)
+
+
 def measure_fps(
-    pts: Sequence[int | None], time_base: Fraction, header_rate: Fraction | None
+    pts: Sequence[int | None], time_base: Fraction, header_rate: Fraction | None, last_duration: int = 0
 ) -> tuple[float, bool, str | None]:
     """Frames per second from the decoded time stamps.
 
@@ -185,24 +221,65 @@ def measure_fps(
         pts: of every frame, in any order; None where a frame has none.
         time_base: seconds per unit of pts.
         header_rate: what the header says, taken only where the time stamps say nothing.
+        last_duration: how long the last frame stays, in units; 0 where that is unknown.
 
     Returns:
         fps: of the intervals that are within a tenth (or a unit of the clock) of their median, the mean, so that neither
         a dropped frame nor time stamps rounded to milliseconds matter; of all intervals, where the rate varies.
-        Whether it varies: more than 1 % of the intervals, and more than one, are not within that.
+        Whether it varies: more than 1 % of the intervals, and more than one, are not within that; or a frame is shown
+        more than ``MAX_DRIFT`` intervals away from where even spacing would put it, as after a pause.
         A note, where fps is not measured.
     """
     times = np.unique([t for t in pts if t is not None])
     if len(times) < 2 or len(times) < len(pts):
         source = f"{header_rate}" if header_rate else "absent, 25 assumed"
         return float(header_rate or 25), False, f"from the header ({source}): too few time stamps"
-    intervals = np.diff(times)
+    intervals = _intervals(times, last_duration)
     median = float(np.median(intervals))
     # One unit is the rounding of the container's clock, unless a frame itself lasts hardly longer than that.
     regular = np.abs(intervals - median) <= max(0.1 * median, min(1.0, 0.4 * median))
     num_odd = int((~regular).sum())
-    variable = num_odd > max(0.01 * len(intervals), 1)
+    drift = np.abs(np.cumsum(intervals - intervals[regular].mean())).max()
+    variable = num_odd > max(0.01 * len(intervals), 1) or bool(drift > MAX_DRIFT * median)
     return 1 / float((intervals if variable else intervals[regular]).mean() * time_base), variable, None
+
+
+def _intervals(times: np.ndarray, last_duration: int) -> np.ndarray:
+    stays = long_last_frame(times, last_duration)
+    return np.append(np.diff(times), [stays] if stays else []).astype(np.int64)
+
+
+def _intervals_text(pts: Sequence[int | None], last_duration: int, unit: Fraction) -> str:
+    times = np.unique([t for t in pts if t is not None])
+    intervals = _intervals(times, last_duration)
+    longest = int(intervals.argmax())
+    after = float((times[longest] - times[0]) * unit)
+    low, high = (float(value * unit) for value in (intervals.min(), intervals.max()))
+    return f"frames stay {low:.3g} to {high:.3g} s, the longest begins {after:.6g} s after the first"
+
+
+class ValueRange:
+    """Which values the pictures of a video use, from a sample of its pixels."""
+
+    _EVERY_FRAMES, _EVERY_PIXELS = 8, 8
+    _LEFT_OUT = 0.01  # at either end: a caption, a dead pixel
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(256, np.int64)
+        self._num_frames = 0
+
+    def add(self, pixels_HWC: np.ndarray) -> None:
+        """Take the next frame of the video."""
+        if self._num_frames % self._EVERY_FRAMES == 0:
+            sample = pixels_HWC[:: self._EVERY_PIXELS, :: self._EVERY_PIXELS]
+            self._counts += np.bincount(sample.ravel(), minlength=256)
+        self._num_frames += 1
+
+    def of_nearly_all(self) -> tuple[int, int]:
+        """The values between which 98 % of all lie."""
+        share = np.cumsum(self._counts) / max(self._counts.sum(), 1)
+        low, high = np.searchsorted(share, [self._LEFT_OUT, 1 - self._LEFT_OUT])
+        return int(low), int(high)
 
 
 @dataclass(frozen=True)
@@ -275,14 +352,25 @@ def _compare_decoders(survey: _Survey, names: Sequence[str], notes: dict[str, st
     for name in names:
         problem = _random_access_problem(survey) if name == "pyav" else None
         problem = problem or _witness_problem(name, survey)
-        if problem is None and name != "pyav" and not survey.times_in_order:
-            # decord was right for the witnesses of 15 of 19 such files of UCF101, and wrong elsewhere in some of them.
-            problem = "right for the frames compared, but the time stamps by which it finds frames are out of order"
+        if problem is None and name != "pyav" and (doubt := _order_problem(survey)):
+            problem = f"right for the frames compared, but {doubt}"
         if problem is None:
             right.append(name)
         else:
             notes[name] = problem
     return tuple(right)
+
+
+def _order_problem(survey: _Survey) -> str | None:
+    """Why a decoder that finds frames by the packets' times alone may be wrong in places that were not compared."""
+    if not survey.times_in_order:
+        # decord was right for the witnesses of 15 of 19 such files of UCF101, and wrong elsewhere in some of them.
+        return "the time stamps by which it finds frames are out of order"
+    if survey.has_b_frames and not survey.packets.is_reordered:
+        return "the packets of a file with B-frames do not carry presentation times"
+    if survey.packets.has_leading:
+        return "some frames are stored after the key frame before which they are shown (an open group of pictures)"
+    return None
 
 
 def _random_access_problem(survey: _Survey) -> str | None:
@@ -300,9 +388,13 @@ def _witness_problem(name: str, survey: _Survey) -> str | None:
     witnesses = survey.witnesses.chosen()
     # Backwards, so that each read must seek; then together, as clips are read.
     reads = [witnesses[-1:], witnesses[-2:-1], witnesses] if len(witnesses) > 1 else [witnesses]
+    # Other decoders give no sign of life; to open and to read takes at most as long as decoding all of it, by any of them.
+    quiet_seconds = 0.0 if name == "pyav" else _SLOWEST_DECODER * survey.seconds
     try:
+        beat(quiet_seconds)
         with create_reader(name, survey.path, survey.info) as reader:
             for read in reads:
+                beat(quiet_seconds)
                 frames_TCHW = reader.frames_at(np.array([witness.index for witness in read]))
                 problem = next(filter(None, map(_difference, read, frames_TCHW)), None)
                 if problem:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ssvid
-from ssvid.data.index import cache_folder
 from ssvid.data.manifest import Manifest
+from ssvid.data.scan_cache import cache_folder
 from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
 from ssvid.evals.features import Subject

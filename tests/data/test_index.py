@@ -13,16 +13,20 @@ import sys
 import time
 import warnings
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ssvid.data import index, scanning
-from ssvid.data.index import build_manifest, frames_before
-from ssvid.data.manifest import Manifest, VideoRow, summarize
+from ssvid.data import scan_cache, scanning
+from ssvid.data.index import build_manifest
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.readers import Entry, list_videos
+from ssvid.data.summary import summarize
 from ssvid.errors import DataError
+from ssvid.video.identity import quick_id
+from ssvid.video.times import evenly_spaced
 
 REAL = os.environ.get("SSVID_REAL_DATA", "")
 
@@ -30,6 +34,7 @@ STUB = """
 import ctypes, os, signal, sys, time
 from types import SimpleNamespace
 from ssvid.errors import DecodeError
+from ssvid.video.progress import beat
 
 # Calls by name from the main interpreter hold its lock, as a decoder that hangs does.
 locked = ctypes.PyDLL(None)
@@ -37,9 +42,6 @@ locked = ctypes.PyDLL(None)
 def available_decoders():
     status = lambda version: SimpleNamespace(version=version, problem=None if version else "not installed: build it")
     return {"fast": status(os.environ.get("STUB_VERSION", "1.0")), "gone": status(None), "pyav": status("18")}
-
-def content_id(path):
-    return "id of " + open(path).read()
 
 def scan_video(path, decoders=None):
     names = ("fast", "pyav") if decoders is None else tuple(decoders)
@@ -57,11 +59,22 @@ def scan_video(path, decoders=None):
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == "exit":
         os._exit(7)
+    if word in ("crawl", "stall"):
+        for _ in range(15):
+            time.sleep(0.2)
+            beat()
+    if word == "stall":
+        locked.sleep(1000)
+    if word == "quiet":
+        beat(20.0)
+        time.sleep(3.0)
+    if word == "hesitate_fast" and "fast" in names:
+        time.sleep(1.5)
     if word == "slow":
         time.sleep(0.3)
     info = SimpleNamespace(num_frames=int(numbers[0]) if numbers else 30, fps=30000 / 1001, height=48, width=64,
                            variable_fps=False)
-    return SimpleNamespace(info=info, decoders_ok=names, has_b_frames=False, notes={"header": "lies"})
+    return SimpleNamespace(info=info, decoders_ok=names, has_b_frames=False, notes={"header": "lies"}, times=None)
 """
 
 
@@ -94,7 +107,21 @@ def test_a_scan_becomes_a_row(tmp_path: Path, scanned: Path) -> None:
     root = folder(tmp_path, a="ok 90")
     entry = Entry("a.mp4", "run", "train", "g1")
     assert build_manifest(root, [entry]).rows == (
-        VideoRow("a.mp4", 90, 30000 / 1001, 48, 64, False, "run", "train", "g1", "ok", ("fast", "pyav"), "id of ok 90"),
+        VideoRow(
+            "a.mp4",
+            90,
+            30000 / 1001,
+            48,
+            64,
+            False,
+            "run",
+            "train",
+            "g1",
+            "ok",
+            ("fast", "pyav"),
+            sha256(b"ok 90").hexdigest(),
+            quick_id=quick_id(root / "a.mp4"),
+        ),
     )
 
 
@@ -118,7 +145,7 @@ def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: 
     assert time.monotonic() - start < 10
     assert {name: row.status for name, row in rows.items()} == {
         "good": "ok",
-        "hang": "unreadable: the decoder hung: no answer within 0.5 s",
+        "hang": "unreadable: the decoder hung: no progress within 0.5 s",
         "hang_fast": "ok",
         "crash": "unreadable: the decoder crashed: SIGSEGV",
         "crash_fast": "ok",
@@ -131,7 +158,7 @@ def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: 
     }
     assert [str(warning.message) for warning in caught] == [
         "2 of 6 files made a decoder hang or crash and are read with PyAV alone: "
-        "crash_fast.mp4: crashed: SIGSEGV; hang_fast.mp4: hung: no answer within 0.5 s"
+        "crash_fast.mp4: crashed: SIGSEGV; hang_fast.mp4: hung: no progress within 0.5 s"
     ]
     # Each was tried with all decoders, and only those that choked with PyAV alone.
     assert sorted(scanned.read_text().split("\n")[:-1]) == sorted(
@@ -139,10 +166,35 @@ def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: 
     )
 
 
-def test_a_large_file_gets_more_time(tmp_path: Path, scanned: Path) -> None:
-    root = folder(tmp_path, small="slow 5", large="slow 5" + " " * index.SLOWEST_BYTES_PER_SECOND * 5)
-    statuses = [row.status for row in indexed(root, timeout_seconds=0.05).rows]
-    assert statuses == ["ok", "unreadable: the decoder hung: no answer within 0.05 s"]
+def test_a_scan_hangs_when_nothing_moves_and_not_when_it_is_slow(tmp_path: Path, scanned: Path) -> None:
+    """Many times the limit is no matter while there are signs of life; when they stop, it is over soon."""
+    root = folder(tmp_path, crawls="crawl 15", stalls="stall 15", long_read="quiet 6")
+    start = time.monotonic()
+    rows = {row.path.removesuffix(".mp4"): row for row in indexed(root, timeout_seconds=1.0, workers=3).rows}
+    assert time.monotonic() - start < 30
+    assert {name: row.status for name, row in rows.items()} == {
+        "crawls": "ok",
+        "stalls": "unreadable: the decoder hung: no progress within 1 s",
+        "long_read": "ok",
+    }
+    assert rows["crawls"].decoders_ok == rows["long_read"].decoders_ok == ("fast", "pyav"), (
+        "no word of a decoder that hangs"
+    )
+
+
+def test_a_hang_that_was_survived_is_tried_again_by_the_more_patient(tmp_path: Path, scanned: Path) -> None:
+    """A verdict that came of little patience is not remembered for good, one that came of more is."""
+    root = folder(tmp_path, a="hesitate_fast 5")
+    for seconds, decoders, scans in (
+        (0.3, ("pyav",), 2),
+        (0.2, ("pyav",), 2),
+        (10.0, ("fast", "pyav"), 3),
+        (10.0, ("fast", "pyav"), 3),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert indexed(root, timeout_seconds=seconds).rows[0].decoders_ok == decoders
+        assert len(scanned.read_text().splitlines()) == scans
 
 
 def test_unreadable_files_are_kept_with_the_reason_and_without_the_machine(tmp_path: Path, scanned: Path) -> None:
@@ -156,7 +208,8 @@ def test_unreadable_files_are_kept_with_the_reason_and_without_the_machine(tmp_p
         0,
         0,
         status="unreadable: open (moov atom not found in broken.mp4 [mov])",
-        content_id="id of broken",
+        content_id=sha256(b"broken").hexdigest(),
+        quick_id=quick_id(root / "broken.mp4"),
     )
     assert rows["odd.mp4"].status == "unreadable: IndexError: a decoder's own bug"
     assert rows["gone.mp4"].status == "unreadable: No such file or directory"
@@ -233,7 +286,8 @@ def test_a_window_outside_the_video_is_named(tmp_path: Path, scanned: Path) -> N
     root = folder(tmp_path, a="ok 90")
     entry = Entry("a.mp4", start_seconds=3.5, end_seconds=4.0, where="list.txt, line 7")
     message = (
-        r"list\.txt, line 7: start \(3\.5 s\) of 'a\.mp4' must lie inside the video, which ends at 3\.003 s\. Mend"
+        r"list\.txt, line 7: start \(3\.5 s\) of 'a\.mp4' must lie inside the video, whose last frame begins at 2\.96963 s"
+        r" and ends at 3\.003 s\. Mend"
     )
     with pytest.raises(DataError, match=message):
         build_manifest(root, [entry])
@@ -247,7 +301,8 @@ def test_a_window_of_an_unreadable_file_is_kept_as_a_row(tmp_path: Path, scanned
 
 @pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001, 60.0])
 def test_the_time_of_a_frame_is_before_it(fps: float) -> None:
-    assert [frames_before(number / fps, fps) for number in range(5000)] == list(range(5000))
+    times = evenly_spaced(5000, fps)
+    assert [times.frames_before(number / fps) for number in range(5000)] == list(range(5000))
 
 
 # ---- cache
@@ -268,12 +323,24 @@ def test_the_cache_knows_a_file_until_it_or_the_decoders_change(
     monkeypatch.setenv("STUB_VERSION", "2.0")
     indexed(root)
     assert len(scanned.read_text().splitlines()) == 8
-    monkeypatch.setattr(index, "SCAN_VERSION", index.SCAN_VERSION + 1)
+    monkeypatch.setattr(scan_cache, "SCAN_VERSION", scan_cache.SCAN_VERSION + 1)
     indexed(root)
     assert len(scanned.read_text().splitlines()) == 11
     indexed(root, decoders=("pyav",))
     indexed(root, cache=False)
     assert len(scanned.read_text().splitlines()) == 17
+
+
+def test_a_file_that_was_changed_behind_its_time_stamp_is_scanned_again(tmp_path: Path, scanned: Path) -> None:
+    """Same path, size, inode and time of change, as ``rsync --times --inplace`` leaves it; or another file in its place."""
+    root = folder(tmp_path, a="ok 90", b="ok 80")
+    indexed(root)
+    before = os.stat(root / "a.mp4")
+    for name in ("a.mp4", "new.txt"):
+        (root / name).write_text("ok 70")
+        os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(root / "new.txt", root / "b.mp4")
+    assert [row.num_frames for row in indexed(root).rows] == [70, 70]
 
 
 def test_what_may_pass_is_not_remembered_and_what_was_survived_is(tmp_path: Path, scanned: Path) -> None:

@@ -17,8 +17,9 @@ from ssvid.data.config import DataConfig
 from ssvid.data.hmdb51 import read_class_split, source_of, split_files
 from ssvid.data.kinetics import plain_label, split_of_folder
 from ssvid.data.listing import Listing
-from ssvid.data.manifest import Manifest, VideoRow, missing_path, summarize
+from ssvid.data.manifest import Manifest, VideoRow, missing_path
 from ssvid.data.readers import READERS, OfficialSplit, list_videos
+from ssvid.data.summary import summarize
 from ssvid.data.ucf101 import read_classes, read_split
 from ssvid.errors import DataError
 from ssvid.recipe.pretraining import load_manifest, pretrain, split_rows

@@ -99,7 +99,7 @@ def test_a_leak_is_counted(manifest):
     seen = [test[0].content_id, train[0].content_id]
     assert leak_note(test, train, {"content_ids": seen}) == {
         "num_test": 9, "pretrained_on_test": 1, "same_content_in_train_and_test": 0,
-        "pretrained_on_siblings": 0, "pretrained_on_train": 1, "verdict": "leak",
+        "pretrained_on_siblings": 0, "pretrained_on_train": 1, "verdict": "leak", "cannot_tell": 0, "by_quick_id": False,
     }  # fmt: skip
     clean = leak_note(test, train, {"content_ids": [train[0].content_id]})
     assert (clean["verdict"], clean["pretrained_on_test"], clean["pretrained_on_train"]) == ("clean", 0, 1)
@@ -165,3 +165,21 @@ def test_a_protocol_that_does_not_fit_is_refused_before_a_video_is_read(evaluate
     with pytest.raises(RecipeError, match=r"probe.knn_ks \(\[30\]\) must be at most the number of training videos, 18"):
         evaluate(probe_protocol=replace(probe, knn_ks=(30,)), progress=lambda *_: seen.append(1))
     assert not seen
+
+
+def test_weights_and_tables_of_before_are_compared_by_quick_ids_and_that_is_said(manifest):
+    """Never a silent "no leak": what cannot be compared makes the verdict unknown."""
+    today = replace(manifest.rows[0], content_id="1" * 64, quick_id="a" * 32)
+    before = replace(today, content_id=today.quick_id)
+    for test, seen, on_test, verdict, words in (
+        (today, today.content_id, 1, "leak", ["LEAK"]),
+        (today, "2" * 64, 0, "clean", []),
+        (today, today.quick_id, 1, "leak", ["LEAK", "64 KiB"]),
+        (today, "b" * 32, 0, "clean", ["64 KiB"]),
+        (before, today.quick_id, 1, "leak", ["LEAK", "64 KiB"]),
+        (before, today.content_id, 0, "unknown", ["cannot be told", "64 KiB"]),
+    ):
+        note = leak_note([test], [], {"content_ids": [seen]})
+        assert (note["pretrained_on_test"], note["verdict"]) == (on_test, verdict)
+        said = leak_words(note)
+        assert len(said) == len(words) and all(word in text for word, text in zip(words, said, strict=True))

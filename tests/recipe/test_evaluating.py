@@ -14,7 +14,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.cli import main
 from ssvid.data.config import DataConfig
-from ssvid.data.index import cache_folder
+from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.results import read_results
 from ssvid.recipe.evaluating import plan_runs
