@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,11 @@ def whole_id(path: Path) -> str:
         return cache.content_id(os.path.abspath(path))
 
 
-def changed_files(known: Iterable[tuple[Path, str]]) -> list[Path]:
-    """Those of the files whose content is not what an identity says, a quick one as far as it goes; missing ones are not."""
+def changed_files(root: Path, known: Mapping[str, str]) -> list[str]:
+    """Those of the files (path below the root -> identity) that hold something else; one that is missing is not meant."""
     with ScanCache("") as cache:
-        return [path for path, identity in known if path.is_file() and _identity(cache, path, identity) != identity]
+        files = {path: root / path for path in known if (root / path).is_file()}
+        return [path for path, file in files.items() if _identity(cache, file, known[path]) != known[path]]
 
 
 def _identity(cache: ScanCache, path: Path, like: str) -> str:

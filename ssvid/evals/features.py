@@ -615,11 +615,11 @@ def check_contents(
     Raises:
         DataError: names the first file that changed, and the way out.
     """
-    known = ((manifest.path_of(row), row.content_id) for row in rows if row.is_readable and row.content_id)
-    changed = changed_files(known)
+    known = {row.path: row.content_id for row in rows if row.is_readable and row.content_id}
+    changed = changed_files(manifest.root, known)
     if changed:
         raise DataError(
-            f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {str(changed[0])!r} "
+            f"{len(changed)} of {len(rows)} files are not those of the manifest, the first is {changed[0]!r} "
             f"(root {manifest.root}): their content changed since. {way_out}"
         )
 
