@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.backbones.batch_statistics import estimating, has_batch_statistics
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
@@ -202,7 +200,7 @@ def calibrate_batch_norm(
     resolved = resolve_feature_protocol(protocol, copied.info, trained_stage)
     order = np.random.default_rng(seed).permutation(len(rows))
     readable = [rows[i] for i in order if rows[i].is_readable]
-    with evaluation_mode(copied), _estimating(copied):
+    with evaluation_mode(copied), estimating(copied):
         seen = 0
         for clips_BCTHW in _full_batches(manifest, readable, resolved, torch.device(device)):
             copied(clips_BCTHW, copied.info.stage_names)
@@ -210,31 +208,6 @@ def calibrate_batch_norm(
     if not seen:
         raise DataError(f"none of the {len(rows)} videos could be read. Set data.root to the folder of the videos.")
     return copied
-
-
-def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether the network has batch norm with running statistics."""
-    return any(True for _ in _batch_norms(module))
-
-
-def _batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
-    return (m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats)
-
-
-@contextmanager
-def _estimating(module: nn.Module) -> Iterator[None]:
-    """Batch norm collects a plain average from zero on (momentum None); everything else stays in evaluation mode."""
-    norms = {m: m.momentum for m in _batch_norms(module)}
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.training = True
-    try:
-        yield
-    finally:
-        for norm, momentum in norms.items():
-            norm.momentum = momentum
-            norm.training = False
 
 
 def _full_batches(

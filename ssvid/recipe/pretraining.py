@@ -47,6 +47,7 @@ from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_valid
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, fit, global_rank, resolve_trainer
+from ssvid.train.untrained import Untrained
 
 RUNS = Path("runs")
 # "unused" clips of an official split may come from the footage of its test clips.
@@ -64,6 +65,8 @@ class PretrainResult:
     too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
     out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
     missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
+    untrained: the metrics before the first step, as initialized and with batch statistics of training clips, and for each
+    metric the ``better`` of both; empty where they were not measured.
     """
 
     run_dir: Path
@@ -77,6 +80,7 @@ class PretrainResult:
     init: dict[str, Any] | None = None
     out_of_domain: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    untrained: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
@@ -93,11 +97,20 @@ class PretrainResult:
     def __str__(self) -> str:
         measured = zip(VALIDATIONS, (self.metrics, self.out_of_domain), strict=True)
         values = "  ".join(
-            f"{series} {name} {value:.3f}" + (f" (chance {self.chance[name]:.2f})" if name in self.chance else "")
+            f"{series} {name} {value:.3f}{self._beside(name)}"
             for series, metrics in measured
             for name, value in metrics.items()
         )
         return f"{self.num_steps} steps done.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
+
+    def _beside(self, name: str) -> str:
+        """What a metric with a chance level is read beside."""
+        if name not in self.chance:
+            return ""
+        untrained = self.untrained.get("better", {})
+        return f" (chance {self.chance[name]:.2f}" + (
+            f", untrained {untrained[name]:.3f})" if name in untrained else ")"
+        )
 
 
 @takes_paths("recipe", "run_dir")
@@ -219,6 +232,7 @@ def _fit(
         say=say,
         num_held_out=len(data.val_set) if data.val_set else 0,
     )
+    untrained = Untrained(folder.untrained)
     trainer = build_trainer(
         config.trainer,
         config.optim,
@@ -229,6 +243,7 @@ def _fit(
         unreadable=data.unreadable,
         validates=data.val_set is not None,
         show_progress=show_progress,
+        before_saving=[untrained] if config.monitor.untrained else [],  # and before the clock of the progress starts
         more_callbacks=(monitor, *callbacks),
         batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
     )
@@ -253,6 +268,7 @@ def _fit(
         module.backbone.provenance.get("init"),
         module.ood_metrics,
         list(data.train_set.manifest.missing),
+        untrained.with_better(module.task),
     )
     if rank == 0:
         write_json(folder.results, result.as_dict())

@@ -84,6 +84,7 @@ class MonitorConfig:
     features: measure effective rank and feature standard deviation. max_vectors: on at most so many.
     clips_per_video: clips of each held-out video that the pretext metric is measured on; 0 takes as many as make 32 clips,
     at most 8. chance_epochs: warn when a metric cannot be told from chance for so many epochs; 0 is never.
+    untrained: measure the held-out videos once before the first step, too: what the metric gains is read from there on.
     keep_best: keep ``checkpoints/best.ckpt``, that of the best pretext metric. best_metric: which one; ``auto`` is the
     task's first metric with a chance level, or the loss. The task says of which metrics less is better.
     """
@@ -92,5 +93,6 @@ class MonitorConfig:
     max_vectors: int = 2048
     chance_epochs: int = 5
     keep_best: bool = True
+    untrained: bool = True
     best_metric: str = "auto"
     clips_per_video: int = 0

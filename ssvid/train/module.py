@@ -167,18 +167,30 @@ class PretrainModule(pl.LightningModule):
         self._measures = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        series = VALIDATIONS[dataloader_idx]
+        if series not in self._measures:
+            self._measures[series] = self.new_measures()
+        self.measure(batch, self._measures[series])
+
+    def new_measures(self) -> _Measures:
+        """What the metrics of one set of videos are collected in."""
+        return _Measures(self.task.epoch_metrics(), self.device)
+
+    def measure(self, batch: dict[str, Any], measures: _Measures) -> None:
+        """Answer a batch of held-out videos and add what all ranks' came to. Called on all ranks."""
         batch = _counted(batch)
         tickets = tickets_of(batch)
         measured = None
         self.last_batch = self.last_output = None
         if tickets:
-            output = self._run(batch, tickets, placebo=False)
+            output = self.answer(batch)
             measured = _Measured([t.index for t in tickets], output.loss, output.metrics, output.scores)
-        series = VALIDATIONS[dataloader_idx]
-        if series not in self._measures:
-            self._measures[series] = _Measures(self.task.epoch_metrics(), self.device)
         for part in _of_all_ranks(measured):
-            self._measures[series].add(part)
+            measures.add(part)
+
+    def answer(self, batch: dict[str, Any]) -> TaskOutput:
+        """What the network says of a batch as a worker makes it."""
+        return self._run(batch, tickets_of(batch), placebo=False)
 
     def num_measured(self) -> dict[str, float]:
         """How many held-out videos the validation that is going on has measured, over all ranks; of AUCs, of each class."""

@@ -24,6 +24,7 @@ class RunFolder:
     checkpoints = property(lambda self: self.path / "checkpoints")
     last_checkpoint = property(lambda self: self.path / "checkpoints" / "last.ckpt")
     pictures = property(lambda self: self.path / "pictures")
+    untrained = property(lambda self: self.path / "untrained.json")
     results = property(lambda self: self.path / "results.json")
     export = property(lambda self: self.path / "export")
 
