@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from ssvid.recipe import programs
     from ssvid.recipe.device import joined_processes
 
-    with joined_processes(args.device, args.out) as (device, is_first):
+    with joined_processes(args.device) as (device, is_first):
         result = programs.retrieve(
             args.recipe,
             *args.overrides,

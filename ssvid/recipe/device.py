@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ssvid.errors import SsvidError, did_you_mean
 
@@ -44,22 +43,15 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def joined_processes(device: str, out: str | Path | None) -> Iterator[tuple[str, bool]]:
+def joined_processes(device: str) -> Iterator[tuple[str, bool]]:
     """Share an evaluation among the processes that ``torchrun`` started: each reads its part of the videos.
 
     Yields:
         This process's device, and whether it is the first one, which tells the result.
-
-    Raises:
-        SsvidError: there are several and no folder is named; each would take another one.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield device, True
         return
-    if out is None:
-        raise SsvidError(
-            f"{os.environ['WORLD_SIZE']} processes need one folder for their result. Name it with --out DIR."
-        )
     from ssvid.evals.sharding import joined, ranks
 
     with joined(resolve_device(device)) as own:

@@ -22,9 +22,11 @@ from ssvid.evals.named_protocols import NamedProtocol, Published, named_protocol
 from ssvid.evals.results import read_results, title_of
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize
 from ssvid.files import write_atomic
+from ssvid.recipe.device import is_first_process
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.pretraining import RUNS, Say, tenths
 from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
+from ssvid.train.agreement import agreed
 from ssvid.train.run_folder import next_beside, next_free
 
 Config = TypeVar("Config", ProbeRecipe, RetrieveRecipe, FinetuneRecipe)
@@ -111,7 +113,12 @@ def evaluation_folder(kind: str, out: Weights | None, backbone: Weights, loaded:
         return Path(out)
     stem = loaded.path.stem if loaded.path else loaded.protocol.partition("@")[0]
     name = f"{kind}-{stem}" if stem else kind
-    return next_free(RUNS, name) if str(backbone) == RANDOM else next_beside(backbone, name, otherwise=RUNS)
+
+    def choose() -> str:
+        is_random = str(backbone) == RANDOM
+        return str(next_free(RUNS, name) if is_random else next_beside(backbone, name, otherwise=RUNS))
+
+    return Path(agreed("out", choose))
 
 
 def taken_from(
@@ -342,7 +349,8 @@ def conclude(
     recorded: Recorded | None = None,
     name: str = "results.json",
 ) -> Evaluation:
-    """Write ``results.json`` and the picture of what was taken for what; compare with the result that was repeated.
+    """Write ``results.json`` and the picture of what was taken for what; compare with the result that was repeated. Of
+    several processes the first one writes.
 
     arguments: of the program, by which ``--from`` repeats it.
     """
@@ -355,9 +363,9 @@ def conclude(
         "summaries": [summary.as_dict() for summary in summaries],
         "per_class": per_class(rows, manifest),
     }
-    path = write_results(folder / name, rows, extra=extra)
-    picture = confusion_picture(rows, manifest)
-    pictures = []
+    is_first, pictures = is_first_process(), []
+    path = write_results(folder / name, rows, extra=extra) if is_first else folder / name
+    picture = confusion_picture(rows, manifest) if is_first else None
     if picture is not None:
         pictures.append(folder / "confusion.png")
         write_atomic(pictures[0], lambda file: picture.save(file, "PNG"))

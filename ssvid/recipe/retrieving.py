@@ -20,7 +20,7 @@ from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, re
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
 from ssvid.files import takes_paths, write_atomic
 from ssvid.machine import num_cores
-from ssvid.recipe.device import resolve_device
+from ssvid.recipe.device import is_first_process, resolve_device
 from ssvid.recipe.evaluating import (
     Evaluation,
     Recorded,
@@ -92,7 +92,8 @@ def retrieve(
         of_run = tagged(found, run, loaded, manifest)
         shown = [row for row in of_run if row.name == of_run[0].name]
         name = "neighbors" if len(runs) == 1 else f"neighbors-{run.name}"
-        pictures += _draw(folder / name, lines, shown, config.retrieval)
+        if is_first_process():
+            pictures += _draw(folder / name, lines, shown, config.retrieval)
         rows += of_run
     outcome = conclude(folder, rows, loaded, arguments, manifest, recorded=recorded)
     outcome.pictures += pictures

@@ -158,7 +158,7 @@ def test_a_probe_under_torchrun_gives_the_same_results(manifest, tmp_path, world
 
 
 @pytest.mark.slow
-def test_retrieval_under_torchrun_gives_the_same_results_and_pages(manifest, tmp_path):
+def test_retrieval_under_torchrun_gives_the_same_results_and_pages(manifest, tmp_path, monkeypatch):
     table = tmp_path / "table.csv"
     manifest.save(table)
     words = [
@@ -166,13 +166,16 @@ def test_retrieval_under_torchrun_gives_the_same_results_and_pages(manifest, tmp
         "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "features.workers=0",
         "features.num_frames=4", "features.crop_px=24", "features.resize_px=28", "retrieval.ks=[1, 2]",
     ]  # fmt: skip
-    printed = [launch(num, [*words, "--out", str(tmp_path / str(num))], tmp_path / f"cache{num}") for num in (1, 3)]
+    monkeypatch.chdir(tmp_path)  # no folder is named: all processes take the same new one
+    printed = [launch(num, words, tmp_path / f"cache{num}") for num in (1, 3)]
     assert printed[0].count("chance") == printed[1].count("chance") == 1
-    alone, shared = (read_results(tmp_path / str(num) / "results.json") for num in (1, 3))
+    folders = [tmp_path / "runs" / name for name in ("retrieve-folder", "retrieve-folder-2")]
+    assert sorted((tmp_path / "runs").iterdir()) == folders
+    alone, shared = (read_results(folder / "results.json") for folder in folders)
     assert [(r.name, r.metric, r.value, r.correct_N.tolist()) for r in shared] == [
         (r.name, r.metric, r.value, r.correct_N.tolist()) for r in alone
     ]
-    assert sorted(p.name for p in (tmp_path / "3").iterdir()) == sorted(p.name for p in (tmp_path / "1").iterdir())
+    assert sorted(p.name for p in folders[0].iterdir()) == sorted(p.name for p in folders[1].iterdir())
 
 
 @pytest.mark.slow
