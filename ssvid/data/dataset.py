@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,19 @@ from ssvid.data.sampler import EvalBatches
 from ssvid.data.signals import check_signals, load_signals
 from ssvid.errors import DataError, DecodeError
 from ssvid.transforms import Cutter, cuts_of
-from ssvid.types import ClipMaker, Ticket, VideoInfo, batch_rng, sample_rng
+from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo, batch_rng, sample_rng
 from ssvid.video import hand_out_frames, open_video
 
 MAX_REPLACEMENTS = 10
+_MEASURED = (Stream.VAL, Stream.EVAL)  # where another video must not stand in
+
+
+class _UnreadableError(Exception):
+    """A video could not be read. path: as the manifest says. reason: the decoder's words. Never leaves this file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.reason = path, reason
 
 
 @dataclass(frozen=True)
@@ -128,40 +136,44 @@ class ClipDataset(Dataset):
         return self.rows[self.segments[index].row].path
 
     def __getitem__(self, group: tuple[Ticket, ...]) -> list[dict[str, Any]]:
+        """The samples of a group of tickets, each with its ``weight``; ``unreadable`` of the first lists what failed.
+
+        In training another video stands in for one that cannot be read. What is measured has none to stand in: such a
+        sample is black and of weight 0.
+
+        Raises:
+            DataError: in training, more than ``MAX_REPLACEMENTS`` videos in a row cannot be read.
+        """
         failures: list[tuple[str, str]] = []
-        index = group[0].index
-        padding = group[0].attempt == EvalBatches.PADDING
-        attempt = 0
+        first, index = group[0], group[0].index
+        weight = 0.0 if first.attempt == EvalBatches.PADDING else 1.0
         while True:
-            tickets = [t._replace(attempt=attempt) for t in group]
+            tickets = [t._replace(attempt=len(failures)) for t in group]
             try:
                 samples = self._read(index, tickets)
                 break
-            except DecodeError as error:
-                failures.append((self._failed_path(error, index), str(error)))
-                attempt += 1
-                if attempt > MAX_REPLACEMENTS:
+            except _UnreadableError as error:
+                failures.append((error.path, error.reason))
+                if first.stream in _MEASURED:
+                    samples, weight = self._read(index, tickets, black=True), 0.0
+                    break
+                if len(failures) > MAX_REPLACEMENTS:
                     raise DataError(
-                        f"{attempt} videos in a row could not be read, the last: {error} "
+                        f"{len(failures)} videos in a row could not be read, the last: {error.reason} "
                         "Check the folder with `ssvid data index`."
                     ) from error
-                index = self._replacement(group[0], attempt)
+                index = self._replacement(first, len(failures))
         for sample in samples:
-            sample["weight"] = torch.tensor(0.0 if padding else 1.0)
+            sample["weight"] = torch.tensor(weight)
         samples[0]["unreadable"] = failures
         return samples
-
-    def _failed_path(self, error: DecodeError, index: int) -> str:
-        """Which video failed: that of the sample, or one that stood beside it."""
-        path, root = Path(error.path), Path(self.manifest.root)
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else self.path_of(index)
 
     def _replacement(self, ticket: Ticket, attempt: int) -> int:
         """Another sample, drawn from the ticket's own address: the same on every machine and worker."""
         rng = sample_rng(self.seed, ticket._replace(attempt=attempt))
         return int(rng.integers(len(self.segments)))
 
-    def _read(self, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+    def _read(self, index: int, tickets: Sequence[Ticket], *, black: bool = False) -> list[dict[str, Any]]:
         """The samples of a group of tickets; where the clip maker takes several videos, each from all of them."""
         samples: list[dict[str, Any]] = [{} for _ in tickets]
         sources = []
@@ -169,7 +181,7 @@ class ClipDataset(Dataset):
             own = [t._replace(clip=t.clip + number * len(tickets)) for t in tickets]
             source = (index + self.shift(number, own[0].stream, own[0].epoch)) % len(self.segments)
             sources.append(self.videos[source])
-            for sample, part in zip(samples, self._read_one(maker, source, own), strict=True):
+            for sample, part in zip(samples, self._read_one(maker, source, own, black), strict=True):
                 sample |= part
         for sample, ticket in zip(samples, tickets, strict=True):
             sample["tickets"] = torch.tensor(ticket, dtype=torch.int64)
@@ -190,30 +202,31 @@ class ClipDataset(Dataset):
         rng = np.random.default_rng([self.seed, stream, epoch, number])
         return int(rng.integers(1, len(self.segments)))
 
-    def _read_one(self, maker: ClipMaker, index: int, tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
-        segment = self.segments[index]
-        row = self.rows[segment.row]
+    def _read_one(self, maker: ClipMaker, index: int, tickets: Sequence[Ticket], black: bool) -> list[dict[str, Any]]:
+        """The parts that one clip maker gives, of one video; of black frames, without opening it, where ``black``."""
         info = self.video_info(index)
-        rngs = [sample_rng(self.seed, t) for t in tickets]
-        shared = [batch_rng(self.seed, t) for t in tickets]
-        plans = [maker.plan(info, r, b) for r, b in zip(rngs, shared, strict=True)]
-        cuts = [
-            cuts_of(maker, info.height, info.width, plan, r, b) for plan, r, b in zip(plans, rngs, shared, strict=True)
-        ]
-        views = [
-            plan.views[cut.view] * self.frame_step + segment.start_frame
-            for plan, own in zip(plans, cuts, strict=True)
-            for cut in own.wanted
-        ]
-        cutters = [
-            Cutter(cut, len(view), info.height, info.width)
-            for cut, view in zip((cut for own in cuts for cut in own.wanted), views, strict=True)
-        ]
-        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
-        with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
-            hand_out_frames(reader, views, [cutter.put for cutter in cutters])
+        draws = [(sample_rng(self.seed, t), batch_rng(self.seed, t)) for t in tickets]
+        plans = [maker.plan(info, *pair) for pair in draws]
+        cuts = [cuts_of(maker, info.height, info.width, plan, *pair) for plan, pair in zip(plans, draws, strict=True)]
+        views = [plan.views[cut.view] for plan, own in zip(plans, cuts, strict=True) for cut in own.wanted]
+        wanted = [cut for own in cuts for cut in own.wanted]
+        cutters = [Cutter(c, len(view), info.height, info.width) for c, view in zip(wanted, views, strict=True)]
+        if not black:
+            self._hand_out(index, views, cutters)
         clips = iter(cutters)
         return [own.finish(tuple(next(clips).clip() for _ in own.wanted)) for own in cuts]
+
+    def _hand_out(self, index: int, views: Sequence[np.ndarray], cutters: Sequence[Cutter]) -> None:
+        """Decode the frames of sample ``index`` once, and hand them to the cutters of the views that need them."""
+        segment = self.segments[index]
+        row = self.rows[segment.row]
+        frames = [view * self.frame_step + segment.start_frame for view in views]
+        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
+        try:
+            with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
+                hand_out_frames(reader, frames, [cutter.put for cutter in cutters])
+        except DecodeError as error:
+            raise _UnreadableError(row.path, str(error)) from error
 
 
 def collate(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,22 @@ def clips_for(num_videos: int) -> int:
 
 @dataclass
 class UnreadableReport:
-    """Which videos could not be read during training, and how often something stood in for them."""
+    """Which videos could not be read, and how often something stood in for them in training.
+
+    num_videos: to train on. max_fraction: of them may be unreadable. reasons: path -> why, of videos to train on.
+    held_out: the same of those that are measured; nothing stands in for them, they count for nothing.
+    """
 
     num_videos: int
     max_fraction: float
     reasons: dict[str, str] = field(default_factory=dict)
     num_replaced: int = 0
+    held_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_reasons(self) -> dict[str, str]:
+        """Path -> why, of all videos that could not be read."""
+        return self.reasons | self.held_out
 
     def add(self, failures: Sequence[tuple[str, str]]) -> None:
         """Count replacements.
@@ -62,12 +72,21 @@ class UnreadableReport:
             )
 
     def summary(self) -> str:
-        """One paragraph for the end of a run; empty where every video was read."""
-        if not self.reasons:
-            return ""
-        names = "; ".join(f"{path} ({reason})" for path, reason in sorted(self.reasons.items()))
+        """A line each of videos to train on and of held-out ones; empty where every video was read."""
         stood_in = f"; others stood in for them {self.num_replaced} times" if self.num_replaced else ""
-        return f"unreadable videos: {len(self.reasons)}{stood_in}: {names}"
+        parts = {
+            f"unreadable videos: {len(self.reasons)}{stood_in}": self.reasons,
+            f"unreadable held-out videos: {len(self.held_out)}, which are not in the metrics": self.held_out,
+        }
+        return "\n".join(
+            f"{what}: " + "; ".join(f"{path} ({reason})" for path, reason in sorted(found.items()))
+            for what, found in parts.items()
+            if found
+        )
+
+
+def _unreadable(rows: Iterable[VideoRow]) -> dict[str, str]:
+    return {row.path: row.status.removeprefix("unreadable: ") for row in rows if not row.is_readable}
 
 
 class ClipDataModule(pl.LightningDataModule):
@@ -110,7 +129,8 @@ class ClipDataModule(pl.LightningDataModule):
         self.unreadable = UnreadableReport(
             len(train_rows),
             loader.max_unreadable_fraction,
-            {row.path: row.status.removeprefix("unreadable: ") for row in train_rows if not row.is_readable},
+            _unreadable(train_rows),
+            held_out=_unreadable([*val_rows, *(out_of_domain.rows if out_of_domain else ())]),
         )
         self.unreadable.check()
         self.train_set = ClipDataset(
@@ -161,6 +181,11 @@ class ClipDataModule(pl.LightningDataModule):
                 f"data.out_of_domain.root ({config.root}) is measured beside held-out videos of data.root, and none are "
                 "held out. Set data.val_fraction=0.05 or more."
             )
+
+    def num_held_out(self) -> tuple[int, int]:
+        """How many videos are held out, and how many of them could be read so far."""
+        held_out = [row.path for row in self.val_set.rows] if self.val_set else []
+        return len(held_out), sum(path not in self.unreadable.held_out for path in held_out)
 
     def layout(self, world_size: int) -> BatchLayout:
         """How the global batch is cut for so many processes."""

@@ -24,6 +24,7 @@ from ssvid.files import takes_paths
 from ssvid.machine import num_cores
 from ssvid.recipe.device import resolve_device
 from ssvid.recipe.pretraining import Say, speaker, tenths
+from ssvid.video import resolve_decoder
 
 AUTO = "auto"
 
@@ -144,6 +145,7 @@ def embed(
     stage = network.provenance.get("stage")
     try:
         resolve_feature_protocol(protocol.features, network.info, stage)  # before hours of scanning find out
+        resolve_decoder(decoder)
         manifest = list_and_scan(videos, root, say, reader=reader)
         report = _embed(network, manifest, protocol, out, device, keep_parts, say)
     except (RecipeError, DataError) as error:

@@ -33,6 +33,7 @@ from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
 from ssvid.recipe.yaml_text import MISSING, parse_value, parse_yaml
+from ssvid.video.decoders import decoder_problem
 
 SCALED = "scaled"  # where a value comes from that follows from others
 _KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")
@@ -107,6 +108,7 @@ def load_recipe(
         problems.append(
             f"protocol ({protocol.id}) is one of kind {protocol.kind!r}. Run it with: ssvid {protocol.kind}"
         )
+    problems += _decoder_problems(typed_values, use=not allow_missing)
     if problems:
         raise _all_problems(source, problems)
     resolved = to_plain(typed_values)
@@ -114,6 +116,14 @@ def load_recipe(
     if protocol is None:
         return loaded
     return loaded._replace(protocol=protocol.id, changed=_changed(protocol, resolved))
+
+
+def _decoder_problems(values: Mapping[str, Any], use: bool) -> list[str]:
+    """What is wrong with the decoders that a recipe names: told before a file is read."""
+    groups = {name: values[name] for name in ("loader", "features") if isinstance(values.get(name), Mapping)}
+    named = {f"{name}.decoder": group.get("decoder", "auto") for name, group in groups.items()}
+    problems = (decoder_problem(str(decoder), setting, use=use) for setting, decoder in named.items())
+    return [problem for problem in problems if problem]
 
 
 def _protocol_of(layers: Sequence[Mapping[str, Any]], problems: list[str]) -> NamedProtocol | None:

@@ -61,12 +61,14 @@ class PretrainResult:
     """What a pretraining run leaves behind.
 
     run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
-    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out.
+    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out,
+        held-out ones included.
     too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
     out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
     missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
     untrained: the metrics before the first step, as initialized and with batch statistics of training clips, and for each
     metric the ``better`` of both; empty where they were not measured.
+    num_held_out, num_measured: held-out videos, and those of them that could be read.
     """
 
     run_dir: Path
@@ -81,6 +83,8 @@ class PretrainResult:
     out_of_domain: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
+    num_held_out: int = 0
+    num_measured: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
@@ -262,17 +266,18 @@ def _fit(
         module.val_metrics,
         dict(module.task.chance()),
         trainer.global_step,
-        dict(data.unreadable.reasons),
+        data.unreadable.all_reasons,
         [row.path for row in data.train_set.too_short],
         monitor.advice(),
         module.backbone.provenance.get("init"),
         module.ood_metrics,
         list(data.train_set.manifest.missing),
         untrained.with_better(module.task),
+        *data.num_held_out(),
     )
     if rank == 0:
         write_json(folder.results, result.as_dict())
-    if data.unreadable.reasons:
+    if data.unreadable.all_reasons:
         say(data.unreadable.summary())
     return result
 

@@ -50,6 +50,21 @@ class CountUnreadable(pl.Callback):
         if batch["unreadable"]:
             self.report.add(batch["unreadable"])
 
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.report.held_out.update(dict(batch["unreadable"]))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Each rank reads videos of its own: what one could not read, all report."""
+        parts: list[UnreadableReport] = [self.report] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(parts, self.report)
+        for part in parts:
+            self.report.reasons.update(part.reasons)
+            self.report.held_out.update(part.held_out)
+        self.report.num_replaced = sum(part.num_replaced for part in parts)
+
 
 class StopOnNaN(pl.Callback):
     """Ends the run when the loss is not a number, before the weights are saved again."""

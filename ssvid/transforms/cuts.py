@@ -103,7 +103,7 @@ class Cutter:
     def __init__(self, cut: Cut, num_frames: int, height: int, width: int) -> None:
         self._cut, self._num_frames = cut, num_frames
         size = (cut.size_px, cut.size_px) if cut.rectangles else (height, width)
-        self._clip_TCHW = np.empty((num_frames, 3, *size), np.uint8)
+        self._clip_TCHW = np.zeros((num_frames, 3, *size), np.uint8)
         self._buffer_THWC = np.empty((0, 0, 0, 3), np.uint8)
         self._waiting: list[int] = []  # the places of what is in the buffer
 
@@ -126,7 +126,7 @@ class Cutter:
             self._resize_waiting()
 
     def clip(self) -> Tensor:
-        """The clip, a contiguous uint8 TCHW, once every frame was put."""
+        """The clip, a contiguous uint8 TCHW; frames that were not put are black."""
         self._resize_waiting()
         return torch.from_numpy(self._clip_TCHW)
 

@@ -79,15 +79,24 @@ def resolve_decoder(decoder: str = "auto", decoders_ok: Sequence[str] = ()) -> s
     if decoder == "auto":
         usable = (name for name in DECODERS_BY_SPEED if name in decoders_ok and decoder_status(name).works)
         return next(usable, "pyav")
-    if decoder not in DECODERS_BY_SPEED:
-        raise SsvidError(f"decoder ({decoder!r}) is not known. {did_you_mean(decoder, ('auto', *DECODERS_BY_SPEED))}")
-    status = decoder_status(decoder)
-    if not status.works:
-        raise SsvidError(
-            f"decoder ({decoder!r}) does not work here: {status.problem}."
-            " Set loader.decoder=auto to use what is installed."
-        )
+    problem = decoder_problem(decoder)
+    if problem:
+        raise SsvidError(problem)
     return decoder
+
+
+def decoder_problem(decoder: str, setting: str = "decoder", *, use: bool = True) -> str:
+    """What is wrong with a decoder's name, in words with the way out; empty where nothing is.
+
+    Args:
+        setting: where the name stands. use: it is to be used here, so it must work here.
+    """
+    if decoder not in ("auto", *DECODERS_BY_SPEED):
+        return f"{setting} ({decoder!r}) is not known. {did_you_mean(decoder, ('auto', *DECODERS_BY_SPEED))}"
+    if not use or decoder == "auto" or decoder_status(decoder).works:
+        return ""
+    found = decoder_status(decoder).problem
+    return f"{setting} ({decoder!r}) does not work here: {found}. Take auto, which uses what is installed."
 
 
 def create_reader(name: str, path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:

@@ -225,9 +225,10 @@ def read_packet_table(path: str) -> PacketTable | None:
             return None
         packets = PacketLog()
         try:
-            for packet in container.demux(stream):
-                packets.add(packet)
-                beat()
+            with closing(demux(container, stream)) as found:
+                for packet in found:
+                    packets.add(packet)
+                    beat()
         except _ERRORS:
             return None  # a damaged file: decoded from the start
         return table_of(container, stream, packets)

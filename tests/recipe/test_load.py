@@ -24,6 +24,7 @@ from ssvid.recipe.check import Typing, build, describe, leaf_paths, options_of
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, PretrainRecipe, ProbeRecipe
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.optim import check_optim
+from ssvid.video.decoders import DecoderStatus
 
 RECIPE = """\
 # A recipe for tests.
@@ -459,3 +460,30 @@ def test_shipped_recipes_say_what_they_are(name):
     assert len(header.splitlines()[0]) > 10
     for word in ("Command:", "Cost:", "Expected:"):
         assert word in header
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("pretrain", "loader.decoder"),
+        ("finetune", "loader.decoder"),
+        ("probe", "features.decoder"),
+        ("retrieve", "features.decoder"),
+    ],
+)
+def test_a_decoder_is_checked_with_the_recipe_before_a_file_is_read(kind, setting, tmp_path, monkeypatch):
+    source = {"kind": kind, "data": {"root": str(tmp_path)}, "backbone": {"name": "tiny3d"}}
+    if kind == "pretrain":
+        source["task"] = {"name": "speediness"}
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(source, [f"{setting}=decrod"], kind=kind)
+    assert f"{setting} ('decrod') is not known. Did you mean 'decord'? Known: auto, decord, pyav, torchcodec." in str(
+        caught.value
+    )
+    monkeypatch.setattr(
+        "ssvid.video.decoders.decoder_status", lambda name: DecoderStatus(None, "not installed: pip install it")
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(source, [f"{setting}=decord"], kind=kind)
+    assert f"{setting} ('decord') does not work here: not installed: pip install it. Take auto" in str(caught.value)
+    assert load_recipe(source, [f"{setting}=decord"], kind=kind, allow_missing=True)  # to look at, on another machine

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -309,6 +309,60 @@ def test_readers_give_their_files_back(files: dict[str, Path]) -> None:
             with create_reader(decoder, str(files["mp4"]), info) as reader:
                 reader.frames_at(np.array([50]))
         assert num_open() <= before, decoder
+
+
+class Watched:
+    """The packets of a file, and whether they were given back while the file was still open."""
+
+    all: ClassVar[list["Watched"]] = []
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.container, self.packets, self.closed_in_time = container, container.demux(stream), False
+        Watched.all.append(self)
+
+    def __iter__(self) -> "Watched":
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.packets)
+
+    def close(self) -> None:
+        self.packets.close()
+        self.closed_in_time = self.container.size > 0  # raises or is 0 where the file is closed
+
+
+@pytest.mark.parametrize("seek", [True, False])
+@pytest.mark.parametrize("kind", ["mp4", "ts, mpeg2 with B-frames"])
+def test_packets_are_given_back_before_their_file_is_closed(
+    kind: str, seek: bool, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspended demuxer that outlives its file leaked 5 kB at every open."""
+    monkeypatch.setattr(pyav_module, "demux", Watched)
+    monkeypatch.setattr(Watched, "all", [])
+    info = VideoInfo(str(files[kind]), NUM_FRAMES, 25.0, HEIGHT, WIDTH)
+    with create_reader("pyav", str(files[kind]), info, seek=seek) as reader:
+        reader.frames_at(np.array([3, 60]))
+        next(iter(reader.each_frame(np.array([3, 60]))))  # given up after the first
+        with pytest.raises(DecodeError):
+            create_reader("pyav", str(files[kind]), replace(info, height=1)).frames_at(np.array([3, 60]))
+    assert len(Watched.all) >= 3
+    assert all(watched.closed_in_time for watched in Watched.all)
+
+
+@pytest.mark.slow
+def test_a_thousand_opens_leave_nothing_in_memory(files: dict[str, Path]) -> None:
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("reads its own memory the Linux way")
+    info = VideoInfo(str(files["mp4"]), NUM_FRAMES, 25.0, HEIGHT, WIDTH)
+
+    def open_often(times: int) -> int:
+        for number in range(times):
+            with create_reader("pyav", str(files["mp4"]), info) as reader:
+                reader.frames_at(np.array([5, 30 + number % 40]))
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = open_often(1000)  # the allocator has all it needs by then
+    assert open_often(1000) - before < 2_000_000
 
 
 # -- which decoder ----------------------------------------------------------------------------------------------------
