@@ -53,6 +53,7 @@ def add_report(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--html", metavar="FILE", help="write a page of the one run that is named, with nothing to load"
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="write the table there")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -69,5 +70,6 @@ def run(args: argparse.Namespace) -> None:
         format=args.format,
         html=args.html,
         out=args.out,
+        overwrite=args.overwrite,
     )
     terminal.print_result(result, as_json=args.json)

@@ -10,11 +10,12 @@ from PIL import Image, ImageDraw
 
 from ssvid.data.manifest import Manifest
 from ssvid.evals.features import row_id
+from ssvid.evals.lettering import drawable, short_names, width_px, write
 from ssvid.evals.results import ResultRow, title_of
 
 UNREADABLE = "(unreadable)"
 _LARGEST_CELL_PX, _SMALLEST_CELL_PX, _ABOUT_PX = 44, 8, 800
-_LETTER_PX, _LINE_PX, _MARGIN_PX = 6, 14, 12
+_LINE_PX, _MARGIN_PX, _LONGEST_NAME = 14, 12, 40
 _WRITTEN_FROM_PX = 28  # cells from this size on hold their number
 _PAPER, _INK, _RIGHT, _WRONG = (255, 255, 255), (20, 20, 20), (31, 111, 180), (192, 80, 77)
 
@@ -62,29 +63,30 @@ def confusion_picture(rows: Sequence[ResultRow], manifest: Manifest) -> Image.Im
         return None
     mine = [row for row in predicted if (row.name, row.metric) == (predicted[0].name, predicted[0].metric)]
     columns, counts = confusion(mine, labels_of(manifest))
-    title = f"{mine[0].name}, {title_of(mine[0].metric)}: truth down, answer across, % of each class"
+    title = f"{mine[0].name}, {title_of(mine[0].metric)}: rows: true class; columns: prediction; % of the row"
     return draw_confusion(title, columns, counts)
 
 
 def draw_confusion(title: str, columns: Sequence[str], counts: np.ndarray) -> Image.Image:
     """One cell for each pair of classes; right answers blue, wrong ones red, darker is more."""
     num_rows, num_columns = counts.shape
+    names = short_names(columns, _LONGEST_NAME)
     cell = min(_LARGEST_CELL_PX, max(_SMALLEST_CELL_PX, _ABOUT_PX // num_columns))
     step = max(1, -(-_LINE_PX // cell))  # classes whose names are written, where lines are lower than letters
-    side = max(len(name) for name in columns) * _LETTER_PX + 2 * _MARGIN_PX
+    side = max(map(width_px, names.values())) + 2 * _MARGIN_PX
     top = side + 2 * _LINE_PX
-    width = max(side + num_columns * cell, len(title) * _LETTER_PX) + 2 * _MARGIN_PX
+    width = max(side + num_columns * cell, width_px(drawable(title))) + 2 * _MARGIN_PX
     picture = Image.new("RGB", (width, top + num_rows * cell + _MARGIN_PX), _PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN_PX, _MARGIN_PX // 2), _plain(title), fill=_INK)
+    write(draw, (_MARGIN_PX, _MARGIN_PX // 2), drawable(title), _INK)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for i in range(num_rows):
         for j in range(num_columns):
             _draw_cell(draw, (side + j * cell, top + i * cell), cell, float(share[i, j]), i == j)
     for i in range(0, num_rows, step):
-        draw.text((_MARGIN_PX, top + i * cell + (cell - _LINE_PX) // 2), _plain(columns[i]), fill=_INK)
+        write(draw, (_MARGIN_PX, top + i * cell + (cell - _LINE_PX) // 2), names[columns[i]], _INK)
     for j in range(0, num_columns, step):
-        name = _vertical(_plain(columns[j]))
+        name = _vertical(names[columns[j]])
         picture.paste(name, (side + j * cell + (cell - name.width) // 2, top - name.height - 4))
     return picture
 
@@ -98,16 +100,11 @@ def _draw_cell(draw: ImageDraw.ImageDraw, place: tuple[int, int], cell: int, sha
     if cell >= _WRITTEN_FROM_PX and share > 0:
         text = f"{100 * share:.0f}"
         ink = _PAPER if depth > 0.6 else _INK
-        draw.text((left + (cell - len(text) * _LETTER_PX) // 2, top + (cell - _LINE_PX) // 2), text, fill=ink)
+        write(draw, (left + (cell - width_px(text)) // 2, top + (cell - _LINE_PX) // 2), text, ink)
 
 
 def _vertical(text: str) -> Image.Image:
     """The text from bottom to top."""
-    line = Image.new("RGB", (max(1, len(text)) * _LETTER_PX + 2, _LINE_PX), _PAPER)
-    ImageDraw.Draw(line).text((0, 0), text, fill=_INK)
+    line = Image.new("RGB", (max(1, width_px(text)) + 2, _LINE_PX), _PAPER)
+    write(ImageDraw.Draw(line), (0, 0), text, _INK)
     return line.rotate(90, expand=True)
-
-
-def _plain(text: str) -> str:
-    """Text that the built-in font can draw."""
-    return text.encode("latin-1", "replace").decode("latin-1")

@@ -1,7 +1,7 @@
 """Queries and what they found, for the eye: a picture and a page that needs no other file.
 
-Which queries are shown is drawn by a seed, half of them right where there are so many: a page of hand-picked successes
-proves nothing.
+Which queries are shown is drawn by a seed, half of them right as far as available: a page of hand-picked successes proves
+nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from PIL import Image, ImageDraw
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DecodeError
 from ssvid.evals.features import row_id
+from ssvid.evals.lettering import drawable, short_names, write
+from ssvid.evals.page_style import page_head
 from ssvid.evals.results import ResultRow, title_of
 from ssvid.evals.retrieval import NEIGHBORS_SHOWN, Retrieved
 from ssvid.video import open_video
@@ -27,6 +29,7 @@ TILE_PX = (144, 108)  # width, height
 _FRAME_PX = 5
 _CAPTION_PX = 34
 _GAP_PX = 10
+_LONGEST_NAME = 24
 _TEXT, _PAPER, _BLANK = (30, 30, 30), (255, 255, 255), (200, 200, 200)
 _COLORS = {True: (26, 127, 55), False: (207, 34, 46), None: (110, 110, 110)}
 _WORDS = {True: "\u2713 same class", False: "\u2717 another class", None: "query"}
@@ -99,14 +102,15 @@ def neighbor_picture(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow]
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, text in enumerate(head):
-        draw.text((_GAP_PX, _GAP_PX + 18 * number), _drawable(text, 130), fill=_TEXT)
+        write(draw, (_GAP_PX, _GAP_PX + 18 * number), drawable(text)[:150], _TEXT)
+    names = short_names(sorted({shown.label for line in lines for shown in line}), _LONGEST_NAME)
     for number, line in enumerate(lines):
         for place, shown in enumerate(line):
-            _draw_tile(sheet, draw, shown, _GAP_PX + width * place, top + height * number)
+            _draw_tile(sheet, draw, shown, names[shown.label], _GAP_PX + width * place, top + height * number)
     return sheet
 
 
-def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Shown, left: int, top: int) -> None:
+def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Shown, name: str, left: int, top: int) -> None:
     right, bottom = left + TILE_PX[0] + 2 * _FRAME_PX, top + TILE_PX[1] + 2 * _FRAME_PX
     color = _COLORS[shown.is_right]
     draw.rectangle((left, top, right - 1, bottom - 1), fill=_BLANK, outline=color, width=_FRAME_PX)
@@ -114,8 +118,8 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Shown, left
     sheet.paste(shown.tile, corner)
     _draw_mark(draw, shown.is_right, right - 13, top + 13)
     told = "query" if shown.cosine is None else f"cosine {shown.cosine:.3f}"
-    draw.text((left, bottom + 2), _drawable(shown.label, 24), fill=_TEXT)
-    draw.text((left, bottom + 16), told, fill=color)
+    write(draw, (left, bottom + 2), name, _TEXT)
+    write(draw, (left, bottom + 16), told, color)
 
 
 def _draw_mark(draw: ImageDraw.ImageDraw, is_right: bool | None, x: int, y: int) -> None:
@@ -128,12 +132,6 @@ def _draw_mark(draw: ImageDraw.ImageDraw, is_right: bool | None, x: int, y: int)
     else:
         draw.line([(x - 5, y - 5), (x + 5, y + 5)], fill=_PAPER, width=3)
         draw.line([(x - 5, y + 5), (x + 5, y - 5)], fill=_PAPER, width=3)
-
-
-def _drawable(text: str, most: int) -> str:
-    """What Pillow's own font can draw, cut to a length."""
-    plain = text.encode("latin-1", "replace").decode("latin-1")
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 # ---- what both say
@@ -170,13 +168,11 @@ def _protocol_name(context: Mapping[str, Any]) -> str:
 # ---- the page
 
 _STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; color: #1e1e1e; background: #fff; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
-table { border-collapse: collapse; } th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid #ddd; }
-.line { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; padding-bottom: 1.2rem; border-bottom: 1px solid #ddd; }
+.line { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; padding-bottom: 1.2rem; border-bottom: 1px solid var(--edge); }
 figure { margin: 0; width: 156px; } img { display: block; width: 144px; border: 5px solid #6e6e6e; }
-.right img { border-color: #1a7f37; border-style: solid; } .wrong img { border-color: #cf222e; border-style: dashed; }
-.right b { color: #1a7f37; } .wrong b { color: #cf222e; } figcaption { overflow-wrap: anywhere; font-size: 13px; }
-small { color: #555; }
+.right img { border-color: var(--right); border-style: solid; } .wrong img { border-color: var(--wrong); border-style: dashed; }
+.right b { color: var(--right); } .wrong b { color: var(--wrong); } figcaption { font-size: 13px; }
+.intro, figcaption { overflow-wrap: anywhere; }
 """
 
 
@@ -191,12 +187,11 @@ def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in rows[0].context.get("notes", ()))
     body = "".join(f'<div class="line">{"".join(map(_figure, line))}</div>' for line in lines)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{videos}.<br><small>{weights}</small></p>\n"
-        f"<table><tr><th></th><th>value</th><th>95 % interval</th><th>chance</th></tr>{table}</table>\n"
+        f'{page_head(title, _STYLE)}<body>\n<h1>{title}</h1>\n<p class="intro">{videos}.<br><small>{weights}</small></p>\n'
+        f'<div class="wide"><table><tr><th></th><th>value</th><th>95 % interval</th><th>chance</th></tr>{table}</table></div>\n'
         f"{f'<ul>{notes}</ul>' if notes else ''}"
-        f"<p>{len(lines)} queries drawn by seed {seed}, half of them with a right nearest neighbor where there are so "
-        f"many; the middle frame of each video. First the query, then its nearest training videos.</p>\n{body}\n"
+        f"<p>{len(lines)} queries drawn by seed {seed}, half of them with a correct nearest neighbor as far as "
+        f"available; the middle frame of each video. First the query, then its nearest training videos.</p>\n{body}\n"
         "</body></html>\n"
     )
 

@@ -8,22 +8,24 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from ssvid import __version__
 from ssvid.evals.curves import STYLE as CURVES_STYLE
 from ssvid.evals.curves import Panel, describe, draw_panel, number
+from ssvid.evals.page_style import page_head
 from ssvid.evals.report import PRETRAINED, Cell, Line, Result, Table
 from ssvid.evals.report_formats import DIFFERENCES, PUBLISHED, published_title
 from ssvid.evals.results import title_of
 
-_AS_IT_IS_BYTES = 600_000  # larger pictures are made smaller
+T = TypeVar("T")
+_AS_IT_IS_BYTES = 60_000  # larger pictures are packed anew
 _WIDEST_PX = 1600
 _HALF_PX = 700  # of pictures as wide as this or less two stand side by side
 _MOST_PICTURES = 24
-_MOST_BYTES = 12_000_000
+_MOST_BYTES = 8_000_000  # what a page may weigh and still be mailed
 
 
 @dataclass(frozen=True)
@@ -63,31 +65,33 @@ class RunPage:
 def embed_pictures(files: Sequence[tuple[str, Path]]) -> tuple[list[Picture], list[str]]:
     """(where, file) as pictures of a page, and what was left out: damaged ones, and the middle ones of very many."""
     chosen = _spread(files, _MOST_PICTURES)
-    left_out = [
-        f"{path.name}: one of {len(files)}, and the page holds {_MOST_PICTURES}"
-        for file in files
-        if file not in chosen
-        for path in file[1:]
-    ]
+    most = f"one of {len(files)}, and the page holds {_MOST_PICTURES}"
+    left_out = [f"{path.name}: {most}" for where, path in files if (where, path) not in chosen]
     pictures: list[Picture] = []
     for where, path in chosen:
         try:
-            picture = _embedded(where, path)
+            pictures.append(_embedded(where, path))
         except (OSError, ValueError) as error:  # Pillow's errors for what is no picture
             left_out.append(f"{path.name}: cannot be read ({type(error).__name__})")
-            continue
-        if sum(len(p.uri) for p in pictures) + len(picture.uri) > _MOST_BYTES:
-            left_out.append(f"{path.name}: the page would be larger than {_MOST_BYTES / 1e6:.0f} MB")
-        else:
-            pictures.append(picture)
-    return pictures, left_out
+    count = len(pictures)
+    while count and sum(len(picture.uri) for picture in _spread(pictures, count)) > _MOST_BYTES:
+        count -= 1
+    shown = _spread(pictures, count)
+    left_out += [
+        f"{picture.name}: the page would be larger than {_MOST_BYTES / 1e6:.0f} MB"
+        for picture in pictures
+        if picture not in shown
+    ]
+    return shown, left_out
 
 
-def _spread(files: Sequence[tuple[str, Path]], most: int) -> list[tuple[str, Path]]:
-    """The first, the last, and evenly spread ones between them."""
-    if len(files) <= most:
-        return list(files)
-    return [files[round(i * (len(files) - 1) / (most - 1))] for i in range(most)]
+def _spread(items: Sequence[T], most: int) -> list[T]:
+    """The first, the last, and evenly spread ones between them; of one alone the last."""
+    if len(items) <= most:
+        return list(items)
+    if most < 2:
+        return list(items[len(items) - most :])
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def _embedded(where: str, path: Path) -> Picture:
@@ -99,25 +103,17 @@ def _embedded(where: str, path: Path) -> Picture:
             smaller = picture.convert("RGB")
             smaller.thumbnail((_WIDEST_PX, 4 * _WIDEST_PX))
             packed = io.BytesIO()
-            smaller.save(packed, "JPEG", quality=85)
-            content, kind, size = packed.getvalue(), "image/jpeg", smaller.size
+            smaller.save(packed, "WEBP", quality=80)
+            if packed.tell() < len(content):
+                content, kind, size = packed.getvalue(), "image/webp", smaller.size
     return Picture(path.name, where, f"data:{kind};base64,{base64.b64encode(content).decode()}", *size)
 
 
 # ---- the page
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1e1e1e; --soft: #595959; --paper: #fff; --edge: #d0d4d9; --shade: #f4f6f8; --mark: #0b5cad; --warn: #8a3b00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a9b1ba; --paper: #16181c; --edge: #3a4048; --shade: #20242a; --mark: #7cb8f2; --warn: #ffb077; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 76rem; }
-h1 { font-size: 1.7rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid var(--edge); padding-bottom: .2rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } a { color: var(--mark); } .soft, caption, figcaption { color: var(--soft); }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .8rem 0 0; }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: .5rem; background: var(--paper); padding: .3rem .6rem; }
-.wide { overflow-x: auto; } .wide:focus-visible, pre:focus-visible { outline: 3px solid var(--mark); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem 0; white-space: nowrap; }
-th, td { text-align: right; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--edge); }
 thead th, td { white-space: nowrap; } th[scope=row] { text-align: left; font-weight: 600; overflow-wrap: anywhere; min-width: 8rem; max-width: 26rem; } thead th { border-bottom: 2px solid var(--edge); } thead th:first-child, .facts thead th { text-align: left; }
 th small, td small { display: block; color: var(--soft); font-weight: 400; } td.left { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 tr.chance th, tr.chance td { font-style: italic; } .warn { border-left: 4px solid var(--warn); padding: .2rem .8rem; background: var(--shade); }
@@ -142,12 +138,8 @@ def render_page(page: RunPage) -> str:
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in shown)
     body = "\n".join(f'<section aria-labelledby="{n}"><h2 id="{n}">{t}</h2>\n{b}\n</section>' for n, t, b in shown)
     title = _text(page.title)
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title} - ssvid</title>\n'
-        f'<link rel="icon" href="data:,">\n<style>{_STYLE}{CURVES_STYLE}</style>\n</head>\n<body>\n'
+        f"{page_head(f'{title} - ssvid', _STYLE + CURVES_STYLE)}<body>\n"
         f'<a class="skip" href="#main">Skip to the content</a>\n<header>\n<h1>{title}</h1>\n'
         f'<p class="soft">{page.kind}{"" if page.is_complete else ", not complete"}</p>\n'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main id="main">\n{body}\n</main>\n'

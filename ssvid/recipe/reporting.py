@@ -60,6 +60,7 @@ def report(
     format: str = "text",
     html: str | Path | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> ReportResult:
     """One table over results: networks down, metrics across, one protocol and one set of test videos to a column.
 
@@ -69,9 +70,10 @@ def report(
         one_column: refuse where the numbers of a metric would not share a column.
         format: text, markdown, latex or csv. out: a file for the table.
         html: a file for a page of the one run, or the one evaluation, that is named.
+        overwrite: replace these two files where they exist.
 
     Raises:
-        DataError: nothing that can be shown, or ``one_column`` cannot be had; says in which settings they differ.
+        DataError: a file to write exists; nothing that can be shown, or ``one_column`` cannot be had; says in which settings they differ.
         RecipeError: an unknown format, or a page of several runs.
     """
     if format not in FORMATS:
@@ -82,6 +84,8 @@ def report(
         raise RecipeError(
             f"--html makes a page of one run, and {len(results)} are named. Name one, or leave --html out."
         )
+    for option, file in (("-o", out), ("--html", html)):
+        _check_target(option, file, overwrite)
     read = read_all(results, may_be_none=html is not None)
     table = build_table(read, metrics=tuple(metric or ()), protocol=protocol or "") if read else None
     if table is not None and one_column:
@@ -95,6 +99,21 @@ def report(
         content = render_page(page_of(Path(results[0]), read, table))
         write_atomic(page, lambda file: file.write(content.encode("utf-8", "replace")))
     return ReportResult(table, text, tuple(result.path for result in read), written, page)
+
+
+def _check_target(option: str, file: str | Path | None, overwrite: bool) -> None:
+    """Refuse before anything is read what would be refused after it."""
+    if file is None:
+        return
+    path = Path(file)
+    if option == "-o" and path.suffix.lower() in (".html", ".htm"):
+        raise RecipeError(f"-o ({file}) is for the table, which is no HTML. Write a page with --html {file}.")
+    if path.is_dir():
+        raise DataError(
+            f"{option} ({file}) is a folder. Name a file: {option} {path / ('run.html' if option == '--html' else 'table.txt')}"
+        )
+    if path.exists() and not overwrite:
+        raise DataError(f"{file} exists, and a report replaces no file unasked. Add --overwrite, or name another file.")
 
 
 # ---- which files

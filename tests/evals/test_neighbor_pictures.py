@@ -17,6 +17,7 @@ from ssvid.evals.neighbor_pictures import (
     neighbor_picture,
     shown_queries,
 )
+from tests.browser import find_browser, open_browser
 
 GREEN, RED = (26, 127, 55), (207, 34, 46)
 
@@ -95,8 +96,11 @@ def test_the_page_needs_no_other_file_and_says_what_is_right(found):
     result, lines = found
     text = neighbor_page(lines, result.rows, seed=0)
     page = Page(text)
-    assert not page.all("script") and not page.all("link")
-    assert "http" not in text
+    assert not page.all("script")
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert "http:" not in text and "https:" not in text
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert "prefers-color-scheme: dark" in text
     images = page.all("img")
     assert len(images) == sum(map(len, lines))
     for image in images:
@@ -158,3 +162,21 @@ def test_a_named_protocol_is_in_the_head(found):
     rows = [replace(row, context={**row.context, "protocol": {"id": "ucf101-retrieval@1"}}) for row in result.rows]
     assert isinstance(rows[0], ResultRow)
     assert "protocol ucf101-retrieval@1" in neighbor_page(lines, rows, seed=0)
+
+
+BROWSER = find_browser()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+def test_a_telephone_shows_it_as_wide_as_it_is_and_the_night_dark(found, tmp_path):
+    result, lines = found
+    path = tmp_path / "neighbors.html"
+    path.write_text(neighbor_page(lines, result.rows, seed=0), encoding="utf-8")
+    with open_browser(BROWSER, tmp_path / "profile") as browser:
+        browser.open(path)
+        browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+        assert browser.evaluate("window.innerWidth") == 360
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 28)"
+        assert browser.told("Log.entryAdded") == []

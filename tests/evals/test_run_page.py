@@ -168,6 +168,7 @@ def test_pictures_are_embedded_whole_smaller_or_not_and_it_is_said(tmp_path, mon
     shrunk = Image.open(io.BytesIO(base64.b64decode(second.uri.partition(",")[2])))
     assert shrunk.size == (second.width_px, second.height_px) == (1600, 471)
     assert [text.partition(":")[0] for text in left_out] == ["broken.png", "words.png"]
+    assert second.uri.startswith("data:image/webp;")
     monkeypatch.setattr("ssvid.evals.run_page._MOST_BYTES", 10)
     assert embed_pictures(files[:1]) == ([], ["small.png: the page would be larger than 0 MB"])
     many = [("w", tmp_path / f"{i}.png") for i in range(40)]
@@ -177,6 +178,29 @@ def test_pictures_are_embedded_whole_smaller_or_not_and_it_is_said(tmp_path, mon
     pictures, left_out = embed_pictures(many)
     assert (len(pictures), len(left_out)) == (24, 16)
     assert (pictures[0].name, pictures[-1].name) == ("0.png", "39.png")
+
+
+def test_of_a_long_run_the_first_and_the_last_pictures_stay_and_the_page_can_be_mailed(tmp_path, monkeypatch):
+    """Pictures as a task draws them: clips of video, about 300 kB of PNG each."""
+    tile = Image.effect_noise((128, 96), 60).resize((640, 480), Image.Resampling.BICUBIC).convert("RGB")
+    tile.save(tmp_path / "0.png")
+    assert (tmp_path / "0.png").stat().st_size > 250_000
+    files = [("pretraining", tmp_path / f"{epoch}.png") for epoch in range(30)]
+    for _, path in files[1:]:
+        path.write_bytes((tmp_path / "0.png").read_bytes())
+    pictures, _ = embed_pictures(files)
+    assert (len(pictures), pictures[0].name, pictures[-1].name) == (24, "0.png", "29.png")
+    assert sum(len(picture.uri) for picture in pictures) < 8_000_000
+    for limit, names in (
+        (5, ["0.png", "7.png", "14.png", "22.png", "29.png"]),
+        (2, ["0.png", "29.png"]),
+        (1, ["29.png"]),
+    ):
+        monkeypatch.setattr("ssvid.evals.run_page._MOST_BYTES", (limit + 0.5) * len(pictures[0].uri))
+        fewer, left_out = embed_pictures(files)
+        assert [fewer[0].name, fewer[-1].name] == [names[0], names[-1]]
+        assert len(fewer) == limit
+        assert len(left_out) == 30 - limit
 
 
 BROWSER = find_browser()

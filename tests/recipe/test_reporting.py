@@ -138,7 +138,29 @@ def test_a_run_without_evaluation_and_an_evaluation_alone_have_pages(runs, tmp_p
     assert 'id="curves"' not in text
     (bare / "env.json").write_text("[]")
     with pytest.raises(RunFolderError, match=r"bare cannot be shown: .*env\.json holds a list"):
-        ssvid.report(bare, html=tmp_path / "bare.html")
+        ssvid.report(bare, html=tmp_path / "other.html")
+
+
+@pytest.mark.parametrize("option", ["out", "html"])
+def test_no_file_is_replaced_unasked(runs, tmp_path, option, capsys):
+    file = tmp_path / "kept.htm" if option == "html" else tmp_path / "kept.txt"
+    file.write_text("of another day")
+    words = ["report", str(runs / "mine" / "probe-folder"), {"out": "-o", "html": "--html"}[option], str(file)]
+    for form in ("text", "markdown", "latex", "csv"):
+        assert main([*words, "--format", form]) == 2
+        assert "replaces no file unasked. Add --overwrite" in " ".join(capsys.readouterr().err.split())
+        assert file.read_text() == "of another day"
+    assert main([*words, "--overwrite"]) == 0
+    assert file.read_text() != "of another day"
+
+
+def test_a_table_is_not_written_where_a_page_was_meant(runs, tmp_path):
+    with pytest.raises(
+        RecipeError, match=r"-o .*mine\.html\) is for the table, which is no HTML\. Write a page with --html"
+    ):
+        ssvid.report(runs / "mine", out=tmp_path / "mine.html")
+    with pytest.raises(DataError, match=r"is a folder\. Name a file"):
+        ssvid.report(runs / "mine", html=tmp_path)
 
 
 def test_the_command_prints_writes_and_tells_json(runs, tmp_path, capsys):
