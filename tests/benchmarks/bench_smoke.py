@@ -1,4 +1,5 @@
-"""Does a smoke recipe learn its task within a minute? Its metrics on unseen appearances, beside its placebo, over seeds.
+"""Does a smoke recipe learn its task within a minute? Its metrics on unseen appearances, over seeds, beside its placebo and
+the untrained network in the better of its two forms: as initialized, and with batch statistics of training clips.
 
 Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_smoke smoke/speediness --out build/smoke_speediness
@@ -15,25 +16,31 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
+from ssvid.backbones import Backbone
+from ssvid.backbones.batch_statistics import estimating
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset, tickets_of
 from ssvid.data.loader import ClipLoader
 from ssvid.data.manifest import Manifest
-from ssvid.data.sampler import EvalBatches
+from ssvid.data.sampler import BatchLayout, EvalBatches, TrainBatches
 from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
 from ssvid.machine import environment
 from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import build_networks
-from ssvid.tasks import BatchRandom
+from ssvid.recipe.pretraining import _prepare, build_networks, split_rows
+from ssvid.tasks import BatchRandom, PretextTask
+from ssvid.train.monitors import smaller_metrics
+from ssvid.train.untrained import AS_INITIALIZED, ESTIMATED, NUM_BATCHES, better_of
 from ssvid.types import Stream
 
 ARMS = {"pretrained": (), "placebo": ("task.placebo=true",)}
@@ -54,11 +61,39 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(run: Path, manifest: Manifest) -> dict[str, dict[str, float]]:
-    """Metric -> value, its standard error over videos where it is a mean over them, and the number of videos."""
+def untrained(run: Path, manifest: Manifest, test: Manifest) -> dict[str, dict[str, dict[str, float]]]:
+    """Form -> what ``measure`` finds of the network before its first step; ``better`` takes the better value of each metric.
+
+    run: of which the recipe is taken. manifest: holds the videos that it was trained on.
+    """
+    config: Any = load_recipe(read_checkpoint(run / "checkpoints" / "last.ckpt").meta["recipe"]).recipe
+    backbone, task = build_networks(config)
+    rows = split_rows(manifest, config.data, config.seed)[0].rows
+    training = ClipDataset(manifest, rows, task.clip_maker(training=True), seed=config.seed)
+    _prepare(task, SimpleNamespace(train_set=training), rank=0)  # type: ignore[arg-type]
+    forms = {AS_INITIALIZED: measure(backbone, task, test)}
+    layout = BatchLayout(config.loader.global_batch, clips_per_video=config.loader.clips_per_video)
+    batches = TrainBatches(len(training), layout, seed=config.seed, position=lambda: (0, 0))
+    networks = torch.nn.ModuleList([backbone, task]).train()
+    with torch.no_grad(), estimating(networks):
+        for batch in ClipLoader(training, list(islice(batches, NUM_BATCHES)), LoaderConfig(workers_per_device=1)):
+            task(task.augment(batch, BatchRandom.of(config.seed, tickets_of(batch))), backbone)
+    forms[ESTIMATED] = measure(backbone, task, test)
+    values = {form: {name: found["value"] for name, found in metrics.items()} for form, metrics in forms.items()}
+    better = better_of(values, smaller_metrics(task))
+    which = {name: next(form for form in forms if values[form][name] == value) for name, value in better.items()}
+    return forms | {"better": {name: forms[form][name] for name, form in which.items()}}
+
+
+def measure_run(run: Path, test: Manifest) -> dict[str, dict[str, float]]:
+    """What ``measure`` finds of a trained network."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     config = load_recipe(checkpoint.meta["recipe"]).recipe
-    backbone, task = trained_networks(config, checkpoint)  # type: ignore[arg-type]
+    return measure(*trained_networks(config, checkpoint), test)  # type: ignore[arg-type]
+
+
+def measure(backbone: Backbone, task: PretextTask, manifest: Manifest) -> dict[str, dict[str, float]]:
+    """Metric -> value, its standard error over videos where it is a mean over them, and the number of videos."""
     backbone.eval()
     task.eval()
     dataset = ClipDataset(manifest, manifest.rows, task.clip_maker(training=False), seed=1, segment_seconds=math.inf)
@@ -95,15 +130,25 @@ def markdown(report: dict[str, Any]) -> str:
         chance = report["chance"].get(metric)
         lines += [f"\n## {metric}" + (f" (chance {chance:g})" if chance is not None else ""), ""]
         lines += [
-            "| seed | pretrained | placebo | difference | training s (CPU) | placebo s (CPU) |",
+            "| seed | pretrained | placebo | untrained | the other form | CPU s of training |",
             "|---|---|---|---|---|---|",
         ]
-        for row in report["seeds"]:
-            a, b = (row[arm]["metrics"][metric] for arm in ARMS)
-            seconds = ["{wall:.0f} ({cpu:.0f})".format(**row[arm]["seconds"]) for arm in ARMS]
-            told = [_told(a), _told(b), f"{a['value'] - b['value']:+.3f}", *seconds]
+        rows = [_columns(row, metric) for row in report["seeds"]]
+        for row, found in zip(report["seeds"], rows, strict=True):
+            told = [*map(_told, found), f"{row['pretrained']['seconds']['cpu']:.0f}"]
             lines.append(f"| {row['seed']} | " + " | ".join(told) + " |")
+        columns = [[found["value"] for found in column] for column in zip(*rows, strict=True)]
+        spread = [f"{np.mean(values):.3f}, sd {np.std(values, ddof=1):.3f}" for values in columns if len(values) > 1]
+        lines += ["| mean | " + " | ".join(spread) + " | |"] if spread else []
     return "\n".join(lines) + "\n"
+
+
+def _columns(row: dict[str, Any], metric: str) -> list[dict[str, float]]:
+    """Pretrained, placebo, and the untrained network in its better and in its other form."""
+    forms = row["untrained"]
+    better = forms["better"][metric]
+    other = next((forms[form][metric] for form in (ESTIMATED, AS_INITIALIZED) if forms[form][metric] != better), better)
+    return [row["pretrained"]["metrics"][metric], row["placebo"]["metrics"][metric], better, other]
 
 
 def _told(found: dict[str, float]) -> str:
@@ -132,8 +177,10 @@ def main() -> None:
         for arm, overrides in ARMS.items():
             run = args.out / f"{arm}{seed}"
             seconds = train(args.recipe, videos, run, f"seed={seed}", *overrides)
-            row[arm] = {"seconds": seconds, "metrics": measure(run, test)}
+            row[arm] = {"seconds": seconds, "metrics": measure_run(run, test)}
             print(seed, arm, row[arm], flush=True)
+        row["untrained"] = untrained(args.out / f"pretrained{seed}", manifest, test)
+        print(seed, "untrained", row["untrained"]["better"], flush=True)
         report["seeds"].append(row)
         report["chance"] = read_checkpoint(run / "checkpoints" / "last.ckpt").meta["chance"]
         (args.out / "smoke.json").write_text(json.dumps(report, indent=2) + "\n")
