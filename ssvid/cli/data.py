@@ -103,6 +103,13 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-missing", action="store_true", help="do without listed videos that ROOT lacks")
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=positive,
+        default=60.0,
+        help="a file hangs in which nothing moves for so long: no packet, no frame (default: 60)",
+    )
     parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
     parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
@@ -166,6 +173,7 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
             root,
             listing,
             workers=args.workers,
+            timeout_seconds=args.timeout,
             cache=not args.no_cache,
             progress=report,
             missing=listing.missing,
@@ -181,7 +189,9 @@ def _measure(args: argparse.Namespace, manifest: Any) -> Any:
     from ssvid.data.signals import measure_signals_of
 
     with terminal.progress("measuring motion") as report:
-        return measure_signals_of(manifest, workers=args.workers, cache=not args.no_cache, progress=report)
+        return measure_signals_of(
+            manifest, workers=args.workers, timeout_seconds=args.timeout, cache=not args.no_cache, progress=report
+        )
 
 
 def _print_manifest(manifest: Any, path: Path, *, as_json: bool, kept: bool = False, signals: Any = None) -> None:
@@ -203,6 +213,7 @@ def _print_manifest(manifest: Any, path: Path, *, as_json: bool, kept: bool = Fa
             "num_videos": len(manifest),
             "num_unreadable": len(unreadable),
             "unreadable": unreadable,
+            "notes": {row.path: row.notes for row in manifest.rows if row.notes},
             "missing": manifest.missing,
             "labels": manifest.labels(),
             "splits": manifest.splits(),

@@ -51,13 +51,13 @@ def examine() -> dict[str, Any]:
         "gpus": _examined("gpus", _gpus, [], failures),
         "ffmpeg": shutil.which("ffmpeg"),
         "decoders": _examined("decoders", _decoders, {}, failures),
-        "auto_decoder": _examined("auto_decoder", _auto_decoder, None, failures),
         "tasks": _examined("tasks", _tasks, [], failures),
         "backbones": _examined("backbones", _backbones, [], failures),
         "recipes": _examined("recipes", _recipes, [], failures),
         "broken_plugins": _examined("broken_plugins", _broken_plugins, [], failures),
         "failures": failures,
     }
+    found["auto_decoder"] = _auto_decoder(found["decoders"])
     found["warnings"] = _warnings(found) + _examined("cudnn", _cudnn_warnings, [], failures)
     found["faster"] = way_to_be_faster(found["decoders"])
     return found
@@ -136,6 +136,9 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     missing = [name for name, version in found["packages"].items() if version is None]
     if missing:
         warnings.append(f"{', '.join(missing)} is not installed. Mend it with: pip install {' '.join(missing)}")
+    pyav = found["decoders"].get("pyav")
+    if pyav and not pyav["works"]:
+        warnings.append(f"no video can be read here: PyAV, which says what the frames of a file are, {pyav['problem']}")
     if not found["gpus"] and shutil.which("nvidia-smi"):
         warnings.append(
             "there is an NVIDIA driver, but torch sees no GPU. Install a torch build for CUDA, or mend the driver."
@@ -169,18 +172,21 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _decoders() -> dict[str, dict[str, Any]]:
+    """Every decoder on trial: one that is installed may still decode nothing, of another version than ssvid is made for."""
     from ssvid.video import available_decoders
+    from ssvid.video.decoders import way_out
+    from ssvid.video.trial import decoding_problem
 
-    return {
-        name: {"version": status.version, "problem": status.problem, "works": status.works}
-        for name, status in available_decoders().items()
-    }
+    found = {}
+    for name, status in available_decoders().items():
+        problem = decoding_problem(name) if status.works else None
+        told = f"{problem}. {way_out(name)}" if problem else status.problem
+        found[name] = {"version": status.version, "problem": told, "works": status.works and problem is None}
+    return found
 
 
-def _auto_decoder() -> str:
-    from ssvid.video import DECODERS_BY_SPEED, resolve_decoder
-
-    return resolve_decoder("auto", DECODERS_BY_SPEED)
+def _auto_decoder(decoders: dict[str, dict[str, Any]]) -> str | None:
+    return next((name for name, status in decoders.items() if status["works"]), None)
 
 
 def _tasks() -> list[str]:

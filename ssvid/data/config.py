@@ -41,6 +41,7 @@ class DataConfig:
     segment_seconds: a longer video counts as several samples of about this length, so that an hour of footage is
         drawn from in proportion to its duration.
     index_workers: processes that scan new files; 0 is one per core.
+    index_timeout_seconds: a new file hangs in which nothing moves for so long: no packet read, no frame decoded.
     out_of_domain: a second set, on which the pretext metrics are measured beside the held-out videos.
     """
 
@@ -54,6 +55,7 @@ class DataConfig:
     val_fraction: float = 0.05
     segment_seconds: float = 30.0
     index_workers: int = field(default=0, metadata=IDLE)
+    index_timeout_seconds: float = field(default=60.0, metadata=IDLE)
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 

@@ -317,7 +317,14 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
     if say and listing.missing:
         say(f"note: {len(listing.missing)} listed videos are missing, as data.allow_missing allows")
     progress = _index_progress(say) if say else None
-    return build_manifest(root, listing, workers=data.index_workers, progress=progress, missing=listing.missing)
+    return build_manifest(
+        root,
+        listing,
+        workers=data.index_workers,
+        timeout_seconds=data.index_timeout_seconds,
+        progress=progress,
+        missing=listing.missing,
+    )
 
 
 def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
@@ -439,7 +446,14 @@ def _out_of_domain(
     if before is not None and folder.out_of_domain.exists():
         old_root = before["data"]["out_of_domain"]["root"]
         return kept_manifest(folder.out_of_domain, config.root, old_root, group="data.out_of_domain")
-    own = DataConfig(config.name, config.root, config.list, config.split, index_workers=data.index_workers)
+    own = DataConfig(
+        config.name,
+        config.root,
+        config.list,
+        config.split,
+        index_workers=data.index_workers,
+        index_timeout_seconds=data.index_timeout_seconds,
+    )
     found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
     if config.split:
         chosen = found.select(config.split, readable=False)

@@ -26,7 +26,7 @@ _DISTRIBUTIONS = {"torchcodec": "torchcodec", "decord": "decord", "pyav": "av"}
 _WAYS_OUT = {
     "torchcodec": "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)",
     "decord": "pip install decord (wheels exist for x86-64 Linux and Windows only)",
-    "pyav": "pip install av",
+    "pyav": "pip install 'av>=17,<20'",
 }
 
 
@@ -41,6 +41,11 @@ class DecoderStatus:
     def works(self) -> bool:
         """Whether files can be opened with it."""
         return self.version is not None and self.problem is None
+
+
+def way_out(name: str) -> str:
+    """The command that installs a decoder that works."""
+    return _WAYS_OUT[name]
 
 
 def available_decoders() -> dict[str, DecoderStatus]:

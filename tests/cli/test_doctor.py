@@ -136,3 +136,28 @@ def test_doctor_reports_a_broken_installation_instead_of_breaking(monkeypatch, c
 def test_a_driver_without_cuda_in_torch_is_told(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/bin/{name}" if name == "nvidia-smi" else None)
     assert "torch sees no GPU" in doctor._warnings(found_with(packages={"torch": "1"}))[0]
+
+
+def test_a_decoder_that_can_be_imported_and_decodes_nothing_is_no_decoder(monkeypatch):
+    """As with PyAV 15 and 16, whose conversion lacks an argument."""
+
+    def fails(self, frame):
+        raise TypeError("reformat() got an unexpected keyword argument 'threads'")
+
+    monkeypatch.setattr("ssvid.video.pyav_reader.FrameConverter.__call__", fails)
+    found = doctor.examine()
+    assert not found["decoders"]["pyav"]["works"]
+    assert found["auto_decoder"] != "pyav"
+    text = doctor.paragraph(found)
+    assert "decodes nothing (TypeError: reformat() got an unexpected keyword argument 'threads')" in text
+    assert "pip install 'av>=17,<20'" in text
+    assert "warning: no video can be read here" in text
+    assert "Nothing to mend" not in text
+
+
+def test_a_decoder_that_decodes_wrongly_is_no_decoder(monkeypatch):
+    from ssvid.video.pyav_reader import FrameConverter
+
+    right = FrameConverter.__call__
+    monkeypatch.setattr(FrameConverter, "__call__", lambda self, frame: right(self, frame) // 2)
+    assert "decodes wrongly" in doctor.examine()["decoders"]["pyav"]["problem"]
