@@ -53,6 +53,8 @@ def joined_processes(device: str) -> Iterator[tuple[str, bool]]:
         yield device, True
         return
     from ssvid.evals.sharding import joined, ranks
+    from ssvid.train.agreement import meet_anew
 
+    meet_anew()
     with joined(resolve_device(device)) as own:
         yield own, ranks()[0] == 0

@@ -227,6 +227,8 @@ def _fit(
         module.backbone.compile()
     step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
     loggers = build_loggers(config.logger, folder.path, resolved, resumed_step=step)
+    if step is not None:
+        say(f"goes on with {folder.path} after step {step}")
     if rank == 0:
         _rewind(loggers, step or 0)  # also what was logged before the first checkpoint of a run that begins again
     monitor = Monitor(

@@ -17,18 +17,18 @@ from ssvid.recipe.check import marks
 from ssvid.recipe.load import SCALED, LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.schema import KINDS
 from ssvid.recipe.yaml_text import to_yaml
-from ssvid.train.agreement import agreed
+from ssvid.train.agreement import agreed, meet_anew, num_restarts
 from ssvid.train.config import OptimConfig
 from ssvid.train.optim import lr_factor
 from ssvid.train.run_folder import RunFolder
 
 Say = Callable[[str], None]
-_RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
 def was_restarted() -> bool:
     """Whether a launcher started this command again, as it stood: then it goes on where it was."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in _RESTARTS)
+    meet_anew()
+    return num_restarts() > 0
 
 
 def recipe_and_folder(recipe: Any, run_dir: str | Path | None, resume: bool) -> tuple[Any, str | Path | None]:

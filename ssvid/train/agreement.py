@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,27 @@ def _is_launched() -> bool:
     return told and int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
+def num_restarts() -> int:
+    """How often a launcher (torchrun, SLURM) has started this command again, as it stood."""
+    return max(int(os.environ.get(name) or 0) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def meet_anew() -> None:
+    """Take another place to meet after torchrun started the processes again.
+
+    torchrun's own store outlives an attempt: the new processes would find the addresses of the dead ones in it, and the
+    first restart fails (seen with torch 2.15 and gloo).
+    """
+    if not (_is_launched() and num_restarts() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"):
+        return
+    store, key = _store(), f"{_INHERITED}port {num_restarts()}"
+    if int(os.environ["RANK"]) == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            store.set(key, str(free.getsockname()[1]))
+    os.environ |= {"MASTER_PORT": bytes(store.get(key)).decode(), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+
+
 def done_by_first(name: str, work: Callable[[], None]) -> None:
     """Let the first process do it; the others wait, for days where it takes days.
 
@@ -46,7 +68,7 @@ def done_by_first(name: str, work: Callable[[], None]) -> None:
     if not _is_launched():
         work()
         return
-    store, key = _store(), f"{_INHERITED}{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store, key = _store(), f"{_INHERITED}{name} {num_restarts()}"
     if int(os.environ["RANK"]) == 0:
         try:
             work()

@@ -80,7 +80,7 @@ class ShowProgress(pl.Callback):
         loss = f"loss {float(values['train/loss']):.4f}" if "train/loss" in values else ""
         speed, waited = perf["perf/clips_per_s"], f"{perf['perf/data_wait_frac']:.0%}"
         if self._bar is not None:
-            words = {"loss": loss, "speed": f"{speed:.0f} clips/s", "waiting": f"waiting {waited}"}
+            words: dict[str, Any] = {"loss": loss, "speed": f"{speed:.0f} clips/s", "waiting": f"waiting {waited}"}
             self._bar.update(self._task, completed=trainer.global_step, **words)
             return
         total = int(trainer.estimated_stepping_batches)

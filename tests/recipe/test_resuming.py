@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -296,3 +298,45 @@ def test_an_interrupted_placebo_is_gone_on_with_by_the_same_call(copied, monkeyp
     assert folder.name == "r-placebo"
     assert json.loads((folder / "results.json").read_text())["num_steps"] == 3
     assert train_placebo(run, show_progress=False) == folder
+
+
+# ---- several processes, started afresh
+
+RESTARTED = """
+import os, sys
+import pytorch_lightning as pl
+import ssvid
+
+class Die(pl.Callback):
+    def on_train_batch_start(self, trainer, module, batch, i):
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and trainer.global_step == 2 and trainer.global_rank == 1:
+            os._exit(7)
+
+result = ssvid.pretrain("pretrain/speediness_tiny", *sys.argv[1:], callbacks=[Die()])
+if os.environ["RANK"] == "0":
+    print(result.run_dir, result.num_steps)
+"""
+
+
+def launched(folder, *words):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=280, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_run_again_where_it_was(some_videos, tmp_path):
+    (tmp_path / "run.py").write_text(RESTARTED)
+    words = [f"data.root={some_videos}", *TINY, "optim.epochs=4", "trainer.devices=2"]
+    assert launched(tmp_path, "run.py", *words).split() == ["runs/speediness_tiny", "4"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["speediness_tiny"]
+    assert list(rates_of(tmp_path / "runs" / "speediness_tiny")) == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_tells_the_result(some_videos, tmp_path):
+    words = ["pretrain", "pretrain/speediness_tiny", f"data.root={some_videos}", *TINY, "optim.epochs=1"]
+    told = launched(tmp_path, "-m", "ssvid", *words, "trainer.devices=2", "--json")
+    assert json.loads(told)["run_dir"] == "runs/speediness_tiny"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["speediness_tiny"]
