@@ -6,6 +6,8 @@ the loader of recipes (which values are paths).
 
 from __future__ import annotations
 
+import dataclasses
+import typing
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,8 +15,25 @@ from typing import Any, Final
 Metadata = Mapping[str, Any]
 
 # Nothing that is computed depends on the value: where and how fast things run, and what is shown of them.
-IDLE: Final[Metadata] = MappingProxyType({"computes": False})
+IDLE: Final[Metadata] = MappingProxyType({"computes": False, "speed_only": True})
+# Another kernel or decoder: the same but for rounding. It stands beside a number, and tells no two numbers apart.
+ROUNDING: Final[Metadata] = MappingProxyType({"computes": False, "speed_only": True, "rounds": True})
+# How many processes: a run may go on with others, but batch statistics are of each one's part, so that numbers depend on it.
+PROCESSES: Final[Metadata] = MappingProxyType({"computes": False})
 # A file or folder: it may lie elsewhere tomorrow. What it holds is checked by its content.
-PLACE: Final[Metadata] = MappingProxyType({"computes": False, "is_path": True})
+PLACE: Final[Metadata] = MappingProxyType({"computes": False, "speed_only": True, "is_path": True})
 # Changes when the run ends: one that goes on may end later.
 EXTENDABLE: Final[Metadata] = MappingProxyType({"extends": True})
+
+
+def without_speed(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that tell one number from another: fields and groups marked ``speed_only`` are left out."""
+    marks = {field.name: field.metadata for field in dataclasses.fields(schema)}
+    groups = typing.get_type_hints(schema)
+    kept = {}
+    for key, value in values.items():
+        if marks.get(key, {}).get("speed_only"):
+            continue
+        is_group = isinstance(value, Mapping) and dataclasses.is_dataclass(groups.get(key))
+        kept[key] = without_speed(groups[key], value) if is_group else value
+    return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ssvid.settings import IDLE, PLACE
+from ssvid.settings import IDLE, PLACE, ROUNDING
 
 
 @dataclass
@@ -75,7 +75,7 @@ class LoaderConfig:
     global_batch: int = 32
     workers_per_device: int = field(default=2, metadata=IDLE)
     clips_per_video: int = 1
-    decoder: str = field(default="auto", metadata=IDLE)
+    decoder: str = field(default="auto", metadata=ROUNDING)
     prefetch_batches: int = field(default=2, metadata=IDLE)
     max_unreadable_fraction: float = field(default=0.01, metadata=IDLE)
     timeout_seconds: float = field(default=120.0, metadata=IDLE)

@@ -31,6 +31,7 @@ from ssvid.files import write_atomic
 
 AS_INITIALIZED = "initial"  # running mean 0 and variance 1
 CALIBRATED = "calibrated"  # batch norm has statistics of training clips
+CALIBRATION_BATCH = 16  # videos of a batch of an anchor, whatever a pass takes otherwise: its statistics depend on it
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def _calibrated(
     cache_dir: str | Path | None,
 ) -> Backbone:
     """``calibrate_batch_norm``, or the statistics that it found before for the same weights, videos and settings."""
+    protocol = replace(protocol, batch_size=CALIBRATION_BATCH)
     resolved = resolve_feature_protocol(protocol, network.info, trained_stage)
-    # Unlike features the statistics depend on the batches.
     key = features_key(network, weights_sha256(network.state_dict()), rows, resolved, device)
     file = None if cache_dir is None else Path(cache_dir) / f"statistics-{resolved.batch_size}-{key[:40]}.safetensors"
     known = _read_statistics(file)

@@ -126,7 +126,7 @@ def extract_for(
     check_rows(manifest, train_rows, test_rows)
     origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
     if "drop_last" in feature_protocol.defects:
-        train_rows, test_rows = (_full_batches(rows, feature_protocol.batch_size) for rows in (train_rows, test_rows))
+        train_rows, test_rows = _full_batches(train_rows), _full_batches(test_rows)
     stage = origin.get("stage")
     total = len(train_rows) + len(test_rows)
     train, test = (
@@ -155,9 +155,12 @@ def extract_for(
     return Evaluated(train, test, context, notes_of(context))
 
 
-def _full_batches(rows: Sequence[VideoRow], batch_size: int) -> Sequence[VideoRow]:
-    """The rows without those that do not fill a batch, as loaders with drop_last deliver them."""
-    return rows[: len(rows) - len(rows) % batch_size] or rows
+_DROPPED_BATCH = 8  # of VCOP's script
+
+
+def _full_batches(rows: Sequence[VideoRow]) -> Sequence[VideoRow]:
+    """The rows without those that do not fill a batch of 8, as loaders with drop_last deliver them."""
+    return rows[: len(rows) - len(rows) % _DROPPED_BATCH] or rows
 
 
 def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Sequence[VideoRow]) -> None:

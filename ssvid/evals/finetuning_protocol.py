@@ -11,7 +11,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.evals.protocol import FRAMES, FeatureProtocol
 from ssvid.evals.views import NUM_CROPS
-from ssvid.settings import IDLE
+from ssvid.settings import IDLE, ROUNDING
 from ssvid.train.config import OptimConfig
 
 HEADS = ("linear", "attentive")
@@ -102,8 +102,8 @@ class FinetuneProtocol:
     num_clips: int = 10
     num_crops: int = 1
     averaging: str = "softmax"
-    views_per_pass: int = field(default=10, metadata=IDLE)
-    num_bootstrap: int = 2000
+    views_per_pass: int = field(default=10, metadata=ROUNDING)
+    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
     @property
     def metric(self) -> str:

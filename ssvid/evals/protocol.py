@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ssvid.backbones import POOLS, BackboneInfo
 from ssvid.errors import RecipeError, did_you_mean
-from ssvid.settings import IDLE
+from ssvid.settings import IDLE, ROUNDING
 
 NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
@@ -40,7 +40,7 @@ class FeatureProtocol:
     frames: "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its frames in a random order,
         the same for every network: what either loses is owed to time.
     defects: of released scripts, to compare with them: "drop_last" leaves out the videos of train and of test that do not
-        fill a batch, "color_jitter" changes the colors of three clips in ten, of test videos too.
+        fill a batch of 8, "color_jitter" changes the colors of three clips in ten, of test videos too.
     decoder: "auto" or a decoder's name. batch_size: videos per pass. workers: reading processes; 0 reads in this one.
     timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
     """
@@ -55,8 +55,8 @@ class FeatureProtocol:
     pool: str = "avg"
     frames: str = FRAMES[0]
     defects: tuple[str, ...] = ()
-    decoder: str = field(default="auto", metadata=IDLE)
-    batch_size: int = field(default=16, metadata=IDLE)
+    decoder: str = field(default="auto", metadata=ROUNDING)
+    batch_size: int = field(default=16, metadata=ROUNDING)
     workers: int = field(default=2, metadata=IDLE)
     timeout_seconds: float = field(default=120.0, metadata=IDLE)
 
@@ -111,7 +111,7 @@ class ProbeProtocol:
     knn_ks: tuple[int, ...] = (20,)
     knn_temperature: float = 0.07
     seed: int = 0
-    num_bootstrap: int = 2000
+    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
     @property
     def normalizations(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class RetrievalProtocol:
     centering: str = "none"
     num_shown: int = field(default=12, metadata=IDLE)
     seed: int = 0
-    num_bootstrap: int = 2000
+    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
 
 @dataclass(frozen=True)

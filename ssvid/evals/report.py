@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssvid.errors import DataError
+from ssvid.evals.finetuning_protocol import FinetuneProtocol
 from ssvid.evals.named_protocols import named_protocol
+from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.evals.results import ResultRow, compare_rows, read_results, title_of, videos_in_groups
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
 from ssvid.intervals import Interval
+from ssvid.settings import without_speed
 
 PRETRAINED = "pretrained"
 ANCHORS = ("placebo", "random")  # what a pretrained network is compared with, in this order
-# Settings that change how fast a number comes, not what it is; for results that name no protocol.
-_SPEED_ONLY = ("workers", "batch_size", "timeout_seconds", "decoder", "seed")
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,24 @@ def read_result(path: Path, label: str) -> Result:
     )
 
 
+# Settings beside the numbers of results that name no protocol, by their key.
+_PROTOCOLS = {
+    "feature_protocol": FeatureProtocol,
+    "probe_protocol": ProbeProtocol,
+    "retrieval_protocol": RetrievalProtocol,
+    "finetune_protocol": FinetuneProtocol,
+}
+
+
 def protocol_of(row: ResultRow) -> Protocol:
     """How a row was measured. Where nobody wrote it down, the settings beside the number tell."""
     note = row.context.get("protocol")
     if isinstance(note, Mapping):
         return Protocol(note.get("id", ""), json.dumps(note.get("changed", {}), sort_keys=True), note["sha256"])
     settings = {
-        key: {k: v for k, v in value.items() if k not in _SPEED_ONLY}
+        key: without_speed(_PROTOCOLS[key], value) | {"seed": None}
         for key, value in row.context.items()
-        if key.endswith("_protocol") and isinstance(value, Mapping)
+        if key in _PROTOCOLS and isinstance(value, Mapping)
     }
     text = json.dumps(settings, sort_keys=True, default=str)
     return Protocol("", "{}", hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -188,6 +188,11 @@ def group_at(schema: type, path: str) -> type | None:
     return group if group is None or not rest else group_at(group, rest)
 
 
+def build_defaults(schema: type) -> dict[str, Any]:
+    """The defaults of a schema as plain types; ``???`` where there is none."""
+    return to_plain(dataclasses.asdict(schema()))
+
+
 def build(schema: type, values: Mapping[str, Any]) -> Any:
     """The dataclass itself, from values that ``Typing.apply`` has converted."""
     ready = {}

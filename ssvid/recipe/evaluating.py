@@ -4,9 +4,8 @@ number from its ``results.json``.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,14 +35,21 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Run:
-    """One of the evaluations of a command. fold: official split, 0 where the recipe names none. seed: of the recipe, or
-    the place of the backbone in the command where there are several.
+    """One of the evaluations of a command. fold: official split, 0 where the recipe names none. seed: what it is summarized
+    by: that of the recipe, or the place of the backbone in the command where there are several; used_seed is then the
+    recipe's.
     """
 
     fold: int
     seed: int
     backbone: Weights
     placebo: Weights | None
+    used_seed: int | None = None
+
+    @property
+    def recipe_seed(self) -> int:
+        """What the evaluation draws from."""
+        return self.seed if self.used_seed is None else self.used_seed
 
     @property
     def name(self) -> str:
@@ -74,14 +80,35 @@ def plan_runs(
             f"there must be one placebo for each backbone, and there are {len(placebos)} for {len(backbones)}. Name each "
             "with --placebo, in the same order, or say --placebo train."
         )
-    many = len(backbones) > 1
-    seeded = (
-        [(i, b, p) for i, (b, p) in enumerate(zip(backbones, placebos, strict=True))]
-        if many
-        else [(seed, backbones[0], placebos[0]) for seed in config.seeds or [config.seed]]
-    )
+    seeds = config.seeds or [config.seed]
+    if len(backbones) > 1:
+        seeded = [(i, seeds[0], b, p) for i, (b, p) in enumerate(zip(backbones, placebos, strict=True))]
+    else:
+        seeded = [(seed, seed, backbones[0], placebos[0]) for seed in seeds]
     folds = config.folds or [config.data.fold if config.data.name in OFFICIAL else 0]
-    return [Run(fold, seed, b, p) for fold in folds for seed, b, p in seeded]
+    return [Run(fold, place, b, p, seed) for fold in folds for place, seed, b, p in seeded]
+
+
+def refuse_repetition(
+    config: ProbeRecipe | RetrieveRecipe | FinetuneRecipe, backbone: Weights | Sequence[Weights]
+) -> None:
+    """Raise RecipeError where one evaluation would be done several times: its spread would be 0.0 and mean nothing."""
+    backbones = _listed(backbone)
+    if config.kind != "finetune" and len(config.seeds) > 1 and str(backbones[0]) != RANDOM:
+        raise RecipeError(
+            f"seeds ({config.seeds}) have no effect on the frozen features of {backbones[0]}: every number would be the same. "
+            "Set seeds=[], and name the checkpoints of several pretrainings with --backbone again and again."
+        )
+    if len(config.folds) > 1 and config.data.name not in OFFICIAL:
+        raise RecipeError(
+            f"folds ({config.folds}) are official splits of {' and '.join(OFFICIAL)}, and data.name={config.data.name} has one "
+            "split: every number would be the same. Set folds=[]."
+        )
+    named = {"seeds": config.seeds, "folds": config.folds, "--backbone": [str(one) for one in backbones]}
+    for name, values in named.items():
+        twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+        if twice:
+            raise RecipeError(f"{name} names {twice[0]} twice: its numbers would be the same. Name each once.")
 
 
 OFFICIAL = ("ucf101", "hmdb51")  # data sets with official splits
@@ -96,7 +123,7 @@ def _listed(value: Any) -> list[Any]:
 def config_of(config: Config, run: Run) -> Config:
     """The recipe at one fold and seed."""
     data = replace(config.data, fold=run.fold) if run.fold else config.data
-    return replace(config, data=data, seed=run.seed if len(config.seeds) > 1 else config.seed)
+    return replace(config, data=data, seed=run.recipe_seed)
 
 
 def more_overrides(arguments: Mapping[str, Any]) -> list[str]:
@@ -158,43 +185,7 @@ def taken_from(
 _PLACES = ("data.root", "data.list", "data.annotations")
 
 
-# ---- the protocol beside the number
-
-
-def protocol_note(loaded: LoadedRecipe) -> dict[str, Any]:
-    """What stands beside each number: the protocol's id, what was changed of it, and a short hash of the settings.
-
-    Two numbers of one hash were measured in the same way; without a name it is the hash alone that tells.
-    """
-    kept = {
-        k: v for k, v in loaded.resolved.items() if k not in ("data", "seed", "seeds", "backbone", "loader", "logger")
-    }
-    of_data = {k: loaded.resolved["data"][k] for k in ("name", "split")}
-    text = json.dumps([without_speed(kept), of_data], sort_keys=True)
-    return {
-        "id": loaded.protocol,
-        "changed": {path: [own, used] for path, (own, used) in loaded.changed.items()},
-        "sha256": hashlib.sha256(text.encode()).hexdigest()[:16],
-    }
-
-
-_SPEED_ONLY = (
-    "workers",
-    "batch_size",
-    "timeout_seconds",
-    "decoder",
-    "trainer",
-    "anchors",
-    "num_shown",
-    "views_per_pass",
-)
-
-
-def without_speed(values: Any) -> Any:
-    """Settings without those that change how fast a number comes, not what it is."""
-    if isinstance(values, Mapping):
-        return {key: without_speed(value) for key, value in values.items() if key not in _SPEED_ONLY}
-    return values
+# ---- one reading
 
 
 def read_once(
@@ -214,40 +205,6 @@ def read_once(
     for side, rows in (("train", train_rows), ("test", test_rows)):
         told = tenths(say, f"{side} videos")
         extract_together(subjects, manifest, rows, device=device, cache_dir=cache_dir, progress=told)
-
-
-def tagged(rows: Iterable[ResultRow], run: Run, loaded: LoadedRecipe, manifest: Manifest) -> list[ResultRow]:
-    """The rows with the fold, the seed and the protocol they belong to, and what the data set lacks."""
-    note = protocol_note(loaded)
-    told = [f"protocol {note['id'] or 'without a name'}{_changes(note['changed'])} [{note['sha256']}]"]
-    if manifest.missing:
-        told.append(
-            f"{len(manifest.missing)} videos of the official lists are missing (data.allow_missing): {_first(manifest.missing)}"
-        )
-    more = {"fold": run.fold, "seed": run.seed, "protocol": note, "missing_videos": list(manifest.missing)}
-    return [
-        replace(row, context={**row.context, **more, "notes": [*row.context.get("notes", ()), *told]})
-        for row in _of_protocol(rows, loaded)
-    ]
-
-
-def _of_protocol(rows: Iterable[ResultRow], loaded: LoadedRecipe) -> list[ResultRow]:
-    """The metrics that the protocol names; all of them without one."""
-    rows = list(rows)
-    if not loaded.protocol:
-        return rows
-    wanted = named_protocol(loaded.protocol).metrics
-    return [row for row in rows if row.metric.startswith(wanted)] or rows
-
-
-def _changes(changed: Mapping[str, Sequence[Any]]) -> str:
-    if not changed:
-        return ""
-    return ", CHANGED: " + ", ".join(f"{path}={used!r} instead of {own!r}" for path, (own, used) in changed.items())
-
-
-def _first(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 # ---- the outcome

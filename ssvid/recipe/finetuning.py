@@ -38,12 +38,13 @@ from ssvid.recipe.evaluating import (
     evaluation_folder,
     more_overrides,
     plan_runs,
-    tagged,
+    refuse_repetition,
     taken_from,
 )
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, speaker
 from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
+from ssvid.recipe.protocol_notes import tagged
 from ssvid.recipe.resuming import (
     check_folder,
     kept_manifest,
@@ -131,6 +132,7 @@ def finetune(
     config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
     loaded = loaded._replace(resolved=loaded.resolved | {"trainer": asdict(config.trainer)})
     check_loggers(config.logger)
+    refuse_repetition(config, arguments["backbone"])
     runs, resume = plan_runs(config, arguments["backbone"], arguments["placebo"]), resume or was_restarted()
     folder = run_folder(run_dir, resume, lambda: evaluation_folder("finetune", None, runs[0].backbone, loaded))
     before = recorded_recipe(folder, "finetune") if resume else None
@@ -160,7 +162,7 @@ def finetune(
                 resume=resume,
                 old_root=old_root,
             )
-            rows += tagged(found, run, loaded, manifest)
+            rows += tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
     except KeyboardInterrupt:
         words = " ".join(
             f"--backbone {run.backbone}" for run in runs[:1] + [r for r in runs[1:] if r.seed != runs[0].seed]

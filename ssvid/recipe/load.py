@@ -20,9 +20,11 @@ from ssvid.files import expanded, takes_paths
 from ssvid.recipe.check import (
     Typing,
     build,
+    build_defaults,
     field_hints,
     group_at,
     join,
+    leaf_paths,
     marks,
     merge,
     missing_paths,
@@ -115,7 +117,7 @@ def load_recipe(
     loaded = LoadedRecipe(build(schema, typed_values), resolved, text, path, origins, notes=tuple(notes))
     if protocol is None:
         return loaded
-    return loaded._replace(protocol=protocol.id, changed=_changed(protocol, resolved))
+    return loaded._replace(protocol=protocol.id, changed=changed_settings(protocol, resolved))
 
 
 def _decoder_problems(values: Mapping[str, Any], use: bool) -> list[str]:
@@ -173,10 +175,21 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _changed(protocol: NamedProtocol, resolved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where the recipe or the command line says something else than the protocol."""
-    used = {path: _at(resolved, path) for path in protocol.leaves()}
-    return {path: (to_plain(own), used[path]) for path, own in protocol.leaves().items() if to_plain(own) != used[path]}
+def changed_settings(protocol: NamedProtocol, resolved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where the recipe or the command line says something else than the protocol, or than the default that it rests on."""
+    schema = KINDS[protocol.kind]
+    defaults = build_defaults(schema)
+    rests_on = {
+        path: _at(defaults, path)
+        for path in leaf_paths(schema)
+        if path.partition(".")[0] not in _BESIDE_A_PROTOCOL and not marks(schema, path).get("speed_only")
+    }
+    said = {path: to_plain(own) for path, own in (rests_on | protocol.leaves()).items()}
+    return {path: (own, _at(resolved, path)) for path, own in said.items() if own != _at(resolved, path)}
+
+
+# Weights, videos and seeds are not settings of a protocol, but where it names them.
+_BESIDE_A_PROTOCOL = ("kind", "protocol", "data", "seed", "seeds", "folds", "backbone")
 
 
 def diff_recipes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

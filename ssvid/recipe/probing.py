@@ -40,11 +40,12 @@ from ssvid.recipe.evaluating import (
     more_overrides,
     plan_runs,
     read_once,
-    tagged,
+    refuse_repetition,
     taken_from,
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, pretrain, speaker
+from ssvid.recipe.protocol_notes import tagged
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.agreement import done_by_first, without_launcher
@@ -103,6 +104,7 @@ def probe(
     recipe, overrides, arguments, recorded = taken_from(from_results, "probe", recipe, overrides, arguments)
     loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
+    refuse_repetition(config, arguments["backbone"])
     runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
     check_probe_protocol(config.probe)
     folder = evaluation_folder("probe", out, runs[0].backbone, loaded)
@@ -112,7 +114,7 @@ def probe(
         if len(runs) > 1:
             say(f"fold {run.fold}, seed {run.seed}")
         found, manifest = _probe_once(config_of(config, run), run, arguments, recorded, say, show_progress)
-        rows += tagged(found, run, loaded, manifest)
+        rows += tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
     return conclude(folder, rows, loaded, arguments, manifest, recorded=recorded)
 
 

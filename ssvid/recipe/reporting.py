@@ -16,6 +16,7 @@ from ssvid.evals.results import title_of
 from ssvid.evals.run_page import RunPage, embed_pictures, render_page
 from ssvid.files import takes_paths, write_atomic
 from ssvid.recipe.load import diff_recipes
+from ssvid.recipe.protocol_notes import brought_up
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
 
@@ -168,17 +169,20 @@ def _labeled(paths: Sequence[Path]) -> list[Result]:
     homes = [_run_of(path) for path in paths]
     names = _told_apart(list(dict.fromkeys(homes)))
     labels = [names[home] for home in homes]
-    results = [read_result(path, label) for path, label in zip(paths, labels, strict=True)]
+    results = [_read(path, label) for path, label in zip(paths, labels, strict=True)]
     for label in set(labels):
         mine = [i for i, own in enumerate(labels) if own == label]
         if len(mine) > 1 and _contradict([results[i] for i in mine]):
             apart = _told_apart([paths[i].parent for i in mine])
             for i in mine:
                 more = apart[paths[i].parent]
-                results[i] = read_result(
-                    paths[i], label if more == label else f"{label}/{more.removeprefix(f'{label}/')}"
-                )
+                results[i] = _read(paths[i], label if more == label else f"{label}/{more.removeprefix(f'{label}/')}")
     return results
+
+
+def _read(path: Path, label: str) -> Result:
+    result = read_result(path, label)
+    return replace(result, rows=tuple(brought_up(row, result.recipe) for row in result.rows))
 
 
 def _run_of(path: Path) -> Path:

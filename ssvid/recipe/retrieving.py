@@ -31,12 +31,13 @@ from ssvid.recipe.evaluating import (
     evaluation_folder,
     more_overrides,
     plan_runs,
-    tagged,
+    refuse_repetition,
     taken_from,
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, speaker
 from ssvid.recipe.probing import frozen_subjects, read_all
+from ssvid.recipe.protocol_notes import tagged
 from ssvid.recipe.schema import RetrieveRecipe
 
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
@@ -80,6 +81,7 @@ def retrieve(
     loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="retrieve")
     config: RetrieveRecipe = loaded.recipe  # type: ignore[assignment]
     check_retrieval_protocol(resolve_retrieval(config.features, config.retrieval)[1])
+    refuse_repetition(config, arguments["backbone"])
     runs = plan_runs(config, arguments["backbone"], arguments["placebo"])
     folder = evaluation_folder("retrieve", out, runs[0].backbone, loaded)
     say = speaker(show_progress)
@@ -89,7 +91,7 @@ def retrieve(
         if len(runs) > 1:
             say(f"fold {run.fold}, seed {run.seed}")
         found, manifest, lines = _retrieve_once(config_of(config, run), run, arguments, recorded, say, show_progress)
-        of_run = tagged(found, run, loaded, manifest)
+        of_run = tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
         shown = [row for row in of_run if row.name == of_run[0].name]
         name = "neighbors" if len(runs) == 1 else f"neighbors-{run.name}"
         if is_first_process():

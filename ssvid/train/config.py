@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ssvid.settings import EXTENDABLE, IDLE
+from ssvid.settings import EXTENDABLE, IDLE, PROCESSES, ROUNDING
 
 
 @dataclass
@@ -48,15 +48,15 @@ class TrainerConfig:
     max_steps: stop early after so many optimizer steps; the schedule is still planned for all epochs; -1 is off.
     """
 
-    accelerator: str = field(default="auto", metadata=IDLE)
-    devices: str = field(default="auto", metadata=IDLE)
-    num_nodes: int = field(default=1, metadata=IDLE)
+    accelerator: str = field(default="auto", metadata=ROUNDING)
+    devices: str = field(default="auto", metadata=PROCESSES)
+    num_nodes: int = field(default=1, metadata=PROCESSES)
     precision: str = "auto"
     accumulate: int = 1
-    deterministic: bool = field(default=False, metadata=IDLE)
-    compile: bool = field(default=False, metadata=IDLE)
-    channels_last: bool = field(default=True, metadata=IDLE)
-    threads: int = field(default=0, metadata=IDLE)
+    deterministic: bool = field(default=False, metadata=ROUNDING)
+    compile: bool = field(default=False, metadata=ROUNDING)
+    channels_last: bool = field(default=True, metadata=ROUNDING)
+    threads: int = field(default=0, metadata=ROUNDING)
     log_every_steps: int = field(default=10, metadata=IDLE)
     val_every_epochs: int = field(default=1, metadata=IDLE)
     save_every_steps: int = field(default=0, metadata=IDLE)

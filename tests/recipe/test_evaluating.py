@@ -17,7 +17,7 @@ from ssvid.data.config import DataConfig
 from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.results import read_results
-from ssvid.recipe.evaluating import plan_runs
+from ssvid.recipe.evaluating import config_of, plan_runs, refuse_repetition
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import load_manifest
 from ssvid.video import write_video
@@ -277,3 +277,45 @@ def test_show_says_the_protocol_its_changes_and_how_many_evaluations(capsys):
     assert "# trained: the whole network, 5 epochs, sgd, cosine; the epoch is chosen on 10% of train" in tuned
     assert "# lr 0.0125 = base_lr 0.1 x 32 / 256" in tuned
     assert "# anchors, a training each: random, shuffled frames; without one: floor" in tuned
+
+
+def test_the_seed_recorded_is_the_seed_used(ucf, tmp_path):
+    """A random network of seed 5 is that of seed=5, however the recipe says it."""
+    few = dict.fromkeys(("floor", "single_frame", "shuffled_frames"), False)
+    quick = {"anchors": few, "backbone": {"name": "tiny3d", "options": {"width": 2}}}
+    where = {"backbone": "random", "device": "cpu", "show_progress": False}
+    listed, single = (
+        ssvid.probe(recipe(ucf, **quick, **said), out=tmp_path / name, **where).rows
+        for name, said in (("listed", {"seeds": [5]}), ("single", {"seed": 5}))
+    )
+    expected = weights_sha256(initialize_backbone("tiny3d", {"width": 2}, seed=5).state_dict())
+    assert expected in {row.context["weights_sha256"] for row in listed}
+    assert [(r.value, r.context["seed"], r.context["evaluation_seed"]) for r in listed] == [
+        (r.value, 5, 5) for r in single
+    ]
+    several = plan_runs(config(seed=3), ["a", "b"])
+    assert [(run.seed, run.recipe_seed, config_of(config(seed=3), run).seed) for run in several] == [
+        (0, 3, 3),
+        (1, 3, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "backbones", "why"),
+    [
+        ({"seeds": [0, 1, 2]}, ["a"], r"seeds \(\[0, 1, 2\]\) have no effect on the frozen features of a"),
+        ({"folds": [1, 2]}, ["a"], "folds .* are official splits of ucf101 and hmdb51, and data.name=folder has one"),
+        ({}, ["a", "b", "a"], "--backbone names a twice"),
+        ({"seeds": [4, 4]}, ["random"], "seeds names 4 twice"),
+        ({"data": {"name": "ucf101", "root": "x"}, "folds": [3, 3]}, ["a"], "folds names 3 twice"),
+    ],
+)
+def test_the_same_evaluation_several_times_is_refused(said, backbones, why):
+    with pytest.raises(RecipeError, match=why):
+        refuse_repetition(config(**said), backbones)
+
+
+def test_seeds_that_have_an_effect_are_not_refused():
+    refuse_repetition(config(seeds=[0, 1]), ["random"])  # another network each
+    refuse_repetition(config(seeds=[5]), ["a"])
+    refuse_repetition(config(kind="finetune", seeds=[0, 1]), ["a"])  # another head, other clips

@@ -1,0 +1,185 @@
+"""The hash beside a number: it tells two ways of measuring apart, and nothing else does."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+import ssvid
+from ssvid.evals.results import ResultRow
+from ssvid.recipe.check import build_defaults, group_at, leaf_paths, marks
+from ssvid.recipe.load import load_recipe
+from ssvid.recipe.protocol_notes import HASH_VERSION, brought_up, protocol_note, settings_sha256
+from ssvid.recipe.schema import KINDS
+from ssvid.settings import without_speed
+from tests.recipe.test_evaluating import QUICK, checkpoint, ucf  # noqa: F401
+
+EVALUATIONS = ("probe", "retrieve", "finetune")
+BESIDE = ("kind", "protocol", "data", "seed", "seeds", "backbone")  # said beside the number by themselves
+
+
+def flipped(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return [*value, 7] if isinstance(value, list | tuple) else f"{value}x"
+
+
+def with_value(values, path, value):
+    changed = copy.deepcopy(values)
+    *groups, key = path.split(".")
+    at = changed
+    for group in groups:
+        at = at[group]
+    at[key] = value
+    return changed
+
+
+def leaves(kind):
+    return [path for path in leaf_paths(KINDS[kind]) if path.partition(".")[0] not in BESIDE]
+
+
+def value_at(values, path):
+    for key in path.split("."):
+        values = values[key]
+    return values
+
+
+@pytest.mark.parametrize("kind", EVALUATIONS)
+def test_every_setting_is_in_the_hash_unless_its_field_says_that_no_number_depends_on_it(kind):
+    whole = build_defaults(KINDS[kind])
+    base, marked = settings_sha256(whole), []
+    for path in leaves(kind):
+        other = settings_sha256(with_value(whole, path, flipped(value_at(whole, path))))
+        if marks(KINDS[kind], path).get("speed_only"):
+            marked.append(path)
+            assert other == base, path
+        else:
+            assert other != base, path
+    assert len(leaves(kind)) - len(marked) >= 12
+    assert "anchors.floor" in marked
+
+
+def test_what_a_training_depends_on_is_in_the_hash():
+    """A batch of the training, its precision, its steps and its processes are numbers; how it is logged is not."""
+    whole = build_defaults(KINDS["finetune"])
+    base = settings_sha256(whole)
+    for path, value in (
+        ("finetune.batch_size", 8), ("trainer.max_steps", 5), ("trainer.precision", "bf16"), ("trainer.accumulate", 4),
+        ("trainer.devices", "2"), ("trainer.num_nodes", 2),
+    ):  # fmt: skip
+        assert settings_sha256(with_value(whole, path, value)) != base, path
+    for path, value in (("trainer.threads", 3), ("loader.workers_per_device", 0), ("logger.wandb", "offline")):
+        assert settings_sha256(with_value(whole, path, value)) == base, path
+
+
+def test_a_change_outside_the_settings_of_a_named_protocol_is_told():
+    for said in ("trainer.precision=bf16", "trainer.max_steps=5", "finetune.mixup_alpha=0.2", "finetune.batch_size=8"):
+        loaded = load_recipe("folder-finetune@1", ["data.root=x", said])
+        path, _, value = said.partition("=")
+        assert {p: str(used) for p, (_, used) in loaded.changed.items()} == {path: value}
+        assert (
+            protocol_note(loaded)["sha256"]
+            != protocol_note(load_recipe("folder-finetune@1", ["data.root=x"]))["sha256"]
+        )
+    for said in ("trainer.threads=2", "loader.workers_per_device=0", "anchors.random=false", "seed=3"):
+        assert load_recipe("folder-finetune@1", ["data.root=x", said]).changed == {}
+
+
+def test_the_marks_of_a_group_hold_for_all_that_is_in_it():
+    assert group_at(KINDS["finetune"], "logger") is not None
+    kept = without_speed(KINDS["finetune"], build_defaults(KINDS["finetune"]))
+    assert "logger" not in kept and "anchors" not in kept
+    assert "workers_per_device" not in kept["loader"] and "batch_size" in kept["finetune"]
+
+
+def test_numbers_of_older_files_get_the_hash_of_today_from_their_recipe():
+    """The old hash was the same for every batch size of a training; the recipe in the file tells them apart."""
+    notes = []
+    for batch in (8, 32):
+        loaded = load_recipe({"kind": "finetune", "data": {"root": "x"}, "finetune": {"batch_size": batch}})
+        written = json.loads(json.dumps(loaded.resolved))
+        del written["finetune"]["num_bootstrap"], written["trainer"]["deterministic"]  # not there yet, or without a say
+        note = {"id": "", "changed": {}, "sha256": "0123456789abcdef"}
+        row = ResultRow("pretrained", "finetune_top1", 1.0, (0, 1), 0.5, np.ones(1, bool), ("a",), {"protocol": note})
+        notes.append(brought_up(row, written).context["protocol"])
+        assert notes[-1]["sha256"] == protocol_note(loaded)["sha256"]
+        assert brought_up(row, {}) is row  # a file without a recipe keeps the hash it has
+    assert notes[0]["sha256"] != notes[1]["sha256"]
+    assert {note["hash_version"] for note in notes} == {HASH_VERSION}
+
+
+# ---- what is marked changes no number
+
+
+def flips(kind):
+    """Every setting that is said to change no number, at another legal value."""
+    return {
+        "features": {"workers": 1, "batch_size": 5, "timeout_seconds": 60.0, "decoder": "pyav"},
+        "anchors": {"single_frame": False, "shuffled_frames": False, "floor": False},
+    } | {
+        "probe": {"probe": {"num_bootstrap": 2000}},
+        "retrieve": {"retrieval": {"num_shown": 3, "num_bootstrap": 2000}},
+        "finetune": {
+            "finetune": {"views_per_pass": 3, "num_bootstrap": 2000},
+            "loader": {
+                "workers_per_device": 1, "prefetch_batches": 1, "timeout_seconds": 60.0, "decoder": "pyav",
+                "max_unreadable_fraction": 0.5,
+            },
+            "trainer": {"log_every_steps": 1, "save_every_steps": 1, "threads": 2},
+        },
+    }[kind]  # fmt: skip
+
+
+BASE = {
+    "probe": {"features": QUICK["features"], "probe": QUICK["probe"]},
+    "retrieve": {"features": QUICK["features"], "retrieval": {"ks": [1, 2], "num_bootstrap": 100}},
+    "finetune": {
+        "finetune": {
+            "num_frames": 4, "crop_px": 16, "resize_px": 18, "epochs": 1, "batch_size": 4, "num_clips": 2,
+            "num_crops": 3, "holdout_fraction": 0.5, "num_bootstrap": 100,
+        },
+        "loader": {"workers_per_device": 0},
+        "trainer": {"threads": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EVALUATIONS)
+def test_what_is_marked_changes_no_number(ucf, tmp_path, kind):  # noqa: F811
+    few = {"anchors": {"single_frame": False, "shuffled_frames": False}}
+    where = {"kind": kind, "data": {"name": "ucf101", "root": str(ucf), "index_workers": 1}}
+    weights = checkpoint(tmp_path, 0)
+    found = []
+    for number, more in enumerate((few, flips(kind))):
+        own = {group: {**BASE[kind].get(group, {}), **more.get(group, {})} for group in {*BASE[kind], *more}}
+        if kind == "finetune":
+            own.pop("features", None)
+        out = {"run_dir" if kind == "finetune" else "out": tmp_path / f"out{number}"}
+        more_arguments = {} if kind == "finetune" else {"device": "cpu"}
+        run = getattr(ssvid, kind)
+        rows = run({**where, **own}, backbone=weights, show_progress=False, **out, **more_arguments).rows
+        found.append({(r.name, r.metric): r for r in rows})
+    shared = found[0].keys() & found[1].keys()
+    assert len(shared) >= 4 and {name for name, _ in shared} >= {"pretrained", "random"}
+    for key in shared:
+        a, b = found[0][key], found[1][key]
+        assert (a.value, a.interval, a.ids) == (b.value, b.interval, b.ids), key
+        np.testing.assert_array_equal(a.correct_N, b.correct_N)
+        assert a.context["protocol"]["sha256"] == b.context["protocol"]["sha256"]
+
+
+def test_the_flips_above_are_all_that_is_marked():
+    """But for what this machine has no other value of, and for what shows a training."""
+    elsewhere = {
+        "trainer.accelerator", "trainer.deterministic", "trainer.compile", "trainer.channels_last",
+        "trainer.val_every_epochs", "trainer.pictures", "logger.wandb", "logger.project", "logger.tensorboard",
+        "anchors.random", "anchors.single_frame", "anchors.shuffled_frames", "anchors.floor",
+    }  # fmt: skip
+    for kind in EVALUATIONS:
+        marked = {path for path in leaves(kind) if marks(KINDS[kind], path).get("speed_only")}
+        tried = {f"{group}.{key}" for group, values in flips(kind).items() for key in values}
+        assert marked - tried - elsewhere == set()
