@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, overload
@@ -133,6 +134,7 @@ class Backbone(nn.Module):
         self.info = info
         self.provenance = {}
         self._last_trained: str | None = None
+        self._range_is_unseen = True
         # Not persistent: no key is added to the network's own, and the values travel in config.json.
         self.register_buffer("mean_C111", torch.tensor(info.mean).view(-1, 1, 1, 1), persistent=False)
         self.register_buffer("std_C111", torch.tensor(info.std).view(-1, 1, 1, 1), persistent=False)
@@ -161,6 +163,9 @@ class Backbone(nn.Module):
             RecipeError: there is no such stage.
         """
         self._check_input(clip_BCTHW, keep_BN)
+        if self._range_is_unseen and not torch.compiler.is_compiling():
+            self._range_is_unseen = False  # once: on a graphics card it waits for the values
+            _warn_of_range(clip_BCTHW, self.info.name)
         wanted = [stage or self.default_stage] if stage is None or isinstance(stage, str) else list(stage)
         deepest = max(self.info.depth(name) for name in wanted)
         maps: dict[str, Tensor] = {}
@@ -255,6 +260,20 @@ class Backbone(nn.Module):
                 f"keep_BN was given, but {info.name} cannot leave positions out (takes_mask is False). "
                 "Mask the pixels instead, or use a backbone that takes a mask."
             )
+
+
+def _warn_of_range(clip_BCTHW: Tensor, name: str) -> None:
+    """Warn where the pixels are plainly not in [0, 1]; a resize may well overshoot it a little."""
+    if clip_BCTHW.is_meta or not clip_BCTHW.numel():
+        return
+    low, high = (value.item() for value in clip_BCTHW.detach().aminmax())
+    if low < -0.5 or high > 1.5:
+        hint = "divide pixels by 255" if low >= 0 else "do not normalize them: the network does"
+        warnings.warn(
+            f"clip has values from {low:.3g} to {high:.3g}; {name} takes float in [0, 1]. Give it such pixels ({hint}), or "
+            "its features mean nothing. This is said once.",
+            stacklevel=3,
+        )
 
 
 def pool_map(map_BCTHW: Tensor, pool: str = "avg") -> Tensor:

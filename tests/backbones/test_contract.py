@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -224,3 +225,18 @@ def test_maxima_of_blocks_keep_the_places() -> None:
     assert pool_map(map_, "max1x2x2").tolist() == [[6.0, 8.0, 16.0, 18.0]]
     assert pool_map(torch.zeros(2, 512, 2, 7, 7), "max1x2x2").shape == (2, 9216)
     assert pool_map(map_[..., :1, :1], "max1x2x2").tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "hint"),
+    [(255.0, 0.0, "divide pixels by 255"), (4.0, -2.0, "do not normalize them"), (1.0, 0.0, ""), (1.2, -0.1, "")],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_pixels_of_another_range_are_warned_of_once(scale: float, shift: float, hint: str, training: bool) -> None:
+    backbone = create_backbone("tiny3d", width=2).train(training)
+    clip = torch.rand(2, 3, 8, 32, 32) * scale + shift
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        backbone(clip)
+        backbone.embed(clip)
+    assert [hint in str(warning.message) for warning in caught] == ([True] if hint else [])
