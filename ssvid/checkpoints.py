@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,62 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} does not say which backbone it holds. It is damaged; train again, or take a backup."
         )
+    check_meta(path, meta)
+    odd = [str(key) for key, value in state.items() if not (isinstance(key, str) and is_plain_tensor(value))]
+    if odd:
+        raise CheckpointError(
+            f"{path} holds something else than a whole tensor under {', '.join(odd[:3])}. It is damaged, or ssvid did not write "
+            "it; take a backup, or train again."
+        )
     weights, task = split_state_dict(state)
     return Checkpoint(path, meta, weights, task)
+
+
+def _is_dict_of(value: object, *kinds: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kinds) for k, v in value.items())
+
+
+def _has(value: object, **kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+
+
+# What the entries of the meta data are; one that is not there says nothing (older files), one of another kind is damage.
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "backbone": lambda v: _has(v, name=str, options=dict) and _is_dict_of(v["options"], object),
+    "task": lambda v: v is None or (_has(v, name=str) and _is_dict_of(v, object)),
+    "stage": lambda v: v is None or isinstance(v, str),
+    "recipe": lambda v: v is None or (_is_dict_of(v, object) and isinstance(v.get("data", {}), dict)),
+    "data": lambda v: _is_dict_of(v, object) and all(isinstance(i, str) for i in v.get("content_ids") or ()),
+    "seed": lambda v: v is None or isinstance(v, int),
+    "placebo": lambda v: isinstance(v, bool),
+    "partial": lambda v: isinstance(v, bool),
+    "epoch": lambda v: v is None or isinstance(v, int),
+    "global_step": lambda v: v is None or isinstance(v, int),
+    "pretext_metrics": lambda v: _is_dict_of(v, int, float),
+    "out_of_domain_metrics": lambda v: v is None or _is_dict_of(v, int, float),
+    "chance": lambda v: _is_dict_of(v, int, float),
+    "versions": lambda v: _is_dict_of(v, str),
+    "init": lambda v: v is None or _has(v, **{"from": str, "sha256": str, "counts": dict, "unknown_videos": bool}),
+}
+
+
+def check_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    """Refuse meta data of a checkpoint or an export whose entries are not of the kinds that ssvid writes.
+
+    Raises:
+        CheckpointError: names the first such entry.
+    """
+    for key, is_right in _ENTRIES.items():
+        try:
+            if key not in meta or is_right(meta[key]):
+                continue
+        except TypeError:  # what should be a list of names cannot be walked
+            pass
+        shown = repr(meta[key])
+        raise CheckpointError(
+            f"{path} has {shown if len(shown) < 80 else shown[:77] + '...'} as {key!r}, which ssvid never writes there. It is "
+            "damaged; take a backup, or train again."
+        )
 
 
 def _foreign(path: Path, content: Mapping[str, Any]) -> str:
@@ -262,6 +316,13 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, pa
         CheckpointError: keys are missing, unexpected or of another shape; nothing was loaded. With ``partial`` only
             when nothing matches at all.
     """
+    report = check_fit(backbone, state, partial=partial)
+    backbone.load_state_dict({k: state[k] for k in report.matched}, strict=False)
+    return report
+
+
+def check_fit(backbone: Backbone, state: Mapping[str, Tensor], *, partial: bool = False) -> LoadReport:
+    """How weights fit a network, which may be an outline without storage; raises as ``load_backbone_weights``."""
     report = match_keys(backbone.state_dict(), state)
     if not report.matched or not (partial or report.is_complete):
         raise CheckpointError(
@@ -269,5 +330,4 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], *, pa
             "they were trained with"
             + ("." if partial else ", or accept what fits with --partial (results then say so).")
         )
-    backbone.load_state_dict({k: state[k] for k in report.matched}, strict=False)
     return report

@@ -8,10 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
-from ssvid.checkpoints import Checkpoint, LoadReport, load_backbone_weights, read_checkpoint, weights_sha256
+from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone
+from ssvid.checkpoints import (
+    Checkpoint,
+    LoadReport,
+    check_fit,
+    check_meta,
+    load_backbone_weights,
+    read_checkpoint,
+    weights_sha256,
+)
 from ssvid.errors import CheckpointError, RecipeError
 from ssvid.exports.hub import HUB, fetch_export
 from ssvid.files import takes_paths
@@ -84,12 +93,29 @@ def load_backbone(
             f"Set backbone.name={source.name} or name other weights, or accept what fits with --partial."
         )
     merged = (source.options if name in (None, source.name) else {}) | dict(options or {})
+    check_fit(outline(name or source.name, merged), source.state, partial=partial)  # before memory is taken for it
     backbone = initialize_backbone(name or source.name, merged, seed=seed)
     if not options:
         _check_normalization(source, backbone.info)
     report = load_backbone_weights(backbone, source.state, partial=partial)
     backbone.provenance = _provenance(source, backbone, report)
     return backbone.eval()
+
+
+def outline(name: str, options: Mapping[str, Any] | None = None) -> Backbone:
+    """The network without its weights: nothing is drawn or stored.
+
+    Raises:
+        CheckpointError: it cannot be built with these options.
+    """
+    try:
+        with torch.device("meta"):
+            return create_backbone(name, **(options or {}))
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # of options that no network has
+        raise CheckpointError(
+            f"backbone {name} cannot be built with the options {dict(options or {})} ({type(error).__name__}: {error}). Name "
+            "weights that were trained with options it has."
+        ) from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -227,7 +253,13 @@ def _read_export(folder: Path) -> Source:
         )
     ids = _read_json(folder / CONTENT_IDS) if (folder / CONTENT_IDS).is_file() else None
     meta = config["provenance"] | {"backbone": config["backbone"], "stage": config["stage"]}
-    return Source(folder, meta, state, ids, BackboneInfo.from_dict(config["info"]), "export")
+    try:
+        info = BackboneInfo.from_dict(config["info"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a network ({error}). Export it again.") from error
+    if ids is not None and not (isinstance(ids, list) and all(isinstance(name, str) for name in ids)):
+        raise CheckpointError(f"{folder / CONTENT_IDS} is no list of names of videos. Export the checkpoint again.")
+    return Source(folder, meta, state, ids, info, "export")
 
 
 def _read_json(path: Path) -> Any:
@@ -249,3 +281,5 @@ def _check_config(folder: Path, config: Any) -> None:
             f"{folder} has export format {config['format']!r}; this ssvid reads format {EXPORT_FORMAT}. "
             "Install the ssvid that wrote it, or export the checkpoint again."
         )
+    provenance = config["provenance"] if isinstance(config["provenance"], dict) else {"recipe": config["provenance"]}
+    check_meta(folder / CONFIG, provenance | {"backbone": config["backbone"], "stage": config["stage"]})

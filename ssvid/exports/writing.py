@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone, list_backbones
-from ssvid.checkpoints import LoadReport, load_backbone_weights, weights_sha256
+from ssvid.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
 from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.exports.foreign import TORCHVISION
 from ssvid.exports.hub import HUB
 from ssvid.exports.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
-from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, read_source
+from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, outline, read_source
 from ssvid.exports.model_card import model_card
 from ssvid.files import takes_paths, write_atomic, write_json
 
@@ -133,9 +133,15 @@ def _foreign_source(
     return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label), report
 
 
-def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
+def _filled(source: Source) -> tuple[Backbone, LoadReport]:
+    """The network with the weights of a source; whether they fit is known before memory is taken for it."""
+    check_fit(outline(source.name, source.options), source.state)
     backbone = create_backbone(source.name, **source.options).eval()
-    report = load_backbone_weights(backbone, source.state)
+    return backbone, load_backbone_weights(backbone, source.state)
+
+
+def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
+    backbone, report = _filled(source)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
@@ -165,13 +171,7 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone, program: bool
 
 def _is_torchvisions(backbone: Backbone) -> bool:
     """Whether torchvision builds the very same network; with other strides its maps would be others."""
-    return bool(backbone.torchvision) and backbone.info.options == _outline(backbone.info.name).info.options
-
-
-def _outline(name: str, options: Mapping[str, Any] | None = None) -> Backbone:
-    """The network without its weights: nothing is drawn or stored."""
-    with torch.device("meta"):
-        return create_backbone(name, **(options or {}))
+    return bool(backbone.torchvision) and backbone.info.options == outline(backbone.info.name).info.options
 
 
 def _without_paths(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -283,26 +283,26 @@ def _forget_source_files(program: torch.export.ExportedProgram) -> None:
 def _export_onnx(source: Source, out: Path) -> ExportReport:
     from ssvid.exports.onnx_file import write_onnx
 
-    backbone = create_backbone(source.name, **source.options).eval()
-    report = load_backbone_weights(backbone, source.state)
+    backbone, report = _filled(source)
     config = _config(source, backbone.info)
     notes = write_onnx(out, backbone, config["stage"], weights_sha256=config["weights_sha256"])
     return ExportReport(out, "onnx", (out,), report, config["weights_sha256"], notes)
 
 
 def _export_torchvision(source: Source, out: Path) -> ExportReport:
-    outline = _outline(source.name, source.options)
-    if not outline.torchvision:
-        known = [name for name in list_backbones() if _outline(name).torchvision]
+    ours = outline(source.name, source.options)
+    if not ours.torchvision:
+        known = [name for name in list_backbones() if outline(name).torchvision]
         raise SsvidError(
             f"torchvision has no network like {source.name!r} (it has {', '.join(known)}). "
             f"Use --format ssvid: its {PROGRAM} loads with torch alone."
         )
     if out.suffix not in (".pth", ".safetensors"):
         raise SsvidError(f"format torchvision writes one file, and {out} must end in .pth or .safetensors. Rename it.")
+    check_fit(ours, source.state)
     import torchvision
 
-    network = operator.attrgetter(outline.torchvision)(torchvision.models)(weights=None)
+    network = operator.attrgetter(ours.torchvision)(torchvision.models)(weights=None)
     state = _contiguous(source.state)
     result = network.load_state_dict(state, strict=False)
     report = LoadReport(
@@ -311,14 +311,14 @@ def _export_torchvision(source: Source, out: Path) -> ExportReport:
         tuple(result.unexpected_keys),
         (),
     )
-    if report.unexpected or any(not key.startswith(outline.torchvision_head) for key in report.missing):
-        raise CheckpointError(f"the weights do not fit torchvision's {outline.torchvision}: {report}.")
+    if report.unexpected or any(not key.startswith(ours.torchvision_head) for key in report.missing):
+        raise CheckpointError(f"the weights do not fit torchvision's {ours.torchvision}: {report}.")
     _write_state(out, state)
-    return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(outline.info))
+    return ExportReport(out, "torchvision", (out,), report, weights_sha256(state), _torchvision_notes(ours.info))
 
 
 def _torchvision_notes(info: BackboneInfo) -> tuple[str, ...]:
-    usual = _outline(info.name).info
+    usual = outline(info.name).info
     notes = [f"normalize its input yourself: mean {list(info.mean)}, std {list(info.std)} of pixels in [0, 1]."]
     if info.options != usual.options:
         notes.append(
