@@ -48,9 +48,9 @@ class StageInfo:
 class BackboneInfo:
     """What a task, an evaluation or an export must know of a network. Holds plain types only.
 
-    stages: shallow to deep. modality: "rgb" or "flow". min_frames, min_px: the least a clip must have.
+    stages: shallow to deep. min_frames, min_px: the least a clip must have.
     num_frames, size: clip length in frames and side in pixels that the network is meant for; others work too.
-    mean, std: per channel, for input in [0, 1]; the network applies them itself. takes_mask: whether ``keep_BN`` works.
+    mean, std: per channel, for input in [0, 1]; the network applies them itself.
     full_maps: a map has one cell for every started stride of the clip, ceil(side / stride); False: fewer, as the network
     does not pad all its borders.
     options: what ``create_backbone`` was given, defaults included.
@@ -58,7 +58,6 @@ class BackboneInfo:
 
     name: str
     stages: tuple[StageInfo, ...]
-    modality: str = "rgb"
     in_channels: int = 3
     min_frames: int = 1
     min_px: int = 1
@@ -66,7 +65,6 @@ class BackboneInfo:
     num_frames: int = 16
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    takes_mask: bool = False
     full_maps: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,7 +94,7 @@ class BackboneInfo:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> BackboneInfo:
-        """The inverse of ``to_dict``. Keys that a later version added are ignored."""
+        """The inverse of ``to_dict``. Keys of other versions are ignored."""
         known: dict[str, Any] = {key: value for key, value in plain.items() if key in cls.__dataclass_fields__}
         known["stages"] = tuple(StageInfo(**stage) for stage in plain["stages"])
         known |= {key: tuple(known[key]) for key in ("mean", "std") if key in known}
@@ -140,15 +138,13 @@ class Backbone(nn.Module):
         self.register_buffer("std_C111", torch.tensor(info.std).view(-1, 1, 1, 1), persistent=False)
 
     @overload
-    def forward(self, clip_BCTHW: Tensor, stage: str | None = None, keep_BN: Tensor | None = None) -> Tensor: ...
+    def forward(self, clip_BCTHW: Tensor, stage: str | None = None) -> Tensor: ...
 
     @overload
-    def forward(
-        self, clip_BCTHW: Tensor, stage: list[str] | tuple[str, ...], keep_BN: Tensor | None = None
-    ) -> tuple[Tensor, ...]: ...
+    def forward(self, clip_BCTHW: Tensor, stage: list[str] | tuple[str, ...]) -> tuple[Tensor, ...]: ...
 
     def forward(
-        self, clip_BCTHW: Tensor, stage: str | list[str] | tuple[str, ...] | None = None, keep_BN: Tensor | None = None
+        self, clip_BCTHW: Tensor, stage: str | list[str] | tuple[str, ...] | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         """The feature map BCTHW of a stage. Stages deeper than the one asked for are not computed.
 
@@ -156,13 +152,12 @@ class Backbone(nn.Module):
             clip_BCTHW: float in [0, 1], not normalized.
             stage: name of a stage; None is the deepest one that is not frozen. A list or tuple of names returns a
                 tuple of their maps, in the order asked, from one pass.
-            keep_BN: bool, the positions to compute; only for networks with ``info.takes_mask``.
 
         Raises:
             BackboneInputError: the clip is not what the network takes.
             RecipeError: there is no such stage.
         """
-        self._check_input(clip_BCTHW, keep_BN)
+        self._check_input(clip_BCTHW)
         if self._range_is_unseen and not torch.compiler.is_compiling():
             self._range_is_unseen = False  # once: on a graphics card it waits for the values
             _warn_of_range(clip_BCTHW, self.info.name)
@@ -171,7 +166,7 @@ class Backbone(nn.Module):
         maps: dict[str, Tensor] = {}
         x_BCTHW = self.normalize(clip_BCTHW)
         for name in self.info.stage_names[: deepest + 1]:
-            x_BCTHW = self.run_stage(name, x_BCTHW, keep_BN)
+            x_BCTHW = self.run_stage(name, x_BCTHW)
             if name in wanted:
                 maps[name] = x_BCTHW
         if stage is None or isinstance(stage, str):
@@ -182,7 +177,7 @@ class Backbone(nn.Module):
         """From float in [0, 1] to what the first stage takes. Any fixed first layer belongs here."""
         return (clip_BCTHW - self.mean_C111) / self.std_C111
 
-    def run_stage(self, name: str, x_BCTHW: Tensor, keep_BN: Tensor | None) -> Tensor:
+    def run_stage(self, name: str, x_BCTHW: Tensor) -> Tensor:
         """Compute one stage from the map of the stage before it."""
         for module in self.stage_modules(name):
             x_BCTHW = module(x_BCTHW)
@@ -229,7 +224,7 @@ class Backbone(nn.Module):
         for name in self.info.stage_names[self.info.depth(self.default_stage) + 1 :]:
             yield from self.stage_modules(name)
 
-    def _check_input(self, clip: Tensor, keep_BN: Tensor | None) -> None:
+    def _check_input(self, clip: Tensor) -> None:
         info = self.info
         shape = tuple(clip.shape)
         if clip.ndim != 5:
@@ -254,11 +249,6 @@ class Backbone(nn.Module):
             raise BackboneInputError(
                 f"clip is {shape[3]} x {shape[4]} pixels; {info.name} needs at least {info.min_px} on each side. "
                 "Use a larger resize or crop."
-            )
-        if keep_BN is not None and not info.takes_mask:
-            raise BackboneInputError(
-                f"keep_BN was given, but {info.name} cannot leave positions out (takes_mask is False). "
-                "Mask the pixels instead, or use a backbone that takes a mask."
             )
 
 

@@ -18,8 +18,8 @@ class PerFrameBackbone(Backbone):
 
     per_frame: ClassVar[bool] = True
 
-    def run_stage(self, name: str, x_BCTHW: Tensor, keep_BN: Tensor | None) -> Tensor:
+    def run_stage(self, name: str, x_BCTHW: Tensor) -> Tensor:
         """Compute one stage on the frames of all clips as one batch."""
         num_frames = x_BCTHW.shape[2]
-        maps = super().run_stage(name, x_BCTHW.transpose(1, 2).flatten(0, 1), keep_BN)
+        maps = super().run_stage(name, x_BCTHW.transpose(1, 2).flatten(0, 1))
         return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)

@@ -115,21 +115,6 @@ def truth_path(row_path: str) -> str:
     return str(Path("truth", row_path).with_suffix(".npz"))
 
 
-def load_truth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read one ground truth file.
-
-    Returns:
-        motion, speed (factor on the natural tempo), direction, turn, start, size_px, seed; times (T,) in seconds; x, y,
-        angle, scale (S, T) and affine (S, T, 2, 3) as in ``Poses``; camera (T, 2); masks (S, T, H, W) bool;
-        tracks (T, P, 2), visible (T, P), point_owner (P,) as in ``Rendering``.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        truth = {name: file[name] for name in file.files}
-    size = int(truth["size_px"])
-    truth["masks"] = np.unpackbits(truth["masks"], axis=-1, count=size).astype(bool)
-    return truth
-
-
 def _check_arguments(
     num_train: int, num_test: int, seconds: float, fps: float, size_px: int, seed: int, workers: int
 ) -> int:

@@ -94,20 +94,6 @@ def draw_panel(panel: Panel, name: str) -> str:
     )
 
 
-def draw_sheet(panels: Sequence[Panel]) -> str:
-    """The panels side by side as an SVG file of its own."""
-    width = WIDTH_PX * len(panels)
-    parts = [
-        f'<svg x="{i * WIDTH_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}">{_drawn(p)}</svg>'
-        for i, p in enumerate(panels)
-    ]
-    return (
-        f'<svg class="curves" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT_PX}"><style>{STYLE}'
-        ".paper { fill: #fff; } @media (prefers-color-scheme: dark) { .paper { fill: #16181c; } }</style>"
-        f'<rect class="paper" width="{width}" height="{HEIGHT_PX}"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
-
-
 def describe(panel: Panel) -> str:
     """The panel in words, for those who do not see it."""
     told = []

@@ -131,10 +131,6 @@ def resolve_finetune_protocol(
     Raises:
         RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
     """
-    if info.modality != "rgb":
-        raise RecipeError(
-            f"backbone {info.name} takes {info.modality}, but videos are decoded to rgb. Fine-tune a backbone for rgb."
-        )
     crop_px = protocol.crop_px or info.size
     resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
     trained = trained_stage or info.stage_names[-1]

@@ -184,10 +184,6 @@ def resolve_feature_protocol(
     crop_px = protocol.crop_px or info.size
     resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
-    if info.modality != "rgb":
-        raise RecipeError(
-            f"backbone {info.name} takes {info.modality}, but videos are decoded to rgb. Evaluate a backbone for rgb."
-        )
     _raise_all(_broken("features", filled, _feature_checks(filled, info)))
     return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage)))
 

@@ -389,7 +389,7 @@ class Recorded:
         """Raise DataError unless the weights are those that the result was measured with."""
         for name, network in networks.items():
             wanted = {
-                r.context.get("start_sha256") or r.context["weights_sha256"]
+                r.context["weights_sha256"]
                 for r in self.rows
                 if (r.name, fold_of(r), seed_of(r)) == (name, run.fold, run.seed)
             }

@@ -206,11 +206,7 @@ def _contradict(results: Sequence[Result]) -> bool:
     """Whether two results have a number in the same place, or were measured with other pretrained weights."""
     keys = [key for result in results for key in numbers_of(result)]
     weights = {
-        frozenset(
-            row.context.get("start_sha256") or row.context.get("weights_sha256", "")
-            for row in result.rows
-            if row.name == PRETRAINED
-        )
+        frozenset(row.context.get("weights_sha256", "") for row in result.rows if row.name == PRETRAINED)
         for result in results
     } - {frozenset()}
     return len(keys) > len(set(keys)) or len(weights) > 1

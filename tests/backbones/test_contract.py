@@ -52,11 +52,14 @@ def test_wrong_clips_are_named(tiny: Backbone, shape: tuple[int, ...], words: li
     assert isinstance(caught.value, ValueError)
 
 
-def test_uint8_and_masks_are_refused(tiny: Backbone) -> None:
+def test_uint8_is_refused(tiny: Backbone) -> None:
     with pytest.raises(BackboneInputError, match=r"uint8.*clip\.float\(\) / 255"):
         tiny(torch.zeros(1, 3, 4, 16, 16, dtype=torch.uint8))
-    with pytest.raises(BackboneInputError, match=r"keep_BN.*takes_mask is False"):
-        tiny(torch.zeros(1, 3, 4, 16, 16), keep_BN=torch.ones(1, 4, dtype=torch.bool))
+
+
+def test_what_older_versions_wrote_of_a_network_is_read(tiny: Backbone) -> None:
+    older = tiny.info.to_dict() | {"modality": "rgb", "takes_mask": False}
+    assert BackboneInfo.from_dict(older) == tiny.info
 
 
 def test_least_frames_and_least_size_are_enforced() -> None:

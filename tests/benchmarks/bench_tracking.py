@@ -29,7 +29,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.synth import load_truth, truth_path
+from ssvid.data.synth import truth_path
 from ssvid.machine import environment
 from ssvid.recipe.auditing import trained_networks
 from ssvid.recipe.load import load_recipe
@@ -67,6 +67,21 @@ def pixel_maps(stride: int) -> Maps:
         return blocks_TDN - blocks_TDN.mean(dim=1, keepdim=True)
 
     return maps
+
+
+def load_truth(path: str | Path) -> dict[str, np.ndarray]:
+    """Read one ground truth file.
+
+    Returns:
+        motion, speed (factor on the natural tempo), direction, turn, start, size_px, seed; times (T,) in seconds; x, y,
+        angle, scale (S, T) and affine (S, T, 2, 3) as in ``Poses``; camera (T, 2); masks (S, T, H, W) bool;
+        tracks (T, P, 2), visible (T, P), point_owner (P,) as in ``Rendering``.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        truth = {name: file[name] for name in file.files}
+    size = int(truth["size_px"])
+    truth["masks"] = np.unpackbits(truth["masks"], axis=-1, count=size).astype(bool)
+    return truth
 
 
 def find_points(map_DN: Tensor, later_DN: Tensor, points_P2: Tensor) -> Tensor:

@@ -6,11 +6,26 @@ One panel for each metric, one line for each run: what ``metrics.jsonl`` of the 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from ssvid.evals.curves import Panel, draw_sheet, points_of
+from ssvid.evals.curves import HEIGHT_PX, STYLE, WIDTH_PX, Panel, _drawn, points_of
 from ssvid.files import write_atomic
 from ssvid.train.loggers import read_metrics
+
+
+def draw_sheet(panels: Sequence[Panel]) -> str:
+    """The panels side by side as an SVG file of its own."""
+    width = WIDTH_PX * len(panels)
+    parts = [
+        f'<svg x="{i * WIDTH_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}">{_drawn(p)}</svg>'
+        for i, p in enumerate(panels)
+    ]
+    return (
+        f'<svg class="curves" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT_PX}"><style>{STYLE}'
+        ".paper { fill: #fff; } @media (prefers-color-scheme: dark) { .paper { fill: #16181c; } }</style>"
+        f'<rect class="paper" width="{width}" height="{HEIGHT_PX}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
 
 
 def main() -> None:

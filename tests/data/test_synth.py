@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, load_truth, scene_of, synthesize, truth_path
+from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, render
+from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
 

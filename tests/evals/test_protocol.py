@@ -53,8 +53,3 @@ def test_an_unknown_stage_names_the_nearest():
 def test_a_stage_named_twice_is_refused():
     with pytest.raises(RecipeError, match=r"features.stages \(a,a\) must name each stage once"):
         resolve_feature_protocol(FeatureProtocol(stages="a,a"), INFO)
-
-
-def test_a_backbone_for_flow_is_refused():
-    with pytest.raises(RecipeError, match="backbone net takes flow, but videos are decoded to rgb"):
-        resolve_feature_protocol(FeatureProtocol(), replace(INFO, modality="flow"))

@@ -180,7 +180,7 @@ def test_the_command_prints_writes_and_tells_json(runs, tmp_path, capsys):
 def test_parts_of_a_fine_tuning_are_no_results_of_their_own_and_its_curves_are_shown(tmp_path):
     mine = make_run(tmp_path / "mine")
     tuned = mine / "finetune-folder"
-    hashes = {"start_sha256": "w", "weights_sha256": "tuned"}
+    hashes = {"weights_sha256": "w", "trained_sha256": "tuned"}
     write(tuned, row("pretrained", "1110", "finetune_top1", **hashes), row("random", "1000", "finetune_top1"))
     (tuned / "recipe.resolved.yaml").write_text("kind: finetune\n")
     for part in ("pretrained", "random"):
