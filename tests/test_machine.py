@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from ssvid.machine import environment, num_cores, package_versions
+from ssvid.machine import arithmetic, arithmetic_note, environment, num_cores, package_versions, versions
 
 
 def test_cores_are_those_that_this_process_may_use() -> None:
@@ -31,3 +33,25 @@ def test_the_environment_names_versions_and_no_person_or_host(monkeypatch: pytes
     assert "torch" in found["packages"]
     text = json.dumps(found)
     assert "secret-key" not in text and os.uname().nodename not in text
+
+
+def test_numbers_say_by_which_instructions_they_were_computed() -> None:
+    """The variable by which torch is held to less is seen in what is recorded."""
+    command = [sys.executable, "-c", "from ssvid.machine import versions; print(versions()['instructions'])"]
+    held = subprocess.run(
+        command, env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, check=True, capture_output=True, text=True
+    )
+    assert held.stdout.strip() in ("DEFAULT", "NO AVX")
+    assert versions()["instructions"] == environment()["instructions"] == arithmetic()["instructions"]
+    assert "/" not in arithmetic().get("blas", "")  # a library and its kernel, not where it lies
+
+
+def test_other_arithmetic_is_told_and_what_an_older_record_lacks_is_not_compared() -> None:
+    now = versions()
+    assert arithmetic_note(now) == ""
+    assert arithmetic_note({"python": "3.0", "av": "1"}) == ""
+    note = arithmetic_note(now | {"instructions": "AVX1024", "python": "3.0"})
+    assert note.startswith(
+        f"it was computed with instructions AVX1024, here {now['instructions']}: trained numbers may"
+    )
+    assert arithmetic_note(now | {"torch": "1.0"}).startswith(f"it was computed with torch 1.0, here {now['torch']}")

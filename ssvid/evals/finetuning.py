@@ -36,7 +36,7 @@ from ssvid.evals.protocol import ProbeProtocol
 from ssvid.evals.results import ResultRow
 from ssvid.evals.scoring import score_videos
 from ssvid.evals.sharding import from_first, over_ranks, share_buffers
-from ssvid.machine import package_versions
+from ssvid.machine import versions
 from ssvid.train.loggers import JsonLines, build_loggers, close_loggers
 from ssvid.train.module import PretrainModule, StopRun
 from ssvid.train.optim import build_schedule
@@ -410,7 +410,7 @@ def _meta_maker(
 ) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
     own = {row.source_id or row.content_id for row in fit_rows if row.is_readable}
     content_ids = sorted((own | set(start.origin.get("content_ids") or ())) - {""})
-    info, setup, known = task.backbone_info, start.setup, package_versions()
+    info, setup, known = task.backbone_info, start.setup, versions()
     sha256 = start.manifest.sha256()
 
     def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:

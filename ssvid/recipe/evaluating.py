@@ -21,6 +21,7 @@ from ssvid.evals.named_protocols import NamedProtocol, Published, named_protocol
 from ssvid.evals.results import read_results, title_of
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize
 from ssvid.files import write_atomic
+from ssvid.machine import arithmetic_note
 from ssvid.recipe.device import is_first_process
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.pretraining import RUNS, Say, tenths
@@ -413,9 +414,11 @@ class Recorded:
             for name, metric in [k[:2]]
             if k not in new or old[k].value != new[k].value or (old[k].correct_N != new[k].correct_N).any()
         ]
+        told = [f"NOT repeated: {len(differ)} of {len(old)} numbers of {self.path} differ:", *differ]
         if not differ:
-            return f"repeated: all {len(old)} numbers of {self.path} to the last digit, video by video"
-        return "\n".join([f"NOT repeated: {len(differ)} of {len(old)} numbers of {self.path} differ:", *differ])
+            told = [f"repeated: all {len(old)} numbers of {self.path} to the last digit, video by video"]
+        notes = {arithmetic_note(row.context.get("versions", {})) for row in self.rows} - {""}
+        return "\n".join([*told, *(f"note: {note}" for note in sorted(notes))])
 
 
 def _short(hashes: set[str]) -> str:

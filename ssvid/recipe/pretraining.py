@@ -22,7 +22,7 @@ from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
 from ssvid.errors import DataError, RecipeError
 from ssvid.files import takes_paths, write_atomic, write_json
-from ssvid.machine import environment, package_versions
+from ssvid.machine import environment, versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.resuming import (
@@ -67,7 +67,8 @@ class PretrainResult:
     out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
     missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
     untrained: the metrics before the first step, as initialized and with batch statistics of training clips, and for each
-    metric the ``better`` of both; empty where they were not measured.
+    metric the ``better`` of both; empty where they were not measured. versions: of what the numbers depend on, and by
+    which instructions they were computed.
     num_held_out, num_measured: held-out videos, and those of them that could be read.
     """
 
@@ -83,6 +84,7 @@ class PretrainResult:
     out_of_domain: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
     num_held_out: int = 0
     num_measured: int = 0
 
@@ -526,7 +528,7 @@ def _meta_maker(
 ) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
     own = {row.source_id or row.content_id for row in train_rows.rows if row.is_readable}
     content_ids = sorted(own | set(start.get("content_ids") or ()))  # what the initialization saw, these weights saw
-    versions = package_versions()
+    known = versions()
 
     def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:
         return make_meta(
@@ -545,7 +547,7 @@ def _meta_maker(
             global_step=global_step,
             pretext_metrics=metrics,
             chance=dict(task.chance()),
-            versions=versions,
+            versions=known,
             init=start.get("init"),
             out_of_domain_metrics=elsewhere,
         )
