@@ -7,19 +7,22 @@ A checkpoint is Lightning's dict; its ``state_dict`` has the prefixes ``backbone
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from ssvid.backbones import Backbone
 from ssvid.errors import CheckpointError
+from ssvid.files import write_atomic
 
 FORMAT = 1
 BACKBONE_PREFIX, TASK_PREFIX = "backbone.", "task."
@@ -108,6 +111,104 @@ def make_meta(
     }
 
 
+# ---- the checksum: over the whole file, in the comment that ends a zip archive, which is what torch writes
+
+_MARK = b"ssvid-sha256:"
+_COMMENT_BYTES = len(_MARK) + 64
+_END, _END_BYTES = b"PK\x05\x06", 22  # the last record of a zip archive; its last two bytes count those of the comment
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint with its checksum, whole or not at all.
+
+    Raises:
+        DiskFull: there is no room for it.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        hashing = _Hashing(file)
+        torch.save(content, hashing)  # type: ignore[arg-type]
+        file.write(hashing.comment())
+
+    write_atomic(path, write)
+
+
+class _Hashing:
+    """A file being written: hands on and hashes what comes, all but the latest two bytes, which will count the comment's."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest, self._held = file, hashlib.sha256(), b""
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        if len(view) < 2:
+            view = memoryview(self._held + bytes(view))
+        else:
+            self._digest.update(self._held)
+        self._digest.update(view[:-2])
+        self._held = bytes(view[-2:])
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def comment(self) -> bytes:
+        """What belongs behind the archive; announced in its last two bytes."""
+        if self._held != bytes(2):
+            raise RuntimeError("torch.save no longer writes a zip archive without a comment")
+        announced = _COMMENT_BYTES.to_bytes(2, "little")
+        self._file.seek(-2, os.SEEK_END)
+        self._file.write(announced)
+        self._digest.update(announced)
+        return _MARK + self._digest.hexdigest().encode()
+
+
+def _is_whole(path: Path) -> bool | None:
+    """Whether a file is what was written; None where it holds no checksum."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * (_END_BYTES + _COMMENT_BYTES)))
+        tail = file.read()
+        end, mark = tail.rfind(_END), tail.rfind(_MARK)
+        comment = tail[end + _END_BYTES :] if end >= 0 else b""
+        announced = int.from_bytes(tail[end + _END_BYTES - 2 :][:2], "little") if end >= 0 else -1
+        if mark < 0 and _COMMENT_BYTES not in (announced, len(comment)):
+            return None
+        if not announced == len(comment) == _COMMENT_BYTES or not comment.startswith(_MARK):
+            return False
+        file.seek(0)
+        digest, left = hashlib.sha256(), size - _COMMENT_BYTES
+        while left:
+            part = file.read(min(left, 1 << 20))
+            digest.update(part)
+            left -= len(part)
+    return comment == _MARK + digest.hexdigest().encode()
+
+
+def not_finite(content: Mapping[str, Any]) -> str:
+    """The name of a weight, or of a value that the optimizer keeps, that is NaN or infinite; "" where all are finite."""
+    weights = content.get("state_dict", {}).items()
+    kept = [
+        (f"{name} of parameter {number} in the optimizer", value)
+        for optimizer in content.get("optimizer_states", ())
+        for number, values in optimizer["state"].items()
+        for name, value in values.items()
+    ]
+    return next((name for name, value in [*weights, *kept] if not _is_finite(value)), "")
+
+
+def _is_finite(value: Any) -> bool:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(value))).all())  # no copy of the tensor is made
+
+
+def _beside(path: Path) -> str:
+    """Other checkpoints of the same folder, as a way out."""
+    others = sorted(other.name for other in path.parent.glob("*.ckpt") if other.name != path.name)
+    return f"Use another checkpoint of the run ({', '.join(others)} lies beside it)" if others else "Use a backup"
+
+
 def load_checkpoint_dict(path: Path) -> dict[str, Any]:
     """A torch file as a dict, without running any code that it may hold.
 
@@ -118,6 +219,12 @@ def load_checkpoint_dict(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"checkpoint {path} is not a file. Name a .ckpt that a run wrote, such as checkpoints/last.ckpt."
+        )
+    is_whole = _is_whole(path)
+    if is_whole is False:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: its bytes are not those that were written (the checksum differs). "
+            f"{_beside(path)}, or train again."
         )
     try:
         _refuse_deflated(path)
@@ -130,11 +237,16 @@ def load_checkpoint_dict(path: Path) -> dict[str, Any]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
             f"checkpoint {path} cannot be read: it is damaged or cut short ({type(error).__name__}: {first[:200]}). "
-            "Use another checkpoint of the run, or train again."
+            f"{_beside(path)}, or train again."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"checkpoint {path} holds a {type(content).__name__}, not a dict. Use a file that ssvid wrote."
+        )
+    if is_whole is None and "ssvid" in content:
+        warnings.warn(
+            f"checkpoint {path} was written by an ssvid that wrote no checksum; it could not be checked for damage.",
+            stacklevel=2,
         )
     return content
 

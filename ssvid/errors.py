@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 
 class SsvidError(Exception):
-    """A mistake that the user can mend. The command line prints it as one paragraph and exits with 2."""
+    """A mistake that the user can mend. The command line prints it as one paragraph and exits with 2.
+
+    Attributes:
+        is_shared: all processes of a run raise it together, and the first tells.
+    """
+
+    exit_code = 2
+    is_shared = False
 
 
 class RecipeError(SsvidError):
@@ -28,6 +35,10 @@ class PluginError(SsvidError):
 
 class RunFolderError(SsvidError):
     """A run folder exists, is in use, or does not fit the recipe."""
+
+
+class DiskFull(SsvidError):
+    """There is no room for a file: the disk is full, a quota or a limit is reached."""
 
 
 class DecodeError(SsvidError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
+
+from ssvid.errors import DiskFull
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +54,67 @@ def takes_paths(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_disk_full(error: BaseException | None) -> str:
+    """How the system says that there is no room for a file; "" where it does not. Libraries wrap what they were told."""
+    while error is not None:
+        for number in _FULL:
+            if (isinstance(error, OSError) and error.errno == number) or f"(os error {number})" in str(error):
+                return os.strerror(number)
+        if "database or disk is full" in str(error) or os.strerror(errno.ENOSPC) in str(error):
+            return os.strerror(errno.ENOSPC)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def disk_full(path: str | Path, why: str) -> DiskFull:
+    """The error that names the place, what is left there, and the way out."""
+    place = Path(path).absolute()
+    there = next((folder for folder in (place, *place.parents) if folder.is_dir()), Path("/"))
+    free_mb = shutil.disk_usage(there).free / 1e6
+    return DiskFull(
+        f"{path}: {why}; {free_mb:,.1f} MB are left in {there}. Make room there (or raise your quota, or ulimit -f), or name a "
+        "place on another disk, and run it again. What was whole before is still whole."
+    )
+
+
+@contextlib.contextmanager
+def telling_full_disk(path: str | Path) -> Iterator[None]:
+    """Around the writing of a file.
+
+    Raises:
+        DiskFull: there is no room for it.
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        if why := is_disk_full(error):
+            raise disk_full(path, why) from error
+        raise
+
+
+class _Noting:
+    """An open file that keeps the failure of a write: libraries replace it by their own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that ``path`` always holds the old content or the whole new one, even after a power cut.
 
@@ -56,16 +122,20 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None
 
     Args:
         write: called with the open temporary file.
+
+    Raises:
+        DiskFull: there is no room for it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with telling_full_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                _write_noting(write, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -73,6 +143,56 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _write_noting(write: Callable[[IO[bytes]], object], file: IO[bytes]) -> None:
+    noting = _Noting(file)
+    try:
+        write(noting)  # type: ignore[arg-type]
+    except Exception as error:
+        if noting.failure is not None:
+            raise noting.failure from error
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, atomically."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a text file. One that a full disk cut short is taken back.
+
+    Raises:
+        DiskFull: there is no room for it.
+    """
+    content = line.encode() + b"\n"
+    with telling_full_disk(path), open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what ``write_atomic`` had begun in a folder when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdigit() and path.is_file() and not _is_alive(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_json(path: str | Path, content: Mapping[str, Any] | list[Any], *, indent: int = 2) -> None:

@@ -1,6 +1,7 @@
 """The command ``ssvid``: one file per verb, each imports what it needs when it runs.
 
-Exit codes: 0 success; 2 the user's mistake, told in one paragraph; 1 ours, with a traceback; 130 interrupted.
+Exit codes: 0 success; 2 the user's mistake, told in one paragraph; 1 ours, with a traceback; 130 interrupted;
+75 stopped by SIGTERM or SIGUSR1 with all saved: run it again with --resume.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from ssvid import __version__
 from ssvid.cli import (
@@ -33,6 +35,7 @@ from ssvid.cli import (
 )
 from ssvid.cli.parser import Parser, UsageError, parse
 from ssvid.errors import SsvidError
+from ssvid.files import disk_full, is_disk_full
 
 OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -64,7 +67,8 @@ first steps:
   ssvid pretrain pretrain/speediness_tiny data.root=DIR    learn from a folder of videos, no labels needed
   ssvid VERB --help                                        options of a verb, with an example
 
-exit codes: 0 success; 2 a mistake that you can mend (one paragraph says how); 1 a defect of ssvid.
+exit codes: 0 success; 2 a mistake that you can mend (one paragraph says how); 1 a defect of ssvid; 75 stopped by SIGTERM or
+SIGUSR1 and saved: run it again with --resume.
 """
 
 # What the system may refuse about a path that the user gave.
@@ -113,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         terminal.say(f"ssvid: {error}")
-        return YOURS
+        return error.exit_code
     except KeyboardInterrupt as interrupt:  # its text, where it has one, says how to go on
         if debug:
             traceback.print_exc()
@@ -123,11 +127,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _abandon_stdout()
         return PIPE_CLOSED
     except OSError as error:
-        return _system_error(error, debug)
+        return _no_room(error, debug) or _system_error(error, debug)
     except SystemExit as exit_:  # --help and --version
         return exit_.code if isinstance(exit_.code, int) else OK
-    except Exception:
-        return _defect()
+    except Exception as error:
+        return _no_room(error, debug) or _defect()
+
+
+def _no_room(error: Exception, debug: bool) -> int:
+    """A full disk, told by whatever wrote without naming its file; 0 where it is something else."""
+    why = is_disk_full(error)
+    if not why:
+        return OK
+    if debug:
+        traceback.print_exc()
+    place = getattr(error, "filename", None) or Path.cwd()
+    terminal.say(f"ssvid: {disk_full(place, why)}")
+    return YOURS
 
 
 def _run(words: list[str]) -> int:

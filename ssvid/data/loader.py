@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +16,8 @@ from torch.utils.data import DataLoader
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset, collate
 from ssvid.errors import DataError
-from ssvid.types import Ticket
+from ssvid.stopping import waiting
+from ssvid.types import Stream, Ticket
 
 MAX_REBUILDS = 3
 
@@ -59,15 +64,22 @@ class ClipLoader:
 
     def _deliver(self, pending: list[list[tuple[Ticket, ...]]]) -> Iterator[dict[str, Any]]:
         done = rebuilds = 0
+        for_training = bool(pending) and pending[0][0][0].stream == Stream.TRAIN
         while done < len(pending):
             try:
-                for batch in self._workers(pending[done:]):
+                with waiting(for_training=for_training):
+                    batches = iter(self._workers(pending[done:]))
+                while done < len(pending):
+                    with waiting(for_training=for_training):
+                        _deaths.tell()
+                        batch = next(batches)
                     done += 1
-                    yield batch
-            except RuntimeError as error:
+                    with _deaths.put_off(done < len(pending)):
+                        yield batch
+            except (RuntimeError, EOFError, ConnectionError) as error:
                 if "DataLoader timed out" in str(error):
                     raise DataError(self._notice("hung", pending[done], error)) from error
-                if "DataLoader worker" not in str(error):
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 rebuilds += 1
                 if rebuilds > MAX_REBUILDS:
@@ -95,13 +107,59 @@ class ClipLoader:
             **parallel,
         )
 
-    def _notice(self, what: str, groups: list[tuple[Ticket, ...]], error: RuntimeError) -> str:
+    def _notice(self, what: str, groups: list[tuple[Ticket, ...]], error: Exception) -> str:
         paths = ", ".join(self.dataset.path_of(group[0].index) for group in groups[:4])
         return (
             f"a data worker {what} ({error}). The batch that was being read starts with: "
             f"{paths}. Set loader.decoder=pyav, loader.workers_per_device=0 to see the error itself, or a longer "
             f"loader.timeout_seconds (now {self.config.timeout_seconds:g})."
         )
+
+
+class _Deaths:
+    """The death of a worker, told when the next batch is asked for.
+
+    torch raises it from a signal handler, in whatever the process is at: in the middle of an optimizer step, for one.
+    """
+
+    def __init__(self) -> None:
+        self._others: Any = None
+        self._depth = 0
+        self._is_due = self._is_telling = False
+
+    @contextlib.contextmanager
+    def put_off(self, another_is_due: bool) -> Iterator[None]:
+        """Put them off while a batch is worked on, if another one is asked for later: then they are told."""
+        if not another_is_due or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handler = signal.getsignal(signal.SIGCHLD)
+        if handler != self._note:
+            self._others = handler if callable(handler) else None
+            signal.signal(signal.SIGCHLD, self._note)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def tell(self) -> None:
+        """Raise what was put off."""
+        if self._is_due:
+            self._note(signal.SIGCHLD, None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_due = self._depth > 0
+        if self._is_due or self._others is None or self._is_telling:
+            return
+        self._is_telling = True  # a handler that was set after this one calls it again
+        try:
+            self._others(number, frame)
+        finally:
+            self._is_telling = False
+
+
+_deaths = _Deaths()
 
 
 def _single_thread(worker_id: int) -> None:

@@ -7,6 +7,7 @@ The trainer, the loaders, the tickets and the checkpoints are those of pretraini
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -287,7 +288,7 @@ def _train(
         convert_to_channels_last_3d(module.backbone)
     if config.compile:
         module.backbone.compile()
-    checkpoint = run.last_checkpoint if resume and run.last_checkpoint.is_file() else None
+    checkpoint = run.checkpoint_to_resume(warnings.warn) if resume else None
     step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
     loggers = build_loggers(setup.logger, run.path, dict(setup.recipe), resumed_step=step)
     for logger in loggers:

@@ -57,6 +57,7 @@ from ssvid.recipe.resuming import (
 from ssvid.recipe.schema import FinetuneRecipe
 from ssvid.recipe.starting import start_backbone
 from ssvid.recipe.yaml_text import to_yaml
+from ssvid.stopping import Stopped
 from ssvid.train.loggers import check_loggers
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import global_rank, resolve_trainer
@@ -163,11 +164,11 @@ def finetune(
                 old_root=old_root,
             )
             rows += tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as error:
         words = " ".join(
             f"--backbone {run.backbone}" for run in runs[:1] + [r for r in runs[1:] if r.seed != runs[0].seed]
         )
-        raise KeyboardInterrupt(f"Go on with: ssvid finetune {folder.path} {words} --resume") from None
+        raise type(error)(f"{error} Go on with: ssvid finetune {folder.path} {words} --resume".lstrip()) from None
     if global_rank() != 0:
         return FinetuneOutcome(rows, folder.results, run_dir=folder.path)
     done = conclude(folder.path, rows, loaded, arguments, manifest, recorded=recorded)

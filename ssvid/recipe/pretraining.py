@@ -40,6 +40,7 @@ from ssvid.recipe.resuming import (
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.recipe.starting import start_weights
 from ssvid.recipe.yaml_text import to_yaml
+from ssvid.stopping import Stopped
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
 from ssvid.train.module import VALIDATIONS, PretrainModule
@@ -70,6 +71,7 @@ class PretrainResult:
     metric the ``better`` of both; empty where they were not measured. versions: of what the numbers depend on, and by
     which instructions they were computed.
     num_held_out, num_measured: held-out videos, and those of them that could be read.
+    skipped_steps: those of num_steps that moved nothing, because their loss or gradient was not finite.
     """
 
     run_dir: Path
@@ -87,6 +89,7 @@ class PretrainResult:
     versions: dict[str, str] = field(default_factory=versions)
     num_held_out: int = 0
     num_measured: int = 0
+    skipped_steps: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``--json`` and ``results.json``."""
@@ -107,7 +110,10 @@ class PretrainResult:
             for series, metrics in measured
             for name, value in metrics.items()
         )
-        return f"{self.num_steps} steps done.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
+        skipped = f" ({self.skipped_steps} of them left out: not finite)" if self.skipped_steps else ""
+        return (
+            f"{self.num_steps} steps done{skipped}.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
+        )
 
     def _beside(self, name: str) -> str:
         """What a metric with a chance level is read beside."""
@@ -161,7 +167,7 @@ def pretrain(
     for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
         say(note)
     # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
-    checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.is_file() else None
+    checkpoint = folder.checkpoint_to_resume(say) if resume else None
     if resume and checkpoint is None:
         say(f"{folder.path} holds no checkpoint yet: the run starts from its beginning")
     manifest = _manifest_of_run(config.data, folder, before, rank, say)
@@ -257,9 +263,9 @@ def _fit(
     )
     try:
         fit(trainer, module, data, checkpoint)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as error:
         close_loggers(loggers, "failed")
-        raise KeyboardInterrupt(f"Go on with: ssvid pretrain {folder.path} --resume") from None
+        raise type(error)(f"{error} Go on with: ssvid pretrain {folder.path} --resume".lstrip()) from None
     except BaseException:
         close_loggers(loggers, "failed")
         raise
@@ -278,6 +284,7 @@ def _fit(
         list(data.train_set.manifest.missing),
         untrained.with_better(module.task),
         *data.num_held_out(),
+        module.skipped.total,
     )
     if rank == 0:
         write_json(folder.results, result.as_dict())

@@ -1,8 +1,8 @@
-"""What happens around the steps: checkpoints, pictures, the count of unreadable videos, the stop on NaN."""
+"""What happens around the steps: checkpoints, pictures, the counts of what was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,51 @@ import torch
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssvid import stopping
 from ssvid.data.module import UnreadableReport
+from ssvid.files import write_atomic
 from ssvid.train.loggers import log_picture
-from ssvid.train.module import VALIDATIONS, StopRun
+from ssvid.train.module import VALIDATIONS
 
 
 class SaveLast(pl.Callback):
-    """Writes ``last.ckpt`` after the last step of each epoch, every ``every_steps`` steps, and at the end.
+    """Writes ``last.ckpt`` after the last step of each epoch, every ``every_steps`` steps, when asked to stop, and at the end.
 
-    Always right after an optimizer step: only there is a resumed run bit-identical.
+    Always between two optimizer steps: only there is a resumed run bit-identical.
     """
 
     def __init__(self, path: Path, every_steps: int = 0) -> None:
         self.path, self.every_steps = path, every_steps
-        self._saved_at = -1
+        self.saved_at = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.saved_at = trainer.global_step  # what a resumed run has read is there
+        stopping.allow_leaving(trainer.world_size == 1)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        stopping.allow_leaving(False)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = trainer.global_step
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = batch_idx + 1 == trainer.num_training_batches or (self.every_steps and step % self.every_steps == 0)
-        if stepped and due and step != self._saved_at:
-            self._saved_at = step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and batch_idx + 1 != trainer.num_training_batches:
+            return
+        # A process alone need not wait until the next step for what all agree on.
+        asked = pl_module.asked_to_stop or (trainer.world_size == 1 and bool(stopping.requested()))
+        every = self.every_steps and trainer.global_step % self.every_steps == 0
+        if asked or every or batch_idx + 1 == trainer.num_training_batches:
+            self._save(trainer)
+        if asked:
+            stopping.set_saved()
+        stopping.allow_leaving(trainer.world_size == 1)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step != self.saved_at:
             trainer.save_checkpoint(self.path)
+            self.saved_at = trainer.global_step
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """A wait for data was left. In mid-step, or with other processes at work, nothing can be saved any more."""
+        if isinstance(exception, stopping.StopNow) and stopping.may_leave():
+            self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Once more, now with the metrics of the last validation.
@@ -66,16 +89,26 @@ class CountUnreadable(pl.Callback):
         self.report.num_replaced = sum(part.num_replaced for part in parts)
 
 
-class StopOnNaN(pl.Callback):
-    """Ends the run when the loss is not a number, before the weights are saved again."""
+class TellSkipped(pl.Callback):
+    """Tells of steps that were left out because their loss or gradient was not finite (``module.skipped``)."""
 
+    def __init__(self, shows: bool) -> None:
+        self.shows = shows
+        self._told = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._told = pl_module.skipped.total
+
+    @rank_zero_only
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        if loss is not None and not bool(torch.isfinite(loss)):
-            raise StopRun(
-                f"the loss ({float(loss)}) is not finite at step {trainer.global_step}. The last checkpoint is kept. "
-                "Lower optim.base_lr, set optim.grad_clip_norm=1, or trainer.precision=32."
-            )
+        total = pl_module.skipped.total
+        if total == self._told:
+            return
+        self._told, step = total, trainer.global_step
+        for logger in trainer.loggers:
+            logger.log_metrics({"skipped_steps": float(total), "epoch": trainer.current_epoch}, step=step - 1)
+        if self.shows:
+            print(f"step {step} was left out: its loss or gradient is not finite ({total} so far)", file=sys.stderr)
 
 
 class Pictures(pl.Callback):
@@ -107,5 +140,4 @@ class Pictures(pl.Callback):
 
 def save_picture(path: Path, picture_HWC: np.ndarray) -> None:
     """Write a uint8 HWC picture as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture_HWC).save(path)
+    write_atomic(path, lambda file: Image.fromarray(picture_HWC).save(file, "PNG"))

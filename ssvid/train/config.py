@@ -15,6 +15,8 @@ class OptimConfig:
     schedule: ``cosine`` (to 0), ``step`` (times ``step_gamma`` at each of ``step_epochs``) or ``constant``.
     momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
     grad_clip_norm: 0 is off.
+    max_skipped_steps: a step whose loss or gradient is not finite is left out; so many in a row are borne, and the next one
+        ends the run.
     extended_from: numbers of epochs that the run was planned for before it was made longer. Up to each of them the
         schedule is that of the shorter plan, and then that of the next one. A resumed run fills it in.
     """
@@ -31,6 +33,7 @@ class OptimConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     grad_clip_norm: float = 0.0
     extended_from: list[int] = field(default_factory=list, metadata=EXTENDABLE)
+    max_skipped_steps: int = field(default=10, metadata=IDLE)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssvid.errors import RecipeError, did_you_mean
-from ssvid.files import write_json
+from ssvid.files import append_line, write_json, write_text
 from ssvid.train.config import LoggerConfig
 
 WANDB_MODES = ("disabled", "offline", "online")
@@ -46,8 +46,7 @@ class JsonLines(Logger):
         epoch = metrics.get("epoch", 0)
         line: dict[str, Any] = {"step": step, "epoch": int(epoch)}
         line.update({k: _plain(v) for k, v in metrics.items() if k != "epoch"})
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, json.dumps(line))
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The recipe stands in the run folder; nothing to do."""
@@ -58,7 +57,8 @@ class JsonLines(Logger):
             return
         lines = self.path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step_of(line) < step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if kept != lines:
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
 
 def _plain(value: Any) -> float | int | str:

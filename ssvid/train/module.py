@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
+from ssvid import stopping
 from ssvid.backbones import Backbone
 from ssvid.data.dataset import tickets_of
 from ssvid.errors import SsvidError
@@ -98,13 +99,14 @@ def _alone(metric: Any) -> Any:
     return metric
 
 
-def _of_all_ranks(measured: _Measured | None) -> list[_Measured]:
-    """What this batch came to on each rank, in rank order; a rank without a sample has nothing. Called on all ranks."""
-    parts: list[_Measured | None] = [measured]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, measured and measured.on(torch.device("cpu")))
-    return [part for part in parts if part is not None]
+def _of_all_ranks(own: tuple[_Measured | None, bool]) -> list[tuple[_Measured | None, bool]]:
+    """What this batch came to on each rank, in rank order, and whether the rank wants to stop. Called on all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [own]
+    measured, wants_to_stop = own
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, (measured and measured.on(torch.device("cpu")), wants_to_stop))
+    return parts
 
 
 def _counted(batch: dict[str, Any]) -> dict[str, Any]:
@@ -148,16 +150,24 @@ class PretrainModule(pl.LightningModule):
         self.ood_metrics: dict[str, float] = {}
         self.last_output: TaskOutput | None = None
         self.last_batch: dict[str, Any] | None = None
-        # Held in a plain dict: as submodules they would add keys to the state dict.
+        self.skipped = SkippedSteps()
+        self.asked_to_stop = False
+        # Held in plain containers: as submodules or buffers they would add keys to the state dict.
         self._measures: dict[str, _Measures] = {}
+        self._before: list[Tensor] = []
+        self._loss_is_bad = torch.zeros((), dtype=torch.bool)
 
     # ---- steps ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         tickets = tickets_of(batch)
         self._reseed(batch_idx)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._begin_step()
         output = self._run(batch, tickets, placebo=self.placebo)
-        self.log("train/loss", output.loss.detach(), prog_bar=False)
+        loss = output.loss.detach()
+        self._loss_is_bad |= ~torch.isfinite(loss)
+        self.log("train/loss", loss, prog_bar=False)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name, values in output.metrics.items():
             self.log(f"train/{name}", values.mean().detach())
@@ -185,8 +195,12 @@ class PretrainModule(pl.LightningModule):
         if tickets:
             output = self.answer(batch)
             measured = _Measured([t.index for t in tickets], output.loss, output.metrics, output.scores)
-        for part in _of_all_ranks(measured):
-            measures.add(part)
+        parts = _of_all_ranks((measured, stopping.is_overdue()))
+        for part, _ in parts:
+            if part is not None:
+                measures.add(part)
+        if any(is_overdue for _, is_overdue in parts):  # the steps are saved, and the next run validates again
+            raise stopping.StopNow
 
     def answer(self, batch: dict[str, Any]) -> TaskOutput:
         """What the network says of a batch as a worker makes it."""
@@ -237,7 +251,61 @@ class PretrainModule(pl.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.task.after_step(self.backbone, self.global_step)
+        if not self.skipped.in_a_row:
+            self.task.after_step(self.backbone, self.global_step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """The last moment before the optimizer moves: all ranks look at the gradient, and at whether they are to stop.
+
+        A step with a loss or gradient that is not finite is left out: weights, optimizer and buffers stay as they were
+        before it, while the counters, the schedule and the samples go on. So a resumed run does the same.
+
+        Raises:
+            StopRun: ``optim.max_skipped_steps`` in a row were left out, and one more would be.
+        """
+        del gradient_clip_algorithm
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        is_bad, self.asked_to_stop = self._agree(self._loss_is_bad | ~torch.isfinite(norm), bool(stopping.requested()))
+        self.skipped = self.skipped.after(is_bad)
+        if is_bad:
+            optimizer.zero_grad(set_to_none=True)  # an optimizer passes by what has no gradient
+            self._restore_buffers()
+            self._check_skipped(float(norm))
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def _agree(self, *facts: Tensor | bool) -> list[bool]:
+        """Each fact: whether it holds on any rank. The only time in a step that the host waits for the device."""
+        facts_N = torch.stack([torch.as_tensor(fact, dtype=torch.int32, device=self.device) for fact in facts])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(facts_N, op=torch.distributed.ReduceOp.MAX)
+        return [bool(fact) for fact in facts_N.tolist()]
+
+    def _begin_step(self) -> None:
+        """Remember the buffers: a forward pass moves the statistics of batch normalization, also one with a NaN."""
+        self._loss_is_bad = torch.zeros((), dtype=torch.bool, device=self.device)
+        own = list(self.buffers())
+        if [b.shape for b in own] != [b.shape for b in self._before]:
+            self._before = [torch.empty_like(b) for b in own]
+        _copy_all(own, self._before)
+
+    def _restore_buffers(self) -> None:
+        _copy_all(self._before, list(self.buffers()))
+
+    def _check_skipped(self, norm: float) -> None:
+        if self.skipped.in_a_row <= self.optim.max_skipped_steps:
+            return
+        raise shared(
+            StopRun(
+                f"the loss or its gradient (norm {norm:g}) was not finite at step {self.global_step + 1}"
+                + (f" and at the {self.optim.max_skipped_steps} steps before" if self.optim.max_skipped_steps else "")
+                + ". These steps moved nothing, and the last checkpoint is kept. Lower optim.base_lr, set "
+                "optim.grad_clip_norm=1, or trainer.precision=32."
+            )
+        )
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.optim, self.lr)
@@ -248,12 +316,39 @@ class PretrainModule(pl.LightningModule):
         if self.meta is not None:
             metrics = dict(self.val_metrics), dict(self.ood_metrics)
             checkpoint["ssvid"] = self.meta(self.current_epoch, self.global_step, *metrics)
+            checkpoint["ssvid"]["skipped_steps"] = self.skipped._asdict()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         meta = checkpoint.get("ssvid", {})
         self.val_metrics = dict(meta.get("pretext_metrics", {}))
         self.ood_metrics = dict(meta.get("out_of_domain_metrics", {}))
+        self.skipped = SkippedSteps(**meta.get("skipped_steps", {}))
+
+
+@torch.no_grad()
+def _copy_all(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    """Copy tensors into others of the same shapes, in one kernel for each type."""
+    for dtype in {value.dtype for value in values}:
+        pairs = [(a, b) for a, b in zip(into, values, strict=True) if b.dtype == dtype]
+        torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
+
+
+class SkippedSteps(NamedTuple):
+    """Optimizer steps that were left out because their loss or gradient was not finite: in all, and the latest in a row."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+    def after(self, is_bad: bool) -> SkippedSteps:
+        """The counts after one more step."""
+        return SkippedSteps(self.total + is_bad, self.in_a_row + 1 if is_bad else 0)
 
 
 class StopRun(SsvidError):
-    """A run that must end: a loss that is not a number, too many unreadable videos."""
+    """A run that must end: losses that are not finite, too many unreadable videos."""
+
+
+def shared(error: SsvidError) -> SsvidError:
+    """An error that all ranks raise at the same place; the first one tells it."""
+    error.is_shared = True
+    return error

@@ -33,6 +33,11 @@ def check_optim(config: OptimConfig) -> None:
         raise RecipeError(f"optim.epochs ({config.epochs}) must be at least 1. Set optim.epochs=1 or more.")
     if not config.base_lr > 0:
         raise RecipeError(f"optim.base_lr ({config.base_lr}) must be positive. Set optim.base_lr=0.1, say.")
+    if config.max_skipped_steps < 0:
+        raise RecipeError(
+            f"optim.max_skipped_steps ({config.max_skipped_steps}) must not be negative. Set optim.max_skipped_steps=0 to stop "
+            "at the first step that is not finite."
+        )
     if not 0 <= config.warmup_epochs <= config.epochs:
         raise RecipeError(
             f"optim.warmup_epochs ({config.warmup_epochs:g}) must lie between 0 and optim.epochs ({config.epochs}). "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssvid.errors import RunFolderError
+from ssvid.checkpoints import load_checkpoint_dict, not_finite
+from ssvid.errors import CheckpointError, RunFolderError
+from ssvid.files import remove_leftovers
 
 
 class RunFolder:
@@ -61,6 +63,26 @@ class RunFolder:
                 "new one, with --run-dir."
             )
 
+    def checkpoint_to_resume(self, say: Callable[[str], object]) -> Path | None:
+        """``last.ckpt``, or where it is damaged or gone the latest whole checkpoint beside it; None where there is none.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none of them can be used.
+        """
+        last = self.last_checkpoint
+        found = sorted(self.checkpoints.glob("*.ckpt"))
+        problem = _problem(last) if last in found else f"checkpoint {last} is gone."
+        if not found or not problem:
+            return last if found else None
+        steps = {path: step for path in found if path != last and (step := _resumable_step(path)) is not None}
+        if not steps:
+            raise CheckpointError(
+                f"{problem} No other checkpoint of the run can go on. Start it again in a new folder."
+            )
+        latest = max(steps, key=lambda path: steps[path])
+        say(f"warning: {problem} Going on from {latest}, step {steps[latest]}, instead")
+        return latest
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process alone.
@@ -78,7 +100,25 @@ class RunFolder:
                 raise RunFolderError(
                     f"run folder {self.path} is in use by another process. Wait for it, or choose another --run-dir."
                 ) from error
+            for folder in (self.path, self.checkpoints):
+                remove_leftovers(folder)
             yield
+
+
+def _problem(path: Path) -> str:
+    """Why a run cannot go on from a checkpoint; "" where it can."""
+    try:
+        content = load_checkpoint_dict(path)
+    except CheckpointError as error:
+        return str(error)
+    found = not_finite(content)
+    if found:
+        return f"checkpoint {path} is of no use: {found} is not finite."
+    return "" if "optimizer_states" in content and "ssvid" in content else f"{path} is no checkpoint of a run."
+
+
+def _resumable_step(path: Path) -> int | None:
+    return None if _problem(path) else load_checkpoint_dict(path)["ssvid"]["global_step"]
 
 
 def next_free(parent: str | Path, name: str) -> Path:

@@ -15,14 +15,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
+from ssvid import stopping
 from ssvid.data.module import UnreadableReport
-from ssvid.errors import RecipeError, did_you_mean
+from ssvid.errors import RecipeError, SsvidError, did_you_mean
 from ssvid.machine import num_cores
-from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, StopOnNaN
-from ssvid.train.checkpoint_io import AtomicCheckpointIO
+from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, TellSkipped
+from ssvid.train.checkpoint_io import AgreeingDDP, AtomicCheckpointIO
 from ssvid.train.config import OptimConfig, TrainerConfig
+from ssvid.train.module import StopRun, shared
 from ssvid.train.progress import ShowProgress
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
@@ -108,7 +109,7 @@ def build_trainer(
         torch.set_num_threads(config.threads)
     callbacks: list[pl.Callback] = [
         CountUnreadable(unreadable),
-        StopOnNaN(),
+        TellSkipped(show_progress),
         *before_saving,
         SaveLast(folder / "checkpoints" / "last.ckpt", config.save_every_steps),
     ]
@@ -118,8 +119,8 @@ def build_trainer(
         callbacks.append(ShowProgress(chance, global_batch, config.log_every_steps))
     callbacks += more_callbacks
     world = int(config.devices) * config.num_nodes
-    strategy: Any = DDPStrategy(find_unused_parameters=False) if world > 1 else "auto"
-    return pl.Trainer(
+    strategy: Any = AgreeingDDP(find_unused_parameters=False) if world > 1 else "auto"
+    trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=int(config.devices),
         num_nodes=config.num_nodes,
@@ -144,21 +145,74 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
+    trainer._signal_connector = _NoSignals()  # type: ignore[assignment]
+    return trainer
+
+
+class _NoSignals:
+    """In place of Lightning's handlers, which broadcast over ranks from within a signal, and save where nobody reads."""
+
+    received_sigterm = False
+
+    def register_signal_handlers(self) -> None:
+        """``ssvid.stopping`` heeds them."""
+
+    def teardown(self) -> None:
+        """Nothing was registered."""
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
     """``trainer.fit``, from a checkpoint where one is given.
 
+    Of what all processes of a run raise together the first one tells; the others end in silence, with SystemExit(0).
+
     Raises:
+        Stopped: SIGTERM or SIGUSR1 asked for an end.
         KeyboardInterrupt: on Ctrl-C. Lightning makes SystemExit of it, and has the process ignore the next one.
+        StopRun: another process of the run has ended.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with stopping.heeding_signals():
+            _fit(trainer, module, data, checkpoint)
     except SystemExit as error:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+    except SsvidError as error:
+        if error.is_shared and global_rank() > 0:
+            raise SystemExit(0) from error
+        raise
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None
+) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except stopping.StopNow as error:
+        raise _stopped(trainer) from error
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not _is_of_peers(error):
+            raise
+        if stopping.requested():
+            raise _stopped(trainer) from error
+        raise StopRun(
+            "another process of this run has ended, and this one cannot go on alone. What was wrong is told by the other one; "
+            "the last checkpoint is kept."
+        ) from error
+
+
+def _is_of_peers(error: RuntimeError) -> bool:
+    """Whether an exchange between processes failed. gloo has no exception of its own."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def _stopped(trainer: pl.Trainer) -> SsvidError:
+    saver = next(callback for callback in trainer.callbacks if isinstance(callback, SaveLast))  # type: ignore[attr-defined]
+    saved = f"step {saver.saved_at} is saved" if saver.saved_at else "no step was saved yet"
+    lost = "" if saver.saved_at == trainer.global_step else f" (of {trainer.global_step} done)"
+    return shared(stopping.Stopped(f"stopped by {stopping.requested()}; {saved}{lost}."))
 
 
 def global_rank() -> int:

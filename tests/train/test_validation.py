@@ -54,8 +54,9 @@ def validate(num_videos, world, rank, batch=2):
     measures = _Measures({"auc": BinaryAUROC()}, torch.device("cpu"))
     for group in EvalBatches(num_videos, batch, world_size=world, rank=rank):
         mine = [t.index for (t,) in group if t.attempt != EvalBatches.PADDING]
-        for part in _of_all_ranks(measured(mine)):
-            measures.add(part)
+        for part, _ in _of_all_ranks((measured(mine), False)):
+            if part is not None:
+                measures.add(part)
     return measures.results(), measures.counts()
 
 
