@@ -25,6 +25,11 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
+# What no 64-bit number holds, and what no machine could decode or keep, by the unit at the end of a name.
+LARGEST = 2**63 - 1
+_MOST = {"num_frames": 10_000, "_px": 16_384, "num_clips": 100_000, "batch": 1_000_000, "batch_size": 1_000_000}
+
+
 def plain_problems(value: Any, path: str = "") -> Iterator[str]:
     """What in a value is not a plain type, not a number, or asks for interpolation; with its path."""
     if isinstance(value, Mapping):
@@ -39,6 +44,8 @@ def plain_problems(value: Any, path: str = "") -> Iterator[str]:
         yield f"{path} ({value!r}) holds '${{', and recipes are not interpolated. Write the value itself."
     elif isinstance(value, float) and math.isnan(value):
         yield f"{path} (nan) must be a number."
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{path} ({value}) must lie between -{LARGEST} and {LARGEST}. Write a smaller number."
     elif not isinstance(value, str | int | float | bool | None):
         plain = "text, a number, true/false, null, a list or a group"
         yield f"{path} ({value!r}) is a {type(value).__name__}; it must be {plain}."
@@ -131,6 +138,8 @@ class Typing:
             OmegaConf.update(node, key, value, merge=False)
         except (OmegaConfBaseException, ValueError):
             self.problems.append(f"{where} ({value!r}) must be {describe(hint)}. Set {where}=...")
+        else:
+            self.problems += _beyond(where, key, value)
 
     def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
         elsewhere = [p for p in self._paths if p.rpartition(".")[2] == key]
@@ -138,6 +147,17 @@ class Typing:
             near = " or ".join(map(repr, elsewhere))
             return f"unknown key {where!r}. Did you mean {near}? Known here: {', '.join(sorted(legal))}."
         return f"unknown key {where!r}. {did_you_mean(key, legal)}"
+
+
+def _beyond(where: str, key: str, value: Any) -> Iterator[str]:
+    """Numbers that mean nothing or would take all memory: seeds below 0, clips of a billion frames."""
+    values = value if isinstance(value, list | tuple) else [value]
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if key in ("seed", "seeds") and any(number < 0 for number in numbers):
+        yield f"{where} ({value!r}) must be 0 or more. Set {where}=0, say."
+    most = next((most for unit, most in _MOST.items() if key.endswith(unit)), None)
+    if most is not None and any(abs(number) > most for number in numbers):
+        yield f"{where} ({value!r}) must be at most {most:,}. Set {where}=..."
 
 
 def missing_paths(values: Mapping[str, Any], path: str = "") -> Iterator[str]:

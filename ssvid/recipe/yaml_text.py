@@ -64,9 +64,16 @@ class _Loader(yaml.SafeLoader):
         return self.prefix(len(MISSING)) == MISSING
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        line = self.peek_event().start_mark.line + 1
+        event = self.peek_event()
+        line = event.start_mark.line + 1
         if self.check_event(yaml.AliasEvent):
             raise _Refused(f"line {line}: aliases (*name) are not allowed. Write the value out")
+        if (tag := getattr(event, "tag", None)) is not None:
+            short = tag.replace(_TAG, "!!")
+            raise _Refused(
+                f"line {line}: objects and tags ({short}) are not allowed, only text, numbers, true/false, lists and "
+                "groups. Write the value itself"
+            )
         if self._depth >= MAX_DEPTH:
             raise _Refused(f"line {line}: nested deeper than {MAX_DEPTH} levels. Recipes are flat: flatten it")
         self._depth += 1
@@ -74,6 +81,16 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as error:  # a number of thousands of digits
+            kind, line = node.tag.removeprefix(_TAG), node.start_mark
+            where = f"line {line.line + 1}: " if line is not None else ""
+            raise _Refused(
+                f"{where}{_cut(str(node.value))} cannot be read as {kind}. Write a smaller number"
+            ) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         first_line: dict[str, int] = {}
@@ -141,19 +158,26 @@ def parse_value(text: str, origin: str) -> Any:
     Only what begins with a bracket, a brace or a quote is read as YAML, so that ``#``, ``:``, ``*`` in a path are safe.
 
     Raises:
-        RecipeError: it begins so and is not YAML.
+        RecipeError: it begins so and is not YAML, or is a number of thousands of digits.
     """
     if text[:1] in ("[", "{", '"', "'"):
         return parse_yaml(text, origin)
     if not text:
         return ""
     loader = _Loader("")
-    return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+    try:
+        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{origin} cannot be read: {_reason(error)}.") from error
 
 
 def to_yaml(plain: Any) -> str:
     """YAML text that ``parse_yaml`` reads back as the same plain types; keys keep their order."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
+
+
+def _cut(text: str, most: int = 24) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def _reason(error: yaml.YAMLError) -> str:
@@ -162,8 +186,6 @@ def _reason(error: yaml.YAMLError) -> str:
     if mark is None:
         return " ".join(str(error).split())
     problem = " ".join(str(getattr(error, "problem", error)).split())
-    if "could not determine a constructor" in problem:
-        problem = f"{problem}: objects and tags are not allowed, only text, numbers, true/false, lists and groups"
-    elif "but found another document" in str(error):
+    if "but found another document" in str(error):
         problem = "it holds more than one document (---). Keep one"
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
