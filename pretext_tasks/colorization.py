@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError, OptionError
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -461,7 +461,7 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
     """Refuse options that cannot work, all problems at once.
 
     Raises:
-        RecipeError: names each option, its value, the rule and a way out.
+        OptionError: names each option, its value, the rule and a way out.
     """
     c = config
     problems = [*_network_problems(config, backbone)]
@@ -482,7 +482,7 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
     if not 0 <= c.frame_shift <= 0.5:
         problems.append(f"frame_shift ({c.frame_shift:g}) must lie between 0, which is off, and 0.5")
     if problems:
-        raise RecipeError(f"task colorization: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+        raise OptionError("colorization", vars(config), problems)
 
 
 def _network_problems(config: ColorizationConfig, backbone: BackboneInfo) -> Iterable[str]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError, OptionError, must_be_one_of
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
 from ssvid.transforms.warp import (
@@ -602,17 +602,17 @@ def check_config(config: CycleConsistencyConfig, backbone: BackboneInfo) -> None
     """Refuse options that cannot work, all problems at once.
 
     Raises:
-        RecipeError: names each option, its value, the rule and a way out.
+        OptionError: names each option, its value, the rule and a way out.
     """
     problems = [*_network_problems(config, backbone), *_value_problems(config)]
     if problems:
-        raise RecipeError(f"task cycle_consistency: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+        raise OptionError("cycle_consistency", vars(config), problems)
 
 
 def _value_problems(c: CycleConsistencyConfig) -> Iterable[str]:
     for name, legal in (("localizer", LOCALIZERS), ("similarity", SIMILARITIES), ("cut_from", CUTS)):
         if getattr(c, name) not in legal:
-            yield f"{name} ({getattr(c, name)!r}) must be one of {', '.join(legal)}"
+            yield must_be_one_of(name, getattr(c, name), legal)
     for name in ("num_past", "frame_gap", "target_gap", "motion_grid", "embed_channels"):
         if getattr(c, name) < 1:
             yield f"{name} ({getattr(c, name)}) must be at least 1"

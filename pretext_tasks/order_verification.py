@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError, OptionError, must_be_one_of
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -384,13 +384,13 @@ def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> Non
     """Refuse options that cannot work, all problems at once.
 
     Raises:
-        RecipeError: names each option, its value, the rule and a way out.
+        OptionError: names each option, its value, the rule and a way out.
     """
     c = config
     problems = []
     for name, legal in (("tau_unit", UNITS), ("crop", CROPS), ("tuples_per_window", (1, 3))):
         if getattr(c, name) not in legal:
-            problems.append(f"{name} ({getattr(c, name)!r}) must be one of {', '.join(map(str, legal))}")
+            problems.append(must_be_one_of(name, getattr(c, name), legal))
     for name in ("tau_max", "tau_min"):
         if not 0 < getattr(c, name) < math.inf:
             problems.append(f"{name} ({getattr(c, name):g}) must be positive")
@@ -412,7 +412,7 @@ def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> Non
     if c.frame_px < backbone.min_px:
         problems.append(f"frame_px ({c.frame_px}) must be at least {backbone.min_px} for backbone {backbone.name}")
     if problems:
-        raise RecipeError(f"task order_verification: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+        raise OptionError("order_verification", vars(config), problems)
 
 
 def _tuple_row(frames_3CTHW: Tensor, truth: bool, prob: float, limit: float, height_px: int = 72) -> np.ndarray:

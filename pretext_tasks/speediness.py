@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import RecipeError
+from ssvid.errors import OptionError, must_be_one_of
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, Rectangle, center_square, random_square, resize_clips, square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -275,7 +275,7 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
     """Refuse options that cannot work, all problems at once.
 
     Raises:
-        RecipeError: names each option, its value, the rule and a way out.
+        OptionError: names each option, its value, the rule and a way out.
     """
     c = config
     problems = []
@@ -285,7 +285,7 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         problems.append(f"eval_frames ({c.eval_frames}) must be 0 or at least {max(2, backbone.min_frames)}")
     for name, legal in (("spacing", SPACINGS), ("crop", CROPS), ("space_pool", POOLS), ("time_pool", POOLS)):
         if getattr(c, name) not in legal:
-            problems.append(f"{name} ({getattr(c, name)!r}) must be one of {', '.join(legal)}")
+            problems.append(must_be_one_of(name, getattr(c, name), legal))
     for name in ("normal_factors", "sped_factors"):
         low, high = getattr(c, name)
         if not 1 <= low <= high:
@@ -301,7 +301,7 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
     if min(c.eval_px, c.frame_px) < 1:
         problems.append(f"eval_px ({c.eval_px}) and frame_px ({c.frame_px}) must be at least 1")
     if problems:
-        raise RecipeError(f"task speediness: {'; '.join(problems)}. Set task.options.<name>=... accordingly.")
+        raise OptionError("speediness", vars(config), problems)
 
 
 def _clip_row(

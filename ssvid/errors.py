@@ -21,6 +21,35 @@ class RecipeError(SsvidError):
     """A recipe, an override or an option is wrong. Lists every problem found, not only the first."""
 
 
+class OptionError(RecipeError):
+    """Options of a task cannot work.
+
+    Args:
+        task: its name.
+        options: the names of its options.
+        problems: one text each; where it begins with the name of an option (``crop ('hole') must be one of square, whole``)
+            the whole key and a way out are added.
+        group: what stands before these names in the recipe.
+    """
+
+    def __init__(
+        self, task: str, options: Iterable[str], problems: Iterable[str], group: str = "task.options."
+    ) -> None:
+        self.task, self.options, self.problems, self.group = task, tuple(options), tuple(problems), group
+        super().__init__(task, self.options, self.problems, group)
+
+    def __str__(self) -> str:
+        return "\n".join([f"task {self.task}: {self._told(self.problems[0])}", *map(self._told, self.problems[1:])])
+
+    def _told(self, problem: str) -> str:
+        name = problem.split(maxsplit=1)[0]
+        return f"{self.group}{problem}. Set {self.group}{name}=..." if name in self.options else f"{problem}."
+
+    def within(self, group: str) -> OptionError:
+        """The same where the options stand somewhere else in the recipe."""
+        return OptionError(self.task, self.options, self.problems, group)
+
+
 class DataError(SsvidError):
     """A folder, list or manifest cannot be used."""
 
@@ -61,6 +90,14 @@ class DecodeError(SsvidError):
     def __str__(self) -> str:
         reason = f" ({self.cause})" if self.cause else ""
         return f"cannot decode {self.path}: {self.what}{reason}."
+
+
+def must_be_one_of(name: str, value: object, known: Iterable[object]) -> str:
+    """``crop ('hole') must be one of square, whole; did you mean 'whole'?`` (without the end where nothing is near)."""
+    legal = [str(item) for item in known]
+    near = difflib.get_close_matches(str(value), legal, n=1, cutoff=0.5)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{name} ({value!r}) must be one of {', '.join(legal)}{meant}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -130,10 +130,10 @@ def embed_videos(
     """
     out = checked_out(out)
     device = torch.device(device)
-    features = resolve_feature_protocol(protocol.features, backbone.info, trained_stage)
+    features = resolve_feature_protocol(protocol.features, backbone.info, trained_stage, group="")
     protocol = replace(protocol, features=features)
     _check_every(protocol, manifest.rows)
-    check_decoder(manifest.rows, features)
+    check_decoder(manifest.rows, features, group="")
     check_contents(manifest, manifest.rows)
     weights = weights_sha256(backbone.state_dict())
     identity = features_identity(backbone, weights, features, device)

@@ -629,7 +629,7 @@ def row_is_padded(row: VideoRow, protocol: FeatureProtocol) -> bool:
     return is_padded(row.window_frames, protocol.num_frames, protocol.stride_frames)
 
 
-def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
+def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol, *, group: str = "features.") -> None:
     """Make sure that a forced decoder works here and is right for every file: a mistake of ours is no unreadable video.
 
     Raises:
@@ -642,7 +642,7 @@ def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol) -> None:
     if wrong:
         raise DataError(
             f"decoder ({name!r}) must deliver the right frames: it is wrong for {len(wrong)} of {len(rows)}, the "
-            f"first {wrong[0]!r}. Set features.decoder=auto to take the right one for each file."
+            f"first {wrong[0]!r}. Set {group}decoder=auto to take the right one for each file."
         )
 
 

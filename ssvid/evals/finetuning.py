@@ -123,7 +123,7 @@ def check_finetuning(
     """
     resolved = resolve_finetune_protocol(protocol, info, trained_stage)
     check_rows(manifest, train_rows, test_rows)
-    check_decoder((*train_rows, *test_rows), clip_reading(resolved, setup.loader))
+    check_decoder((*train_rows, *test_rows), clip_reading(resolved, setup.loader), group="loader.")
     check_contents(manifest, (*train_rows, *test_rows))
     parts = hold_out(train_rows, resolved, setup.seed)
     check_amounts(parts, train_rows, resolved, setup)

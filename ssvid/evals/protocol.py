@@ -171,12 +171,13 @@ class OnlineProtocol:
 
 
 def resolve_feature_protocol(
-    protocol: FeatureProtocol, info: BackboneInfo, trained_stage: str | None = None
+    protocol: FeatureProtocol, info: BackboneInfo, trained_stage: str | None = None, *, group: str = "features."
 ) -> FeatureProtocol:
     """The protocol with every automatic value filled in for this backbone.
 
     Args:
         trained_stage: the deepest stage that pretraining trained; None where all are (or none is).
+        group: what stands before the names of the options in texts; "" where they are arguments of their own.
 
     Raises:
         RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
@@ -184,8 +185,8 @@ def resolve_feature_protocol(
     crop_px = protocol.crop_px or info.size
     resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
-    _raise_all(_broken("features", filled, _feature_checks(filled, info)))
-    return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage)))
+    _raise_all(_broken(group, filled, _feature_checks(filled, info)))
+    return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage, group)))
 
 
 def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) -> None:
@@ -223,7 +224,7 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
         ),
         ("knn_temperature", p.knn_temperature > 0, "must be positive", "0.07"),
     ]
-    _raise_all(_broken("probe", protocol, checks))
+    _raise_all(_broken("probe.", protocol, checks))
 
 
 def resolve_retrieval(
@@ -268,7 +269,7 @@ def check_retrieval_protocol(protocol: RetrievalProtocol, num_train: int | None 
         ("centering", p.centering in CENTERINGS, f"must be one of {', '.join(CENTERINGS)}", "none"),
         ("num_shown", p.num_shown >= 1, "must be at least 1", "12"),
     ]
-    _raise_all(_broken("retrieval", protocol, checks))
+    _raise_all(_broken("retrieval.", protocol, checks))
 
 
 # name of a value, whether it is fine, the rule in words, a value that is fine
@@ -323,7 +324,7 @@ def _broken(
     group: str, protocol: FeatureProtocol | ProbeProtocol | RetrievalProtocol, checks: Iterable[_Check]
 ) -> list[str]:
     return [
-        f"{group}.{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}.{name}={way_out}."
+        f"{group}{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}{name}={way_out}."
         for name, fine, rule, way_out in checks
         if not fine
     ]
@@ -337,29 +338,29 @@ def _parts(holdout_fraction: float) -> int:
     return round(1 / holdout_fraction) if holdout_fraction > 0 else 1
 
 
-def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None) -> tuple[str, ...]:
+def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None, group: str) -> tuple[str, ...]:
     deepest = len(info.stages) - 1 if trained_stage is None else info.depth(trained_stage)
     if p.stages == "all":
         return info.stage_names[: deepest + 1]
     if p.stages == "trained":
         return (info.stage_names[deepest],)
     names = tuple(name.strip() for name in p.stages.split(","))
-    _raise_all([_stage_problem(name, info, deepest, p.untrained_stage) for name in names])
+    _raise_all([_stage_problem(name, info, deepest, p.untrained_stage, group) for name in names])
     if len(set(names)) < len(names):
         raise RecipeError(
-            f"features.stages ({p.stages}) must name each stage once. Set features.stages=all for all of them."
+            f"{group}stages ({p.stages}) must name each stage once. Set {group}stages=all for all of them."
         )
     return names
 
 
-def _stage_problem(name: str, info: BackboneInfo, deepest: int, untrained_stage: bool) -> str:
+def _stage_problem(name: str, info: BackboneInfo, deepest: int, untrained_stage: bool, group: str) -> str:
     if name not in info.stage_names:
         known = ("all", "trained", *info.stage_names)
-        return f"features.stages: backbone {info.name} has no stage {name!r}. {_meant(name, known)}"
+        return f"{group}stages: backbone {info.name} has no stage {name!r}. {_meant(name, known)}"
     if info.depth(name) > deepest and not untrained_stage:
         return (
-            f"features.stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: "
-            "what lies beyond it was never trained. Set features.stages=trained, or features.untrained_stage=true to "
+            f"{group}stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: "
+            f"what lies beyond it was never trained. Set {group}stages=trained, or {group}untrained_stage=true to "
             "score it all the same."
         )
     return ""

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssvid.errors import did_you_mean
-from ssvid.recipe.yaml_text import MISSING
+from ssvid.recipe.yaml_text import MISSING, cut
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
@@ -45,7 +45,7 @@ def plain_problems(value: Any, path: str = "") -> Iterator[str]:
     elif isinstance(value, float) and math.isnan(value):
         yield f"{path} (nan) must be a number."
     elif isinstance(value, int) and abs(value) > LARGEST:
-        yield f"{path} ({value}) must lie between -{LARGEST} and {LARGEST}. Write a smaller number."
+        yield f"{path} ({cut(str(value))}) must lie between -{LARGEST} and {LARGEST}. Write a smaller number."
     elif not isinstance(value, str | int | float | bool | None):
         plain = "text, a number, true/false, null, a list or a group"
         yield f"{path} ({value!r}) is a {type(value).__name__}; it must be {plain}."
@@ -136,8 +136,8 @@ class Typing:
             if isinstance(value, bool) and not _takes(hint, bool):
                 raise ValueError("OmegaConf turns a boolean into text")
             OmegaConf.update(node, key, value, merge=False)
-        except (OmegaConfBaseException, ValueError):
-            self.problems.append(f"{where} ({value!r}) must be {describe(hint)}. Set {where}=...")
+        except (OmegaConfBaseException, ValueError, OverflowError):
+            self.problems.append(f"{where} ({cut(repr(value))}) must be {describe(hint)}. Set {where}=...")
         else:
             self.problems += _beyond(where, key, value)
 
@@ -187,18 +187,6 @@ def marks(schema: type, path: str) -> dict[str, Any]:
         return {}
     group = group_of(field_hints(schema).get(key))
     return {**own.metadata, **(marks(group, rest) if group is not None and rest else {})}
-
-
-def without_idle(schema: type, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values that something computed depends on: fields and groups marked ``computes: False`` are left out."""
-    kept = {}
-    for key, value in values.items():
-        where = join(path, key)
-        if not marks(schema, where).get("computes", True):
-            continue
-        is_group = isinstance(value, Mapping) and group_at(schema, where) is not None
-        kept[key] = without_idle(schema, value, where) if is_group else value
-    return kept
 
 
 def group_at(schema: type, path: str) -> type | None:

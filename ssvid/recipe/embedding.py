@@ -16,7 +16,7 @@ from ssvid.backbones import Backbone
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import COLUMNS, Manifest
 from ssvid.data.readers import SPLIT_FOLDERS, VIDEO_EXTENSIONS, Entry, Listing, list_videos
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError
 from ssvid.evals.embedding import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.exports import load_backbone
@@ -144,13 +144,10 @@ def embed(
     )
     stage = network.provenance.get("stage")
     try:
-        resolve_feature_protocol(protocol.features, network.info, stage)  # before hours of scanning find out
+        resolve_feature_protocol(protocol.features, network.info, stage, group="")  # before hours of scanning find out
         resolve_decoder(decoder)
         manifest = list_and_scan(videos, root, say, reader=reader)
         report = _embed(network, manifest, protocol, out, device, keep_parts, say)
-    except (RecipeError, DataError) as error:
-        # The options of a recipe's group are this function's own arguments.
-        raise type(error)(str(error).replace("features.", "")) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Run the same command again to go on; what is done is in {out}.parts.") from None
     return _result(report, time.perf_counter() - started)

@@ -14,7 +14,7 @@ from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.scan_cache import cache_folder
-from ssvid.errors import DataError, RunFolderError
+from ssvid.errors import RunFolderError
 from ssvid.evals import anchors
 from ssvid.evals.anchors import AS_INITIALIZED
 from ssvid.evals.finetuned_cache import read_trained, trained_key, write_trained
@@ -208,7 +208,15 @@ def _finetune_once(
         recorded.check_data(manifest, run)
         recorded.check_weights(networks, run)
     setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, loaded.resolved, show_progress)
-    protocol, parts = _check(network, manifest, train_rows, test_rows, config, setup)
+    protocol, parts = check_finetuning(
+        network.info,
+        manifest,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        protocol=config.finetune,
+        setup=setup,
+        trained_stage=network.provenance.get("stage"),
+    )
     if (arguments["random"] and config.anchors.random) or not networks:
         networks |= random_forms(network, config, manifest, train_rows)
     trainings = {name: Training(one, config.finetune) for name, one in networks.items()}
@@ -262,29 +270,6 @@ def random_forms(
 
 
 # ---- the rows
-
-
-def _check(
-    network: Backbone,
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    config: FinetuneRecipe,
-    setup: FinetuneSetup,
-) -> tuple[FinetuneProtocol, Parts]:
-    try:
-        return check_finetuning(
-            network.info,
-            manifest,
-            train_rows=train_rows,
-            test_rows=test_rows,
-            protocol=config.finetune,
-            setup=setup,
-            trained_stage=network.provenance.get("stage"),
-        )
-    except DataError as error:
-        # What frozen features call so is an option of the loader here.
-        raise DataError(str(error).replace("features.decoder", "loader.decoder")) from error
 
 
 def _header(

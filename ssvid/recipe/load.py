@@ -34,7 +34,7 @@ from ssvid.recipe.check import (
 from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
-from ssvid.recipe.yaml_text import MISSING, parse_value, parse_yaml
+from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
 from ssvid.video.decoders import decoder_problem
 
 SCALED = "scaled"  # where a value comes from that follows from others
@@ -232,10 +232,10 @@ def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str,
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not _KEY.fullmatch(key):
-            problems.append(f"override {override!r} must read key.path=value, such as optim.epochs=5.")
+            problems.append(f"override {cut(override)!r} must read key.path=value, such as optim.epochs=5.")
             continue
         try:
-            value = parse_value(text, f"the value of override {override!r}")
+            value = parse_value(text, f"the value of override {cut(override)!r}")
         except RecipeError as error:
             problems.append(f"{error} If it is text, quote it twice: \"{key}='...'\".")
             continue

@@ -20,7 +20,8 @@ from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
-from ssvid.errors import DataError, RecipeError
+from ssvid.data.sampler import BatchLayout
+from ssvid.errors import DataError, OptionError, RecipeError
 from ssvid.files import takes_paths, write_atomic, write_json
 from ssvid.machine import environment, versions
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
@@ -166,17 +167,18 @@ def pretrain(
         check_loggers(config.logger)
     for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
         say(note)
-    # Whatever can be wrong with the recipe or the videos is found here, before a folder is made.
+    # What is wrong with the recipe is found before a video is read, and what is wrong with them before a folder is made.
     checkpoint = folder.checkpoint_to_resume(say) if resume else None
     if resume and checkpoint is None:
         say(f"{folder.path} holds no checkpoint yet: the run starts from its beginning")
+    world = int(config.trainer.devices) * config.trainer.num_nodes
+    BatchLayout(config.loader.global_batch, world, config.trainer.accumulate, config.loader.clips_per_video)
+    backbone, task = build_networks(config, say=say, resumed=checkpoint)
     manifest = _manifest_of_run(config.data, folder, before, rank, say)
     train_rows, val_rows = split_rows(manifest, config.data, config.seed)
     elsewhere = _out_of_domain(config.data, train_rows, folder, before, rank, say)
-    backbone, task = build_networks(config, say=say, resumed=checkpoint)
     data = _data_module(config, manifest, train_rows, val_rows, elsewhere, task)
     callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
-    world = int(config.trainer.devices) * config.trainer.num_nodes
     steps_per_epoch = data.train_batches(world).steps_per_epoch
     if config.task.placebo:
         data.require_strangers(world, config.optim.epochs)
@@ -381,14 +383,17 @@ def build_task(config: PretrainRecipe, backbone: BackboneInfo) -> PretextTask:
     if not config.tasks:
         return tasks.get(config.task.name)(options, backbone)  # type: ignore[no-any-return]
     members = [
-        Member(
-            entry["label"] or entry["name"],
-            tasks.get(entry["name"])(make_task_config(entry["name"], entry["options"]), backbone),
-            entry["weight"],
-        )
-        for entry in config.tasks
+        Member(entry["label"] or entry["name"], _member_task(entry, backbone, f"tasks.{i}.options."), entry["weight"])
+        for i, entry in enumerate(config.tasks)
     ]
     return CompositeTask(members, options, backbone)
+
+
+def _member_task(entry: Mapping[str, Any], backbone: BackboneInfo, group: str) -> PretextTask:
+    try:
+        return tasks.get(entry["name"])(make_task_config(entry["name"], entry["options"]), backbone)  # type: ignore[no-any-return]
+    except OptionError as error:
+        raise error.within(group) from None
 
 
 def task_names(config: PretrainRecipe) -> str:

@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
             kind, line = node.tag.removeprefix(_TAG), node.start_mark
             where = f"line {line.line + 1}: " if line is not None else ""
             raise _Refused(
-                f"{where}{_cut(str(node.value))} cannot be read as {kind}. Write a smaller number"
+                f"{where}{cut(str(node.value), 24)} cannot be read as {kind}. Write a smaller number"
             ) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -176,7 +176,8 @@ def to_yaml(plain: Any) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
-def _cut(text: str, most: int = 24) -> str:
+def cut(text: str, most: int = 60) -> str:
+    """The text, or its beginning where it is long."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 

@@ -31,7 +31,7 @@ def check_optim(config: OptimConfig) -> None:
         )
     if config.epochs < 1:
         raise RecipeError(f"optim.epochs ({config.epochs}) must be at least 1. Set optim.epochs=1 or more.")
-    if not config.base_lr > 0:
+    if not 0 < config.base_lr < math.inf:
         raise RecipeError(f"optim.base_lr ({config.base_lr}) must be positive. Set optim.base_lr=0.1, say.")
     if config.max_skipped_steps < 0:
         raise RecipeError(

@@ -284,7 +284,10 @@ def test_a_clip_longer_than_the_videos(video_folder, tmp_path, capsys):
         ("optim.epoch=3", ["optim.epoch", "epochs"]),
         ("task.name=speedines", ["speedines", "Did you mean 'speediness'"]),
         ("backbone.name=r3d18", ["r3d18", "Did you mean 'r3d_18'"]),
-        ("task.options.spacing=evn", ["spacing ('evn') must be one of"]),
+        (
+            "task.options.spacing=evn",
+            ["task.options.spacing ('evn') must be one of", "did you mean 'even'", "Set task.options.spacing="],
+        ),
         ("task.options.nframes=3", ["nframes", "num_frames"]),
         ("trainer.accelerator=gpus", ["trainer.accelerator ('gpus') is unknown", "Did you mean 'gpu'"]),
         ("loader.decoder=ffmpeg", ["ffmpeg", "pyav"]),

@@ -678,7 +678,7 @@ def test_what_cannot_work_is_refused_all_at_once():
         "must not both be 0",
         "patch_scale (1.5) must lie in (0, 1]",
         "frame_shift (0.7) must lie between 0",
-        "Set task.options.<name>=",
+        "Set task.options.localizer=",
     ):
         assert words in str(caught.value)
 

@@ -449,7 +449,7 @@ def test_pictures_show_every_tuple_as_shown_with_its_verdict():
         ({"lookalike_rms": -1.0}, r"lookalike_rms \(-1\) must be 0"),
         ({"grid": 0}, r"grid \(0\) must be at least 1"),
         ({"frames_per_view": 0}, r"frames_per_view \(0\) must be at least 1 for backbone tiny3d"),
-        ({"tau_max": 0, "grid": 0}, r"tau_max \(0\) .*; grid \(0\)"),
+        ({"tau_max": 0, "grid": 0}, r"(?s)options.tau_max \(0\) .*task.options.grid \(0\)"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, text):

@@ -487,3 +487,22 @@ def test_a_decoder_is_checked_with_the_recipe_before_a_file_is_read(kind, settin
         load_recipe(source, [f"{setting}=decord"], kind=kind)
     assert f"{setting} ('decord') does not work here: not installed: pip install it. Take auto" in str(caught.value)
     assert load_recipe(source, [f"{setting}=decord"], kind=kind, allow_missing=True)  # to look at, on another machine
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("seed=-1", r"seed \(-1\) must be 0 or more"),
+        ("seed=1000000000000000000000000000000", r"seed \(1000000000000000000000000000000\) must lie between"),
+        ("optim.base_lr=" + "9" * 400, r"optim.base_lr \(9{60}\.\.\. \(400 characters\)\) must"),
+        ("optim.base_lr=" + "9" * 5000, r"cannot be read as int"),
+        ("task.options.num_frames=1000000000", r"task.options.num_frames \(1000000000\) must be at most 10,000"),
+        ("task.options.frame_px=99999999", r"task.options.frame_px \(99999999\) must be at most 16,384"),
+        ("loader.global_batch=99999999999", r"loader.global_batch \(99999999999\) must be at most"),
+        ("optim.epochs=.inf", r"optim.epochs \(inf\) must be a whole number"),
+    ],
+)
+def test_numbers_that_no_machine_can_use_are_refused_before_anything_is_built(recipe, override, text):
+    assert len(problems_of(recipe, override)) < 2000
+    with pytest.raises(RecipeError, match=text):
+        load_recipe(recipe, [override])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import ssvid
 from ssvid.cli import main
-from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.errors import DataError, RecipeError, RunFolderError, SsvidError
 from ssvid.recipe.check import leaf_paths, marks
 from ssvid.recipe.probing import train_placebo
 from ssvid.recipe.resuming import was_restarted
@@ -298,6 +298,38 @@ def test_an_interrupted_placebo_is_gone_on_with_by_the_same_call(copied, monkeyp
     assert folder.name == "r-placebo"
     assert json.loads((folder / "results.json").read_text())["num_steps"] == 3
     assert train_placebo(run, show_progress=False) == folder
+
+
+# ---- mistakes in the recipe are told before a video is read
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "task.options.spacing=evn",
+            r"task.options.spacing \('evn'\) must be one of even, drop.*did you mean 'even'",
+        ),
+        ("loader.clips_per_video=3", r"loader.global_batch \(8\) must be a multiple"),
+        (
+            "tasks=[{name: speediness, label: a}, {name: speediness, label: b, options: {crop: hole}}]",
+            r"tasks.1.options.crop \('hole'\) must be one of .*Set tasks.1.options.crop=",
+        ),
+    ],
+)
+def test_options_of_tasks_are_checked_before_a_video_is_read(monkeypatch, tmp_path, override, text):
+    def listing(*args, **options):
+        raise AssertionError("the videos were looked at")
+
+    monkeypatch.setattr("ssvid.recipe.pretraining.load_manifest", listing)
+    words = [*TINY[:1], *TINY[2:], override] + (["task.name=composite"] if override.startswith("tasks") else [])
+    recipe = {
+        "kind": "pretrain",
+        "data": {"root": str(tmp_path)},
+        "task": {} if override.startswith("tasks") else {"name": "speediness"},
+    }
+    with pytest.raises(SsvidError, match=text):
+        ssvid.pretrain(recipe, *words, run_dir=tmp_path / "r", show_progress=False)
 
 
 # ---- several processes, started afresh

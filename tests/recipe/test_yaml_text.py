@@ -67,7 +67,10 @@ def test_missing_mark_is_read_inside_braces_too():
         ("a: &x 1\nb: *x", ["line 2", "aliases", "Write the value out"]),
         ("a: [", ["YAML", "line 1"]),
         ("1: 2", ["line 1", "key 1", "must be text", "quotes"]),
-        ("a: !!python/object/apply:os.system ['echo']", ["line 1", "objects and tags are not allowed"]),
+        (
+            "a: !!python/object/apply:os.system ['echo']",
+            ["line 1", "objects and tags (!!python/object/apply:os.system) are not allowed"],
+        ),
         ("a: 1\n---\nb: 2", ["more than one document"]),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), ["nested deeper", str(MAX_DEPTH)]),
         ("a: \x01", ["YAML"]),
@@ -140,3 +143,21 @@ def test_what_is_written_is_read_back_as_the_same():
         back = parse_yaml(to_yaml(plain), "x")
         assert back == plain
         assert repr(back) == repr(plain)  # 1 and 1.0 and True are equal, and not the same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!int abc", "a: !!float abc", "a: !!bool abc", "a: !!timestamp x", "a: !!map [1, 2]", "a: !!seq {b: c}",
+        "a: !!omap [b]", "a: !!binary x", "a: !!str 3", "[1, !!float x]", "!!map {a: 1}", "a: !own 3",
+    ],
+)  # fmt: skip
+def test_a_value_with_a_tag_is_refused_by_its_line(text):
+    with pytest.raises(RecipeError, match=r"line 2: objects and tags \(!\w*!?\w+\) are not allowed"):
+        parse_yaml(f"\n{text}", "recipe r")
+
+
+def test_numbers_of_thousands_of_digits_are_mistakes_of_the_recipe():
+    for read in (lambda: parse_yaml("a: " + "9" * 5000, "r"), lambda: parse_value("9" * 5000, "r")):
+        with pytest.raises(RecipeError, match=r"9{24}\.\.\. \(5,000 characters\) cannot be read as int"):
+            read()
