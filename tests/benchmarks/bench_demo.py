@@ -1,14 +1,17 @@
 """The demo over several seeds: is the gain of pretraining over random and over the placebo beyond chance?
 
 Usage: python -m tests.benchmarks.bench_demo --out DIR [--seeds 5]. The videos are made once; every seed trains the
-network and its placebo anew. Writes demo.json and demo.md.
+network and its placebo anew. Writes demo.json and demo.md; the table of means at its top stands in README.md, too.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ssvid.data.synth import synthesize
 from ssvid.evals import over_seeds
@@ -17,6 +20,9 @@ from ssvid.recipe import demonstration
 from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, train_side_by_side
 
 NETWORKS = ("pretrained", "random", "placebo")
+HEADLINES = {"probe_top1": "linear probe", "knn20_top1": "k-NN (k=20)", "recall_at_1": "R@1"}
+
+Values = Mapping[str, Mapping[str, Sequence[float]]]  # metric -> network -> one value for each seed
 
 
 def one_seed(folder: Path, videos: Path, seed: int) -> dict[str, Any]:
@@ -30,14 +36,37 @@ def one_seed(folder: Path, videos: Path, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "values": values,
-        "pretext": {name: read_result(folder / name)["accuracy"] for name in ARMS},
+        "pretext": {name: read_result(folder / name)["accuracy"] for name in ARMS} | {"untrained": untrained(folder)},
         "seconds": {"training": trained - started, "evaluation": time.perf_counter() - trained},
     }
 
 
+def untrained(folder: Path) -> float:
+    """The pretext accuracy before the first step, which is the same for the network and its placebo."""
+    results = json.loads((folder / "pretrained" / "results.json").read_text(encoding="utf-8"))
+    return float(results["untrained"]["better"]["accuracy"])
+
+
+def summary(values: Values) -> str:
+    """Means over seeds and their standard deviations in percent, and how far the pretrained networks are above the others."""
+    num_seeds = len(values["probe_top1"]["pretrained"])
+    lines = [f"{f'% over {num_seeds} seeds':<24}" + "".join(f"{title:<16}" for title in HEADLINES.values()).rstrip()]
+    for name in ("pretrained", "placebo", "random"):
+        cells = (
+            f"{100 * np.mean(values[m][name]):.1f} ± {100 * np.std(values[m][name], ddof=1):.1f}" for m in HEADLINES
+        )
+        lines.append(f"{name:<24}" + "".join(f"{cell:<16}" for cell in cells).rstrip())
+    for other in ("placebo", "random"):
+        gains = [over_seeds(np.subtract(values[m]["pretrained"], values[m][other]).tolist()) for m in HEADLINES]
+        cells = (f"{100 * gain.mean:+.1f} ± {100 * gain.standard_error:.1f}" for gain in gains)
+        lines.append(f"{f'pretrained - {other}':<24}" + "".join(f"{cell:<16}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
 def markdown(report: dict[str, Any]) -> str:
     metrics = list(report["seeds"][0]["values"]["pretrained"])
-    lines = []
+    values = {m: {name: [seed["values"][name][m] for seed in report["seeds"]] for name in NETWORKS} for m in metrics}
+    lines = ["```text", summary(values), "```"] if len(report["seeds"]) > 1 else []
     for metric in metrics:
         lines.append(f"\n### {metric}\n")
         lines.append("| seed | " + " | ".join(NETWORKS) + " | pretrained - random | pretrained - placebo |")
@@ -57,12 +86,13 @@ def markdown(report: dict[str, Any]) -> str:
                     f"ratio {s.ratio:.1f} over {s.num_seeds} seeds."
                 )
     lines.append("\n### speediness on held-out training videos (chance 0.5)\n")
-    lines.append("| seed | pretrained | placebo | training s | evaluation s |")
-    lines.append("|---|---|---|---|---|")
+    lines.append("| seed | pretrained | placebo | untrained | training s | evaluation s |")
+    lines.append("|---|---|---|---|---|---|")
     for seed in report["seeds"]:
         p, s = seed["pretext"], seed["seconds"]
         lines.append(
-            f"| {seed['seed']} | {p['pretrained']:.3f} | {p['placebo']:.3f} | {s['training']:.0f} | {s['evaluation']:.0f} |"
+            f"| {seed['seed']} | {p['pretrained']:.3f} | {p['placebo']:.3f} | {p['untrained']:.3f} | "
+            f"{s['training']:.0f} | {s['evaluation']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
 """Evaluations as programs: folds, seeds and anchors in one command, leaks between folds, and a number that repeats."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -152,8 +153,13 @@ def test_classes_are_told_apart_in_numbers_and_in_a_picture(evaluated):
 def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path):
     outcome, _, _ = evaluated
     shutil.rmtree(cache_folder() / "features")  # they are computed again
-    again = ssvid.probe(from_results=outcome.path, out=tmp_path / "again", show_progress=False)
+    elsewhere = json.loads(outcome.path.read_text())
+    for row in elsewhere["rows"]:
+        row["versions"]["instructions"] = "AVX1024"  # as of a machine that computes otherwise
+    (tmp_path / "elsewhere.json").write_text(json.dumps(elsewhere))
+    again = ssvid.probe(from_results=tmp_path / "elsewhere.json", out=tmp_path / "again", show_progress=False)
     assert again.repeated.startswith(f"repeated: all {len(outcome.rows)} numbers")
+    assert re.search(r"note: it was computed with instructions AVX1024, here \w+", again.repeated)
     for old, new in zip(read_results(outcome.path), read_results(again.path), strict=True):
         assert (old.value, old.interval, old.ids) == (new.value, new.interval, new.ids)
 
