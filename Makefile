@@ -11,10 +11,10 @@ OUT    ?= build/gpu
 GPU_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint type format bench gpu gpu-pack docs build constraints clean
+.PHONY: help setup demo test test-numerics test-matrix test-all lint type format bench gpu gpu-pack docs build constraints clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## install ssvid and its tools into .venv (about 5 GB, once)
 
@@ -32,6 +32,27 @@ demo: $(READY)  ## pretrain without labels, probe, export: the whole way in a fe
 
 test: $(READY)  ## the quick tests (offline; with the real videos where SSVID_REAL_DATA is set)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# What is compared to many digits, and so could depend on the processor and on the library that multiplies matrices.
+NUMERICS := tests/golden tests/end_to_end/test_exactness.py tests/evals/test_linear_probe.py tests/evals/test_head_bank.py \
+	tests/evals/test_knn.py tests/evals/test_results.py tests/evals/test_sharding.py tests/backbones tests/pretext_tasks
+
+test-numerics: $(READY)  ## the tests of numbers once more, as on a processor without AVX-512
+	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n auto --dist worksteal $(NUMERICS)
+
+test-matrix: $(READY) .venv-lowest/.ready .venv-newest/.ready  ## the quick tests in six settings, also with lowest and newest versions
+	$(BIN)/python -m tests.matrix
+
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	python3.11 -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev,torchcodec]'
+	@touch $@
+
+.venv-newest/.ready: pyproject.toml
+	python3.13 -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[dev,torchcodec]'
+	@touch $@
 
 test-all: $(READY)  ## the quick and the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu'
@@ -64,8 +85,9 @@ docs: $(READY)  ## the documentation as HTML into docs/_build/html; a warning is
 build: $(READY)  ## wheel and source archive into dist/, offline
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-constraints: $(READY)  ## write constraints.txt from what .venv holds, after the tests have passed with it
+constraints: $(READY)  ## write constraints.txt from what .venv holds, constraints-lowest.txt from pyproject.toml
 	$(BIN)/python -m tests.packaging.pin > constraints.txt.new && mv constraints.txt.new constraints.txt
+	$(BIN)/python -m tests.packaging.pin --lowest > constraints-lowest.txt.new && mv constraints-lowest.txt.new constraints-lowest.txt
 
 clean:  ## remove what was built (not .venv, not runs)
 	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .ssvid-demo

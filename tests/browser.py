@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -65,15 +65,11 @@ class Browser:
         """Parameters of all events of one kind."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
-    def _next(self, seconds: float = 60.0) -> dict[str, Any]:
-        until = time.monotonic() + seconds
+    def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._back], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"the browser said nothing for {seconds:.0f} s")
             read = os.read(self._back, 1 << 20)
             if not read:
-                raise RuntimeError("the browser ended")
+                raise EOFError("the browser ended")
             self._buffer += read
         text, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(text)
@@ -93,8 +89,12 @@ def open_browser(program: str, profile: Path) -> Iterator[Browser]:
     )
     os.close(theirs_in), os.close(theirs_out)
     try:
-        yield Browser(ours_out, ours_in)
+        try:
+            browser = Browser(ours_out, ours_in)
+        except (EOFError, BrokenPipeError):
+            pytest.skip("Chromium ends as soon as it is started: here its sandbox may not be allowed")
+        yield browser
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait()
         os.close(ours_out), os.close(ours_in)

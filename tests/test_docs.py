@@ -21,7 +21,7 @@ from tests.benchmarks import bench_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OTHERS = sorted(set(ROOT.glob("*.md")) - set(PAGES))
+OTHERS = sorted({*ROOT.glob("*.md"), ROOT / "tests" / "README.md"} - set(PAGES))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -96,10 +96,11 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         list_videos("folder", tmp_path, "x.txt")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_a_locked_folder_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "locked/b.mp4")
     (tmp_path / "locked").chmod(0)
+    if os.access(tmp_path / "locked", os.R_OK):
+        pytest.skip("this user (root?) may read every folder")
     with pytest.raises(DataError, match=r"folder \(.*locked\) must be readable: Permission denied"):
         list_videos("folder", tmp_path)
 

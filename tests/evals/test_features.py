@@ -13,7 +13,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
 from ssvid.evals import extract_features
 from ssvid.evals import features as features_module
-from ssvid.video import content_id, open_video, scan_video
+from ssvid.video import available_decoders, content_id, open_video, scan_video
 
 from .conftest import NUM_FRAMES, make_row
 
@@ -171,8 +171,15 @@ def test_a_file_that_is_not_the_manifests_is_an_error(backbone, quick, tmp_path)
         extract_features(backbone, Manifest(tmp_path, (row,)), [row], quick)
 
 
+def skip_without(decoder):
+    """A decoder may be installed and still not work, where FFmpeg's libraries are missing."""
+    status = available_decoders()[decoder]
+    if not status.works:
+        pytest.skip(f"{decoder}: {status.problem}")
+
+
 def test_a_forced_decoder_that_is_wrong_for_a_file_is_an_error(backbone, manifest, quick):
-    pytest.importorskip("decord")
+    skip_without("decord")
     with pytest.raises(DataError, match=r"'decord'.*wrong for 2 of 2, the first 'train/blue/0.mp4'.*decoder=auto"):
         extract_features(backbone, manifest, manifest.rows[:2], replace(quick, decoder="decord"))
     with pytest.raises(SsvidError, match=r"decoder .'decrod'. is not known"):
@@ -240,8 +247,7 @@ def test_the_cache_is_used_when_nothing_changed(backbone, manifest, quick, tmp_p
     ],
 )
 def test_the_cache_is_not_used_when_the_protocol_changed(backbone, manifest, quick, tmp_path, change):
-    if change.get("decoder"):
-        pytest.importorskip("torchcodec")
+    skip_without(change.get("decoder", "pyav"))
     rows = [replace(row, decoders_ok=("pyav", "torchcodec")) for row in manifest.rows[:2]]
     quick = replace(quick, decoder="pyav")
     extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)

@@ -86,12 +86,12 @@ def run_on(world, manifest, folder):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     arguments = (world, folder / f"store{world}", manifest, queue)
-    processes = [context.Process(target=on_rank, args=(rank, *arguments)) for rank in range(world)]
+    processes = [context.Process(target=on_rank, args=(rank, *arguments), daemon=True) for rank in range(world)]
     for process in processes:
         process.start()
-    found = sorted((queue.get(timeout=60) for _ in processes), key=lambda item: item[0])
+    found = sorted((queue.get() for _ in processes), key=lambda item: item[0])
     for process in processes:
-        process.join(timeout=30)
+        process.join()
     assert [item for item in found if isinstance(item[1], str)] == []
     return found
 
@@ -134,7 +134,7 @@ def test_items_left_out_or_made_up_are_no_result(results):
 def launch(num, words, cache):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}", "-m", "ssvid"]
     environment = os.environ | {"SSVID_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

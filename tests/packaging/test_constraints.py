@@ -11,6 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.packaging import pin
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What the image installs; the tools of developers need no pins.
@@ -42,6 +44,12 @@ def test_the_command_in_the_header_of_the_constraints_is_the_one_of_the_makefile
     header = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert "make constraints" in header
     assert re.search(r"^constraints: .*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_lowest_versions_are_the_floors_of_pyproject():
+    assert (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8") == pin.lowest()
+    assert len(pin.lowest().splitlines()) >= 30
+    assert "av==17\n" in pin.lowest()
 
 
 # ---- Dockerfile ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import email
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -62,10 +63,14 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 def sources(folder: str, suffix: str) -> set[str]:
     """Files of the checkout that git does not ignore."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed: which files belong to the checkout is not known")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
+    if listed.returncode:  # the checkout belongs to another user, say
+        pytest.skip(f"git does not read this checkout: {listed.stderr.strip()}")
     return {name for name in listed.stdout.splitlines() if name.endswith(suffix) and (ROOT / name).is_file()}
 
 
@@ -113,7 +118,7 @@ def test_an_installed_wheel_works_without_the_checkout(built, tmp_path):
     libraries = [str(site), sysconfig.get_path("purelib")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(libraries), "SSVID_PLUGINS": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-S", "-c", ALONE]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert str(ROOT) not in found["path"]

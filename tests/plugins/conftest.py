@@ -29,6 +29,6 @@ def python_with() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     def run(target: Path, code: str, cwd: Path, *arguments: str, **environment: str):
         env = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1", **environment}
         command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=250)
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 
     return run
