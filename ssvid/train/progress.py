@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from ssvid.data.module import ClipDataModule
 from ssvid.train.module import VALIDATIONS
+from ssvid.train.waiting import TOO_LONG_SECONDS, TOO_MUCH, look_at, waiting_text
 
 NARROW_COLUMNS = 72  # below, the bar gives its place to the numbers
 
@@ -38,6 +40,8 @@ class ShowProgress(pl.Callback):
         self._waited = self._worked = 0.0
         self._steps = 0
         self._has_validated = False
+        self._all_waited = self._all_worked = 0.0  # from the second step on: the first waits for the readers to start
+        self._has_explained = False
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -52,10 +56,12 @@ class ShowProgress(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._started = time.perf_counter()
         self._waited += self._started - self._ended
+        self._all_waited += (self._started - self._ended) if self._all_worked else 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._ended = time.perf_counter()
         self._worked += self._ended - self._started
+        self._all_worked += self._ended - self._started
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._steps += 1
@@ -73,6 +79,18 @@ class ShowProgress(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**perf, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         self._print(trainer, perf)
+        if trainer.global_step > 1:
+            self._explain(trainer)
+
+    @rank_zero_only
+    def _explain(self, trainer: pl.Trainer) -> None:
+        """Say once why the run waits for data, where that is most of its time."""
+        share = self._all_waited / max(self._all_waited + self._all_worked, 1e-9)
+        data = getattr(trainer, "datamodule", None)
+        is_much = share > TOO_MUCH and self._all_waited > TOO_LONG_SECONDS
+        if is_much and not self._has_explained and isinstance(data, ClipDataModule):
+            self._has_explained = True
+            self._say(waiting_text(share, look_at(data.train_set), data.loader, devices=trainer.num_devices))
 
     @rank_zero_only
     def _print(self, trainer: pl.Trainer, perf: Mapping[str, float]) -> None:
@@ -111,6 +129,7 @@ class ShowProgress(pl.Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._explain(trainer)
         self._close(trainer)
 
     @rank_zero_only

@@ -14,12 +14,14 @@ _KEY, _DISCARD, _CORRUPT = 1, 2, 4
 class PacketLog:
     """Notes down the packets of a stream as they are read; empty ones, which only flush, are left out.
 
-    30 bytes a packet, so that a day of film fits. pts, dts: presentation and decoding times in the stream's own unit.
-    position: byte of the file at which its data, or a header of it, begins. All are ``UNKNOWN`` where the container does not say.
+    33 bytes a packet, so that a day of film fits. pts, dts: presentation and decoding times in the stream's own unit.
+    position: byte of the file at which its data, or a header of it, begins. These are ``UNKNOWN`` where the container does not
+    say. size: bytes.
     """
 
     def __init__(self) -> None:
-        self._pts, self._dts, self._position, self._flags = array("q"), array("q"), array("q"), bytearray()
+        self._pts, self._dts, self._position, self._size = array("q"), array("q"), array("q"), array("q")
+        self._flags = bytearray()
 
     def __len__(self) -> int:
         return len(self._flags)
@@ -31,6 +33,7 @@ class PacketLog:
         self._pts.append(_or_unknown(packet.pts))
         self._dts.append(_or_unknown(packet.dts))
         self._position.append(_or_unknown(packet.pos))
+        self._size.append(packet.size)
         flags = _KEY * packet.is_keyframe + _DISCARD * packet.is_discard + _CORRUPT * packet.is_corrupt
         self._flags.append(flags)
 
@@ -48,6 +51,11 @@ class PacketLog:
     def position(self) -> np.ndarray:
         """int64 (P,)."""
         return np.array(self._position, np.int64)
+
+    @property
+    def size(self) -> np.ndarray:
+        """int64 (P,)."""
+        return np.array(self._size, np.int64)
 
     @property
     def is_key(self) -> np.ndarray:
