@@ -272,21 +272,23 @@ def _fit(
         close_loggers(loggers, "failed")
         raise
     close_loggers(loggers, "success")
+    num_held_out, num_measured = data.num_held_out()
     result = PretrainResult(
-        folder.path,
-        folder.last_checkpoint,
-        module.val_metrics,
-        dict(module.task.chance()),
-        trainer.global_step,
-        data.unreadable.all_reasons,
-        [row.path for row in data.train_set.too_short],
-        monitor.advice(),
-        module.backbone.provenance.get("init"),
-        module.ood_metrics,
-        list(data.train_set.manifest.missing),
-        untrained.with_better(module.task),
-        *data.num_held_out(),
-        module.skipped.total,
+        run_dir=folder.path,
+        checkpoint=folder.last_checkpoint,
+        metrics=module.val_metrics,
+        chance=dict(module.task.chance()),
+        num_steps=trainer.global_step,
+        unreadable=data.unreadable.all_reasons,
+        too_short=[row.path for row in data.train_set.too_short],
+        advice=monitor.advice(),
+        init=module.backbone.provenance.get("init"),
+        out_of_domain=module.ood_metrics,
+        missing=list(data.train_set.manifest.missing),
+        untrained=untrained.with_better(module.task),
+        num_held_out=num_held_out,
+        num_measured=num_measured,
+        skipped_steps=module.skipped.total,
     )
     if rank == 0:
         write_json(folder.results, result.as_dict())

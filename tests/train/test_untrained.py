@@ -101,6 +101,8 @@ def test_a_run_reports_its_untrained_network_and_trains_as_it_would_without(star
     assert json.loads((told.run_dir / "results.json").read_text())["untrained"] == told.untrained
     assert f"(chance 0.50, untrained {told.untrained['better']['auc']:.3f})" in str(told)
     assert silent.untrained == {}
+    assert told.versions["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert (told.num_held_out > 0, told.skipped_steps) == (True, 0)
     assert "untrained" not in str(silent)
     # What does not depend on the network is the same before and after; that the loss is not shows that it was trained.
     assert told.untrained["better"]["difference_auc"] == pytest.approx(told.metrics["difference_auc"])
