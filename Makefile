@@ -16,13 +16,13 @@ GPU_PYTHON ?= python3
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## install ssvid and its tools into .venv (about 5 GB, once)
+setup: $(READY)  ## install ssvid and its tools into .venv (about 7 GB on disk, once)
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "ssvid needs Python 3.11 to 3.14, and none was found. Install one, then: make setup PYTHON=/path/to/python3"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { echo "ssvid needs Python 3.11 to 3.14, but $(PYTHON) is `$(PYTHON) --version`. Say: make setup PYTHON=/path/to/python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 2; }
-	@echo "installing ssvid [$(EXTRAS)] into $(VENV); the first time this downloads about 5 GB"
+	@echo "installing ssvid [$(EXTRAS)] into $(VENV); it takes about 7 GB on disk"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@

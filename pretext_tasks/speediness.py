@@ -35,7 +35,7 @@ MAX_REDRAWS = 100
 class SpeedinessConfig:
     """Options of the task. The three guards against cheating are ``same_batch``, ``spacing`` and ``random_resolution``.
 
-    num_frames: frames T of each clip (the paper trains on 64, the lecture shows 30). eval_frames: in validation; 0 is as
+    num_frames: frames T of each clip (the paper trains on 64). eval_frames: in validation; 0 is as
         many as in training.
     normal_factors, sped_factors: ranges of the speed factor of the two classes.
     spacing: temporal guard. ``even``: frames evenly spaced in both classes (nearest frame); ``drop``: frames dropped

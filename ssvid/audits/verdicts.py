@@ -177,9 +177,9 @@ def _tempered(row: AuditRow, rows: Sequence[AuditRow], standard: Standard) -> Au
     low, high = row.difference_interval
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     verdict = (
-        f"{standard.task} does not stand the flicker of key frames: {standard.metric} falls {size}, at {row.value}; at "
-        f"{other.value} {'it hardly falls' if other.finding == Finding.HARDLY else 'no fall is shown'}, so that it is damage, "
-        "and not a trace of compression that is read"
+        f"{standard.task} is sensitive to key-frame flicker: {standard.metric} falls {size}, at {row.value}; at {other.value} "
+        f"{'the fall is negligible' if other.finding == Finding.HARDLY else 'no fall is shown'}, so it is image damage, not a "
+        "compression cue"
     )
     return replace(row, finding=Finding.DAMAGED, verdict=verdict)
 
@@ -228,7 +228,7 @@ def _sentence(row: AuditRow, finding: Finding, standard: Standard) -> str:
         return f"{metric} rises {size}, {under}"
     size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     if finding == Finding.HARDLY:
-        return f"hardly: {metric} falls {size}, {under}: less than a twentieth of what {task} has above chance"
+        return f"negligible: {metric} falls {size}, {under}: less than a twentieth of what {task} has above chance"
     verb = "is read from" if finding == Finding.READ else "leans on"
     return f"{task} {verb} {words.cue}: {metric} falls {size}, {under}"
 

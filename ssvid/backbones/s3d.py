@@ -95,8 +95,8 @@ class S3DG(_S3D):
     authors put it in their code: after the separable convolution of conv2 and after the four branches of each mixed
     block. Keys are those of s3d, and ``gate`` and ``gates``: weights of s3d fill all but the gates.
 
-    SpeedNet keeps the length of the clip: all three options 1. That it does so in the first convolution too is how the
-    paper (arXiv:2004.06130, without public code) is remembered and a reimplementation does it.
+    SpeedNet keeps the length of the clip: all three options 1. Whether it does so in the first convolution
+    too was not checked against the paper (arXiv:2004.06130, without public code); a reimplementation does it.
 
     Args:
         conv1_stride_time: stride in frames of the first convolution: 2 or 1.

@@ -16,7 +16,10 @@ def add_recipes(verbs: Any, common: argparse.ArgumentParser) -> None:
         "Lists the recipes that come with ssvid. With a NAME, prints that file: its header says what it does,\n"
         "the command, the cost and the expected number. Save and change it to make your own."
     )
-    parser.epilog = "example:\n  ssvid recipes pretrain/speediness_tiny > mine.yaml\n"
+    parser.epilog = (
+        "examples:\n  ssvid recipes pretrain/speediness_tiny > mine.yaml\n  ssvid recipes --keys > keys.md\n"
+    )
+    parser.add_argument("--keys", action="store_true", help="every key of every kind of recipe, with its meaning")
     parser.set_defaults(run=run_recipes)
 
 
@@ -57,7 +60,12 @@ def _add(verbs: Any, common: argparse.ArgumentParser, verb: str, text: str) -> a
 
 
 def run_recipes(args: argparse.Namespace) -> None:
-    """List recipes, or print one. Imports no torch."""
+    """List recipes, or print one; only the list of keys imports torch."""
+    if args.keys:
+        from ssvid.recipe.key_reference import page_of_keys
+
+        print(page_of_keys(), end="")
+        return
     from ssvid.recipe.find import find_recipe, header_of, list_recipes, read_recipe_text, shipped_recipes_dir
 
     if args.name:

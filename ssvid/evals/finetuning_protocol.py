@@ -49,7 +49,7 @@ class FinetuneProtocol:
     head_lr_factor: the head learns so many times as fast. layer_decay: the k-th stage below the head learns at
         layer_decay ** k times the rate (k = 1 is the stage that the head takes).
     weight_decay: not on biases and normalization. grad_clip_norm: 0 is off. warmup_epochs: linear, from 0.
-    schedule: "cosine" to 0, "step" (times ``gamma`` at each of the epochs ``milestones``) or "constant".
+    schedule: "cosine" to 0, "step" or "constant". milestones: epochs at which "step" lowers the rate. gamma: by what factor.
 
     holdout_fraction: share of train held out to choose the epoch on, groups kept together; 0 takes the last epoch.
     every_epochs: between scorings of the held-out part. holdout_clips: clips of each held-out video, center crops.

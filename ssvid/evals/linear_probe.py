@@ -200,13 +200,13 @@ def _point(on: _Input, setting: _Setting, heldout_top1: float, fits: list[_Fit])
 def _at_edges(chosen: GridPoint, protocol: ProbeProtocol) -> Iterator[str]:
     """A word where a value beyond the grid might have been better."""
     if protocol.solver == "lbfgs":
-        sides = [("penalty", chosen.regularization, protocol.regularization)]
+        sides = [("penalty", "regularization", chosen.regularization, protocol.regularization)]
     else:
-        sides = [("weight decay", chosen.regularization, protocol.weight_decays)]
-        sides.append(("learning rate", chosen.learning_rate or 0.0, protocol.learning_rates))
-    for name, value, grid in sides:
+        sides = [("weight decay", "weight_decays", chosen.regularization, protocol.weight_decays)]
+        sides.append(("learning rate", "learning_rates", chosen.learning_rate or 0.0, protocol.learning_rates))
+    for name, key, value, grid in sides:
         if len(grid) > 1 and value in (min(grid), max(grid)):
-            yield f"the chosen {name}, {value:g}, is at the edge of its grid"
+            yield f"the best {name}, {value:g}, is the {'smallest' if value == min(grid) else 'largest'} tried: widen probe.{key}"
 
 
 def holdouts(

@@ -252,9 +252,7 @@ class Evaluation:
         parts += [_spread_lines(self.summaries)] if self.summaries else []
         if self.protocol is not None and self.protocol.published:
             parts.append(published_lines(self.protocol.published, {row.metric for row in self.rows}))
-        files = "\n".join(
-            [f"whole protocol beside every number: {self.path}", *(f"picture: {p}" for p in self.pictures)]
-        )
+        files = "\n".join([f"full results: {self.path}", *(f"picture: {p}" for p in self.pictures)])
         return "\n\n".join(part for part in (*parts, files, self.repeated) if part)
 
 

@@ -74,8 +74,8 @@ def tagged(
 ) -> list[ResultRow]:
     """The rows with the fold, the seed and the protocol they belong to, and what the data set lacks."""
     note = protocol_note(loaded)
-    named = note["id"] or "without a name"
-    told = [f"protocol {named}{_changes(note['changed'])} [{note['sha256']}]"]
+    unnamed = f"protocol unnamed [{note['sha256']}]: cite a number under a named one (ssvid protocols) instead"
+    told = [f"protocol {note['id']}{_changes(note['changed'])} [{note['sha256']}]" if note["id"] else unnamed]
     if manifest.missing:
         told.append(
             f"{len(manifest.missing)} videos of the official lists are missing (data.allow_missing): {_first(manifest.missing)}"

@@ -51,8 +51,9 @@ class TaskEntry:
 
 @dataclass
 class PretrainRecipe:
-    """``kind: pretrain``: a backbone learns from unlabeled videos.
+    """A backbone learns from unlabeled videos.
 
+    kind: ``pretrain``. seed: of the first weights, of every random draw, and of what is held out.
     tasks: several tasks at once, each a group of keys as in ``TaskEntry``; ``task.options`` then says how they share the
         steps (``schedule``) and the videos (``videos``), and ``task.name`` is left out.
     init_from: weights to start from: a checkpoint, run folder, export or ``hf://owner/name`` of ours; ``torchvision:NAME``;
@@ -83,7 +84,10 @@ class PretrainRecipe:
 
 @dataclass
 class ProbeBackboneConfig:
-    """The network of ``--backbone random``; a checkpoint or an export brings its own. "" where none is named."""
+    """The network of ``--backbone random``, or of weights of another program; a checkpoint or an export brings its own.
+
+    name: see ``ssvid backbones``; "" where none is named. options: keyword arguments of that network.
+    """
 
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -91,8 +95,9 @@ class ProbeBackboneConfig:
 
 @dataclass
 class ProbeRecipe:
-    """``kind: probe``: what a frozen backbone is worth, measured on labeled videos.
+    """What a frozen backbone is worth, measured on labeled videos.
 
+    kind: ``probe``. seed: of the random row, and of all that the evaluation draws.
     features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN. anchors: rows
         beside the network's.
     protocol: a named protocol (``ssvid protocols``), whose settings lie below those of the recipe. folds: official splits
@@ -113,8 +118,9 @@ class ProbeRecipe:
 
 @dataclass
 class RetrieveRecipe:
-    """``kind: retrieve``: whether test videos find their class among the training videos, by frozen features.
+    """Whether test videos find their class among the training videos, by frozen features.
 
+    kind: ``retrieve``. seed: of the random row, and of all that the evaluation draws.
     protocol, folds, seeds, features, anchors: as of a probe. retrieval: which neighbors count, and in whose manner.
     """
 
@@ -132,8 +138,9 @@ class RetrieveRecipe:
 
 @dataclass
 class FinetuneRecipe:
-    """``kind: finetune``: a network learns labels, whole or (``finetune.frozen``) its head alone.
+    """A network learns labels, whole or (``finetune.frozen``) its head alone.
 
+    kind: ``finetune``. seed: of the head, of the random row, and of all that training draws.
     protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested.
     loader: its batches are ``finetune.batch_size``, one clip of each video. anchors: each network among them is one more
     training.

@@ -9,11 +9,11 @@ from ssvid.settings import EXTENDABLE, IDLE, PROCESSES, ROUNDING
 
 @dataclass
 class OptimConfig:
-    """The optimizer and its schedule. The learning rate is ``base_lr * global_batch / 256``.
+    """The optimizer and its schedule.
 
-    name: ``sgd`` or ``adamw``. epochs: passes over the training videos. warmup_epochs: linear warm-up from 0.
+    name: ``sgd`` or ``adamw``. base_lr: the learning rate is ``base_lr * global_batch / 256``. epochs: passes over the training videos. warmup_epochs: linear warm-up from 0.
     schedule: ``cosine`` (to 0), ``step`` (times ``step_gamma`` at each of ``step_epochs``) or ``constant``.
-    momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
+    step_epochs: epochs at which ``step`` lowers the rate. step_gamma: by what factor. momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
     grad_clip_norm: 0 is off.
     max_skipped_steps: a step whose loss or gradient is not finite is left out; so many in a row are borne, and the next one
         ends the run.

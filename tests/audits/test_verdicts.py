@@ -33,7 +33,7 @@ def test_a_broken_promise_is_told_in_points():
     ("row", "finding", "words", "against"),
     [
         (row("reencoded", 6, 3, 9), "leans on", "speed leans on compression: accuracy falls 6.0 points, 3.0 to 9.0, after", True),
-        (row("reencoded", 1, 0.5, 1.5), "hardly", "hardly: accuracy falls 1.0 points, 0.5 to 1.5, after re-encoding: less than a", False),
+        (row("reencoded", 1, 0.5, 1.5), "hardly", "negligible: accuracy falls 1.0 points, 0.5 to 1.5, after re-encoding: less than a", False),
         (row("reencoded", 0.4, -0.8, 1.5), "not shown", "not shown: accuracy moves -0.4 points, -1.5 to 0.8, after", False),
         (row("reencoded", -4, -6, -2), "rises", "accuracy rises 4.0 points, 2.0 to 6.0, after re-encoding", False),
         (row("static", 35, 33, 37), "at chance", "at chance, as it must be: accuracy is 50.0 %, 48.0 % to 52.0 %, on static", False),
@@ -136,8 +136,8 @@ def test_flicker_of_key_frames_is_told_from_a_trace_of_compression():
     judged = judge_all([mild, flicker, same], STANDARD)[1]
     assert (judged.finding, judged.held_against) == ("damaged by", True)
     assert judged.verdict == (
-        "speed does not stand the flicker of key frames: accuracy falls 27 points, 26 to 29, at crf 36, GOP 1; at crf 36, GOP "
-        "12 no fall is shown, so that it is damage, and not a trace of compression that is read"
+        "speed is sensitive to key-frame flicker: accuracy falls 27 points, 26 to 29, at crf 36, GOP 1; at crf 36, GOP 12 "
+        "no fall is shown, so it is image damage, not a compression cue"
     )
     assert said(mild, flicker, same) == [judged.verdict]
     # A planted trace that only the harsh quality covers falls with both distances.

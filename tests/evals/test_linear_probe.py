@@ -103,7 +103,7 @@ def test_among_equal_penalties_the_strongest_is_chosen():
 
 
 def test_a_choice_at_the_edge_of_the_grid_is_said():
-    assert any("edge of its grid" in w for w in select_head(toy_features(20, noise=0.01), PROTOCOL).warnings)
+    assert any("widen probe.regularization" in w for w in select_head(toy_features(20, noise=0.01), PROTOCOL).warnings)
 
 
 @pytest.mark.parametrize("num_holdouts", [1, 5])
