@@ -13,6 +13,9 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"ssvid {version}"
+copyright = author
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 
 # Links such as evaluation.md#what-the-rows-are work here as on a code host.
 myst_heading_anchors = 4
