@@ -1,7 +1,7 @@
 """The demo over several seeds: is the gain of pretraining over random and over the placebo beyond chance?
 
 Usage: python -m tests.benchmarks.bench_demo --out DIR [--seeds 5]. The videos are made once; every seed trains the
-network and its placebo anew. Writes demo.json and demo.md; the table of means at its top stands in README.md, too.
+network and its placebo anew; called again, it goes on with those not done. Writes demo.json and demo.md; the table of means at its top stands in README.md, too.
 """
 
 import argparse
@@ -113,7 +113,10 @@ def main() -> None:
         "videos_seconds": time.perf_counter() - started,
         "seeds": [],
     }
-    for seed in range(args.first, args.first + args.seeds):
+    if (args.out / "demo.json").exists():
+        report = json.loads((args.out / "demo.json").read_text())
+    done = [row["seed"] for row in report["seeds"]]
+    for seed in (s for s in range(args.first, args.first + args.seeds) if s not in done):
         report["seeds"].append(one_seed(args.out / f"seed{seed}", videos, seed))
         (args.out / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
         (args.out / "demo.md").write_text(markdown(report))

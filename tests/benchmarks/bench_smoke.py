@@ -6,13 +6,15 @@ Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_smoke smoke/speedine
 
 Makes the videos of the recipe's header once (400 to train on), and others of the split ``test``, which shares no scene
 with them. Trains the recipe and its placebo for each seed, one after the other, as ``ssvid pretrain RECIPE`` does, and
-then asks each network about the test videos: what a validation asks, once for each video. Writes smoke.json and smoke.md.
+then asks each network about the test videos: what a validation asks, once for each video. Writes smoke.json and smoke.md;
+called again, it goes on with what is missing there.
 """
 
 import argparse
 import json
 import math
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -53,6 +55,16 @@ def train(recipe: str, videos: Path, run: Path, *overrides: str) -> dict[str, fl
     with open(f"{run}.log", "w") as log:
         subprocess.run([*command, "--run-dir", str(run)], check=True, stdout=log, stderr=log)
     return {"wall": time.perf_counter() - started, "cpu": _cpu_seconds() - before}
+
+
+def train_once(recipe: str, videos: Path, run: Path, *overrides: str) -> dict[str, float]:
+    """``train``, or what it took where that run is finished; an unfinished one is begun anew."""
+    told = Path(f"{run}.seconds.json")
+    if not told.exists():
+        shutil.rmtree(run, ignore_errors=True)
+        told.write_text(json.dumps(train(recipe, videos, run, *overrides)))
+    seconds: dict[str, float] = json.loads(told.read_text())
+    return seconds
 
 
 def _cpu_seconds() -> float:
@@ -172,11 +184,14 @@ def main() -> None:
         measure_signals_of(manifest)
     test = manifest.select("test")
     report: dict[str, Any] = {"recipe": args.recipe, "environment": environment(), "seeds": []}
-    for seed in args.seeds:
+    if (args.out / "smoke.json").exists():
+        report = json.loads((args.out / "smoke.json").read_text())
+    done = [row["seed"] for row in report["seeds"]]
+    for seed in (seed for seed in args.seeds if seed not in done):
         row: dict[str, Any] = {"seed": seed}
         for arm, overrides in ARMS.items():
             run = args.out / f"{arm}{seed}"
-            seconds = train(args.recipe, videos, run, f"seed={seed}", *overrides)
+            seconds = train_once(args.recipe, videos, run, f"seed={seed}", *overrides)
             row[arm] = {"seconds": seconds, "metrics": measure_run(run, test)}
             print(seed, arm, row[arm], flush=True)
         row["untrained"] = untrained(args.out / f"pretrained{seed}", manifest, test)
