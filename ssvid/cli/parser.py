@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from ssvid.cli import terminal
 from ssvid.errors import SsvidError, did_you_mean
+from ssvid.recipe.synonyms import option_for, setting_for_option, verb_for
 
 
 class UsageError(SsvidError):
@@ -35,13 +36,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         text = re.sub(r"^argument (\S+): ", r"\1: ", message)
-        raise UsageError(f"{text.rstrip('.')}. See: {self.prog} --help")
+        end = "" if text.endswith("?") else "."
+        raise UsageError(f"{text.rstrip('.')}{end} See: {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             is_verb = isinstance(action, argparse._SubParsersAction)
-            problem = f"unknown {'verb' if is_verb else 'value'} {value!r}. {did_you_mean(str(value), known)}"
+            meant = verb_for(str(value)) if is_verb else ""
+            hint = (
+                f"Did you mean {meant!r}?"
+                if meant.split(" ")[0] in (*known, "--help")
+                else did_you_mean(str(value), known)
+            )
+            problem = f"unknown {'verb' if is_verb else 'value'} {value!r}. {hint}"
             raise argparse.ArgumentError(None if is_verb else action, problem)
 
     def option_names(self) -> list[str]:
@@ -65,21 +73,43 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
             unknown.append(word)
     if unknown:
         verb: Parser = getattr(args, "parser", parser)
-        raise UsageError(f"{_unknown_words(verb, unknown)} See: {verb.prog} --help")
+        raise UsageError(f"{_unknown_words(verb, unknown, argv)} See: {verb.prog} --help")
     return args
 
 
-def _unknown_words(verb: Parser, words: Sequence[str]) -> str:
-    word = words[0].partition("=")[0]
+def _unknown_words(verb: Parser, words: Sequence[str], argv: Sequence[str]) -> str:
+    word, _, value = words[0].partition("=")
     if not word.startswith("-"):
         return f"{verb.prog} does not know what to do with {' '.join(map(repr, words))}."
     options = verb.option_names()
+    if meant := _meant(verb, word, value or _next(argv, words[0])):
+        return f"{verb.prog} has no option {word!r}. Did you mean {meant}?"
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     plain = word.lstrip("-")
     if near:
         return f"{verb.prog} has no option {word!r}. Did you mean {near[0]!r}?"
     setting = f" Settings of a recipe are written without dashes: {plain}=..." if "." in plain else ""
     return f"{verb.prog} has no option {word!r}. Known: {', '.join(o for o in options if o.startswith('--'))}.{setting}"
+
+
+def _meant(verb: Parser, word: str, value: str) -> str:
+    """What a word that others use for it is called here: an option, a word without dashes, or a setting of the recipe."""
+    own = [*verb.option_names(), *(str(a.metavar) for a in verb._actions if not a.option_strings)]
+    option, setting = option_for(word, own), setting_for_option(word, verb.prog.split()[-1])
+    if word == "--extend" and option:
+        return "--resume optim.epochs=TOTAL"
+    if option.startswith("--"):
+        return repr(option)
+    if option:
+        places = [str(a.metavar) for a in verb._actions if not a.option_strings and a.metavar]
+        return f"{option}, which has no dashes: {verb.prog} {' '.join(places)}"
+    return f"{setting}={value or '...'}" if setting else ""
+
+
+def _next(argv: Sequence[str], word: str) -> str:
+    """The value that stands behind an option."""
+    behind = argv[argv.index(word) + 1 :] if word in argv else ()
+    return behind[0] if behind and not behind[0].startswith("-") and "=" not in behind[0] else ""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

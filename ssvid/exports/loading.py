@@ -197,8 +197,7 @@ def read_source(path: str | Path) -> Source:
         return _from_checkpoint(read_checkpoint(last), "run")
     if path.is_dir():
         raise CheckpointError(
-            f"folder {path} has neither {CONFIG} (an export) nor checkpoints/last.ckpt (a run). "
-            "Name an exported folder, a run folder, or a checkpoint file."
+            f"folder {path} has neither {CONFIG} (an export) nor checkpoints/last.ckpt (a run). {_runs_below(path)}"
         )
     if not path.exists():
         raise CheckpointError(
@@ -207,6 +206,16 @@ def read_source(path: str | Path) -> Source:
     if path.suffix in (".safetensors", ".pt2"):
         raise CheckpointError(_one_file(path))
     return _from_checkpoint(read_checkpoint(path))
+
+
+def _runs_below(folder: Path) -> str:
+    """What to name instead: a fine-tuning run holds a run for each of its networks, and other folders hold runs too."""
+    found = [last.parent.parent for pattern in ("*", "*/*") for last in folder.glob(f"{pattern}/checkpoints/last.ckpt")]
+    if not found:
+        return "Name an exported folder, a run folder, or a checkpoint file."
+    best = min(found, key=lambda run: (run.name != "pretrained", len(run.parts), run))
+    others = f" ({len(found)} runs lie below it)" if len(found) > 1 else ""
+    return f"Name a run that lies below it{others}: {best}"
 
 
 def is_part_of_an_export(path: Path) -> bool:

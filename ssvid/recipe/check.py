@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssvid.errors import did_you_mean
+from ssvid.recipe.synonyms import settings_for
 from ssvid.recipe.yaml_text import MISSING, cut
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -125,7 +126,9 @@ class Typing:
             return  # "optim:" with nothing below it is an empty group
         if not isinstance(value, Mapping):
             keys = ", ".join(field_hints(group)) or "(none)"
-            self.problems.append(f"{where} ({value!r}) must be a group of keys: {keys}.")
+            meant = [path for path in settings_for(key, self._paths) if path.startswith(f"{where}.")]
+            way = f" Did you mean {meant[0]}={value}?" if meant else ""
+            self.problems.append(f"{where} ({value!r}) must be a group of keys: {keys}.{way}")
             return
         if node[key] is None:
             node[key] = OmegaConf.structured(group)
@@ -142,6 +145,9 @@ class Typing:
             self.problems += _beyond(where, key, value)
 
     def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
+        meant = settings_for(key, self._paths)
+        if meant:
+            return f"unknown key {where!r}. Did you mean {meant[0]!r}? Known here: {', '.join(sorted(legal))}."
         elsewhere = [p for p in self._paths if p.rpartition(".")[2] == key]
         if elsewhere:
             near = " or ".join(map(repr, elsewhere))

@@ -33,7 +33,7 @@ from ssvid.recipe.check import (
 )
 from ssvid.recipe.find import find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
-from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, Recipe, TaskEntry
+from ssvid.recipe.schema import KINDS, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
 from ssvid.video.decoders import decoder_problem
 
@@ -105,7 +105,7 @@ def load_recipe(
         merged = merge(merged, {group: {"warmup_epochs": warmup}})
         origins[f"{group}.warmup_epochs"] = SCALED
         notes.append(note)
-    typed_values = _check(schema, merged, allow_missing, problems)
+    typed_values = _check(schema, merged, allow_missing, problems, origins)
     if protocol is not None and merged.get("kind") != protocol.kind:
         problems.append(
             f"protocol ({protocol.id}) is one of kind {protocol.kind!r}. Run it with: ssvid {protocol.kind}"
@@ -270,7 +270,9 @@ def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[s
     return None
 
 
-def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problems: list[str]) -> dict[str, Any]:
+def _check(
+    schema: type, merged: Mapping[str, Any], allow_missing: bool, problems: list[str], origins: Mapping[str, str]
+) -> dict[str, Any]:
     """Typed values; what is wrong with them is added to ``problems``."""
     merged = _with_composite(merged, problems)
     typed = Typing(_with_options(schema, merged, problems))
@@ -281,7 +283,7 @@ def _check(schema: type, merged: Mapping[str, Any], allow_missing: bool, problem
     if not allow_missing:
         way_out = "Add {0}=... to the command, or write it in the recipe."
         problems += [f"{path} is not set. {way_out.format(path)}" for path in missing_paths(values)]
-    problems += _dead_keys(merged, values, schema)
+    problems += _dead_keys(merged, values, schema, origins)
     return values
 
 
@@ -366,15 +368,33 @@ def _retyped(group: type, options: type) -> type:
     return dataclasses.make_dataclass(group.__name__, [("options", options, default)], bases=(group,))
 
 
-def _dead_keys(merged: Mapping[str, Any], values: Mapping[str, Any], schema: type) -> Iterator[str]:
-    """Keys that were set and do nothing, because another key says so. A key at its default is left alone."""
+_LAYERS = ("protocol", "recipe", "command line", "call")
+
+
+def _dead_keys(
+    merged: Mapping[str, Any], values: Mapping[str, Any], schema: type, origins: Mapping[str, str]
+) -> Iterator[str]:
+    """Keys that were set and do nothing, because another key says so. A key at its default is left alone, and so is one
+    that was in use until a later layer (the command line, over the recipe) switched it off.
+    """
     defaults = to_plain(dataclasses.asdict(schema()))
-    for path, (decider, used_when) in USED_ONLY_WHEN.items():
-        said, default, deciding = _at(merged, path), _at(defaults, path), _at(values, decider)
-        if said is None or default is None or deciding in used_when or to_plain(_at(values, path)) == default:
+    known = set(leaf_paths(schema))
+    for path, rule in dead_rules(known):
+        said, default, deciding = _at(merged, path), _at(defaults, path), _at(values, rule.decider)
+        own = to_plain(_at(values, path))
+        if said is None or default is None or own == default or rule.is_used(to_plain(deciding)):
             continue
-        used = " or ".join(used_when)
-        yield f"{path} ({said!r}) does nothing where {decider} is {deciding!r}; it is used with {used}. Remove it."
+        if _layer(origins, rule.decider) <= _layer(origins, path) or rule.decider == "kind":
+            yield (
+                f"{path} ({said!r}) does nothing where {rule.decider} is {to_plain(deciding)!r}; it is used with "
+                f"{rule.words}. Remove it."
+            )
+
+
+def _layer(origins: Mapping[str, str], path: str) -> int:
+    """How late a value was set; one of a list or a group counts as the whole."""
+    said = [layer for at, layer in origins.items() if at == path or at.startswith(f"{path}.")]
+    return max((_LAYERS.index(layer) for layer in said if layer in _LAYERS), default=-1)
 
 
 def _at(values: Any, path: str) -> Any:

@@ -5,8 +5,9 @@ Values that are only names (an optimizer, a decoder) are checked by the room tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
@@ -169,25 +170,66 @@ KINDS: dict[str, type] = {
     "finetune": FinetuneRecipe,
 }
 
-# A key that is set and does nothing misleads: path -> (path of the key that decides, values under which it is used).
-USED_ONLY_WHEN: dict[str, tuple[str, tuple[str, ...]]] = {
-    "optim.momentum": ("optim.name", ("sgd",)),
-    "optim.betas": ("optim.name", ("adamw",)),
-    "optim.step_epochs": ("optim.schedule", ("step",)),
-    "optim.step_gamma": ("optim.schedule", ("step",)),
-    "logger.project": ("logger.wandb", ("offline", "online")),
-    **{f"probe.{key}": ("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
-    **{f"probe.{key}": ("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
-    **{f"probe.head_{key}": ("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},
-    "finetune.momentum": ("finetune.optimizer", ("sgd",)),
-    "finetune.gamma": ("finetune.schedule", ("step",)),
-    "finetune.min_area": ("finetune.crop", ("area",)),
-    "finetune.max_aspect": ("finetune.crop", ("area",)),
-    "loader.global_batch": ("kind", ("pretrain",)),
-    "loader.clips_per_video": ("kind", ("pretrain",)),
-    "trainer.val_every_epochs": ("kind", ("pretrain",)),
-    "trainer.pictures": ("kind", ("pretrain",)),
-    "data.list": ("data.name", ("list", "manifest")),
-    "data.out_of_domain.list": ("data.out_of_domain.name", ("list", "manifest")),
-    **{f"data.out_of_domain.{key}": ("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
+
+class Used(NamedTuple):
+    """When a key has an effect. decider: path of the key that says so. values: under which it is used; ``off``: under all
+    but these instead.
+    """
+
+    decider: str
+    values: tuple[Any, ...]
+    off: bool = False
+
+    def is_used(self, value: Any) -> bool:
+        """Whether the key has an effect under this value of the decider."""
+        return (value in self.values) != self.off
+
+    @property
+    def words(self) -> str:
+        """The values under which it is used."""
+        return ("any but " if self.off else "") + " or ".join(map(str, self.values))
+
+
+# A key that is set and does nothing misleads. Keys that end in a dot are groups: all that is below them, but the decider.
+USED_ONLY_WHEN: dict[str, Used] = {
+    "optim.momentum": Used("optim.name", ("sgd",)),
+    "optim.betas": Used("optim.name", ("adamw",)),
+    "optim.step_epochs": Used("optim.schedule", ("step",)),
+    "optim.step_gamma": Used("optim.schedule", ("step",)),
+    "logger.project": Used("logger.wandb", ("offline", "online")),
+    "online.": Used("online.every_epochs", (0,), off=True),
+    "monitor.max_vectors": Used("monitor.features", (True,)),
+    "monitor.best_metric": Used("monitor.keep_best", (True,)),
+    **{f"probe.{key}": Used("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
+    **{f"probe.{key}": Used("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
+    **{f"probe.head_{key}": Used("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},
+    "finetune.momentum": Used("finetune.optimizer", ("sgd",)),
+    "finetune.gamma": Used("finetune.schedule", ("step",)),
+    "finetune.milestones": Used("finetune.schedule", ("step",)),
+    "finetune.min_area": Used("finetune.crop", ("area",)),
+    "finetune.max_aspect": Used("finetune.crop", ("area",)),
+    "finetune.head_norm": Used("finetune.head", ("linear",)),
+    "finetune.layer_decay": Used("finetune.frozen", (False,)),
+    "finetune.jitter_probability": Used("finetune.jitter", ([0.0, 0.0, 0.0, 0.0],), off=True),
+    **{
+        f"finetune.{key}": Used("finetune.holdout_fraction", (0.0,), off=True)
+        for key in ("every_epochs", "holdout_clips", "refit")
+    },
+    "loader.global_batch": Used("kind", ("pretrain",)),
+    "loader.clips_per_video": Used("kind", ("pretrain",)),
+    "trainer.val_every_epochs": Used("kind", ("pretrain",)),
+    "trainer.pictures": Used("kind", ("pretrain",)),
+    "data.val_fraction": Used("kind", ("pretrain",)),
+    "data.segment_seconds": Used("kind", ("pretrain",)),
+    "data.list": Used("data.name", ("list", "manifest")),
+    "data.out_of_domain.list": Used("data.out_of_domain.name", ("list", "manifest")),
+    **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
 }
+
+
+def dead_rules(known: Iterable[str]) -> Iterator[tuple[str, Used]]:
+    """Each of the paths that something else can switch off, with the rule."""
+    for path in known:
+        for key, rule in USED_ONLY_WHEN.items():
+            if path == key or (key.endswith(".") and path.startswith(key) and path != rule.decider):
+                yield path, rule

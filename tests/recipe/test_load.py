@@ -243,7 +243,62 @@ def test_settings_of_the_other_solver_are_dead():
 
 def test_the_table_of_dead_keys_names_keys_that_exist():
     known = {path for schema in KINDS.values() for path in leaf_paths(schema)}
-    assert {p for p, (decider, _) in USED_ONLY_WHEN.items() for p in (p, decider)} <= known
+    deciders = {rule.decider for rule in USED_ONLY_WHEN.values()}
+    assert deciders | {path for path in USED_ONLY_WHEN if not path.endswith(".")} <= known
+    assert all(any(at.startswith(path) for at in known) for path in USED_ONLY_WHEN if path.endswith("."))
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "text"),
+    [
+        (
+            "pretrain",
+            ["online.features.batch_size=8"],
+            r"online.features.batch_size \(8\) does nothing where online.every_epochs is 0",
+        ),
+        ("pretrain", ["online.knn_k=3"], r"online.knn_k \(3\) does nothing"),
+        (
+            "pretrain",
+            ["logger.project=mine"],
+            r"logger.project \('mine'\) does nothing where logger.wandb is 'disabled'",
+        ),
+        ("pretrain", ["monitor.features=false", "monitor.max_vectors=9"], r"monitor.max_vectors \(9\) does nothing"),
+        ("pretrain", ["monitor.keep_best=false", "monitor.best_metric=loss"], r"monitor.best_metric .* does nothing"),
+        (
+            "finetune",
+            ["finetune.jitter_probability=0.1"],
+            r"finetune.jitter_probability \(0.1\) does nothing where finetune.jitter",
+        ),
+        ("finetune", ["finetune.holdout_fraction=0", "finetune.refit=true"], r"finetune.refit \(True\) does nothing"),
+        (
+            "finetune",
+            ["finetune.frozen=true", "finetune.layer_decay=0.5"],
+            r"finetune.layer_decay \(0.5\) does nothing",
+        ),
+        (
+            "finetune",
+            ["finetune.milestones=[3]"],
+            r"finetune.milestones \(\[3\]\) does nothing where finetune.schedule is 'cosine'",
+        ),
+        ("probe", ["data.val_fraction=0.2"], r"data.val_fraction \(0.2\) does nothing where kind is 'probe'"),
+        ("probe", ["data.segment_seconds=3"], r"data.segment_seconds \(3\) does nothing"),
+    ],
+)
+def test_a_key_that_is_set_without_effect_is_a_mistake(recipe, kind, overrides, text):
+    source = recipe if kind == "pretrain" else {"kind": kind, "data": {"root": "v"}}
+    with pytest.raises(RecipeError, match=text):
+        load_recipe(source, overrides)
+
+
+def test_a_key_with_effect_is_none(recipe):
+    load_recipe(
+        recipe, ["online.every_epochs=1", "online.features.batch_size=8", "logger.wandb=offline", "logger.project=x"]
+    )
+    # What a recipe sets and the command line switches off was not set in vain.
+    recipe.write_text(recipe.read_text() + "online: {every_epochs: 1, knn_k: 3}\n")
+    load_recipe(recipe, ["online.every_epochs=0"])
+    with pytest.raises(RecipeError, match=r"online.knn_k \(4\) does nothing"):
+        load_recipe(recipe, ["online.every_epochs=0", "online.knn_k=4"])
 
 
 def test_the_kind_must_be_the_one_that_the_caller_runs(recipe):

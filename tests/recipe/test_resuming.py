@@ -170,14 +170,13 @@ def test_a_run_of_an_older_version_lacks_options_and_goes_on(copied):
 
 def test_every_option_says_whether_anything_computed_depends_on_it():
     idle = {path for path in leaf_paths(PretrainRecipe) if not marks(PretrainRecipe, path).get("computes", True)}
-    assert {path for path in idle if path.startswith("data.")} == {
-        f"data.{name}"
-        for name in ("root", "list", "annotations", "index_workers", "out_of_domain.root", "out_of_domain.list")
-    }
+    places = ("root", "list", "annotations", "index_workers", "out_of_domain.root", "out_of_domain.list")
+    assert {f"data.{name}" for name in places} <= idle
+    assert not idle & {"data.name", "data.split", "data.fold", "data.val_fraction", "data.allow_missing"}
     assert {"trainer.devices", "loader.workers_per_device", "logger.wandb", "monitor.features"} <= idle
     assert not idle & {"trainer.precision", "trainer.accumulate", "trainer.max_steps", "loader.global_batch", "seed"}
     paths = {kind: [p for p in leaf_paths(schema) if marks(schema, p).get("is_path")] for kind, schema in KINDS.items()}
-    assert all(len(found) == 5 for found in paths.values())
+    assert all(len(found) >= 5 for found in paths.values())
 
 
 # ---- one command line that begins or goes on
