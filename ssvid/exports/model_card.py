@@ -81,7 +81,7 @@ Options: `{options}`. The recipe stands in `config.json`, the identity of each t
 
 ## License
 
-Not stated. The weights derive from the videos above; whoever publishes them decides, within the rights to those videos.
+Not stated. The weights derive from the videos above; who publishes them decides, within the rights to those videos.
 """
 
 

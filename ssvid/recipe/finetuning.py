@@ -224,7 +224,7 @@ def _finetune_once(
         trainings[name] = Training(network, replace(config.finetune, frames=frames))
     say(_header(network.info, protocol, parts, test_rows, setup))
     if len(trainings) > 1:
-        say(f"one training each: {'; '.join(trainings)} (anchors.single_frame=false and so on to do without)")
+        say(f"one training each: {'; '.join(trainings)} (turn one off with anchors.single_frame=false and so on)")
     if global_rank() == 0:
         _write_folder(folder, own, loaded, manifest, networks, resume)
     with _locked(own):
