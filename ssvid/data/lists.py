@@ -255,7 +255,9 @@ def _other_cause(root: Path, line: _Line, text: str) -> tuple[str, str] | None:
             f"Set data.root={there}.",
         )
     alike = _file_alike(root / text)
-    return alike and (
+    if alike is None:
+        return None
+    return (
         f"path ({text!r}) must name a file below the root ({root}); there is {alike.name!r}",
         "Write the name with its ending, and with large and small letters, as the file has it.",
     )

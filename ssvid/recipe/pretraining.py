@@ -63,8 +63,8 @@ class PretrainResult:
     """What a pretraining run leaves behind.
 
     run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
-    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out,
-        held-out ones included.
+    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out, held-out
+    ones included.
     too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
     out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
     missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
