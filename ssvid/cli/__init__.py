@@ -67,8 +67,8 @@ first steps:
   ssvid pretrain pretrain/speediness_tiny data.root=DIR    learn from a folder of videos, no labels needed
   ssvid VERB --help                                        options of a verb, with an example
 
-exit codes: 0 success; 2 user error (the message says what is wrong and how to fix it); 1 a defect of ssvid; 75 stopped by
-SIGTERM or SIGUSR1 and saved: run it again with --resume.
+exit codes: 0 success; 2 user error (the message says what is wrong and how to fix it); 1 a defect of ssvid;
+75 stopped by SIGTERM or SIGUSR1 and saved: run it again with --resume.
 """
 
 # What the system may refuse about a path that the user gave.
