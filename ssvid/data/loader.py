@@ -78,7 +78,9 @@ class ClipLoader:
                         yield batch
             except (RuntimeError, EOFError, ConnectionError) as error:
                 if "DataLoader timed out" in str(error):
-                    raise DataError(self._notice("hung", pending[done], error)) from error
+                    raise DataError(
+                        self._notice("was late: it hangs, or is only slow", pending[done], error)
+                    ) from error
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 rebuilds += 1
@@ -109,10 +111,12 @@ class ClipLoader:
 
     def _notice(self, what: str, groups: list[tuple[Ticket, ...]], error: Exception) -> str:
         paths = ", ".join(self.dataset.path_of(group[0].index) for group in groups[:4])
+        limit, decoder = self.config.timeout_seconds, self.config.decoder
+        other = "" if decoder == "pyav" else " loader.decoder=pyav,"
         return (
-            f"a data worker {what} ({error}). The batch that was being read starts with: "
-            f"{paths}. Set loader.decoder=pyav, loader.workers_per_device=0 to see the error itself, or a longer "
-            f"loader.timeout_seconds (now {self.config.timeout_seconds:g})."
+            f"a data worker {what} ({error}). The batch that was being read starts with: {paths}. Set{other} a longer "
+            f"loader.timeout_seconds (now {limit:g}; large pictures on a busy machine take long), or "
+            "loader.workers_per_device=0 to see the error itself."
         )
 
 

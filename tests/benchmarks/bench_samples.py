@@ -4,7 +4,7 @@
     python -m tests.benchmarks.bench_samples FOLDER [--against CHECKOUT] [--rounds 5] [--clips 1 2 4] [RECIPE ...]
 
 With ``--against``, the code of another checkout is measured too, in processes that take turns; the table then has a ratio.
-Each round reads the same samples; the median of the rounds counts. The last column is the peak memory of the process in MB.
+Each round reads the same samples; the median of the rounds counts. ``peak`` is the memory of the process.
 Recipes default to ``pretrain/speediness_tiny``. ``step`` is what the recipe's network takes for a sample in training.
 """
 
@@ -49,8 +49,8 @@ def make(folder: Path) -> None:
         write_video(folder / f"{height}p.mp4", footage(height, width, seed), FPS, crf=26, gop=GOP)
 
 
-def measure_once(folder: str, recipe: str, clips: int) -> dict[str, float]:
-    """One round in this process: CPU milliseconds a sample, and the peak of memory in MB."""
+def measure_once(folder: str, recipe: str, clips: Sequence[int]) -> dict[str, float]:
+    """One round in this process: CPU milliseconds a sample for each number of clips, and the peak of memory in MB."""
     import torch
 
     from ssvid.data.dataset import ClipDataset, collate
@@ -65,13 +65,16 @@ def measure_once(folder: str, recipe: str, clips: int) -> dict[str, float]:
     ]
     _, task = build_networks(load_recipe(recipe, ["data.root=."]).recipe)
     dataset = ClipDataset(Manifest(folder, tuple(rows)), rows, task.clip_maker(True), seed=0, segment_seconds=1e9)
-    collate([dataset[tuple(Ticket(0, 0, 0, 0, clip) for clip in range(clips))]])
-    start, count = time.process_time(), 0
-    for epoch in range(max(1, 8 // clips)):
-        for index in range(len(dataset)):
-            count += len(collate([dataset[tuple(Ticket(0, epoch, 0, index, clip) for clip in range(clips))]])["weight"])
-    cpu_ms = 1000 * (time.process_time() - start) / count
-    return {"cpu_ms": cpu_ms, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    collate([dataset[(Ticket(0, 0, 0, 0),)]])
+    found = {}
+    for number in clips:
+        start, count = time.process_time(), 0
+        for epoch in range(max(1, 8 // number)):
+            for index in range(len(dataset)):
+                group = tuple(Ticket(0, epoch, 0, index, clip) for clip in range(number))
+                count += len(collate([dataset[group]])["weight"])
+        found[str(number)] = 1000 * (time.process_time() - start) / count
+    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def step_ms(recipe: str) -> float:
@@ -99,13 +102,13 @@ def write_rows(folder: Path) -> None:
 
 
 def rounds_of(
-    folder: Path, recipe: str, clips: int, checkouts: Sequence[Path], rounds: int
+    folder: Path, recipe: str, clips: Sequence[int], checkouts: Sequence[Path], rounds: int
 ) -> list[list[dict[str, float]]]:
     """For each checkout its rounds; the checkouts take turns."""
     found: list[list[dict[str, float]]] = [[] for _ in checkouts]
     for _ in range(rounds):
         for number, checkout in enumerate(checkouts):
-            command = [sys.executable, __file__, str(folder), recipe, "--once", "--clips", str(clips)]
+            command = [sys.executable, __file__, str(folder), recipe, "--once", "--clips", *map(str, clips)]
             environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found[number].append(json.loads(done.stdout.splitlines()[-1]))
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.make:
         make(options.folder)
     elif options.once:
-        print(json.dumps(measure_once(str(options.folder), options.recipes[0], options.clips[0])))
+        print(json.dumps(measure_once(str(options.folder), options.recipes[0], options.clips)))
     else:
         here = Path(__file__).resolve().parents[2]
         checkouts = [*([options.against.resolve()] if options.against else []), here]
@@ -134,13 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_rows(options.folder)
         for recipe in options.recipes:
             print(f"{recipe}: step {step_ms(recipe):.1f} ms a sample", flush=True)
+            table = rounds_of(options.folder.resolve(), recipe, options.clips, checkouts, options.rounds)
             for clips in options.clips:
-                table = rounds_of(options.folder.resolve(), recipe, clips, checkouts, options.rounds)
-                ms = [statistics.median(r["cpu_ms"] for r in rounds) for rounds in table]
-                mb = [max(r["peak_mb"] for r in rounds) for rounds in table]
+                ms = [statistics.median(found[str(clips)] for found in rounds) for rounds in table]
                 ratio = f", {ms[0] / ms[1]:.2f}x" if len(ms) == 2 else ""
-                words = " -> ".join(f"{value:.1f}" for value in ms), " -> ".join(f"{value:.0f}" for value in mb)
-                print(f"  {clips} clips a file: {words[0]} ms{ratio}; peak {words[1]} MB", flush=True)
+                print(f"  {clips} clips a file: {' -> '.join(f'{value:.1f}' for value in ms)} ms{ratio}", flush=True)
+            mb = [max(found["peak_mb"] for found in rounds) for rounds in table]
+            print(f"  peak {' -> '.join(f'{value:.0f}' for value in mb)} MB", flush=True)
 
 
 if __name__ == "__main__":
