@@ -100,6 +100,7 @@ def make_meta(
         "data": {"manifest_sha256": manifest_sha256, "num_videos": num_videos, "content_ids": list(content_ids)},
         "seed": seed,
         "placebo": placebo,
+        "placebo_answers": "of other videos" if placebo else None,  # not said by versions that kept some true ones
         "epoch": epoch,
         "global_step": global_step,
         "pretext_metrics": dict(pretext_metrics),

@@ -207,6 +207,7 @@ def test_a_placebo_says_so_on_its_card(tmp_path: Path, tiny: Backbone) -> None:
     export(run, tmp_path / "out")
     assert "A control, not a product" in (tmp_path / "out" / "README.md").read_text()
     assert load_backbone(tmp_path / "out").provenance["placebo"] is True
+    assert load_backbone(tmp_path / "out").provenance["placebo_answers"] == "of other videos"
 
 
 # ---- load_backbone ---------------------------------------------------------------------------------------------------

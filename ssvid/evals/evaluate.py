@@ -310,6 +310,10 @@ def notes_of(context: Mapping[str, Any]) -> list[str]:
     said += leak_words(context["leak"])
     if defects := context.get("feature_protocol", {}).get("defects"):
         said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")
+    if weights["placebo"] and not weights.get("placebo_answers"):
+        said.append(
+            "this placebo was trained by an earlier ssvid, and about one sample in each batch kept its true answer"
+        )
     if weights["partial"]:
         said.append("the weights were loaded in part (--partial or init_partial)")
     init = weights.get("init")

@@ -162,6 +162,7 @@ def _provenance(source: Source, backbone: Backbone, report: LoadReport) -> dict[
         "stage": stage if stage in backbone.info.stage_names else backbone.info.stages[-1].name,
         "content_ids": source.content_ids,
         "placebo": bool(meta.get("placebo", False)),
+        "placebo_answers": meta.get("placebo_answers"),
         "partial": bool(meta.get("partial", False)) or not report.is_complete,
         "seed": meta.get("seed") or 0,  # weights of another program have none; their random row takes 0
         "init": meta.get("init"),

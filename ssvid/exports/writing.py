@@ -214,6 +214,7 @@ def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
             "data": {key: value for key, value in data.items() if key != "content_ids"},
             "seed": meta.get("seed"),
             "placebo": meta.get("placebo", False),
+            "placebo_answers": meta.get("placebo_answers"),
             "partial": meta.get("partial", False),
             "epoch": meta.get("epoch"),
             "global_step": meta.get("global_step"),

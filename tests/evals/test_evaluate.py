@@ -9,6 +9,7 @@ import pytest
 from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals import evaluate_backbone, leak_note, read_results, render_table, write_results
+from ssvid.evals.evaluate import notes_of
 from ssvid.evals.leaks import leak_words
 
 
@@ -129,6 +130,18 @@ def test_a_leak_is_said_in_the_table(evaluate, manifest):
 
 
 # ---- what cannot be evaluated
+
+
+def test_a_placebo_that_kept_true_answers_is_told_from_one_that_did_not(evaluate):
+    row = evaluate()[0]
+    words = "kept its true answer"
+    for weights, told in (
+        ({"placebo": False}, False),
+        ({"placebo": True}, True),
+        ({"placebo": True, "placebo_answers": "of other videos"}, False),
+    ):
+        notes = notes_of({**row.context, "weights": row.context["weights"] | weights})
+        assert any(words in note for note in notes) is told
 
 
 def test_no_labels(evaluate, manifest):
