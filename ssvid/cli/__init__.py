@@ -36,6 +36,7 @@ from ssvid.cli import (
 from ssvid.cli.parser import Parser, UsageError, parse
 from ssvid.errors import SsvidError
 from ssvid.files import disk_full, is_disk_full
+from ssvid.recipe.find import check_early
 
 OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -154,6 +155,8 @@ def _run(words: list[str]) -> int:
     args = parse(parser, words)
     if args.verb is None:
         raise UsageError("a verb is missing. See: ssvid --help")
+    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "show") and args.recipe:
+        check_early(args.recipe)
     code = args.run(args)
     sys.stdout.flush()
     return code or OK

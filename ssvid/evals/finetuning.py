@@ -39,7 +39,7 @@ from ssvid.evals.scoring import score_videos
 from ssvid.evals.sharding import from_first, over_ranks, share_buffers
 from ssvid.machine import versions
 from ssvid.train.loggers import JsonLines, build_loggers, close_loggers
-from ssvid.train.module import PretrainModule, StopRun
+from ssvid.train.module import PretrainModule
 from ssvid.train.optim import build_schedule
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer, global_rank
@@ -306,12 +306,10 @@ def _train(
         show_progress=setup.show_progress,
         before_saving=[] if chooser is None else [chooser],
         batches_per_epoch=module.steps_per_epoch * config.accumulate,
+        options=module.options,
     )
     try:
         run_trainer(trainer, module, data, checkpoint)
-    except StopRun as error:
-        close_loggers(loggers, "failed")
-        raise StopRun(str(error).replace("optim.", "finetune.")) from error
     except BaseException:
         close_loggers(loggers, "failed")
         raise
@@ -323,6 +321,7 @@ class FinetuneModule(PretrainModule):
     """Training as pretraining does it, with learning rates of their own for head and stages."""
 
     task: Classification
+    options = "finetune."
 
     def configure_optimizers(self) -> Any:
         p = self.task.protocol

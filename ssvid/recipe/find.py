@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssvid.errors import RecipeError, did_you_mean
-from ssvid.files import takes_paths
-from ssvid.recipe.yaml_text import MAX_BYTES
+from ssvid.files import expanded, takes_paths
+from ssvid.recipe.yaml_text import MAX_BYTES, parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -86,6 +86,17 @@ def find_recipe(name_or_path: str | Path) -> Path:
         hint = did_you_mean(path.with_suffix("").as_posix(), shipped)
         raise RecipeError(f"there is no recipe file {name_or_path}. A shipped recipe is called by its name. {hint}")
     raise RecipeError(f"unknown recipe {name!r}: neither a file nor a shipped name. {did_you_mean(name, shipped)}")
+
+
+def check_early(name_or_path: str) -> None:
+    """Refuse a file that is not there or is no YAML, before torch is imported. Other names are looked up later.
+
+    Raises:
+        RecipeError: as ``find_recipe`` and ``parse_yaml``.
+    """
+    looks_like_one = "/" in name_or_path or name_or_path.endswith(SUFFIXES)
+    if looks_like_one and not Path(expanded(name_or_path)).is_dir():
+        parse_yaml(read_recipe_text(find_recipe(name_or_path)), f"recipe {name_or_path}")
 
 
 def read_recipe_text(path: Path) -> str:

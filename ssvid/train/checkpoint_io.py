@@ -16,6 +16,9 @@ from ssvid.train.module import StopRun, shared
 class AtomicCheckpointIO(CheckpointIO):
     """Writes beside the target and renames. Lightning's own way leaves a truncated file where TMPDIR is elsewhere."""
 
+    def __init__(self, options: str = "optim.") -> None:
+        self.options = options  # what stands before the names of the optimizer's options in the recipe
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Raises StopRun where a weight or a value of the optimizer is not finite; the file that is there stays."""
         found = not_finite(checkpoint)
@@ -27,7 +30,7 @@ class AtomicCheckpointIO(CheckpointIO):
             )
             raise StopRun(
                 f"{path} is not written, because {found} is not finite: {kept or 'start the run again'} with a lower "
-                "optim.base_lr, optim.grad_clip_norm=1, or trainer.precision=32."
+                f"{self.options}base_lr, {self.options}grad_clip_norm=1, or trainer.precision=32."
             )
         write_checkpoint(Path(path), checkpoint)
 

@@ -130,6 +130,8 @@ class PretrainModule(pl.LightningModule):
         val_metrics, ood_metrics: of the latest validation, on held-out videos and on those from elsewhere.
     """
 
+    options = "optim."  # what stands before the names of the optimizer's options in a recipe
+
     def __init__(
         self,
         backbone: Backbone,
@@ -302,8 +304,8 @@ class PretrainModule(pl.LightningModule):
             StopRun(
                 f"the loss or its gradient (norm {norm:g}) was not finite at step {self.global_step + 1}"
                 + (f" and at the {self.optim.max_skipped_steps} steps before" if self.optim.max_skipped_steps else "")
-                + ". These steps moved nothing, and the last checkpoint is kept. Lower optim.base_lr, set "
-                "optim.grad_clip_norm=1, or trainer.precision=32."
+                + f". These steps moved nothing, and the last checkpoint is kept. Lower {self.options}base_lr, set "
+                f"{self.options}grad_clip_norm=1, or trainer.precision=32."
             )
         )
 

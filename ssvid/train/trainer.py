@@ -99,9 +99,11 @@ def build_trainer(
     more_callbacks: Sequence[pl.Callback] = (),
     before_saving: Sequence[pl.Callback] = (),
     batches_per_epoch: int,
+    options: str = "optim.",
 ) -> pl.Trainer:
     """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here.
 
+    options: what stands before the names of the optimizer's options in the recipe.
     before_saving: callbacks whose work on an epoch's last batch must be in the checkpoint that is written then.
     """
     _calm_lightning()
@@ -142,7 +144,7 @@ def build_trainer(
         enable_model_summary=False,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(options)],
         default_root_dir=str(folder),
     )
     trainer._signal_connector = _NoSignals()  # type: ignore[assignment]

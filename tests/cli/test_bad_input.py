@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -172,3 +174,12 @@ def test_a_run_goes_on_with_the_same_recipe_only(few_videos, tmp_path, capsys):
 
     assert main(["pretrain", str(run), "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_steps"] == 1
+
+
+@pytest.mark.parametrize("recipe", ["pretrain/speediness_tny", "nofile.yaml", "{tmp}/bad.yaml", "~/none.yaml"])
+def test_a_mistyped_recipe_is_told_before_torch_is_imported(tmp_path, recipe):
+    (tmp_path / "bad.yaml").write_text("a: [")
+    program = "import sys; from ssvid.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = ["pretrain", recipe.format(tmp=tmp_path), "data.root=x"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2", "False"]

@@ -13,6 +13,7 @@ import pytest
 
 from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.errors import DataError, RecipeError
 from ssvid.recipe.embedding import embed
 from ssvid.video import content_id
 
@@ -167,3 +168,13 @@ def test_a_file_that_is_no_text_is_a_video_whatever_its_ending(videos, tmp_path,
         shutil.copy(videos / "a" / "0.mp4", tmp_path / name)
         assert embedded(tmp_path / name, tmp_path, capsys)["arrays"]["path"].tolist() == [name]
         (tmp_path / "f.npz").unlink()
+
+
+def test_the_words_of_a_message_stay_as_they_were_typed(tmp_path):
+    """A file whose name holds the name of a group of options is named as it is."""
+    listed = tmp_path / "my_features.txt"
+    listed.write_text("absent.mp4\n")
+    with pytest.raises(DataError, match=r"my_features\.txt"):
+        embed(listed, backbone="random", backbone_name="tiny3d", out=tmp_path / "optim.features.npz", device="cpu")
+    with pytest.raises(RecipeError, match=r"^pool \(max\) must be one of .* Set pool=avg\.$"):
+        embed(listed, backbone="random", backbone_name="tiny3d", out=tmp_path / "f.npz", device="cpu", pool="max")

@@ -12,7 +12,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.classification import Classification, TrainingClips, mix, training_crop
-from ssvid.evals.finetuning import check_amounts, hold_out
+from ssvid.evals.finetuning import FinetuneModule, check_amounts, hold_out
 from ssvid.evals.finetuning_protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.evals.finetuning_rates import build_optimizer, parameter_groups
 from ssvid.evals.finetuning_state import FinetuneSetup
@@ -21,7 +21,9 @@ from ssvid.evals.named_protocols import PROTOCOLS
 from ssvid.evals.views import corners, crop_views
 from ssvid.recipe import load_recipe
 from ssvid.tasks import BatchRandom
+from ssvid.train.checkpoint_io import AtomicCheckpointIO
 from ssvid.train.config import TrainerConfig
+from ssvid.train.module import StopRun
 from ssvid.transforms import random_area
 from ssvid.transforms.color import Jitter, jitter_clip, random_jitter
 from ssvid.types import Stream, Ticket, VideoInfo
@@ -369,3 +371,11 @@ def test_automatic_sizes_are_the_backbones():
     reading = clip_reading(p, LoaderConfig(workers_per_device=3, decoder="pyav"))
     assert (reading.num_clips, reading.crop_px, reading.workers, reading.decoder) == (10, 56, 3, "pyav")
     assert p.learning_rate == pytest.approx(0.1 * 32 / 256)
+
+
+def test_what_stops_a_fine_tuning_names_its_own_options_and_the_file_as_it_is(tmp_path):
+    writer = AtomicCheckpointIO(FinetuneModule.options)
+    with pytest.raises(StopRun) as caught:
+        writer.save_checkpoint({"state_dict": {"w": torch.tensor(float("nan"))}}, tmp_path / "optim.x.ckpt")
+    assert f"{tmp_path / 'optim.x.ckpt'} is not written" in str(caught.value)
+    assert "a lower finetune.base_lr, finetune.grad_clip_norm=1, or trainer.precision=32" in str(caught.value)
