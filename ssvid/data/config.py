@@ -32,7 +32,9 @@ class DataConfig:
         ``ucf101``, ``hmdb51``, ``kinetics`` (as downloaded, with their official split files).
     root: folder that paths are relative to.
     list: file for ``list`` and ``manifest``.
-    split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test`` and ``unused``).
+    split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test`` and ``unused``). In an
+        evaluation it is the split that is scored, as ``test_split``.
+    test_split: the split that an evaluation scores; "" is ``test``, or ``val`` where no video of ``test`` has a label.
     fold: which official split, 1 to 3, of ``ucf101`` and ``hmdb51``.
     annotations: folder of the official split files; "" looks in and beside ``root``, and in the folders of their usual
         names there.
@@ -49,6 +51,7 @@ class DataConfig:
     root: str = field(default="???", metadata=PLACE)
     list: str = field(default="", metadata=PLACE)
     split: str = ""
+    test_split: str = ""
     fold: int = 1
     annotations: str = field(default="", metadata=PLACE)
     allow_missing: bool = False

@@ -22,8 +22,18 @@ from ssvid.backbones.batch_statistics import estimating, has_batch_statistics
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
-from ssvid.evals.evaluate import evaluate_backbone
-from ssvid.evals.features import Progress, clips_of, evaluation_mode, features_key, read_videos
+from ssvid.evals.evaluate import evaluate_backbone, wants_probe
+from ssvid.evals.features import (
+    Features,
+    Progress,
+    clips_of,
+    evaluation_mode,
+    extract_features,
+    features_key,
+    read_videos,
+)
+from ssvid.evals.knn import score_neighbors
+from ssvid.evals.linear_probe import holdouts
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
 from ssvid.evals.results import ResultRow
 from ssvid.evals.sharding import ranks
@@ -61,16 +71,18 @@ def random_rows(
     trained_stage: str | None = None,
     name: str = "random",
     forms: Mapping[str, Backbone] | None = None,
+    metrics: Sequence[str] = (),
 ) -> RandomRows:
     """Score the network that pretraining with this seed started from, as initialized and with batch norm calibrated.
 
-    The better form is the one whose probe is better on the held-out part of train; test has no say. Its rows are named
+    The better form is the one whose probe is better on the held-out part of train, or whose k-NN is where no probe is asked
+    for; test has no say. Its rows are named
     ``name``, the other's "random, initial" or "random, calibrated".
 
     Args:
         trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.
         progress: called with (videos done, videos in all) for each form anew.
-        forms: of ``random_forms``, where they were made before.
+        forms: of ``random_forms``, where they were made before. metrics: as of ``evaluate_backbone``.
     """
     if forms is None:
         forms = random_forms(
@@ -96,15 +108,45 @@ def random_rows(
             cache_dir=cache_dir,
             progress=progress,
             name=name,
+            metrics=metrics,
         )
         for form, backbone in forms.items()
     }
-    heldout = {form: rows[0].context["head"]["heldout_top1"] for form, rows in scored.items()}
+    if wants_probe(metrics):
+        heldout = {form: rows[0].context["head"]["heldout_top1"] for form, rows in scored.items()}
+    else:
+        taken = {"device": device, "cache_dir": cache_dir, "trained_stage": trained_stage}
+        heldout = {
+            form: heldout_knn(extract_features(one, manifest, train_rows, feature_protocol, **taken), probe_protocol)
+            for form, one in forms.items()
+        }
     best = max(heldout, key=lambda form: heldout[form])
     choice = {"form": best, "on": "held-out part of train", "heldout_top1": heldout}
     named = {form: [_with_choice(row, choice) for row in rows] for form, rows in scored.items()}
     others = [replace(r, name=f"{name}, {form}") for form, rows in named.items() if form != best for r in rows]
     return RandomRows(named[best], others)
+
+
+def heldout_knn(train: Features, protocol: ProbeProtocol) -> float:
+    """Accuracy of the first k of the k-NN on held-out parts of train, searched among the rest."""
+    labels, groups = (np.array(v, dtype=object)[train.readable] for v in (train.labels, train.groups))
+    places = np.flatnonzero(train.readable)
+    right = []
+    for fit_on, score_on in holdouts(labels, groups, protocol, []):
+        fewer = replace(protocol, knn_ks=(min(protocol.knn_ks[0], len(fit_on)),))
+        gallery, queries = (train.at(places[part]) for part in (fit_on, score_on))
+        right += list(next(iter(score_neighbors(gallery, queries, fewer).knn_correct.values())))
+    return float(np.mean(right))
+
+
+def sees_stills(backbone: Backbone) -> bool:
+    """Whether two clips, each of one repeated frame, look different to a network. To one that sees differences they do not."""
+    info = backbone.info
+    device = backbone.mean_C111.device
+    frames = torch.rand(2, 3, 1, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(device)
+    with evaluation_mode(backbone):
+        first, second = backbone.embed(frames.expand(-1, -1, max(info.min_frames, info.num_frames), -1, -1))
+    return not torch.allclose(first, second)
 
 
 def random_forms(

@@ -25,15 +25,18 @@ def labels_of(manifest: Manifest) -> dict[str, str]:
     return {row_id(row): row.label for row in manifest.rows}
 
 
-def per_class(rows: Sequence[ResultRow], manifest: Manifest) -> dict[str, dict[str, dict[str, list[int]]]]:
-    """Network -> metric -> class -> [right, all], over all folds and seeds. Unreadable videos count as wrong."""
+def per_class(rows: Sequence[ResultRow], manifest: Manifest) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Network -> metric -> class -> [right, all], over all folds and seeds. Unreadable videos count as wrong.
+
+    Where shares of right views are counted, so is what is right.
+    """
     labels = labels_of(manifest)
-    found: dict[str, dict[str, dict[str, list[int]]]] = {}
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in rows:
         classes = found.setdefault(row.name, {}).setdefault(row.metric, {})
         for video, right in zip(row.ids, row.correct_N, strict=True):
             counts = classes.setdefault(labels[video], [0, 0])
-            counts[0] += int(right)
+            counts[0] += right.item()
             counts[1] += 1
     return {
         name: {metric: dict(sorted(classes.items())) for metric, classes in of.items()} for name, of in found.items()

@@ -41,6 +41,7 @@ def evaluate_backbone(
     progress: Progress | None = None,
     name: str = "pretrained",
     provenance: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
 ) -> list[ResultRow]:
     """Score frozen features: linear probe top-1 (and top-5 above 5 classes), weighted k-NN, R@1.
 
@@ -51,13 +52,17 @@ def evaluate_backbone(
         name: of the network in tables.
         provenance: where the weights come from ("stage", "content_ids", "placebo", "partial", ...); taken from the
             backbone's own ``provenance`` where None.
+        metrics: what is asked for, by the starts of its names; () is everything. What is not is not computed: without
+            ``probe_`` nothing is trained.
 
     Raises:
         DataError: labels or a split are missing, or a class has no training video.
         RecipeError: a protocol makes no sense or does not fit.
     """
     check_rows(manifest, train_rows, test_rows)
-    check_probe_protocol(probe_protocol, sum(row.is_readable for row in train_rows))
+    check_probe_protocol(
+        probe_protocol, sum(row.is_readable for row in train_rows) if wants_neighbors(metrics) else None
+    )
     found = extract_for(
         backbone,
         manifest,
@@ -69,11 +74,26 @@ def evaluate_backbone(
         progress=progress,
         provenance=provenance,
     )
-    probe = linear_probe(found.train, found.test, probe_protocol, device=device)
-    neighbors = score_neighbors(found.train, found.test, probe_protocol)
-    context = {**found.context, "probe_protocol": _lists(asdict(probe_protocol))}
-    rows = list(_rows(name, found.test, probe, neighbors, context))
-    return rows + list(_low_shot(name, found, probe, probe_protocol, context, device))
+    found = found._replace(context={**found.context, "probe_protocol": _lists(asdict(probe_protocol))})
+    rows: list[ResultRow] = []
+    few: list[ResultRow] = []
+    if wants_probe(metrics):
+        probe = linear_probe(found.train, found.test, probe_protocol, device=device)
+        rows += _probe_rows(name, found.test, probe, found.context)
+        few += _low_shot(name, found, probe, probe_protocol, found.context, device)
+    if wants_neighbors(metrics):
+        rows += neighbor_rows(name, found, score_neighbors(found.train, found.test, probe_protocol))
+    return rows + few
+
+
+def wants_probe(metrics: Sequence[str]) -> bool:
+    """Whether metrics of a trained probe are asked for; () asks for everything."""
+    return not metrics or any(wanted.startswith("probe") for wanted in metrics)
+
+
+def wants_neighbors(metrics: Sequence[str]) -> bool:
+    """Whether k-NN or R@1 is asked for; () asks for everything."""
+    return not metrics or any(wanted.startswith(("knn", "recall")) for wanted in metrics)
 
 
 def _low_shot(
@@ -180,24 +200,40 @@ def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Se
                 f"there is no {split} video; the manifest's splits are {', '.join(manifest.splits()) or 'empty'}. "
                 "Put the videos into train/<class> and test/<class>, or fill the manifest's column split."
             )
-        unlabeled = [row.path for row in rows if not row.label]
-        if unlabeled:
-            raise DataError(
-                f"{len(unlabeled)} of {len(rows)} {split} videos have no label, the first is {unlabeled[0]!r}. "
-                "Label them, or give them another split."
-            )
-    known = {row.label for row in train_rows if row.is_readable}
-    unseen = sorted({row.label for row in test_rows} - known)
-    if unseen:
-        raise DataError(
-            f"class {', '.join(map(repr, unseen[:5]))}{' ...' if len(unseen) > 5 else ''} is in test and has no "
-            "readable training video: a probe cannot learn it. "
-            "Add training videos of it, or take its videos out of test."
-        )
+    check_labels([row for row in train_rows if row.is_readable or not row.label], test_rows, readable="readable ")
     both = {row_id(row) for row in train_rows} & {row_id(row) for row in test_rows}
     if both:
         raise DataError(
             f"{len(both)} videos are in both train and test, the first is {min(both)!r}. Give each video one split."
+        )
+
+
+class _Labeled(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+
+
+def check_labels(train: Sequence[_Labeled], test: Sequence[_Labeled], *, readable: str = "") -> None:
+    """Make sure that all have a label, and that each class of test has a training video.
+
+    Raises:
+        DataError: says which has none.
+    """
+    for split, videos in (("train", train), ("test", test)):
+        unlabeled = [video.path for video in videos if not video.label]
+        if unlabeled:
+            raise DataError(
+                f"{len(unlabeled)} of {len(videos)} {split} videos have no label, the first is {unlabeled[0]!r}. "
+                "Label them, or give them another split."
+            )
+    unseen = sorted({video.label for video in test} - {video.label for video in train})
+    if unseen:
+        raise DataError(
+            f"class {', '.join(map(repr, unseen[:5]))}{' ...' if len(unseen) > 5 else ''} is in test and has no "
+            f"{readable}training video: a probe cannot learn it. "
+            "Add training videos of it, or take its videos out of test."
         )
 
 
@@ -244,13 +280,7 @@ def data_context(
     }
 
 
-def _rows(
-    name: str,
-    test: Features,
-    probe: ProbeResult,
-    neighbors: NeighborResult,
-    context: Mapping[str, Any],
-) -> Iterable[ResultRow]:
+def _probe_rows(name: str, test: Features, probe: ProbeResult, context: Mapping[str, Any]) -> Iterable[ResultRow]:
     facts = notes_of(context)
     head = {
         "chosen": {**_chosen(probe.selection.chosen), "on": "held-out part of train"},
@@ -267,7 +297,6 @@ def _rows(
     yield row("probe_top1", probe.correct_N, probe.chance, {**of_probe, "predictions": list(probe.predictions)})
     if probe.top5_correct_N is not None and probe.top5_chance is not None:
         yield row("probe_top5", probe.top5_correct_N, probe.top5_chance, of_probe)
-    yield from neighbor_rows(name, Evaluated(test, test, dict(context), facts), neighbors)
 
 
 def neighbor_rows(name: str, found: Evaluated, neighbors: NeighborResult) -> Iterator[ResultRow]:

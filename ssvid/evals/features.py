@@ -104,6 +104,11 @@ class Features:
         parts = [~np.isnan(values_ND).any(axis=1) for _, values_ND in portions(self.values_ND)]
         return np.concatenate([np.empty(0, dtype=bool), *parts])
 
+    def at(self, positions: np.ndarray) -> Features:
+        """Some of the videos, as features of their own."""
+        ids, labels, groups = (tuple(v[i] for i in positions) for v in (self.ids, self.labels, self.groups))
+        return Features(self.values_ND[positions], ids, labels, groups, self.stage_columns)
+
     def only(self, *stages: str) -> Features:
         """The columns of these stages alone, in the order given."""
         parts = [self.values_ND[:, slice(*self.stage_columns[name])] for name in stages]
@@ -158,8 +163,8 @@ def extract_features(
     Args:
         backbone: moved to ``device``; its weights, buffers and training flags are left as they were.
         rows: of the manifest; a row's window is a video of its own.
-        cache_dir: features are kept here, keyed by all they depend on. Not written when a video failed that the
-            manifest holds for readable: it may be readable next time.
+        cache_dir: features are kept here, keyed by all they depend on. A video that failed, and that the manifest holds for
+            readable, is tried again by itself: once in each process, and when its file has changed.
         trained_stage: the deepest stage that pretraining trained; deeper ones are not used unasked.
         progress: called with (videos done, videos in all).
 
@@ -177,7 +182,7 @@ def extract_features(
         (features,) = _compute([wanted], wanted.protocol, manifest, rows, torch.device(device), progress)
     elif progress is not None:
         progress(len(rows), len(rows))
-    return features
+    return _tried_again(features, wanted, manifest, rows, torch.device(device))
 
 
 class Subject(NamedTuple):
@@ -427,10 +432,71 @@ def _compute(
         for i, (room, wanted) in enumerate(zip(rooms, group, strict=True))
     ]
     for wanted, features in zip(group, computed, strict=True):
-        complete = len(features.unreadable) == sum(not row.is_readable for row in rows)
-        if wanted.cache is not None and complete and ranks()[0] == 0:
-            _save(wanted.cache, features)
+        _remember(wanted, features, manifest, rows)
     return computed
+
+
+def _remember(wanted: _Wanted, features: Features, manifest: Manifest, rows: tuple[VideoRow, ...]) -> None:
+    """Keep features in their cache file, and note here which videos were not to be read although they should be."""
+    if wanted.cache is None:
+        return
+    if ranks()[0] == 0:
+        _save(wanted.cache, features)
+    _failed.update({(wanted.cache, rows[i]): _state(manifest, rows[i]) for i in _unexpected(features, rows)})
+
+
+# Videos that this process could not read, with the state of their file then: they are not waited for again and again.
+_failed: dict[tuple[Path, VideoRow], tuple[int, int] | None] = {}
+
+
+def _state(manifest: Manifest, row: VideoRow) -> tuple[int, int] | None:
+    path = manifest.path_of(row)
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def _unexpected(features: Features, rows: Sequence[VideoRow]) -> list[int]:
+    """Positions of the videos that have no vector, though the manifest holds them for readable."""
+    listed = {listed.id for listed in features.unreadable}
+    return [i for i, row in enumerate(rows) if row.is_readable and row_id(row) in listed]
+
+
+def _tried_again(
+    features: Features, wanted: _Wanted, manifest: Manifest, rows: tuple[VideoRow, ...], device: torch.device
+) -> Features:
+    """The features with those of videos that could not be read when they were kept, and can be now."""
+    if wanted.cache is None:
+        return features
+    known = {i: _failed.get((wanted.cache, rows[i]), "never tried here") for i in _unexpected(features, rows)}
+    again = [i for i, state in known.items() if state != _state(manifest, rows[i])]
+    if not again:
+        return features
+
+    def work(numbers: Sequence[int]) -> dict[int, bool]:
+        items = read_videos(manifest, [rows[again[n]] for n in numbers], wanted.protocol)
+        return {numbers[item.position]: item.clips_VTCHW is not None for item in items}
+
+    found = [again[n] for n, is_readable in share_work(len(again), work).items() if is_readable]
+    if found:
+        alone = wanted._replace(cache=None)
+        few = tuple(rows[i] for i in found)
+        features = _completed(features, found, *_compute([alone], wanted.protocol, manifest, few, device, None))
+    _remember(wanted, features, manifest, rows)
+    return features
+
+
+def _completed(features: Features, positions: Sequence[int], more: Features) -> Features:
+    values_ND = np.array(features.values_ND)
+    values_ND[list(positions)] = more.values_ND
+    lost = {listed.id: listed for listed in features.unreadable if listed.id not in set(more.ids)}
+    lost |= {listed.id: listed for listed in more.unreadable}
+    padded = {*features.padded, *more.padded}
+    return replace(
+        features,
+        values_ND=values_ND,
+        unreadable=tuple(lost[video] for video in features.ids if video in lost),
+        padded=tuple(video for video in features.ids if video in padded),
+        decoders=dict(Counter(features.decoders) + Counter(more.decoders)),
+    )
 
 
 def _joined(room: _Room, batches: Sequence[_Batch], wanted: _Wanted, rows: tuple[VideoRow, ...]) -> Features:

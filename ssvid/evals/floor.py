@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo, StageInfo
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.evals.evaluate import extract_for, neighbor_rows
+from ssvid.evals.evaluate import Evaluated, extract_for, neighbor_rows, wants_neighbors, wants_probe
 from ssvid.evals.features import Features, Progress, Subject
 from ssvid.evals.knn import score_neighbors
 from ssvid.evals.linear_probe import holdouts, readable_train
-from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol
+from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
 from ssvid.evals.results import ResultRow
 
 FLOOR = "floor"
@@ -81,6 +81,12 @@ def floor_subject(protocol: FeatureProtocol) -> Subject:
     return Subject(Histograms(), as_histograms(protocol), _STAGE)
 
 
+def at_size_of(protocol: FeatureProtocol, info: BackboneInfo) -> FeatureProtocol:
+    """The protocol at the size that a network is shown, so that histograms come from the same reading as its features."""
+    resolved = resolve_feature_protocol(replace(protocol, stages="all"), info)
+    return replace(protocol, crop_px=resolved.crop_px, resize_px=resolved.resize_px)
+
+
 def floor_rows(
     manifest: Manifest,
     *,
@@ -92,12 +98,13 @@ def floor_rows(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     name: str = FLOOR,
+    metrics: Sequence[str] = (),
 ) -> list[ResultRow]:
     """Histograms of the same clips: a linear SVM, its cost chosen on held-out train, in the column of the linear probe;
-    k-NN and R@1 in theirs. Errors as of ``evaluate_backbone``.
+    k-NN and R@1 in theirs. metrics and errors as of ``evaluate_backbone``.
     """
     p = probe_protocol
-    check_probe_protocol(p, sum(row.is_readable for row in train_rows))
+    check_probe_protocol(p, sum(row.is_readable for row in train_rows) if wants_neighbors(metrics) else None)
     found = extract_for(
         Histograms(),
         manifest,
@@ -109,6 +116,15 @@ def floor_rows(
         progress=progress,
         provenance={"stage": _STAGE, "content_ids": []},
     )
+    rows = [_of_svm(name, found, p)] if wants_probe(metrics) else []
+    return rows + (
+        list(neighbor_rows(name, found, score_neighbors(found.train, found.test, p)))
+        if wants_neighbors(metrics)
+        else []
+    )
+
+
+def _of_svm(name: str, found: Evaluated, p: ProbeProtocol) -> ResultRow:
     chosen, heldout = select_cost(found.train, p)
     x, y = readable_train(found.train)
     readable, labels = found.test.readable, np.array(found.test.labels, dtype=object)
@@ -122,8 +138,7 @@ def floor_rows(
         "notes": found.notes,
     }
     chance = float(np.unique(labels.astype(str), return_counts=True)[1].max() / len(labels))
-    of_svm = ResultRow.counted(name, "probe_top1", correct_N, chance, found.test.ids, found.test.groups, context)
-    return [of_svm, *neighbor_rows(name, found, score_neighbors(found.train, found.test, p))]
+    return ResultRow.counted(name, "probe_top1", correct_N, chance, found.test.ids, found.test.groups, context)
 
 
 def as_histograms(protocol: FeatureProtocol) -> FeatureProtocol:

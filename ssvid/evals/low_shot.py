@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ def fewer_labels(train: Features, share: float, seed: int) -> Features:
     for number, label in enumerate(sorted(by_label)):
         mine = by_label[label]
         order = np.random.default_rng([seed, number]).permutation(len(mine))
-        kept += [mine[i] for i in order[: max(1, -int(-share * len(mine) // 1))]]
+        kept += [mine[i] for i in order[: max(1, math.ceil(round(share * len(mine), 9)))]]
     kept.sort()
     return replace(
         train,

@@ -34,7 +34,8 @@ class Published:
 class NamedProtocol:
     """One version of a protocol.
 
-    kind: of the recipes that may use it. summary: one line. settings: recipe keys, nested as in a recipe.
+    kind: of the recipes that may use it. summary: one line. settings: recipe keys, nested as in a recipe. videos: recipe keys
+    that say where its videos are, taken where nobody says otherwise; another place is no change of the protocol.
     metrics: what its number is called: the metrics that start with one of these are the protocol's.
     reproduces, source: whose protocol it is; "" where it is our own. differs: how ours differs from the released
     program, each with its reason. defects: what the released program does that ours does not -> the setting that
@@ -52,6 +53,7 @@ class NamedProtocol:
     differs: tuple[str, ...] = ()
     defects: Mapping[str, str] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    videos: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -60,14 +62,15 @@ class NamedProtocol:
 
     def leaves(self) -> dict[str, Any]:
         """``key.path`` -> value of every setting."""
-        return dict(_leaves(self.settings))
+        return dict(leaves_of(self.settings))
 
 
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves_of(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """``key.path`` and value of every setting of nested ones."""
     for key, value in values.items():
         where = f"{path}.{key}" if path else key
         if isinstance(value, Mapping):
-            yield from _leaves(value, where)
+            yield from leaves_of(value, where)
         else:
             yield where, value
 
@@ -169,8 +172,9 @@ def _own(
     )
     name = data if folds else "folder"
     splits = "the three official splits" if folds else "the folder's own train and test"
+    layout = {} if folds else {"data": {"name": "class_folder"}}
     return tuple(
-        NamedProtocol(f"{name}-{way}", 1, kind, f"{text}; {splits}", {**where, **settings}, metrics)
+        NamedProtocol(f"{name}-{way}", 1, kind, f"{text}; {splits}", {**where, **settings}, metrics, videos=layout)
         for way, kind, text, settings, metrics in ways
     )
 

@@ -76,7 +76,7 @@ class ProbeProtocol:
     normalization: before the probe: "standard" (each column to mean 0, deviation 1 on train), "l2" (each video to length
         1), "none".
     max_iterations: of each fit; a fit that needs more is reported.
-    solver: "lbfgs" solves for the optimum of each penalty; "sgd" trains a bank of heads side by side, one for each of
+    solver: "lbfgs" solves for the optimum of each penalty (by Newton steps; the name is older); "sgd" trains a bank of heads side by side, one for each of
         ``learning_rates`` x ``weight_decays`` (``regularization`` and ``max_iterations`` are then not used).
     learning_rates, weight_decays: of the whole batch, not scaled by its size; the decay is the same penalty as
         ``regularization``, and may be 0.

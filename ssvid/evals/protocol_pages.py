@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ssvid.evals.named_protocols import PROTOCOLS, NamedProtocol
+from ssvid.evals.named_protocols import PROTOCOLS, NamedProtocol, leaves_of
 from ssvid.evals.results import title_of
 
 _WIDTH = 110
@@ -54,6 +54,8 @@ def _text(p: NamedProtocol) -> Iterator[str]:
         yield from _wrapped("differs     ", said)
     for what, setting in p.defects.items():
         yield from _wrapped("not repeated", f"{what}; to compare: {setting}", gap=" ")
+    for path, value in leaves_of(p.videos):
+        yield f"videos      {path}={_value(value)}, unless you say where they are: train/<class> and test/<class>"
     yield "\nsettings:"
     yield from (f"  {path}={_value(value)}" for path, value in p.leaves().items())
     if p.published:
@@ -70,6 +72,8 @@ def _markdown(p: NamedProtocol) -> Iterator[str]:
     yield from (f"* Not repeated: {what}. To compare: `{setting}`" for what, setting in p.defects.items())
     if p.reproduces:
         yield ""
+    for path, value in leaves_of(p.videos):
+        yield f"Videos: `{path}={_value(value)}` (`FOLDER/train/<class>` and `FOLDER/test/<class>`), unless you say otherwise.\n"
     yield "Settings: " + ", ".join(f"`{path}={_value(value)}`" for path, value in p.leaves().items()) + "."
     if p.published:
         yield "\nPublished under it, not measured here:\n"

@@ -17,7 +17,7 @@ import numpy as np
 
 from ssvid.errors import DataError
 from ssvid.evals.finetuning_protocol import FinetuneProtocol
-from ssvid.evals.named_protocols import named_protocol
+from ssvid.evals.named_protocols import leaves_of, named_protocol
 from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.evals.results import ResultRow, compare_rows, read_results, title_of, videos_in_groups
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
@@ -214,6 +214,15 @@ _PROTOCOLS = {
 }
 
 
+# And in their recipes.
+_GROUPS = {
+    "features": FeatureProtocol,
+    "probe": ProbeProtocol,
+    "retrieval": RetrievalProtocol,
+    "finetune": FinetuneProtocol,
+}
+
+
 def protocol_of(row: ResultRow) -> Protocol:
     """How a row was measured. Where nobody wrote it down, the settings beside the number tell."""
     note = row.context.get("protocol")
@@ -276,7 +285,7 @@ def build_table(results: Sequence[Result], *, metrics: Sequence[str] = (), proto
     notes, marked = _noted(merged, facts)
     return Table(
         tuple(columns),
-        tuple(_heads(columns, found)),
+        tuple(_heads(columns, found, _settings_of(columns, results))),
         tuple(_chance(column, found) for column in columns),
         tuple(marked),
         tuple(differences),
@@ -361,16 +370,52 @@ def _chance(column: Column, found: Sequence[tuple[str, Numbers]]) -> float:
     return levels[0] if len(set(levels)) == 1 else float(np.mean(levels))
 
 
-def _heads(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]) -> list[tuple[str, str, str]]:
-    """(metric, protocol, videos) of each column; what two heads would share gets its hash."""
+def _heads(
+    columns: Sequence[Column], found: Sequence[tuple[str, Numbers]], settings: Mapping[Protocol, Mapping[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """(metric, protocol, videos) of each column; what two heads would share gets its hash, and settings that differ."""
     protocols = {column.protocol for column in columns}
     alike = {p for p in protocols if sum(q.title == p.title for q in protocols) > 1}
     videos = _video_names(columns, found)
     heads = []
     for column in columns:
         protocol = column.protocol.title + (f" [{column.protocol.sha256[:8]}]" if column.protocol in alike else "")
-        heads.append((title_of(column.metric), protocol, videos[column.data]))
+        beside = list(dict.fromkeys(c.protocol for c in columns if c.metric == column.metric))
+        own = differing_settings(column.protocol, beside, settings)
+        heads.append((title_of(column.metric), f"{protocol}: {own}" if own else protocol, videos[column.data]))
     return heads
+
+
+_MOST_SETTINGS = 4  # that a head names
+
+
+def differing_settings(
+    protocol: Protocol, beside: Sequence[Protocol], settings: Mapping[Protocol, Mapping[str, Any]]
+) -> str:
+    """The settings of a protocol without a name in which it differs from those that the same metric was measured under."""
+    if protocol.id or len(beside) < 2:
+        return ""
+    known = [settings[p] for p in beside if settings.get(p)]
+    shared = set.intersection(*(set(k) for k in known)) if len(known) > 1 else set()
+    differ = [key for key in settings[protocol] if key in shared and len({repr(k[key]) for k in known}) > 1]
+    told = [f"{key}={settings[protocol][key]}" for key in differ[:_MOST_SETTINGS]]
+    return ", ".join(told + ["..."] * (len(differ) > _MOST_SETTINGS))
+
+
+def _settings_of(columns: Sequence[Column], results: Sequence[Result]) -> dict[Protocol, dict[str, Any]]:
+    """Protocol -> ``group.key`` -> value, from the recipe of a result that was measured under it; {} where there is none."""
+    wanted = {column.protocol for column in columns}
+    found: dict[Protocol, dict[str, Any]] = {protocol: {} for protocol in wanted}
+    for result in results:
+        groups = {key: value for key, value in result.recipe.items() if key in _GROUPS}
+        leaves = {
+            path: value
+            for group, values in groups.items()
+            for path, value in leaves_of({group: without_speed(_GROUPS[group], values)})
+        }
+        for protocol in {protocol_of(row) for row in result.rows} & wanted:
+            found[protocol] = found[protocol] or leaves
+    return found
 
 
 def _video_names(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]) -> dict[Any, str]:

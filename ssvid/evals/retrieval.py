@@ -139,7 +139,7 @@ def heldout_recall(train: Features, protocol: RetrievalProtocol) -> float:
     split = ProbeProtocol(num_holdouts=1, seed=protocol.seed)
     ((gallery, queries),) = holdouts(labels, groups, split, [])
     one_k = replace(protocol, ks=(1,))
-    found = retrieve(_taken(train, readable[gallery]), _taken(train, readable[queries]), one_k)
+    found = retrieve(train.at(readable[gallery]), train.at(readable[queries]), one_k)
     return float(found.hits[1].mean())
 
 
@@ -186,12 +186,6 @@ def random_retrieval(
     }
     others = [replace(r, name=f"{name}, {form}") for form, of_form in rows.items() if form != best for r in of_form]
     return RandomRetrieval(replace(scored[best], rows=rows[best]), others)
-
-
-def _taken(features: Features, positions: np.ndarray) -> Features:
-    """Some of the videos, as features of their own."""
-    ids, labels, groups = (tuple(v[i] for i in positions) for v in (features.ids, features.labels, features.groups))
-    return Features(features.values_ND[positions], ids, labels, groups, features.stage_columns)
 
 
 def _rows(name: str, evaluated: Evaluated, result: RetrievalResult, protocol: RetrievalProtocol) -> Iterator[ResultRow]:

@@ -289,7 +289,7 @@ def _per_class(result: Result) -> list[str]:
         return []
     classes = list(dict.fromkeys(name for of in metrics.values() for name in of))
     lines = [
-        _row(_text(name), [f"<td>{100 * right / total:.0f}<small>{right} of {total}</small></td>" if total else "<td>-</td>" for right, total in (of.get(name, (0, 0)) for of in metrics.values())])
+        _row(_text(name), [f"<td>{100 * right / total:.0f}<small>{right:.4g} of {total}</small></td>" if total else "<td>-</td>" for right, total in (of.get(name, (0, 0)) for of in metrics.values())])
         for name in classes
     ]  # fmt: skip
     name = result.path.parent.name

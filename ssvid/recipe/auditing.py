@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssvid.audits.counterfactuals import NAMES, Counterfactual, chosen_counterfactuals
 from ssvid.audits.intervals import Resampler
 from ssvid.audits.measuring import (
@@ -33,8 +31,8 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
 from ssvid.files import takes_paths, write_json
 from ssvid.intervals import LEVEL, METHOD
-from ssvid.machine import num_cores, versions
-from ssvid.recipe.device import resolve_device
+from ssvid.machine import versions
+from ssvid.recipe.device import cores_for_network, resolve_device
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import RUNS, Say, build_networks, load_manifest, speaker, split_rows, task_names
 from ssvid.recipe.schema import PretrainRecipe
@@ -232,14 +230,8 @@ def _measured(
     workers: int,
     progress: Progress,
 ) -> dict[Counterfactual, Answers]:
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
-        torch.set_num_threads(min(threads, max(1, num_cores() - workers)))
-    try:
+    with cores_for_network(device, workers):
         return measure(subject, questions, counterfactuals, progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _report(

@@ -19,8 +19,9 @@ from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, speaker
-from ssvid.recipe.probing import labeled_rows, score
+from ssvid.recipe.probing import score
 from ssvid.recipe.schema import ProbeRecipe
+from ssvid.recipe.scored_videos import labeled_rows
 from ssvid.train.loggers import read_metrics
 from ssvid.train.run_folder import RunFolder, next_free
 

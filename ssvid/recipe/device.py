@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ssvid.errors import SsvidError, did_you_mean
+from ssvid.machine import num_cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -33,6 +34,32 @@ def resolve_device(device: str = "auto") -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise SsvidError("device (mps) must be a GPU of Apple, and torch sees none. Take --device auto or cpu.")
     return device
+
+
+@contextmanager
+def threads_kept() -> Iterator[int]:
+    """Give the caller's process the number of torch's threads back that it had, whatever is set inside."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def cores_for_network(device: str, workers: int) -> Iterator[None]:
+    """On a CPU leave a core to each reading process.
+
+    The network shares the cores with its reading processes: more threads than cores left makes all of them wait.
+    """
+    import torch
+
+    with threads_kept() as threads:
+        if device == "cpu":
+            torch.set_num_threads(max(1, min(threads, num_cores() - workers)))
+        yield
 
 
 def is_first_process() -> bool:

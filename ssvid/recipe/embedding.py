@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssvid.backbones import Backbone
 from ssvid.data.index import build_manifest
@@ -21,8 +20,7 @@ from ssvid.evals.embedding import EmbedProtocol, EmbedReport, checked_out, embed
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.exports import load_backbone
 from ssvid.files import takes_paths
-from ssvid.machine import num_cores
-from ssvid.recipe.device import resolve_device
+from ssvid.recipe.device import cores_for_network, resolve_device
 from ssvid.recipe.pretraining import Say, speaker, tenths
 from ssvid.video import resolve_decoder
 
@@ -162,11 +160,7 @@ def _embed(
     keep_parts: bool,
     say: Say,
 ) -> EmbedReport:
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
-        torch.set_num_threads(min(threads, max(1, num_cores() - protocol.features.workers)))
-    try:
+    with cores_for_network(device, protocol.features.workers):
         return embed_videos(
             network,
             manifest,
@@ -177,8 +171,6 @@ def _embed(
             keep_parts=keep_parts,
             progress=tenths(say, "clips"),
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _result(report: EmbedReport, seconds: float) -> EmbedResult:

@@ -18,8 +18,9 @@ from ssvid.evals import ResultRow, render_table, write_results
 from ssvid.evals.confusion import confusion_picture, per_class
 from ssvid.evals.features import Subject, extract_together
 from ssvid.evals.named_protocols import NamedProtocol, Published, named_protocol
+from ssvid.evals.report import ANCHORS, PRETRAINED
 from ssvid.evals.results import read_results, title_of
-from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize
+from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
 from ssvid.files import write_atomic
 from ssvid.machine import arithmetic_note
 from ssvid.recipe.device import is_first_process
@@ -242,6 +243,7 @@ class Evaluation:
         return {
             "rows": rows,
             "summaries": [summary.as_dict() for summary in self.summaries],
+            "differences": [difference.as_dict() for difference in differences(self.rows)],
             "results": str(self.path),
             "pictures": [str(path) for path in self.pictures],
             "repeated": self.repeated,
@@ -250,6 +252,7 @@ class Evaluation:
     def __str__(self) -> str:
         parts = [render_table(summary_rows(self.rows, self.summaries) or self.rows)]
         parts += [_spread_lines(self.summaries)] if self.summaries else []
+        parts += [_difference_lines(differences(self.rows))]
         if self.protocol is not None and self.protocol.published:
             parts.append(published_lines(self.protocol.published, {row.metric for row in self.rows}))
         files = "\n".join([f"full results: {self.path}", *(f"picture: {p}" for p in self.pictures)])
@@ -283,6 +286,32 @@ def _spread_lines(summaries: Sequence[Summary]) -> str:
             for fold, seeds in s.values.items()
         )
         lines.append(f"{s.name}, {title_of(s.metric)}: standard deviation {', '.join(spread)} ({each})")
+    return "\n".join(lines)
+
+
+def differences(rows: Sequence[ResultRow]) -> list[Summary]:
+    """The pretrained network minus its placebo and minus the random one, in every metric that both have, paired."""
+    found = []
+    for anchor in ANCHORS:
+        theirs = {row.metric for row in rows if row.name == anchor}
+        for metric in dict.fromkeys(row.metric for row in rows if row.name == PRETRAINED):
+            if metric in theirs:
+                found.append(summarize_difference(rows, PRETRAINED, anchor, metric))
+    return found
+
+
+def _difference_lines(found: Sequence[Summary]) -> str:
+    """One line for each network that the pretrained one is compared with."""
+    if not found:
+        return ""
+    lines = ["paired over the test videos, in points, with 95 % intervals:"]
+    for name in dict.fromkeys(d.name for d in found):
+        told = (
+            f"{title_of(d.metric)} {100 * d.value:+.1f} [{100 * d.interval[0]:+.1f}, {100 * d.interval[1]:+.1f}]"
+            for d in found
+            if d.name == name
+        )
+        lines.append(f"  {name}: {'; '.join(told)}")
     return "\n".join(lines)
 
 

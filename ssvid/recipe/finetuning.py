@@ -28,6 +28,7 @@ from ssvid.evals.results import ResultRow, read_results, write_results
 from ssvid.evals.sharding import over_ranks
 from ssvid.files import takes_paths, write_json
 from ssvid.machine import environment
+from ssvid.recipe.device import threads_kept
 from ssvid.recipe.evaluating import (
     Evaluation,
     Recorded,
@@ -43,7 +44,7 @@ from ssvid.recipe.evaluating import (
 )
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, speaker
-from ssvid.recipe.probing import frame_anchors, labeled_rows, networks_beside
+from ssvid.recipe.probing import frame_anchors, networks_beside, stills_note, with_note
 from ssvid.recipe.protocol_notes import tagged
 from ssvid.recipe.resuming import (
     check_folder,
@@ -55,6 +56,7 @@ from ssvid.recipe.resuming import (
     write_recipe,
 )
 from ssvid.recipe.schema import FinetuneRecipe
+from ssvid.recipe.scored_videos import check_listed, labeled_rows, split_note
 from ssvid.recipe.starting import start_backbone
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.stopping import Stopped
@@ -81,6 +83,7 @@ class FinetuneOutcome(Evaluation):
 
 
 @takes_paths("recipe", "backbone", "placebo", "run_dir", "from_results")
+@threads_kept()
 def finetune(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *overrides: str,
@@ -202,8 +205,9 @@ def _finetune_once(
     if resume and own.manifest.is_file():
         manifest = kept_manifest(own.manifest, config.data.root, old_root)
     else:
+        check_listed(config.data)
         manifest = load_manifest(config.data, say if global_rank() == 0 else None)
-    train_rows, test_rows = labeled_rows(manifest)
+    train_rows, test_rows = labeled_rows(manifest, config.data)
     if recorded is not None:
         recorded.check_data(manifest, run)
         recorded.check_weights(networks, run)
@@ -220,7 +224,7 @@ def _finetune_once(
     if (arguments["random"] and config.anchors.random) or not networks:
         networks |= random_forms(network, config, manifest, train_rows)
     trainings = {name: Training(one, config.finetune) for name, one in networks.items()}
-    for name, frames in frame_anchors(config.anchors).items():
+    for name, frames in frame_anchors(config.anchors, network).items():
         trainings[name] = Training(network, replace(config.finetune, frames=frames))
     say(_header(network.info, protocol, parts, test_rows, setup))
     if len(trainings) > 1:
@@ -234,6 +238,8 @@ def _finetune_once(
         if config.anchors.floor:
             say("histograms of colors and changes")
             rows += _floor(manifest, train_rows, test_rows, protocol, setup)
+    for note in (stills_note(config.anchors, network), split_note(manifest, config.data)):
+        rows = with_note(rows, note)
     return rows, manifest
 
 

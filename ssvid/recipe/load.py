@@ -91,7 +91,8 @@ def load_recipe(
     layers = [("recipe", values), ("command line", said), ("call", to_plain(nested or {}))]
     protocol = _protocol_of([content for _, content in layers], problems)
     if protocol is not None:
-        layers.insert(0, ("protocol", {"kind": protocol.kind, **to_plain(protocol.settings)}))
+        settings = merge(to_plain(protocol.videos), to_plain(protocol.settings))
+        layers.insert(0, ("protocol", {"kind": protocol.kind, **settings}))
         layers.append(("protocol", {"protocol": protocol.id}))  # with its version, also where none was said
     for layer, content in layers:
         merged = merge(merged, content)

@@ -24,6 +24,7 @@ from ssvid.data.sampler import BatchLayout
 from ssvid.errors import DataError, OptionError, RecipeError
 from ssvid.files import takes_paths, write_atomic, write_json
 from ssvid.machine import environment, versions
+from ssvid.recipe.device import threads_kept
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.resuming import (
@@ -127,6 +128,7 @@ class PretrainResult:
 
 
 @takes_paths("recipe", "run_dir")
+@threads_kept()
 def pretrain(
     recipe: str | Path | Mapping[str, Any],
     *overrides: str,

@@ -6,28 +6,25 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import read_checkpoint
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.scan_cache import cache_folder
-from ssvid.errors import CheckpointError, DataError, RecipeError, RunFolderError
-from ssvid.evals import ResultRow, check_probe_protocol, evaluate_backbone, random_rows
-from ssvid.evals.anchors import random_forms
+from ssvid.errors import CheckpointError, RecipeError, RunFolderError
+from ssvid.evals import ResultRow, check_probe_protocol, check_rows, evaluate_backbone, random_rows
+from ssvid.evals.anchors import random_forms, sees_stills
 from ssvid.evals.features import Subject
-from ssvid.evals.floor import floor_rows, floor_subject
-from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol
+from ssvid.evals.floor import at_size_of, floor_rows, floor_subject
+from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, resolve_retrieval
 from ssvid.exports import load_backbone
 from ssvid.exports.initializing import EXPORT_FIRST, initialize
 from ssvid.files import takes_paths
-from ssvid.machine import num_cores
-from ssvid.recipe.device import resolve_device
+from ssvid.recipe.device import cores_for_network, resolve_device
 from ssvid.recipe.evaluating import (
     RANDOM,
     Evaluation,
@@ -45,8 +42,9 @@ from ssvid.recipe.evaluating import (
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, load_manifest, pretrain, speaker
-from ssvid.recipe.protocol_notes import tagged
+from ssvid.recipe.protocol_notes import tagged, wanted_metrics
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
+from ssvid.recipe.scored_videos import check_listed, labeled_rows, split_note
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.agreement import done_by_first, without_launcher
 from ssvid.train.run_folder import RunFolder
@@ -113,7 +111,9 @@ def probe(
     for run in runs:
         if len(runs) > 1:
             say(f"fold {run.fold}, seed {run.seed}")
-        found, manifest = _probe_once(config_of(config, run), run, arguments, recorded, say, show_progress)
+        found, manifest = _probe_once(
+            config_of(config, run), run, arguments, recorded, say, show_progress, wanted_metrics(loaded)
+        )
         rows += tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
     return conclude(folder, rows, loaded, arguments, manifest, recorded=recorded)
 
@@ -125,8 +125,9 @@ def _probe_once(
     recorded: Recorded | None,
     say: Say,
     show_progress: bool,
+    metrics: Sequence[str],
 ) -> tuple[list[ResultRow], Manifest]:
-    """The rows of one fold and seed."""
+    """The rows of one fold and seed; metrics: what is asked for, as of ``evaluate_backbone``."""
     network, networks, manifest, train_rows, test_rows = frozen_subjects(
         config, run, arguments, recorded, say, show_progress
     )
@@ -142,8 +143,9 @@ def _probe_once(
         cache_dir=cache_folder() / "features",
         device=arguments["device"],
         say=say,
+        metrics=metrics,
     )
-    return rows, manifest
+    return with_note(rows, split_note(manifest, config.data)), manifest
 
 
 class FrozenSubjects(NamedTuple):
@@ -171,8 +173,13 @@ def frozen_subjects(
         "seed": config.seed,
     }
     network = load_backbone(run.backbone, partial=arguments["partial"], **named)
+    if isinstance(config, ProbeRecipe):
+        check_listed(config.data, probe=config.probe)
+    else:
+        check_listed(config.data, retrieval=resolve_retrieval(config.features, config.retrieval)[1])
     manifest = load_manifest(config.data, say)
-    train_rows, test_rows = labeled_rows(manifest)
+    train_rows, test_rows = labeled_rows(manifest, config.data)
+    check_rows(manifest, train_rows, test_rows)
     networks = networks_beside(network, run, show_progress)
     if recorded is not None:
         recorded.check_data(manifest, run)
@@ -213,9 +220,12 @@ def score(
     cache_dir: Path,
     device: str,
     say: Say,
+    metrics: Sequence[str] = (),
 ) -> list[ResultRow]:
     """The rows of each named network, then the anchors of the recipe: the random row of the same architecture, seed and
     stage, the first network on single and on shuffled frames, and the floor without a network.
+
+    metrics: what is asked for, as of ``evaluate_backbone``.
     """
     origin = getattr(architecture, "provenance", {})
     shared: dict[str, Any] = {
@@ -225,47 +235,40 @@ def score(
         "probe_protocol": config.probe,
         "device": device,
         "cache_dir": cache_dir,
+        "metrics": metrics,
     }
-    if device == "cpu":
-        # The network shares the cores with its reading processes; more threads than cores left makes all of them wait.
-        torch.set_num_threads(max(1, num_cores() - config.features.workers))
     seed, stage = origin.get("seed", config.seed), origin.get("stage")
-    forms, by_frames = read_all(
-        networks,
-        architecture,
-        config.features,
-        config.anchors,
-        seed,
-        manifest,
-        train_rows,
-        test_rows,
-        cache_dir=cache_dir,
-        device=device,
-        say=say,
-    )
     rows: list[ResultRow] = []
-    for name, network in networks.items():
-        say(f"scoring the {name} network")
-        rows += evaluate_backbone(network, manifest, name=name, **shared)
-    if forms:
-        say("scoring the random network")
-        random = random_rows(
-            architecture.info.name,
-            architecture.info.options,
+    with cores_for_network(device, config.features.workers):
+        forms, by_frames = read_all(
+            networks,
+            architecture,
+            config.features,
+            config.anchors,
             seed,
             manifest,
-            trained_stage=stage,
-            forms=forms,
-            **shared,
+            train_rows,
+            test_rows,
+            cache_dir=cache_dir,
+            device=device,
+            say=say,
         )
-        rows += random.better + random.other
-    for name, protocol in by_frames.items():
-        say(f"scoring {name}")
-        rows += evaluate_backbone(architecture, manifest, name=name, **shared | {"feature_protocol": protocol})
-    if config.anchors.floor:
-        say("scoring the floor")
-        rows += floor_rows(manifest, **shared)
-    return rows
+        for name, network in networks.items():
+            say(f"scoring the {name} network")
+            rows += evaluate_backbone(network, manifest, name=name, **shared)
+        if forms:
+            say("scoring the random network")
+            info = architecture.info
+            random = random_rows(info.name, info.options, seed, manifest, trained_stage=stage, forms=forms, **shared)
+            rows += random.better + random.other
+        for name, protocol in by_frames.items():
+            say(f"scoring {name}")
+            rows += evaluate_backbone(architecture, manifest, name=name, **shared | {"feature_protocol": protocol})
+        if config.anchors.floor:
+            say("scoring the floor")
+            same_size = at_size_of(config.features, architecture.info)
+            rows += floor_rows(manifest, **shared | {"feature_protocol": same_size})
+    return with_note(rows, stills_note(config.anchors, architecture))
 
 
 def read_all(
@@ -302,40 +305,39 @@ def read_all(
             cache_dir=cache_dir,
             trained_stage=stage,
         )
-    by_frames = {name: replace(features, frames=frames) for name, frames in frame_anchors(anchors).items()}
+    by_frames = {
+        name: replace(features, frames=frames) for name, frames in frame_anchors(anchors, architecture).items()
+    }
     subjects = [
         Subject(network, features, getattr(network, "provenance", {}).get("stage"))
         for network in (*networks.values(), *forms.values())
     ]
     subjects += [Subject(architecture, protocol, stage) for protocol in by_frames.values()]
     if anchors.floor:
-        subjects.append(floor_subject(features))
+        subjects.append(floor_subject(at_size_of(features, info)))
     read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
     return forms, by_frames
 
 
-def frame_anchors(anchors: AnchorProtocol) -> dict[str, str]:
-    """Name of a row -> which frames the network is shown."""
-    wanted = {"single_frame": anchors.single_frame, "shuffled": anchors.shuffled_frames}
+def frame_anchors(anchors: AnchorProtocol, network: Backbone | None = None) -> dict[str, str]:
+    """Name of a row -> which frames the network is shown; no single frames for one that sees differences alone."""
+    sees_them = network is None or not anchors.single_frame or sees_stills(network)
+    wanted = {"single_frame": anchors.single_frame and sees_them, "shuffled": anchors.shuffled_frames}
     names = {"single_frame": "single frame", "shuffled": "shuffled frames"}
     return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
 
 
-def labeled_rows(manifest: Manifest) -> tuple[list[VideoRow], list[VideoRow]]:
-    """Rows of the splits train and test, unreadable ones included (they are counted, never replaced).
+def stills_note(anchors: AnchorProtocol, network: Backbone) -> str:
+    """Why there is no row of single frames; "" where there is one, or none is wanted."""
+    if not anchors.single_frame or sees_stills(network):
+        return ""
+    return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
 
-    Raises:
-        DataError: the manifest has no such splits.
-    """
-    train = [row for row in manifest.rows if row.split == "train"]
-    test = [row for row in manifest.rows if row.split == "test"]
-    if not train or not test:
-        raise DataError(
-            f"a probe needs videos of the splits train and test; {manifest.root} has "
-            f"{', '.join(manifest.splits()) or 'no split'}. Lay the folder out as train/<class>/ and test/<class>/ "
-            "(data.name=class_folder), or give a table with the columns path, label, split (data.name=list data.list=FILE)."
-        )
-    return train, test
+
+def with_note(rows: Iterable[ResultRow], note: str) -> list[ResultRow]:
+    """The rows with one more thing that their reader must know."""
+    more = [note] * bool(note)
+    return [replace(r, context={**r.context, "notes": [*r.context.get("notes", ()), *more]}) for r in rows]
 
 
 def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:

@@ -18,9 +18,9 @@ from ssvid.settings import without_speed
 
 # Raised when the hash is taken of other values. Version 1 left out every "batch_size" and the whole trainer.
 HASH_VERSION = 2
-# What stands beside a number by itself: videos, weights, seeds. Of the videos only what is scored is a setting.
+# What stands beside a number by itself: videos, with the split that is scored; weights; seeds.
 _BESIDE = ("data", "seed", "seeds", "backbone")
-_OF_DATA = ("name", "split", "test_split")
+_OF_DATA = ("name",)
 
 
 def protocol_note(loaded: LoadedRecipe) -> dict[str, Any]:

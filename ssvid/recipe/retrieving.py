@@ -7,20 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssvid.backbones import Backbone
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.scan_cache import cache_folder
 from ssvid.evals import ResultRow
 from ssvid.evals.features import row_id
-from ssvid.evals.floor import FLOOR, Histograms, as_histograms
+from ssvid.evals.floor import FLOOR, Histograms, as_histograms, at_size_of
 from ssvid.evals.neighbor_pictures import Shown, neighbor_page, neighbor_picture, shown_queries
 from ssvid.evals.protocol import RetrievalProtocol, check_retrieval_protocol, resolve_retrieval
 from ssvid.evals.retrieval import Retrieved, random_retrieval, retrieve_with
 from ssvid.files import takes_paths, write_atomic
-from ssvid.machine import num_cores
-from ssvid.recipe.device import is_first_process, resolve_device
+from ssvid.recipe.device import cores_for_network, is_first_process, resolve_device
 from ssvid.recipe.evaluating import (
     Evaluation,
     Recorded,
@@ -36,9 +33,10 @@ from ssvid.recipe.evaluating import (
 )
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import Say, speaker
-from ssvid.recipe.probing import frozen_subjects, read_all
+from ssvid.recipe.probing import frozen_subjects, read_all, stills_note, with_note
 from ssvid.recipe.protocol_notes import tagged
 from ssvid.recipe.schema import RetrieveRecipe
+from ssvid.recipe.scored_videos import split_note
 
 RetrieveOutcome = Evaluation  # the rows of a retrieval, and where they, the picture and the page were written
 
@@ -128,7 +126,7 @@ def _retrieve_once(
     p = config.retrieval
     of_features = {row_id(row): row for row in (*train_rows, *test_rows)}
     lines = shown_queries(first, manifest, rows=of_features, num_shown=p.num_shown, seed=p.seed)
-    return rows, manifest, lines
+    return with_note(rows, split_note(manifest, config.data)), manifest, lines
 
 
 def retrieve_all(
@@ -153,41 +151,40 @@ def retrieve_all(
         "device": device,
         "cache_dir": cache_dir,
     }
-    if device == "cpu":  # the network shares the cores with its reading processes
-        torch.set_num_threads(max(1, num_cores() - config.features.workers))
     features, _ = resolve_retrieval(config.features, config.retrieval)
     seed, stage = origin.get("seed", config.seed), origin.get("stage")
-    forms, by_frames = read_all(
-        networks,
-        architecture,
-        features,
-        config.anchors,
-        seed,
-        manifest,
-        train_rows,
-        test_rows,
-        cache_dir=cache_dir,
-        device=device,
-        say=say,
-    )
-    found: list[Retrieved] = []
-    for name, network in networks.items():
-        say(f"searching with the {name} network")
-        found.append(retrieve_with(network, manifest, name=name, **shared))
-    others: list[ResultRow] = []
-    if forms:
-        say("searching with the random network")
-        random = random_retrieval(architecture, seed, manifest, trained_stage=stage, forms=forms, **shared)
-        found.append(random.better)
-        others = random.other
-    rows = [row for of_network in found for row in of_network.rows] + others
-    for name, protocol in by_frames.items():
-        say(f"searching with {name}")
-        rows += retrieve_with(architecture, manifest, name=name, **shared | {"feature_protocol": protocol}).rows
-    if config.anchors.floor:
-        say("searching with the floor")
-        rows += _floor(manifest, shared)
-    return rows, found[0]
+    with cores_for_network(device, config.features.workers):
+        forms, by_frames = read_all(
+            networks,
+            architecture,
+            features,
+            config.anchors,
+            seed,
+            manifest,
+            train_rows,
+            test_rows,
+            cache_dir=cache_dir,
+            device=device,
+            say=say,
+        )
+        found: list[Retrieved] = []
+        for name, network in networks.items():
+            say(f"searching with the {name} network")
+            found.append(retrieve_with(network, manifest, name=name, **shared))
+        others: list[ResultRow] = []
+        if forms:
+            say("searching with the random network")
+            random = random_retrieval(architecture, seed, manifest, trained_stage=stage, forms=forms, **shared)
+            found.append(random.better)
+            others = random.other
+        rows = [row for of_network in found for row in of_network.rows] + others
+        for name, protocol in by_frames.items():
+            say(f"searching with {name}")
+            rows += retrieve_with(architecture, manifest, name=name, **shared | {"feature_protocol": protocol}).rows
+        if config.anchors.floor:
+            say("searching with the floor")
+            rows += _floor(manifest, shared | {"feature_protocol": at_size_of(config.features, architecture.info)})
+    return with_note(rows, stills_note(config.anchors, architecture)), found[0]
 
 
 def _floor(manifest: Manifest, shared: Mapping[str, Any]) -> list[ResultRow]:

@@ -33,7 +33,7 @@ from ssvid.recipe.evaluating import read_once
 from ssvid.recipe.find import find_recipe
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import load_manifest
-from ssvid.recipe.probing import labeled_rows
+from ssvid.recipe.scored_videos import labeled_rows
 from ssvid.recipe.yaml_text import parse_yaml
 from tests.benchmarks.bench_harness import weizmann_lists
 

@@ -196,3 +196,31 @@ def test_weights_and_tables_of_before_are_compared_by_quick_ids_and_that_is_said
         assert (note["pretrained_on_test"], note["verdict"]) == (on_test, verdict)
         said = leak_words(note)
         assert len(said) == len(words) and all(word in text for word, text in zip(words, said, strict=True))
+
+
+def test_nothing_is_trained_where_neighbors_alone_are_asked_for(backbone, manifest, quick, probe, monkeypatch):
+    from ssvid.evals import anchors, evaluate, floor
+
+    def trained(*args, **more):
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(evaluate, "linear_probe", trained)
+    monkeypatch.setattr(floor, "select_cost", trained)
+    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    shared = {"feature_protocol": quick, "probe_protocol": probe, "metrics": ("knn",), **rows}
+    found = evaluate_backbone(backbone, manifest, **shared)
+    assert {row.metric for row in found} == {"knn3_top1", "recall_at_1"}
+    assert {row.metric for row in floor.floor_rows(manifest, **shared)} == {"knn3_top1", "recall_at_1"}
+    random = anchors.random_rows("tiny3d", {"width": 4}, 0, manifest, **shared)
+    choice = random.better[0].context["better_form"]
+    assert set(choice["heldout_top1"]) == {"initial", "calibrated"}
+    assert choice["heldout_top1"][choice["form"]] == max(choice["heldout_top1"].values())
+
+
+def test_neighbors_are_not_searched_where_a_probe_alone_is_asked_for(backbone, manifest, quick, probe):
+    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    many = replace(probe, knn_ks=(500,))  # more than there are: nobody asked
+    found = evaluate_backbone(
+        backbone, manifest, feature_protocol=quick, probe_protocol=many, metrics=("probe_",), **rows
+    )
+    assert {row.metric for row in found} == {"probe_top1"}

@@ -70,6 +70,37 @@ def test_the_gradient_is_that_of_finite_differences():
     assert error < 1e-5
 
 
+def test_the_curvature_is_that_of_differences_of_the_gradient():
+    rng = np.random.default_rng(1)
+    objective = _Objective(rng.normal(size=(9, 4)), rng.integers(0, 3, 9), np.array([0.1, 0.2, 0.3, 0.4]), 3)
+    at, along = rng.normal(size=15), rng.normal(size=15)
+    expected = (objective(at + 1e-5 * along)[1] - objective(at - 1e-5 * along)[1]) / 2e-5
+    np.testing.assert_allclose(objective.curvature_at(at)(along), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("penalty", [0.001, 0.01, 1.0])
+@pytest.mark.parametrize("separable", [True, False])
+def test_the_gradient_of_the_features_as_they_are_is_gone(penalty, separable):
+    """What the solver promises, computed anew: no further from the optimum than a thousandth of the weights."""
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 5, 120)
+    x = rng.normal(size=(120, 30)) * np.geomspace(20, 0.02, 30) + (np.eye(30)[codes] * 40 if separable else 0.0)
+    (fit,) = fit_path(x, codes, 5, [penalty], max_iterations=100)
+    assert fit.problem == ""
+    scores = fit.scores(x)
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(120), codes] -= 1
+    gradient = p.T @ x / 120 + penalty * fit.weights_KD
+    assert np.linalg.norm(gradient - gradient.mean(axis=0)) <= 2e-3 * penalty * np.linalg.norm(fit.weights_KD)
+
+
+def test_features_without_any_spread_leave_the_bias_alone():
+    (fit,) = fit_path(np.ones((6, 3)), np.array([0, 0, 0, 0, 1, 2]), 3, [0.1], max_iterations=50)
+    p = np.exp(fit.scores(np.ones((1, 3))))[0]
+    assert fit.problem == "" and p / p.sum() == pytest.approx([4 / 6, 1 / 6, 1 / 6], abs=1e-4)
+
+
 def test_predictions_are_those_of_scikit_learn():
     """With one penalty, the probe is scikit-learn's regression on standardized train, nothing else."""
     train, test = toy_features(15, noise=2.0), toy_features(200, noise=2.0, seed=1)

@@ -1,6 +1,8 @@
 """Several networks from one reading of the videos: the bits of each are those that it gets alone."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,14 +96,58 @@ def test_only_what_is_missing_is_read_and_other_pixels_are_left_alone(manifest, 
     assert readings == [len(rows)], "nothing is missing"
 
 
-def test_videos_that_fail_are_listed_for_each_and_not_remembered(manifest, quick, rows, tmp_path, readings):
+def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, readings):
     broken = replace(rows[2], path="train/blue/none.mp4", content_id="")
     rows = (*rows[:2], broken)
     subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in (0, 1)]
     extract_together(subjects, manifest, rows, cache_dir=tmp_path)
     found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert [listed.id for listed in found.unreadable] == [broken.path]
-    assert readings == [3, 3], "it may be readable the next time"
+    assert readings == [3], "what could be read is kept, and what failed is not waited for by each network"
+    features_module._failed.clear()  # another process: it may be readable now
+    for subject in subjects * 2:
+        found = extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert [listed.id for listed in found.unreadable] == [broken.path]
+    assert readings == [3, 1, 1], "tried once for each network, by itself"
+    whole = Path(manifest.root) / broken.path
+    shutil.copy(Path(manifest.root) / rows[0].path, whole)
+    try:
+        found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert (found.unreadable, found.readable.all(), sum(found.decoders.values())) == ((), True, 3)
+        np.testing.assert_allclose(found.values_ND[2], found.values_ND[0], atol=1e-5)
+        assert readings[3:] == [1, 1], "read to see, and read to take"
+        again = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert again.from_cache and len(readings) == 5 and again.values_ND.tobytes() == found.values_ND.tobytes()
+    finally:
+        whole.unlink()
+
+
+def test_no_file_is_hashed_once_for_each_network(manifest, quick, rows, tmp_path, monkeypatch):
+    from ssvid.data import scan_cache
+
+    hashed, plain = [], scan_cache.content_id
+    monkeypatch.setattr(scan_cache, "content_id", lambda path: hashed.append(path) or plain(path))
+    subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in range(4)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    for subject in subjects:
+        extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert len(hashed) <= len(rows), "once in all, if the index has not done it"
+
+
+def test_histograms_come_from_the_reading_of_the_network_at_whatever_size_it_has(manifest, quick, tmp_path, readings):
+    """A size that is left to the network: its own, and not that of the histograms."""
+    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
+    assert network.info.size != Histograms().info.size
+    network.provenance = {"stage": None, "content_ids": [], "seed": 3}
+    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    recipe = ProbeRecipe()
+    recipe.features = replace(quick, num_clips=1, crop_px=0, resize_px=0)
+    recipe.probe = replace(recipe.probe, knn_ks=(3,), num_holdouts=1)
+    rows = score(
+        {"pretrained": network}, network, recipe, manifest, cache_dir=tmp_path, device="cpu", say=print, **split
+    )
+    assert "floor" in {row.name for row in rows}
+    assert readings == [18, 9]
 
 
 @pytest.mark.parametrize("what", ["probe", "retrieve"])

@@ -229,3 +229,21 @@ def test_latex_compiles(table, tmp_path):
     (tmp_path / "t.tex").write_text(page, encoding="utf-8")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
     assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_columns_of_one_metric_say_in_which_settings_they_differ():
+    """R@1 of a probe and of a retrieval: the same metric, by other stages and another pooling."""
+    ways = [
+        (NAMELESS, {"kind": "probe", "features": {"stages": "all", "pool": "avgmax", "num_clips": 4, "workers": 2}}),
+        (NAMELESS | {"sha256": "d" * 16}, {"kind": "retrieve", "features": {"stages": "trained", "pool": "avg", "num_clips": 4, "workers": 0}}),
+    ]  # fmt: skip
+    results = [
+        result(f"run{i}", row("pretrained", "1101", "recall_at_1", protocol=protocol), recipe=recipe)
+        for i, (protocol, recipe) in enumerate(ways)
+    ]
+    heads = build_table(results).heads
+    assert [head[1] for head in heads] == [
+        "settings cccccccc: features.stages=all, features.pool=avgmax",
+        "settings dddddddd: features.stages=trained, features.pool=avg",
+    ]
+    assert build_table(results[:1]).heads[0][1] == "settings cccccccc"

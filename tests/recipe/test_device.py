@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssvid.errors import SsvidError
-from ssvid.recipe.device import joined_processes, resolve_device
+from ssvid.recipe.device import cores_for_network, joined_processes, resolve_device, threads_kept
 
 
 @pytest.fixture(params=[0, 2])
@@ -42,3 +42,19 @@ def test_alone_no_device_is_looked_at(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined_processes("cuda:7") as (device, is_first):
         assert (device, is_first) == ("cuda:7", True)
+
+
+def test_threads_are_given_back_whatever_happens():
+    before = torch.get_num_threads()
+    with cores_for_network("cpu", workers=1000):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+    @threads_kept()
+    def fail():
+        torch.set_num_threads(before + 1)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert torch.get_num_threads() == before

@@ -17,8 +17,8 @@ from ssvid.cli import main
 from ssvid.data.config import DataConfig
 from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.results import read_results
-from ssvid.recipe.evaluating import config_of, plan_runs, refuse_repetition
+from ssvid.evals.results import ResultRow, read_results
+from ssvid.recipe.evaluating import Evaluation, config_of, plan_runs, refuse_repetition
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.pretraining import load_manifest
 from ssvid.video import write_video
@@ -123,6 +123,7 @@ def test_folds_and_seeds_are_summarized(evaluated):
     plain = json.loads((folder / "out" / "results.json").read_text())
     assert plain["summaries"] == [s.as_dict() for s in outcome.summaries]
     assert "standard deviation over folds" in str(outcome)
+    assert outcome.as_dict()["differences"] == []  # no anchor was asked for but the floor
 
 
 def test_a_fold_that_pretraining_saw_is_a_leak_and_its_own_train_split_is_not(evaluated):
@@ -325,3 +326,21 @@ def test_seeds_that_have_an_effect_are_not_refused():
     refuse_repetition(config(seeds=[0, 1]), ["random"])  # another network each
     refuse_repetition(config(seeds=[5]), ["a"])
     refuse_repetition(config(kind="finetune", seeds=[0, 1]), ["a"])  # another head, other clips
+
+
+def test_differences_stand_below_the_table(tmp_path):
+    """What a pretext task is worth is its paired difference to the placebo and to the random network."""
+    rows = [
+        ResultRow.counted(
+            name, metric, np.arange(90) < right, 0.1, [str(i) for i in range(90)], [str(i) for i in range(90)], {}
+        )
+        for name, right in (("pretrained", 70), ("random", 60), ("placebo", 70))
+        for metric in ("probe_top1", "knn20_top1")
+    ]
+    text = str(Evaluation(rows, tmp_path / "results.json"))
+    assert "paired over the test videos, in points, with 95 % intervals:" in text
+    assert "pretrained - placebo: probe top-1 +0.0 [-4.0, +4.0]; k-NN (k=20) +0.0 [-4.0, +4.0]" in text
+    assert "pretrained - random: probe top-1 +11.1 [" in text
+    assert [d["name"] for d in Evaluation(rows, tmp_path).as_dict()["differences"]] == [
+        "pretrained - placebo", "pretrained - placebo", "pretrained - random", "pretrained - random",
+    ]  # fmt: skip
