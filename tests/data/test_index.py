@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +30,7 @@ from ssvid.video.identity import quick_id
 from ssvid.video.times import evenly_spaced
 
 REAL = os.environ.get("SSVID_REAL_DATA", "")
+HANG_SECONDS = 2.0  # far more than a busy machine leaves a process waiting
 
 STUB = """
 import ctypes, os, signal, sys, time
@@ -69,7 +71,7 @@ def scan_video(path, decoders=None):
         beat(20.0)
         time.sleep(3.0)
     if word == "hesitate_fast" and "fast" in names:
-        time.sleep(1.5)
+        time.sleep(5.0)
     if word == "slow":
         time.sleep(0.3)
     info = SimpleNamespace(num_frames=int(numbers[0]) if numbers else 30, fps=30000 / 1001, height=48, width=64,
@@ -139,13 +141,11 @@ def test_rows_keep_the_order_of_the_entries_for_any_number_of_workers(tmp_path: 
 def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: Path) -> None:
     texts = {"hang": "hang", "hang_fast": "hang_fast 8", "crash": "crash", "crash_fast": "crash_fast 9", "exit": "exit"}
     root = folder(tmp_path, good="ok 30", **texts)
-    start = time.monotonic()
     with pytest.warns(UserWarning, match="2 of 6 files") as caught:
-        rows = {row.path.removesuffix(".mp4"): row for row in indexed(root, timeout_seconds=0.5).rows}
-    assert time.monotonic() - start < 10
+        rows = {row.path.removesuffix(".mp4"): row for row in indexed(root, timeout_seconds=HANG_SECONDS).rows}
     assert {name: row.status for name, row in rows.items()} == {
         "good": "ok",
-        "hang": "unreadable: the decoder hung: no progress within 0.5 s",
+        "hang": "unreadable: the decoder hung: no progress within 2 s",
         "hang_fast": "ok",
         "crash": "unreadable: the decoder crashed: SIGSEGV",
         "crash_fast": "ok",
@@ -158,7 +158,7 @@ def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: 
     }
     assert [str(warning.message) for warning in caught] == [
         "2 of 6 files made a decoder hang or crash and are read with PyAV alone: "
-        "crash_fast.mp4: crashed: SIGSEGV; hang_fast.mp4: hung: no progress within 0.5 s"
+        "crash_fast.mp4: crashed: SIGSEGV; hang_fast.mp4: hung: no progress within 2 s"
     ]
     # Each was tried with all decoders, and only those that choked with PyAV alone.
     assert sorted(scanned.read_text().split("\n")[:-1]) == sorted(
@@ -169,12 +169,10 @@ def test_accidents_stay_with_the_file_that_caused_them(tmp_path: Path, scanned: 
 def test_a_scan_hangs_when_nothing_moves_and_not_when_it_is_slow(tmp_path: Path, scanned: Path) -> None:
     """Many times the limit is no matter while there are signs of life; when they stop, it is over soon."""
     root = folder(tmp_path, crawls="crawl 15", stalls="stall 15", long_read="quiet 6")
-    start = time.monotonic()
-    rows = {row.path.removesuffix(".mp4"): row for row in indexed(root, timeout_seconds=1.0, workers=3).rows}
-    assert time.monotonic() - start < 30
+    rows = {row.path.removesuffix(".mp4"): row for row in indexed(root, timeout_seconds=HANG_SECONDS, workers=3).rows}
     assert {name: row.status for name, row in rows.items()} == {
         "crawls": "ok",
-        "stalls": "unreadable: the decoder hung: no progress within 1 s",
+        "stalls": "unreadable: the decoder hung: no progress within 2 s",
         "long_read": "ok",
     }
     assert rows["crawls"].decoders_ok == rows["long_read"].decoders_ok == ("fast", "pyav"), (
@@ -186,10 +184,10 @@ def test_a_hang_that_was_survived_is_tried_again_by_the_more_patient(tmp_path: P
     """A verdict that came of little patience is not remembered for good, one that came of more is."""
     root = folder(tmp_path, a="hesitate_fast 5")
     for seconds, decoders, scans in (
-        (0.3, ("pyav",), 2),
-        (0.2, ("pyav",), 2),
-        (10.0, ("fast", "pyav"), 3),
-        (10.0, ("fast", "pyav"), 3),
+        (HANG_SECONDS, ("pyav",), 2),
+        (HANG_SECONDS / 2, ("pyav",), 2),
+        (99.0, ("fast", "pyav"), 3),
+        (99.0, ("fast", "pyav"), 3),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -442,24 +440,30 @@ def test_a_supervisor_that_cannot_start_says_why(
 def test_one_supervisor_serves_requests_that_follow_each_other(
     tmp_path: Path, scanned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    idle_for(600.0, monkeypatch)
     root = folder(tmp_path, a="ok 5", b="crash 5", c="hang")
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "first"))
-    assert [row.is_readable for row in indexed(root, timeout_seconds=0.5, cache=False).rows] == [True, False, False]
+    assert [row.is_readable for row in indexed(root, timeout_seconds=HANG_SECONDS, cache=False).rows] == [
+        True,
+        False,
+        False,
+    ]
     until(lambda: len(scanner_processes(tmp_path)) == 1)  # its workers end once the last file is answered
     (supervisor,) = scanner_processes(tmp_path)
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "second"))
-    indexed(root, timeout_seconds=0.5, cache=False)
+    indexed(root, timeout_seconds=HANG_SECONDS, cache=False)
     until(lambda: scanner_processes(tmp_path) == [supervisor])
     logs = [sorted((tmp_path / name).read_text().split()) for name in ("first", "second")]
     assert logs[0] == logs[1] != [], "each request brings its own environment"
+    (root / "c.mp4").unlink()  # it costs its time limit each time
     os.kill(supervisor, signal.SIGKILL)
-    assert indexed(root, timeout_seconds=0.5, cache=False).rows[0].num_frames == 5, "a dead one is replaced"
+    assert indexed(root, timeout_seconds=HANG_SECONDS, cache=False).rows[0].num_frames == 5, "a dead one is replaced"
     until(lambda: len(scanner_processes(tmp_path)) == 1)
     (another,) = scanner_processes(tmp_path)
     assert another != supervisor
     monkeypatch.setattr(scanning._Supervisor, "is_fresh", True)  # it dies after it was looked at
     os.kill(another, signal.SIGKILL)
-    assert indexed(root, timeout_seconds=0.5, cache=False).rows[0].num_frames == 5
+    assert indexed(root, timeout_seconds=HANG_SECONDS, cache=False).rows[0].num_frames == 5
     scanning._end_idle()
     until(lambda: not scanner_processes(tmp_path))
 
@@ -467,19 +471,26 @@ def test_one_supervisor_serves_requests_that_follow_each_other(
 def test_a_supervisor_without_work_ends_and_takes_no_request_any_more(
     tmp_path: Path, scanned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = "import ssvid.data.scanning as s; s.IDLE_SECONDS = 0.5; s.supervise()"
-    monkeypatch.setattr(scanning, "_START", scanning._START.split("from ssvid")[0] + short)
-    monkeypatch.setattr(scanning, "IDLE_SECONDS", 0.5)
+    idle_for(0.5, monkeypatch)
     root = folder(tmp_path, a="ok 5")
     indexed(root, cache=False)
     until(lambda: not scanner_processes(tmp_path))
     assert indexed(root, cache=False).rows[0].num_frames == 5
 
 
+def idle_for(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have supervisors wait that long for work, in this process's view and in their own."""
+    start = f"import ssvid.data.scanning as s; s.IDLE_SECONDS = {seconds}; s.supervise()"
+    monkeypatch.setattr(scanning, "_START", scanning._START.split("from ssvid")[0] + start)
+    monkeypatch.setattr(scanning, "IDLE_SECONDS", seconds)
+
+
 def scanner_processes(tmp_path: Path) -> list[int]:
     """Supervisors and workers that know the stub of this test."""
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("processes are found the Linux way")
     found = []
-    for entry in Path("/proc").iterdir() if Path("/proc/self/cmdline").exists() else ():
+    for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes()
         except OSError:
@@ -489,10 +500,9 @@ def scanner_processes(tmp_path: Path) -> list[int]:
     return found
 
 
-def until(condition: object, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not come to pass"
+def until(condition: Callable[[], bool]) -> None:
+    """However long it takes on this machine; what never comes to pass is ended by the time limit of the suite."""
+    while not condition():
         time.sleep(0.02)
 
 
