@@ -52,4 +52,4 @@ def test_what_a_resumed_run_may_change_is_told() -> None:
 
 def test_the_page_of_the_documentation_is_up_to_date() -> None:
     assert PAGE.read_text() == page_of_keys(), "write it anew: ssvid recipes --keys > docs/recipe_keys.md"
-    assert not re.search(r"^\| .*\|\s*\|", PAGE.read_text(), re.MULTILINE), "an empty cell"
+    assert not re.search(r"\| +\|", PAGE.read_text()), "an empty cell"
