@@ -202,6 +202,7 @@ def _finetune_once(
         which=arguments.get("which", ""),  # results of older versions do not have it
     )
     networks = networks_beside(network, run, show_progress)
+    resolve_finetune_protocol(config.finetune, network.info, network.provenance.get("stage"))  # before videos are read
     if resume and own.manifest.is_file():
         manifest = kept_manifest(own.manifest, config.data.root, old_root)
     else:

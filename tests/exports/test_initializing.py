@@ -20,7 +20,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.errors import CheckpointError
-from ssvid.exports import initialize, load_backbone
+from ssvid.exports import export, initialize, load_backbone
 from tests.test_checkpoints import content_of
 
 State = dict[str, Tensor]
@@ -476,3 +476,21 @@ def test_load_backbone_points_to_the_ways_for_foreign_weights(tmp_path: Path, we
             load_backbone(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"ssvid export torchvision:KINETICS400_V1 OUT --backbone-name"):
         load_backbone("torchvision:KINETICS400_V1")
+
+
+@pytest.mark.parametrize(
+    ("runs", "named"),
+    [
+        (["random", "pretrained", "single-frame"], r"\(3 runs lie below it\): .*tuned/pretrained"),
+        (["fold1-seed0/random", "fold1-seed0/pretrained"], r"\(2 runs lie below it\): .*tuned/fold1-seed0/pretrained"),
+        (["mine"], r"Name a run that lies below it: .*tuned/mine"),
+        ([], r"Name an exported folder, a run folder, or a checkpoint file\.$"),
+    ],
+)
+def test_the_folder_of_a_fine_tuning_names_the_run_of_its_network(tmp_path, runs, named):
+    (tmp_path / "tuned").mkdir()
+    for run in runs:
+        (tmp_path / "tuned" / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / "tuned" / run / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(CheckpointError, match=named):
+        export(tmp_path / "tuned", tmp_path / "out")

@@ -207,6 +207,25 @@ def test_a_folder_is_neither_overwritten_nor_continued_from_something_else(outco
         run(labeled, backbone=export, run_dir=labeled, resume=True)
 
 
+def test_a_fine_tuning_whose_videos_moved_goes_on_where_they_are_now(outcome, labeled, export, tmp_path):
+    shutil.copytree(outcome.run_dir, tmp_path / "run")
+    moved = shutil.copytree(labeled, tmp_path / "moved")
+    again = run(moved, "data.index_workers=1", backbone=export, run_dir=tmp_path / "run", resume=True)
+    assert [row.value for row in again.rows] == [row.value for row in outcome.rows]
+    next(moved.rglob("*.mp4")).unlink()
+    with pytest.raises(DataError, match=r"Set data.root to the folder that holds them\.$"):
+        run(moved, backbone=export, run_dir=tmp_path / "run", resume=True)
+
+
+def test_a_wrong_option_is_told_before_a_video_is_read(labeled, export, tmp_path, monkeypatch):
+    def listing(*args, **options):
+        raise AssertionError("the videos were looked at")
+
+    monkeypatch.setattr("ssvid.recipe.finetuning.load_manifest", listing)
+    with pytest.raises(RecipeError, match=r"finetune.optimizer \('rmsprop'\) is unknown"):
+        run(labeled, "finetune.optimizer=rmsprop", backbone=export, run_dir=tmp_path / "run")
+
+
 def test_mistakes_are_told_before_a_folder_is_made(labeled, export, tmp_path):
     folder = tmp_path / "run"
     for changes, error, text in (
