@@ -159,7 +159,7 @@ def test_the_recipe_is_told_from_the_settings(words, recipe, rest):
         (["--only", "statik"], ["counterfactual ('statik') is unknown", "Did you mean 'static'?"]),
         (["--metric", "acuracy"], ["metric ('acuracy') has no chance level", "Did you mean 'accuracy'?"]),
         (["--split", "tset"], ["split ('tset') must be one of the manifest's splits"]),
-        (["data.root=nowhere"], ["data.root (nowhere) must be a folder"]),
+        (["data.root=nowhere"], ["nowhere) must be a folder"]),
         (["smoke/speediness", "backbone.name=r3d_18", "backbone.options={}"], ["data.root is not set"]),
         (["task.options.num_frames=64"], ["is readable and has the 127 frames that the task needs"]),
         (["backbone.options.width=2"], ["do not fit backbone tiny3d", "mismatched"]),
