@@ -27,6 +27,7 @@ from ssvid.video.decoders import create_reader
 
 NUM_FRAMES = 16
 CLIPS_PER_OPEN = (1, 4)
+SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mts", ".ts", ".mpg", ".vob", ".flv", ".wmv", ".ogv", ".mxf")
 FROM_START = "pyav from the start"
 
 
@@ -46,7 +47,7 @@ def scan_groups(data: Path, num_files: int) -> dict[str, list[VideoScan]]:
     """Evenly chosen files of each folder, by whether they have B-frames; ``num_files`` of each kind."""
     groups: dict[str, list[VideoScan]] = defaultdict(list)
     for folder in sorted(path for path in data.iterdir() if path.is_dir()):
-        paths = sorted(path for path in folder.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv", ".webm"))
+        paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
         for path in paths[:: max(1, len(paths) // (num_files * 8))]:
             scan = _scan_or_none(path)
             if scan is None:
