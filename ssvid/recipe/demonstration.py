@@ -18,7 +18,7 @@ from ssvid.evals import Difference, ResultRow, compare_rows, render_table, write
 from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import Say, load_manifest, speaker
+from ssvid.recipe.pretraining import PretrainResult, Say, load_manifest, speaker
 from ssvid.recipe.probing import score
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.recipe.scored_videos import labeled_rows
@@ -103,7 +103,7 @@ def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = 
     with _timed("export", seconds):
         say("4/4 exporting")
         export(RunFolder(folder / "pretrained").last_checkpoint, folder / "export")
-    pretext = {name: dict(read_result(folder / name)) for name in ARMS}
+    pretext = {name: dict(read_result(folder / name)) for name in ARMS} | {"untrained": read_untrained(folder)}
     first = {row.name: row for row in rows if row.metric == "probe_top1"}
     differences = {
         f"pretrained - {other}": compare_rows(first["pretrained"], first[other]) for other in ("random", "placebo")
@@ -122,6 +122,11 @@ def read_result(run_dir: Path) -> dict[str, float]:
     for line in read_metrics(RunFolder(run_dir).metrics):
         metrics |= {k.removeprefix("val/"): float(v) for k, v in line.items() if k.startswith("val/")}
     return metrics
+
+
+def read_untrained(folder: Path) -> dict[str, float]:
+    """The pretext metrics before the first step, the same for the network and its placebo."""
+    return PretrainResult.read(RunFolder(folder / "pretrained").results).untrained["better"]
 
 
 def train_side_by_side(folder: Path, videos: Path, seed: int, say: Say) -> None:

@@ -17,7 +17,7 @@ from ssvid.data.synth import synthesize
 from ssvid.evals import over_seeds
 from ssvid.machine import environment
 from ssvid.recipe import demonstration
-from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, train_side_by_side
+from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, read_untrained, train_side_by_side
 
 NETWORKS = ("pretrained", "random", "placebo")
 HEADLINES = {"probe_top1": "linear probe", "knn20_top1": "k-NN (k=20)", "recall_at_1": "R@1"}
@@ -36,15 +36,10 @@ def one_seed(folder: Path, videos: Path, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "values": values,
-        "pretext": {name: read_result(folder / name)["accuracy"] for name in ARMS} | {"untrained": untrained(folder)},
+        "pretext": {name: read_result(folder / name)["accuracy"] for name in ARMS}
+        | {"untrained": read_untrained(folder)["accuracy"]},
         "seconds": {"training": trained - started, "evaluation": time.perf_counter() - trained},
     }
-
-
-def untrained(folder: Path) -> float:
-    """The pretext accuracy before the first step, which is the same for the network and its placebo."""
-    results = json.loads((folder / "pretrained" / "results.json").read_text(encoding="utf-8"))
-    return float(results["untrained"]["better"]["accuracy"])
 
 
 def summary(values: Values) -> str:
