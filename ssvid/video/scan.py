@@ -202,8 +202,11 @@ class _Survey:
         fps, variable, note = measure_fps(self.pts, unit, rate, self.last_duration)
         if note:
             self.notes["fps"] = note
-        elif variable:
-            self.notes["time"] = _intervals_text(self.pts, self.last_duration, unit)
+        told = [_intervals_text(self.pts, self.last_duration, unit)] if variable and not note else []
+        if self.times and self.times.seconds[0] > MAX_DRIFT * self.times.usual_interval:
+            told.append(f"the first frame begins at {self.times.seconds[0]:.6g} s")
+        if told:
+            self.notes["time"] = ", ".join(told)
         return VideoInfo(self.path, len(self.pts), fps, *shape, variable_fps=variable)
 
 
@@ -284,6 +287,22 @@ class ValueRange:
         return int(low), int(high)
 
 
+def read_times(path: str | os.PathLike[str], num_frames: int) -> FrameTimes | None:
+    """The times of a file's frames, from its packets alone; None where those do not tell them.
+
+    Raises:
+        DecodeError: it cannot be opened or read.
+    """
+    text = checked_path(path)
+    with open_stream(text) as (container, stream):
+        packets = read_packets(text, container, stream)
+        pts = packets.pts[~packets.is_discard]
+        if len(pts) != num_frames or (pts == UNKNOWN).any():
+            return None
+        unit = stream.time_base or Fraction(1)
+        return frame_times(np.sort(pts).tolist(), 0, unit, _time_zero(container, unit))
+
+
 @dataclass(frozen=True)
 class Witness:
     """A frame that tells a right decoder from one that is off by one: it differs from both its neighbors.
@@ -298,7 +317,9 @@ class Witness:
 
 def distance(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
     """Mean absolute difference of two uint8 pictures."""
-    return float((np.maximum(a_HWC, b_HWC) - np.minimum(a_HWC, b_HWC)).mean())
+    apart = np.maximum(a_HWC, b_HWC) - np.minimum(a_HWC, b_HWC)
+    # Three times as fast as mean(), and the same number: 2^24 values of a byte sum up to less than 2^32.
+    return float(apart.sum(dtype=np.uint32 if apart.size < 2**24 else np.uint64) / apart.size)
 
 
 class WitnessKeeper:
