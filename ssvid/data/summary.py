@@ -83,7 +83,7 @@ def _quick_lines(rows: list[VideoRow]) -> list[str]:
 
 _NOTED = {
     "damage": "damaged in places",
-    "time": "of variable frame rate",
+    "time": "with pauses, a variable rate or a late start",
     "fps": "without time stamps",
     "range": "with few gray values",
 }

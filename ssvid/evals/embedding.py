@@ -27,7 +27,7 @@ from ssvid.backbones import Backbone
 from ssvid.checkpoints import weights_sha256
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.scan_cache import whole_id
-from ssvid.errors import DataError, RecipeError, SsvidError
+from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
 from ssvid.evals.features import (
     ClipItem,
     Listed,
@@ -49,6 +49,8 @@ from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import write_json
 from ssvid.video.identity import content_id, identity_like, is_quick
 from ssvid.video.sampling import clip_span
+from ssvid.video.scan import read_times
+from ssvid.video.times import FrameTimes
 
 FORMATS = (".npz", ".parquet")
 EMBED_FORMAT = 1
@@ -72,14 +74,16 @@ class EmbedProtocol:
     features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, batch_size=8))
     every_seconds: float = 0.0
 
-    def starts(self, row: VideoRow) -> np.ndarray:
-        """First frames of a video's clips, int64, counted from the start of its window."""
+    def starts(self, row: VideoRow, times: FrameTimes | None = None) -> np.ndarray:
+        """First frames of a video's clips, int64, counted from the start of its window; by ``times`` where they are known."""
         if not self.every_seconds or not row.is_readable:
             return even_starts(row, self.features)
         room = row.window_frames - clip_span(self.features.num_frames, self.features.stride_frames)
+        if times is not None:
+            return _starts_by_time(times, row, self.every_seconds, max(room, 0))
         step_frames = max(self.every_seconds * row.fps, 1.0)
-        times = np.arange(int(max(room, 0) / step_frames) + 2)
-        starts = np.unique(np.round(times * step_frames).astype(np.int64))
+        steps = np.arange(int(max(room, 0) / step_frames) + 2)
+        starts = np.unique(np.round(steps * step_frames).astype(np.int64))
         return starts[starts <= max(room, 0)]
 
 
@@ -218,17 +222,37 @@ class _Video:
     starts: np.ndarray
     key: str
     is_done: bool
+    times: FrameTimes | None = None
 
 
 def _plan(manifest: Manifest, protocol: EmbedProtocol, identity: Mapping[str, Any], parts: _Parts) -> list[_Video]:
     common = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     videos = []
     for position, row in enumerate(manifest.rows):
-        starts = protocol.starts(row)
+        times = _times(manifest, row)
+        starts = protocol.starts(row, times)
         key = _part_key(common, manifest, row, starts, protocol.features) if row.is_readable else ""
         is_done = bool(key) and parts.get(key, len(starts)) is not None
-        videos.append(_Video(position, row, starts, key, is_done))
+        videos.append(_Video(position, row, starts, key, is_done, times))
     return videos
+
+
+def _times(manifest: Manifest, row: VideoRow) -> FrameTimes | None:
+    """The times of the frames of a file, where they are not simply counted by the rate; None where they are, or unknown."""
+    if not row.is_readable or not (row.variable_fps or "time: " in row.notes):
+        return None
+    try:
+        return read_times(manifest.path_of(row), row.num_frames)
+    except DecodeError:
+        return None  # it is listed as unreadable when its frames are read
+
+
+def _starts_by_time(times: FrameTimes, row: VideoRow, every_seconds: float, room: int) -> np.ndarray:
+    """The first frames that begin every so many seconds from the start of the window on."""
+    seconds = times.seconds[row.start_frame : row.start_frame + room + 1]
+    wanted = np.arange(seconds[0], seconds[-1] + every_seconds, every_seconds)
+    starts = np.unique([times.frames_before(moment) - row.start_frame for moment in wanted])
+    return starts[starts <= room].astype(np.int64)
 
 
 def _part_key(common: Any, manifest: Manifest, row: VideoRow, starts: np.ndarray, protocol: FeatureProtocol) -> str:
@@ -471,6 +495,17 @@ class _Parts:
 # ---- the output
 
 
+def _clip_seconds(video: _Video, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """When the clips of a video begin and end, float64 (clips,) each; NaN where the frame rate is unknown."""
+    row, start = video.row, video.starts + video.row.start_frame
+    end = np.minimum(start + span, row.start_frame + row.window_frames)
+    if video.times is not None:
+        edges = np.append(video.times.seconds, video.times.end_seconds)
+        return edges[start], edges[end]
+    fps = row.fps if row.fps > 0 else np.nan
+    return start / fps, end / fps
+
+
 class _Table:
     """The rows of the output: small columns as arrays, features in portions from the parts."""
 
@@ -495,14 +530,14 @@ class _Table:
         span = clip_span(self.protocol.features.num_frames, self.protocol.features.stride_frames)
         last = np.repeat([row.start_frame + row.window_frames for row in rows], counts)
         end = np.minimum(start + span, last)
-        fps = np.repeat([row.fps if row.fps > 0 else np.nan for row in rows], counts)
+        begins, ends = zip(*(_clip_seconds(video, span) for video in self.videos), strict=True)
         return {
             "path": np.repeat(np.array([row.path for row in rows]), counts),
             "clip": np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
             "start_frame": start.astype(np.int64),
             "end_frame": end.astype(np.int64),
-            "start_seconds": start / fps,
-            "end_seconds": end / fps,
+            "start_seconds": np.concatenate(begins),
+            "end_seconds": np.concatenate(ends),
             "label": np.repeat(np.array([row.label for row in rows]), counts),
             "split": np.repeat(np.array([row.split for row in rows]), counts),
         }

@@ -77,7 +77,8 @@ weights.
 ## Identity
 
 Hash of the weights (sha256 over names, shapes and values): `{sha256}`. Software: {versions}.
-Options: `{options}`. The recipe stands in `config.json`, the identity of each training video in `content_ids.json`.
+Options: `{options}`. The recipe stands in `config.json`, the identity of each training video in `content_ids.json`:
+the SHA-256 of the file; shorter ones (32 characters) are of its size and ends alone, and different videos may share them.
 
 ## License
 

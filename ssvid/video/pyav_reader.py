@@ -273,20 +273,26 @@ class PacketTable:
         return found if found >= 0 and self.pts[found] == pts else -1
 
 
+def read_packets(container: InputContainer, stream: VideoStream) -> PacketLog | None:
+    """What the packets of a stream say; None where the file cannot be read to its end."""
+    packets = PacketLog()
+    try:
+        with closing(demux(container, stream)) as found:
+            for packet in found:
+                packets.add(packet)
+                beat()
+    except _ERRORS:
+        return None  # a damaged file: decoded from the start
+    return packets
+
+
 def read_packet_table(path: str) -> PacketTable | None:
     """Read the packet headers of a file (no decoding). None where random access cannot be shown to be exact."""
     with open_stream(path) as (container, stream):
         if not _may_seek(stream):
             return None
-        packets = PacketLog()
-        try:
-            with closing(demux(container, stream)) as found:
-                for packet in found:
-                    packets.add(packet)
-                    beat()
-        except _ERRORS:
-            return None  # a damaged file: decoded from the start
-        return table_of(stream, packets)
+        packets = read_packets(container, stream)
+        return table_of(stream, packets) if packets else None
 
 
 def _may_seek(stream: VideoStream) -> bool:

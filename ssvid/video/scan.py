@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
-from ssvid.video.packets import PacketLog
+from ssvid.video.packets import UNKNOWN, PacketLog
 from ssvid.video.progress import beat
 from ssvid.video.pyav_reader import (
     FrameConverter,
@@ -29,6 +29,7 @@ from ssvid.video.pyav_reader import (
     keep_packet_table,
     num_listed_packets,
     open_stream,
+    read_packets,
     table_of,
 )
 from ssvid.video.reader import checked_path
@@ -212,7 +213,8 @@ class _Survey:
 
 def _time_zero(container: InputContainer, unit: Fraction) -> int:
     """Where the time line of a container begins, in units of ``unit`` seconds: its first time stamp, where its clock is free."""
-    if not container.format.flags & ContainerFlags.ts_discont.value or container.start_time is None:
+    is_free = container.format.flags & int(ContainerFlags.ts_discont)  # type: ignore[call-overload]
+    if not is_free or container.start_time is None:
         return 0
     return round(Fraction(container.start_time, av.time_base) / unit)
 
@@ -275,7 +277,8 @@ class ValueRange:
 
     def add(self, pixels_HWC: np.ndarray) -> None:
         """Take the next frame of the video."""
-        if self._num_frames % self._EVERY_FRAMES == 0:
+        # The first frames all: there may be no others.
+        if self._num_frames < self._EVERY_FRAMES or self._num_frames % self._EVERY_FRAMES == 0:
             sample = pixels_HWC[:: self._EVERY_PIXELS, :: self._EVERY_PIXELS]
             self._counts += np.bincount(sample.ravel(), minlength=256)
         self._num_frames += 1
@@ -291,12 +294,12 @@ def read_times(path: str | os.PathLike[str], num_frames: int) -> FrameTimes | No
     """The times of a file's frames, from its packets alone; None where those do not tell them.
 
     Raises:
-        DecodeError: it cannot be opened or read.
+        DecodeError: it cannot be opened.
     """
     text = checked_path(path)
     with open_stream(text) as (container, stream):
-        packets = read_packets(text, container, stream)
-        pts = packets.pts[~packets.is_discard]
+        packets = read_packets(container, stream)
+        pts = packets.pts[~packets.is_discard] if packets else np.array([])
         if len(pts) != num_frames or (pts == UNKNOWN).any():
             return None
         unit = stream.time_base or Fraction(1)

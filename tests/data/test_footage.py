@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from ssvid.data import scanning
 from ssvid.data.contents import units_of
 from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest, VideoRow
@@ -90,7 +92,13 @@ def test_pauses_and_gaps_are_flagged_and_said(footage: Manifest) -> None:
     flagged = {row.path for row in footage.rows if row.variable_fps}
     assert flagged == {"one_pause.mp4", "two_pauses.mkv", "few_gaps.mp4", "screen.mkv"}
     assert {row.path for row in footage.rows if "time: frames stay" in row.notes} == flagged
-    assert "\n4 of variable frame rate:\n  one_pause.mp4: frames stay 0.04 to 4.04 s" in summarize(footage)
+    assert {row.notes for row in footage.rows if row.path == "late_start.mp4"} == {
+        "time: the first frame begins at 2 s"
+    }
+    assert (
+        "\n5 with pauses, a variable rate or a late start:\n  one_pause.mp4: frames stay 0.04 to 4.04 s"
+        in summarize(footage)
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,3 +143,44 @@ def test_alike_files_are_held_out_one_by_one(footage: Manifest) -> None:
         assert not sides[0] & sides[1]
         sizes.add(len(sides[1]))
     assert len(sizes) > 2
+
+
+SLOW = """
+import time
+import ssvid.video as real
+from ssvid.video import available_decoders, scan_video
+from ssvid.video.pyav_reader import FrameConverter
+
+at_full_speed = FrameConverter.__call__
+
+def slowly(self, frame, *rest):
+    time.sleep(0.05)
+    return at_full_speed(self, frame, *rest)
+
+FrameConverter.__call__ = slowly
+"""
+
+
+def test_footage_is_indexed_on_a_machine_that_is_many_times_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A still recording and a paused one take many times the limit; nothing hangs, and the times are right.
+
+    As ten minutes of 1080p would be to 60 s, with a delay put into every frame.
+    """
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "slow_video.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setattr(scanning, "SCANNER", "slow_video")
+    root = tmp_path / "videos"
+    root.mkdir()
+    encode(root / "still.mp4", [clock_frames(1)[0]] * 120, gop=250)
+    encode(root / "paused.mp4", clock_frames(120), gop=250, times=[*range(60), *range(160, 220)])
+    entries = [Entry("still.mp4"), Entry("paused.mp4", start_seconds=7.0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "made a decoder hang"
+        manifest = build_manifest(root, entries, timeout_seconds=1.0, cache=False, workers=2)
+    assert [row.status for row in manifest.rows] == ["ok", "ok"]
+    assert all("pyav" in row.decoders_ok for row in manifest.rows)
+    assert manifest.rows[0].window_seconds == pytest.approx(4.8)
+    assert manifest.rows[1].start_frame == 75 and manifest.rows[1].variable_fps

@@ -10,11 +10,14 @@ import torch
 
 import ssvid.evals.embedding as embedding
 from ssvid.backbones import initialize_backbone
+from ssvid.data.index import build_manifest
 from ssvid.data.manifest import Manifest
+from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.evals import extract_features
 from ssvid.evals.embedding import EmbedProtocol, embed_videos, read_arrays, read_metadata
 from ssvid.video import open_video
+from tests.video.clocked import clock_frames, encode
 
 from .conftest import make_row
 
@@ -45,6 +48,23 @@ def counting(monkeypatch):
 
 
 # ---- the rows
+
+
+def test_seconds_are_those_of_the_frames_across_a_pause(backbone, protocol, tmp_path):
+    """Two seconds of film, four of nothing, four of film: clips each second begin where their frames are shown."""
+    times = [*range(50), *range(150, 250)]
+    encode(tmp_path / "paused.mp4", clock_frames(150), times=times)
+    encode(tmp_path / "late.mp4", clock_frames(60), times=list(range(50, 110)))
+    manifest = build_manifest(tmp_path, list_videos("folder", tmp_path), decoders=("pyav",), workers=1)
+    every = EmbedProtocol(replace(protocol.features, num_clips=1), every_seconds=1.0)
+    embed_videos(backbone, manifest, every, tmp_path / "f.npz")
+    arrays = read_arrays(tmp_path / "f.npz")
+    paused, late = (arrays["path"] == name for name in ("paused.mp4", "late.mp4"))
+    assert arrays["start_frame"][paused].tolist() == [0, 25, 50, 75, 100, 125]
+    np.testing.assert_allclose(arrays["start_seconds"][paused], [0, 1, 6, 7, 8, 9])
+    np.testing.assert_allclose(arrays["end_seconds"][paused], [0.32, 1.32, 6.32, 7.32, 8.32, 9.32])
+    assert arrays["start_frame"][late].tolist() == [0, 25, 50]
+    np.testing.assert_allclose(arrays["start_seconds"][late], [2, 3, 4])
 
 
 def test_a_row_is_the_feature_of_the_frames_that_it_names(backbone, few, protocol, tmp_path):
