@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -213,7 +213,7 @@ class _Survey:
 
 def _time_zero(container: InputContainer, unit: Fraction) -> int:
     """Where the time line of a container begins, in units of ``unit`` seconds: its first time stamp, where its clock is free."""
-    is_free = container.format.flags & int(ContainerFlags.ts_discont)  # type: ignore[call-overload]
+    is_free = container.format.flags & cast(int, ContainerFlags.ts_discont.value)
     if not is_free or container.start_time is None:
         return 0
     return round(Fraction(container.start_time, av.time_base) / unit)
