@@ -56,6 +56,7 @@ def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any)
     facts = _facts(config) if isinstance(config, PretrainRecipe) else _evaluation_facts(loaded)
     if isinstance(config, PretrainRecipe) and config.data.out_of_domain.root:
         facts += _out_of_domain_facts(config.data.out_of_domain)
+    facts += loaded.notes
     return ShowResult(loaded.resolved, facts)
 
 
