@@ -487,7 +487,7 @@ def test_load_backbone_points_to_the_ways_for_foreign_weights(tmp_path: Path, we
         ([], r"Name an exported folder, a run folder, or a checkpoint file\.$"),
     ],
 )
-def test_the_folder_of_a_fine_tuning_names_the_run_of_its_network(tmp_path, runs, named):
+def test_the_folder_of_a_fine_tuning_names_the_run_of_its_network(tmp_path: Path, runs: list[str], named: str) -> None:
     (tmp_path / "tuned").mkdir()
     for run in runs:
         (tmp_path / "tuned" / run / "checkpoints").mkdir(parents=True)
