@@ -28,9 +28,9 @@ EXTENDABLE: Final[Metadata] = MappingProxyType({"extends": True})
 
 def without_speed(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that tell one number from another: fields and groups marked ``speed_only`` are left out."""
-    marks = {field.name: field.metadata for field in dataclasses.fields(schema)}
+    marks: dict[str, Metadata] = {field.name: field.metadata for field in dataclasses.fields(schema)}
     groups = typing.get_type_hints(schema)
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in values.items():
         if marks.get(key, {}).get("speed_only"):
             continue

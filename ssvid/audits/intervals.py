@@ -36,15 +36,15 @@ class Estimate(NamedTuple):
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of that level, over groups of videos."""
-        parts = {"values_N": self.parts_P, "weights_N": self.weights_P, "level": level}
+        parts_P, weights_P = self.parts_P, self.weights_P
         if self.kind in ("share", "score"):
-            return share_interval(**parts)
+            return share_interval(parts_P, weights_N=weights_P, level=level)
         if self.kind == "difference of shares":
-            return difference_interval(**parts)
+            return difference_interval(parts_P, weights_N=weights_P, level=level)
         if self.kind == "difference of scores":  # what a group adds is not bound to [-1, 1], so that gains are no share
-            low, high = share_interval(**parts | {"values_N": (self.parts_P + 1) / 2})
+            low, high = share_interval((parts_P + 1) / 2, weights_N=weights_P, level=level)
             return 2 * low - 1, 2 * high - 1
-        return mean_interval(**parts, seed=self.seed)
+        return mean_interval(parts_P, weights_N=weights_P, level=level, seed=self.seed)
 
     def minus(self, other: Estimate) -> Estimate:
         """The paired difference, group by group."""

@@ -115,7 +115,7 @@ def random_rows(
     if wants_probe(metrics):
         heldout = {form: rows[0].context["head"]["heldout_top1"] for form, rows in scored.items()}
     else:
-        taken = {"device": device, "cache_dir": cache_dir, "trained_stage": trained_stage}
+        taken: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "trained_stage": trained_stage}
         heldout = {
             form: heldout_knn(extract_features(one, manifest, train_rows, feature_protocol, **taken), probe_protocol)
             for form, one in forms.items()

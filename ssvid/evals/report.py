@@ -496,8 +496,8 @@ def _differences(label: str, numbers: Numbers, place: Mapping[Column, int], fact
 
 def _difference(ours: list[ResultRow], theirs: list[ResultRow]) -> Cell:
     if len(ours) == len(theirs) == 1:
-        mean, *rest = compare_rows(ours[0], theirs[0])
-        return _single(ours[0], mean, *rest)
+        found = compare_rows(ours[0], theirs[0])
+        return _single(ours[0], found.mean, found.interval, found.num_videos, found.num_groups)
     names = ours[0].name, theirs[0].name
     return _summary_cell(summarize_difference([*ours, *theirs], *names, ours[0].metric))
 

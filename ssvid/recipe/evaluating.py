@@ -106,9 +106,9 @@ def refuse_repetition(
             f"folds ({config.folds}) are official splits of {' and '.join(OFFICIAL)}, and data.name={config.data.name} has one "
             "split: every number would be the same. Set folds=[]."
         )
-    named = {"seeds": config.seeds, "folds": config.folds, "--backbone": [str(one) for one in backbones]}
+    named: dict[str, list[Any]] = {"seeds": config.seeds, "folds": config.folds, "--backbone": [str(one) for one in backbones]}
     for name, values in named.items():
-        twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
             raise RecipeError(f"{name} names {twice[0]} twice: its numbers would be the same. Name each once.")
 

@@ -18,6 +18,7 @@ from ssvid.data.scan_cache import cache_folder
 from ssvid.errors import CheckpointError, RecipeError, RunFolderError
 from ssvid.evals import ResultRow, check_probe_protocol, check_rows, evaluate_backbone, random_rows
 from ssvid.evals.anchors import random_forms, sees_stills
+from ssvid.evals.evaluate import wants_neighbors
 from ssvid.evals.features import Subject
 from ssvid.evals.floor import at_size_of, floor_rows, floor_subject
 from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, resolve_retrieval
@@ -129,7 +130,7 @@ def _probe_once(
 ) -> tuple[list[ResultRow], Manifest]:
     """The rows of one fold and seed; metrics: what is asked for, as of ``evaluate_backbone``."""
     network, networks, manifest, train_rows, test_rows = frozen_subjects(
-        config, run, arguments, recorded, say, show_progress
+        config, run, arguments, recorded, say, show_progress, metrics
     )
     if arguments["supervised"]:
         networks["supervised"] = supervised_network(network, str(arguments["supervised"]))
@@ -165,8 +166,12 @@ def frozen_subjects(
     recorded: Recorded | None,
     say: Say,
     show_progress: bool,
+    metrics: Sequence[str] = (),
 ) -> FrozenSubjects:
-    """Load the weights and the videos of one fold and seed, and make sure that they are those of a result to repeat."""
+    """Load the weights and the videos of one fold and seed, and make sure that they are those of a result to repeat.
+
+    metrics: what is asked for; where no neighbors are, there may be fewer videos than them.
+    """
     named: dict[str, Any] = {
         "name": config.backbone.name or None,
         "options": config.backbone.options or None,
@@ -174,7 +179,7 @@ def frozen_subjects(
     }
     network = load_backbone(run.backbone, partial=arguments["partial"], **named)
     if isinstance(config, ProbeRecipe):
-        check_listed(config.data, probe=config.probe)
+        check_listed(config.data, probe=config.probe if wants_neighbors(metrics) else None)
     else:
         check_listed(config.data, retrieval=resolve_retrieval(config.features, config.retrieval)[1])
     manifest = load_manifest(config.data, say)
