@@ -106,7 +106,11 @@ def refuse_repetition(
             f"folds ({config.folds}) are official splits of {' and '.join(OFFICIAL)}, and data.name={config.data.name} has one "
             "split: every number would be the same. Set folds=[]."
         )
-    named: dict[str, list[Any]] = {"seeds": config.seeds, "folds": config.folds, "--backbone": [str(one) for one in backbones]}
+    named: dict[str, list[Any]] = {
+        "seeds": config.seeds,
+        "folds": config.folds,
+        "--backbone": [str(one) for one in backbones],
+    }
     for name, values in named.items():
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
