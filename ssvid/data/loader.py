@@ -67,8 +67,7 @@ class ClipLoader:
         for_training = bool(pending) and pending[0][0][0].stream == Stream.TRAIN
         while done < len(pending):
             try:
-                with waiting(for_training=for_training):
-                    batches = iter(self._workers(pending[done:]))
+                batches = iter(self._workers(pending[done:]))  # not in a wait: an error while forking would be swallowed
                 while done < len(pending):
                     with waiting(for_training=for_training):
                         _deaths.tell()

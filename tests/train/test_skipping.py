@@ -10,11 +10,12 @@ import torch
 import ssvid
 from ssvid.checkpoints import load_checkpoint_dict, not_finite
 from ssvid.train.module import StopRun
+from tests.conftest import held_out_by_name
 
 RECIPE = {
     "kind": "pretrain",
     "seed": 5,
-    "data": {"name": "folder", "root": "???", "val_fraction": 0.2, "index_workers": 1},
+    "data": {"root": "???", "index_workers": 1},
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "task": {
         "name": "speediness",
@@ -61,7 +62,7 @@ class Poison(pl.Callback):
 
 
 def run(folder, videos, poison, *more, resume=False):
-    more = [f"data.root={videos}", *more]
+    more = [*held_out_by_name(videos, folder.parent / f"{folder.name}.csv", 5), *more]
     return ssvid.pretrain(RECIPE, *more, run_dir=folder, resume=resume, callbacks=[poison], show_progress=False)
 
 

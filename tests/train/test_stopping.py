@@ -15,11 +15,12 @@ from ssvid.checkpoints import load_checkpoint_dict
 from ssvid.data.dataset import ClipDataset
 from ssvid.train import callbacks
 from ssvid.types import Stream
+from tests.conftest import held_out_by_name
 
 RECIPE = {
     "kind": "pretrain",
     "seed": 5,
-    "data": {"name": "folder", "root": "???", "val_fraction": 0.2, "index_workers": 1},
+    "data": {"root": "???", "index_workers": 1},
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "task": {
         "name": "speediness",
@@ -72,7 +73,7 @@ class Send(pl.Callback):
 
 
 def run(folder, videos, *more, send=None, resume=False):
-    more = [f"data.root={videos}", *more]
+    more = [*held_out_by_name(videos, folder.parent / f"{folder.name}.csv", 5), *more]
     sending = [] if send is None else [send]
     return ssvid.pretrain(RECIPE, *more, run_dir=folder, resume=resume, callbacks=sending, show_progress=False)
 
