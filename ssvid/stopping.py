@@ -38,7 +38,7 @@ class _Request:
         self.since = 0.0
         self.is_saved = False
         self.may_leave_wait = False
-        self._waiting = self._for_training = False
+        self.is_waiting = self._for_training = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
@@ -53,8 +53,8 @@ class _Request:
         self._leave_wait()
 
     def _leave_wait(self) -> None:
-        if self._waiting and ((self._for_training and self.may_leave_wait) or self.is_overdue()):
-            self._waiting = False
+        if self.is_waiting and ((self._for_training and self.may_leave_wait) or self.is_overdue()):
+            self.is_waiting = False
             raise StopNow
 
     def is_overdue(self) -> bool:
@@ -64,13 +64,13 @@ class _Request:
     def waiting(self, *, for_training: bool) -> Iterator[None]:
         if for_training and self.is_saved:
             raise StopNow
-        self._waiting, self._for_training = True, for_training
+        self.is_waiting, self._for_training = True, for_training
         try:
             if self.signal:
                 self._leave_wait()
             yield
         finally:
-            self._waiting = False
+            self.is_waiting = False
 
 
 _request = _Request()
@@ -102,6 +102,11 @@ def requested() -> str:
 def is_overdue() -> bool:
     """Whether the request is so old that what takes long is to be given up."""
     return _request.is_overdue()
+
+
+def is_waiting() -> bool:
+    """Whether a batch is being waited for."""
+    return _request.is_waiting
 
 
 def allow_leaving(is_allowed: bool) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +19,16 @@ from ssvid.checkpoints import (
     FORMAT,
     LoadReport,
     load_backbone_weights,
+    load_checkpoint_dict,
     make_meta,
+    not_finite,
     read_checkpoint,
     split_state_dict,
     weights_sha256,
+    write_checkpoint,
 )
 from ssvid.errors import CheckpointError
+from ssvid.train.run_folder import RunFolder
 
 
 def meta_of(backbone: Backbone, **changes: Any) -> dict[str, Any]:
@@ -185,3 +192,116 @@ def test_identity_of_weights_ignores_memory_layout_and_sees_values() -> None:
     assert weights_sha256({"a": value}) == weights_sha256({"a": scattered})
     assert len({weights_sha256(s) for s in ({"a": value}, {"b": value}, {"a": other}, {"a": value.double()})}) == 4
     weights_sha256({"scalar": torch.tensor(3), "half": torch.ones(2, dtype=torch.bfloat16)})
+
+
+# ---- checksums
+
+
+@pytest.fixture
+def written(tiny: Backbone, tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    write_checkpoint(path, content_of(tiny) | {"optimizer_states": []})
+    return path
+
+
+def test_a_written_checkpoint_is_what_torch_and_zip_read(written: Path, tiny: Backbone) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_checkpoint(written).meta["global_step"] == 30
+    assert torch.load(written, weights_only=True)["epoch"] == 2
+    archive = zipfile.ZipFile(written)
+    assert archive.testzip() is None
+    assert archive.comment.startswith(b"ssvid-sha256:")
+
+
+def flipped(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("draw", range(16))
+def test_one_flipped_bit_anywhere_is_noticed(written: Path, draw: int) -> None:
+    size = written.stat().st_size
+    flipped(written, int(np.random.default_rng(draw).integers(8 * size)))
+    with pytest.raises(CheckpointError, match="damaged: its bytes are not those that were written"):
+        load_checkpoint_dict(written)
+
+
+def test_one_flipped_bit_in_what_announces_and_holds_the_checksum_is_noticed(written: Path) -> None:
+    whole = written.read_bytes()
+    for byte in range(len(whole) - 110, len(whole)):
+        flipped(written, 8 * byte + byte % 8)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint_dict(written)
+        written.write_bytes(whole)
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.99])
+def test_a_cut_file_is_noticed_and_others_beside_it_are_named(written: Path, left: float) -> None:
+    (written.parent / "best.ckpt").touch()
+    os.truncate(written, int(left * written.stat().st_size))
+    with pytest.raises(CheckpointError, match=r"Use another checkpoint of the run \(best.ckpt lies beside it\)"):
+        load_checkpoint_dict(written)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20, 76, 77, 78, 99])
+def test_a_file_that_lacks_its_last_bytes_is_noticed(written: Path, cut: int) -> None:
+    os.truncate(written, written.stat().st_size - cut)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint_dict(written)
+
+
+def test_a_checkpoint_of_before_is_read_and_said_to_be_unchecked(tiny: Backbone, tmp_path: Path) -> None:
+    torch.save(content_of(tiny), tmp_path / "old.ckpt")
+    with pytest.warns(
+        UserWarning, match="old.ckpt was written by an ssvid that wrote no checksum; it could not be checked"
+    ):
+        assert read_checkpoint(tmp_path / "old.ckpt").meta["seed"] == 7
+
+
+def test_what_is_not_finite_is_named() -> None:
+    weights = {"backbone.a": torch.ones(3), "backbone.b": torch.tensor([1.0, -torch.inf]), "n": torch.tensor(3)}
+    assert not_finite({"state_dict": weights}) == "backbone.b"
+    assert not_finite({"state_dict": {"a": torch.ones(2), "empty": torch.zeros(0)}, "optimizer_states": []}) == ""
+    moments = {0: {"step": torch.tensor(3.0), "exp_avg": torch.tensor([0.0, torch.nan])}}
+    found = not_finite({"state_dict": {}, "optimizer_states": [{"state": moments}]})
+    assert found == "exp_avg of parameter 0 in the optimizer"
+
+
+# ---- going on from what is whole
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_or_from_the_latest_whole_one(written: Path, tiny: Backbone) -> None:
+    folder, said = RunFolder(written.parent.parent), []
+    assert folder.checkpoint_to_resume(said.append) == written
+    for name, step in (("best", 20), ("older", 10)):
+        content = content_of(tiny, global_step=step) | {"optimizer_states": []}
+        write_checkpoint(written.parent / f"{name}.ckpt", content)
+    assert folder.checkpoint_to_resume(said.append) == written
+    assert said == []
+    whole = written.read_bytes()
+    flipped(written, 8000)
+    assert folder.checkpoint_to_resume(said.append) == written.parent / "best.ckpt"
+    assert "last.ckpt is damaged" in said[0]
+    assert "Going on from" in said[0]
+    assert "best.ckpt, step 20, instead" in said[0]
+    flipped(written.parent / "best.ckpt", 8000)
+    assert folder.checkpoint_to_resume(said.append) == written.parent / "older.ckpt"
+    (written.parent / "older.ckpt").unlink()
+    with pytest.raises(CheckpointError, match=r"damaged.*No other checkpoint of the run can go on"):
+        folder.checkpoint_to_resume(said.append)
+    written.write_bytes(whole)
+    assert folder.checkpoint_to_resume(said.append) == written
+
+
+def test_a_run_does_not_go_on_from_what_is_not_finite(written: Path, tiny: Backbone) -> None:
+    folder, said = RunFolder(written.parent.parent), []
+    best = written.parent / "best.ckpt"
+    written.replace(best)
+    spoiled = content_of(tiny) | {"optimizer_states": []}
+    spoiled["state_dict"]["task.head.weight"] = torch.tensor([torch.nan])
+    write_checkpoint(written, spoiled)
+    assert folder.checkpoint_to_resume(said.append) == best
+    assert "task.head.weight is not finite" in said[0]
+    assert RunFolder(written).checkpoint_to_resume(said.append) is None

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset, collate
 from ssvid.errors import DataError
-from ssvid.stopping import waiting
+from ssvid.stopping import is_waiting, requested, waiting
 from ssvid.types import Stream, Ticket
 
 MAX_REBUILDS = 3
@@ -67,7 +67,9 @@ class ClipLoader:
         for_training = bool(pending) and pending[0][0][0].stream == Stream.TRAIN
         while done < len(pending):
             try:
-                batches = iter(self._workers(pending[done:]))  # not in a wait: an error while forking would be swallowed
+                # Not within a wait: what is raised while processes are forked is swallowed.
+                batches = iter(self._workers(pending[done:]))
+                _deaths.take_over()
                 while done < len(pending):
                     with waiting(for_training=for_training):
                         _deaths.tell()
@@ -136,15 +138,18 @@ class _Deaths:
         if not another_is_due or threading.current_thread() is not threading.main_thread():
             yield
             return
-        handler = signal.getsignal(signal.SIGCHLD)
-        if handler != self._note:
-            self._others = handler if callable(handler) else None
-            signal.signal(signal.SIGCHLD, self._note)
         self._depth += 1
         try:
             yield
         finally:
             self._depth -= 1
+
+    def take_over(self) -> None:
+        """Come before the handler that is set; only the main thread can."""
+        handler = signal.getsignal(signal.SIGCHLD)
+        if handler != self._note and threading.current_thread() is threading.main_thread():
+            self._others = handler if callable(handler) else None
+            signal.signal(signal.SIGCHLD, self._note)
 
     def tell(self) -> None:
         """Raise what was put off."""
@@ -152,7 +157,8 @@ class _Deaths:
             self._note(signal.SIGCHLD, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._is_due = self._depth > 0
+        # A cluster sends SIGTERM to workers too. Then they are missed only where a batch is still waited for.
+        self._is_due = self._depth > 0 or (bool(requested()) and not is_waiting())
         if self._is_due or self._others is None or self._is_telling:
             return
         self._is_telling = True  # a handler that was set after this one calls it again

@@ -46,7 +46,7 @@ from ssvid.evals.features import (
     row_is_padded,
 )
 from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
-from ssvid.files import write_json
+from ssvid.files import telling_full_disk, write_json
 from ssvid.video.identity import content_id, identity_like, is_quick
 from ssvid.video.sampling import clip_span
 from ssvid.video.scan import read_times
@@ -480,13 +480,15 @@ class _Parts:
         # Not forced to the disk, which would cost more than a clip: the digest finds what a power cut has damaged.
         content = np.ascontiguousarray(values, dtype="<f4").tobytes()
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        with telling_full_disk(path):
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
         temporary.replace(path)
 
     def finish(self, table: _Table) -> None:
         """Write the output; readers see none or the whole."""
         temporary = self.folder / f"output{self.out.suffix}"
-        (write_npz if self.out.suffix == ".npz" else write_parquet)(temporary, table)
+        with telling_full_disk(self.out):
+            (write_npz if self.out.suffix == ".npz" else write_parquet)(temporary, table)
         # Marked first: a run that is killed between the two lines finds no output, or the one it knows.
         self._mark(content_id(temporary))
         temporary.replace(self.out)

@@ -22,7 +22,7 @@ from ssvid.exports.hub import HUB
 from ssvid.exports.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
 from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, outline, read_source
 from ssvid.exports.model_card import model_card
-from ssvid.files import takes_paths, write_atomic, write_json
+from ssvid.files import takes_paths, telling_full_disk, write_atomic, write_json, write_text
 
 FORMATS = ("ssvid", "torchvision", "onnx")
 CARD, PROGRAM = "README.md", "backbone.pt2"
@@ -163,9 +163,7 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone, program: bool
     write_json(folder / CONFIG, config)
     if source.content_ids is not None:
         write_json(folder / CONTENT_IDS, source.content_ids)
-    (folder / CARD).write_text(
-        model_card(config, backbone.info, torchvision=backbone if same else None), encoding="utf-8"
-    )
+    write_text(folder / CARD, model_card(config, backbone.info, torchvision=backbone if same else None))
     return notes
 
 
@@ -261,7 +259,8 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
             f"{PROGRAM} was not written: torch.export cannot take {info.name} ({type(error).__name__}: {first}).",
         )
     _forget_source_files(program)
-    torch.export.save(program, path)
+    with telling_full_disk(path):
+        torch.export.save(program, path)
     again, smallest = (
         torch.export.load(path).module(),
         torch.rand(1, info.in_channels, *(least[axis] for axis in "THW")),

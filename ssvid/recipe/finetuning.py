@@ -26,7 +26,7 @@ from ssvid.evals.floor import floor_rows
 from ssvid.evals.protocol import ProbeProtocol
 from ssvid.evals.results import ResultRow, read_results, write_results
 from ssvid.evals.sharding import over_ranks
-from ssvid.files import takes_paths, write_json
+from ssvid.files import takes_paths, write_json, write_text
 from ssvid.machine import environment
 from ssvid.recipe.device import threads_kept
 from ssvid.recipe.evaluating import (
@@ -418,12 +418,12 @@ def _write_folder(
     for one in {folder.path: folder, own.path: own}.values():
         one.path.mkdir(parents=True, exist_ok=True)
         write_json(one.env, environment())  # first: from now on it is the folder of a run
-        one.recipe.write_text(loaded.text or to_yaml(loaded.resolved), encoding="utf-8")
+        write_text(one.recipe, loaded.text or to_yaml(loaded.resolved))
     manifest.save(own.manifest)
-    (own.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+    write_text(own.path / "manifest.sha256", manifest.sha256() + "\n")
     write_json(own.path / STARTS, starts)
     for one in (own, folder):  # last: from now on there is something to go on with
-        one.resolved.write_text(to_yaml(loaded.resolved), encoding="utf-8")
+        write_text(one.resolved, to_yaml(loaded.resolved))
 
 
 def _starts_alike(before: str | None, now: str | None, name: str) -> bool:

@@ -22,7 +22,7 @@ from ssvid.data.module import ClipDataModule
 from ssvid.data.readers import OfficialSplit, check_official_unused, list_videos
 from ssvid.data.sampler import BatchLayout
 from ssvid.errors import DataError, OptionError, RecipeError
-from ssvid.files import takes_paths, write_atomic, write_json
+from ssvid.files import takes_paths, write_atomic, write_json, write_text
 from ssvid.machine import environment, versions
 from ssvid.recipe.device import threads_kept
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
@@ -415,12 +415,12 @@ def _write_folder(
     init: Mapping[str, Any] | None,
 ) -> None:
     text = to_yaml(resolved)
-    folder.recipe.write_text(loaded.text or text, encoding="utf-8")
+    write_text(folder.recipe, loaded.text or text)
     write_json(folder.env, environment() | ({"init": dict(init)} if init else {}))
     if elsewhere is not None:
         elsewhere.save(folder.out_of_domain)
     manifest.save(folder.manifest)
-    (folder.path / "manifest.sha256").write_text(manifest.sha256() + "\n", encoding="utf-8")
+    write_text(folder.path / "manifest.sha256", manifest.sha256() + "\n")
     write_atomic(folder.resolved, lambda file: file.write(text.encode()))  # last: a folder with it is whole
 
 

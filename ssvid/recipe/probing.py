@@ -24,7 +24,7 @@ from ssvid.evals.floor import at_size_of, floor_rows, floor_subject
 from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, resolve_retrieval
 from ssvid.exports import load_backbone
 from ssvid.exports.initializing import EXPORT_FIRST, initialize
-from ssvid.files import takes_paths
+from ssvid.files import takes_paths, write_text
 from ssvid.recipe.device import cores_for_network, resolve_device
 from ssvid.recipe.evaluating import (
     RANDOM,
@@ -379,7 +379,7 @@ def _train_alone(recipe: Mapping[str, Any], folder: Path, show_progress: bool) -
         return
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "placebo.yaml"
-        file.write_text(to_yaml(dict(recipe)), encoding="utf-8")
+        write_text(file, to_yaml(dict(recipe)))
         words = [str(file), "task.placebo=true", "--run-dir", str(folder), "--resume"]
         command = [sys.executable, "-m", "ssvid", "pretrain", *words]
         quiet = None if show_progress else subprocess.DEVNULL

@@ -11,6 +11,7 @@ from ssvid.train.config import LoggerConfig, TrainerConfig
 from ssvid.train.loggers import JsonLines, build_loggers, read_metrics
 from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import resolve_trainer
+from tests.test_files import confined
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path):
@@ -71,6 +72,17 @@ def test_metrics_are_lines_and_a_resumed_run_drops_what_it_will_log_again(tmp_pa
     assert [line["step"] for line in read_metrics(logger.path)] == [0, 1, 2]
     logger.log_metrics({"train/loss": float("nan"), "epoch": 1.0}, step=3)
     assert read_metrics(logger.path)[-1] == {"step": 3, "epoch": 1, "train/loss": "nan"}
+
+
+def test_a_resumed_run_on_a_full_disk_loses_no_line(tmp_path):
+    logger = JsonLines(tmp_path / "m.jsonl")
+    for step in range(200):
+        logger.log_metrics({"train/loss": 1.0, "epoch": 0}, step=step)
+    before = logger.path.read_bytes()
+    assert confined(lambda: logger.rewind(150)).startswith(f"DiskFull: {logger.path}: File too large")
+    assert logger.path.read_bytes() == before
+    logger.rewind(150)
+    assert len(read_metrics(logger.path)) == 150
 
 
 def test_unknown_wandb_mode(tmp_path):
