@@ -28,6 +28,7 @@ class SaveLast(pl.Callback):
     def __init__(self, path: Path, every_steps: int = 0) -> None:
         self.path, self.every_steps = path, every_steps
         self.saved_at = -1
+        self._ends_epoch = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.saved_at = trainer.global_step  # what a resumed run has read is there
@@ -42,7 +43,8 @@ class SaveLast(pl.Callback):
         # A process alone need not wait until the next step for what all agree on.
         asked = pl_module.asked_to_stop or (trainer.world_size == 1 and bool(stopping.requested()))
         every = self.every_steps and trainer.global_step % self.every_steps == 0
-        if asked or every or batch_idx + 1 == trainer.num_training_batches:
+        self._ends_epoch = batch_idx + 1 == trainer.num_training_batches
+        if asked or every or self._ends_epoch or trainer.global_step == trainer.max_steps:
             self._save(trainer)
         if asked:
             stopping.set_saved()
@@ -59,8 +61,10 @@ class SaveLast(pl.Callback):
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        # Once more, now with the metrics of the last validation.
-        trainer.save_checkpoint(self.path)
+        # Once more, now with the metrics of the last validation. In mid-epoch, where max_steps ends a run, the trainer counts
+        # the epoch as done by now: a run that goes on from there would miss the rest of it.
+        if self._ends_epoch:
+            trainer.save_checkpoint(self.path)
 
 
 class CountUnreadable(pl.Callback):

@@ -197,6 +197,12 @@ def test_a_validation_that_takes_too_long_is_given_up(video_folder, tmp_path, mo
     assert not any("val/loss" in line for line in logged(tmp_path))
 
 
+def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_exactly(video_folder, tmp_path, whole):
+    assert run(tmp_path / "run", video_folder, "trainer.max_steps=7").num_steps == 7
+    assert run(tmp_path / "run", video_folder, "trainer.max_steps=-1", resume=True).num_steps == STEPS
+    require_same(tmp_path / "run", whole)
+
+
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_another(video_folder, tmp_path, whole, capsys):
     stop(tmp_path / "run", video_folder, Send("after the step", 7))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
