@@ -45,7 +45,7 @@ def pretrain(root, tmp_path, *words: str, recipe: str = "smoke/speediness") -> l
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("optim.epoch=3", ["unknown key 'optim.epoch'", "Did you mean 'epochs'?"]),
+        ("optim.epoch=3", ["unknown key 'optim.epoch'", "Did you mean 'optim.epochs'?"]),
         ("task.name=spediness", ["unknown task 'spediness'", "Did you mean 'speediness'?"]),
         ("backbone.name=tiny", ["unknown backbone 'tiny'", "Did you mean 'tiny3d'?"]),
         ("backbone.options.input=flow", ["input", "'flow'", "rgb", "difference"]),
