@@ -22,7 +22,7 @@ Progress = Callable[[int, int, str], None]
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
 PATIENCE_SECONDS = 60.0
 # The subjects of a scan's notes that stand in the table.
-NOTED = ("damage", "time", "fps", "range")
+NOTED = ("damage", "time", "fps", "range", "access")
 
 
 @takes_paths("root")

@@ -86,6 +86,7 @@ _NOTED = {
     "time": "with pauses, a variable rate or a late start",
     "fps": "without time stamps",
     "range": "with few gray values",
+    "access": "without random access",
 }
 
 

@@ -53,6 +53,8 @@ MAX_SHARE_OF_MOTION = 0.25
 MAX_DRIFT = 1.5
 # A video is said to use a small part of its range where nearly all its values are within so many of 256.
 FEW_VALUES = 64
+# Shorter files are decoded from their start as fast as a clip is found elsewhere.
+LONG_FRAMES = 250
 # A decoder that needs so many times as long as PyAV's decode of the whole file for one read hangs.
 _SLOWEST_DECODER = 4.0
 
@@ -98,6 +100,7 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
     asked = None if decoders is None else {resolve_decoder(name) for name in decoders}
     names = [n for n in DECODERS_BY_SPEED if (decoder_status(n).works if asked is None else n in asked)]
     decoders_ok = () if survey.num_damaged else _compare_decoders(survey, names, notes)
+    _note_access(survey, decoders_ok, notes)
     return VideoScan(survey.info, decoders_ok, survey.has_b_frames, notes, survey.times)
 
 
@@ -404,10 +407,25 @@ def _container_problem(name: str, survey: _Survey) -> str | None:
     return "it seeks only roughly in this container" if name == "decord" and "asf" in survey.container else None
 
 
+def _note_access(survey: _Survey, decoders_ok: Sequence[str], notes: dict[str, str]) -> None:
+    """Say what a clip costs where the decoder that ``auto`` takes must begin at the start of the file for each."""
+    is_proved = not survey.num_damaged and _table_fits(survey) and _random_access_problem(survey) is None
+    if is_proved or decoders_ok[:1] not in ((), ("pyav",)) or len(survey.pts) < LONG_FRAMES:
+        return
+    notes["access"] = (
+        f"every clip is decoded from the start of the file, {len(survey.pts) // 2} frames on average. Encode a copy with "
+        "key frames: ffmpeg -i IN -c:v libx264 -crf 18 -g 50 OUT.mp4"
+    )
+
+
+def _table_fits(survey: _Survey) -> bool:
+    return survey.table is not None and len(survey.table.shown_pts) == len(survey.pts)
+
+
 def _random_access_problem(survey: _Survey) -> str | None:
     """The packets must predict the decoded frames one by one, wherever PyAV's random access would rely on them."""
     table = survey.table
-    if table is None or len(table.shown_pts) != len(survey.pts):
+    if table is None or not _table_fits(survey):
         return None  # PyAV's reader does not seek in such a file
     return None if table.predicts(survey.pts) else "packet times are not frame times"
 

@@ -14,7 +14,7 @@ import pytest
 
 from ssvid.data.manifest import COLUMNS, Manifest, VideoRow, contained_path
 from ssvid.data.summary import format_duration, summarize
-from ssvid.errors import DataError
+from ssvid.errors import DataError, DiskFull
 
 
 def row(path: str = "a.mp4", **changes: object) -> VideoRow:
@@ -119,7 +119,7 @@ def test_saving_replaces_the_file_whole_and_leaves_no_litter(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="No space"):
         Manifest(tmp_path, (row("new.mp4"),)).save(path)
     assert path.read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.csv"]

@@ -100,7 +100,12 @@ def resume(run, *overrides):
 def test_a_run_whose_videos_moved_goes_on_where_they_are_now(copied, capsys):
     run, moved = copied
     words = ["data.index_workers=1", "loader.prefetch_batches=1", "loader.max_unreadable_fraction=0.5"]
-    words += ["trainer.pictures=true", "trainer.log_every_steps=2", "data.annotations=/elsewhere", "data.index_timeout_seconds=90"]
+    words += [
+        "trainer.pictures=true",
+        "trainer.log_every_steps=2",
+        "data.annotations=/elsewhere",
+        "data.index_timeout_seconds=90",
+    ]
     code = main(["pretrain", str(run), "--resume", f"data.root={moved}", *words])
     err = " ".join(capsys.readouterr().err.split())
     assert code == 0, err

@@ -569,3 +569,14 @@ def test_packets_say_where_they_lie_in_the_file(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert [content[place - 8 : place - 4] for place in decode.packets.position.tolist()] == [b"00dc"] * 5
     assert decode.packets.is_key.all()
+
+
+@pytest.mark.parametrize("count", [249, 300])
+def test_what_a_clip_costs_without_random_access_is_said(tmp_path: Path, count: int) -> None:
+    frames = clock_frames(count)
+    raw = encode(tmp_path / "raw.h264", frames, b_frames=2)
+    whole = encode(tmp_path / "whole.mp4", frames, b_frames=2)
+    assert "access" not in scan_video(whole, ["pyav"]).notes
+    told = scan_video(raw, ["pyav"]).notes.get("access", "")
+    assert told.startswith("every clip is decoded from the start of the file, 150 frames on average") == (count == 300)
+    assert ("ffmpeg -i IN" in told) == (count == 300)
