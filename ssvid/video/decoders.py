@@ -26,7 +26,7 @@ _DISTRIBUTIONS = {"torchcodec": "torchcodec", "decord": "decord", "pyav": "av"}
 _WAYS_OUT = {
     "torchcodec": "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)",
     "decord": "pip install decord (wheels exist for x86-64 Linux and Windows only)",
-    "pyav": "pip install 'av>=17,<20'",
+    "pyav": "pip install 'av>=17.1,<20'",
 }
 
 

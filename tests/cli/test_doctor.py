@@ -150,7 +150,7 @@ def test_a_decoder_that_can_be_imported_and_decodes_nothing_is_no_decoder(monkey
     assert found["auto_decoder"] != "pyav"
     text = doctor.paragraph(found)
     assert "decodes nothing (TypeError: reformat() got an unexpected keyword argument 'threads')" in text
-    assert "pip install 'av>=17,<20'" in text
+    assert "pip install 'av>=17.1,<20'" in text
     assert "warning: no video can be read here" in text
     assert "Nothing to mend" not in text
 
