@@ -89,10 +89,8 @@ def test_a_run_goes_on_although_its_start_is_gone(second: Path, tmp_path: Path, 
     folder = tmp_path / "run"
     shutil.copytree(second, folder)
     before = read_checkpoint(folder / "checkpoints" / "last.ckpt").meta
-    resolved = folder / "recipe.resolved.yaml"
-    longer = resolved.read_text().replace("max_steps: 1", "max_steps: 2").replace("\n  epochs: 1", "\n  epochs: 2")
-    resolved.write_text(longer)  # as if it had been cut short
-    ssvid.pretrain(str(resolved), run_dir=folder, resume=True, show_progress=False)
+    longer = ("trainer.max_steps=2", "optim.epochs=2")
+    ssvid.pretrain(str(folder / "recipe.resolved.yaml"), *longer, run_dir=folder, resume=True, show_progress=False)
     after = read_checkpoint(folder / "checkpoints" / "last.ckpt").meta
     assert (before["global_step"], after["global_step"]) == (1, 2)
     assert after["init"] == before["init"]
