@@ -10,6 +10,7 @@ Coverage was simulated: see docs/results/intervals.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ Interval = tuple[float, float]
 LEVEL = 0.95
 METHOD = "Clopper-Pearson at the effective number of videos (Korn and Graubard 1998); differences by MOVER (Zou 2008)"
 NUM_DRAWS = 2000
+_Z95 = 1.959963984540054  # of a standard normal: 97.5 % lie below
 # Half of a typical group, right and wrong in equal parts, is added where spread is estimated: groups that agree in all that was
 # seen may still differ in what was not. Ten right answers from two recordings are then two, not ten.
 _PSEUDO_GROUPS = 0.5
@@ -115,6 +117,37 @@ def mean_interval(
     t_R = (mean_R[drawn] - mean) / error_R[drawn]
     low, high = np.quantile(t_R, [(1 - level) / 2, (1 + level) / 2])
     return mean - float(high) * error, mean - float(low) * error
+
+
+def auc_interval(auc: float, num_positive: float, num_negative: float) -> tuple[float, float]:
+    """95 % score interval of an area under the ROC curve over so many positive and negative cases.
+
+    Hanley and McNeil 1982 give the variance that an area of A has; the interval holds every A whose standard deviation
+    reaches the area found (method 5 of Newcombe, Statistics in Medicine 25, 2006). It is proper at 0 and 1 too. Where
+    cases come from the same video, give the number of videos: then it is wider than needed, never narrower.
+    """
+    if num_positive < 1 or num_negative < 1:
+        return 0.0, 1.0
+
+    def is_inside(area: float) -> bool:
+        return abs(auc - area) <= _Z95 * math.sqrt(_auc_variance(area, num_positive, num_negative))
+
+    return _edge(is_inside, auc, 0.0), _edge(is_inside, auc, 1.0)
+
+
+def _auc_variance(area: float, num_positive: float, num_negative: float) -> float:
+    half = (num_positive + num_negative) / 2 - 1  # Newcombe puts the mean of both numbers in place of each
+    spread = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
+    return area * (1 - area) * spread / (num_positive * num_negative)
+
+
+def _edge(holds: Callable[[float], bool], start: float, end: float) -> float:
+    """Where, on the way from ``start``, a condition stops to hold; ``end`` where it holds all the way."""
+    inside, outside = start, end
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return outside
 
 
 class _Spread(NamedTuple):

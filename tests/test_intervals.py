@@ -1,10 +1,20 @@
 """Intervals: what an independent program computes, what they must not say, and how often they hold."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from ssvid.intervals import difference_interval, exact_interval, mean_interval, share_interval
+from ssvid.intervals import (
+    _auc_variance,
+    auc_interval,
+    difference_interval,
+    exact_interval,
+    mean_interval,
+    share_interval,
+)
 from tests.benchmarks.bench_intervals import coverage_of_differences, coverage_of_shares, paired_answers
 
 COUNTS = (30, 90, 200, 1000, 4000)
@@ -20,6 +30,13 @@ def test_right_and_wrong_are_as_scipy_has_them(right, num):
     assert share_interval(values.astype(float)[::-1]) == pytest.approx((expected.low, expected.high), abs=1e-9)
     wider = binomtest(right, num).proportion_ci(0.99, method="exact")
     assert share_interval(values, level=0.99) == pytest.approx((wider.low, wider.high), abs=1e-9)
+
+
+def test_an_exact_interval_is_the_published_one():
+    # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263, and 0 of 20.
+    assert exact_interval(81 / 263, 263) == pytest.approx((0.2527, 0.3676), abs=5e-5)
+    assert exact_interval(0.0, 20) == pytest.approx((0.0, 0.1684), abs=5e-5)
+    assert exact_interval(0.5, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("num", [*COUNTS, 7, 57])
@@ -121,3 +138,34 @@ def test_coverage_of_shares_and_differences(num):
             other = max(share - 0.02, 0.0)
             assert coverage_of_differences(num, share, other, alike, draws=1000, seed=num) >= LEAST - 0.005
         assert coverage_of_differences(num, share, max(share - 0.1, 0.02), None, draws=1000, seed=num) >= LEAST - 0.005
+
+
+# ---- an area under the ROC curve
+
+
+@pytest.mark.parametrize(("m", "n"), [(7, 7), (20, 60), (500, 500)])
+def test_the_variance_of_an_area_at_chance_is_that_of_mann_and_whitney(m, n):
+    exact = (m + n + 1) / (12 * m * n)
+    assert _auc_variance(0.5, m, n) == pytest.approx(exact, rel=1e-12)
+    edge = 1.959963984540054 * math.sqrt(exact)
+    assert auc_interval(0.5 + edge * 1.001, m, n)[0] > 0.5 > auc_interval(0.5 + edge * 0.999, m, n)[0]
+
+
+@pytest.mark.parametrize("area", [0.5, 0.7, 0.9, 0.99, 1.0])
+def test_intervals_of_an_area_hold_it_often_enough(area):
+    rng = np.random.default_rng(0)
+    distance = NormalDist().inv_cdf(area) * math.sqrt(2) if area < 1 else 1e3
+    held = 0
+    for _ in range(400):
+        positive, negative = rng.normal(distance, 1, 20), rng.normal(0, 1, 20)
+        low, high = auc_interval(float((positive[:, None] > negative).mean()), 20, 20)
+        held += low <= area <= high
+    assert held >= 0.93 * 400
+
+
+def test_an_interval_of_an_area_has_no_width_problem_at_the_ends():
+    low, high = auc_interval(1.0, 7, 7)
+    assert 0.5 < low < 0.8
+    assert high == 1.0
+    assert auc_interval(0.0, 7, 7) == pytest.approx((0.0, 1 - low))
+    assert auc_interval(0.7, 0, 5) == (0.0, 1.0)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ssvid.backbones.contract import pool_map
 from ssvid.errors import RecipeError, did_you_mean
+from ssvid.intervals import auc_interval, exact_interval
 from ssvid.train.config import MonitorConfig
 from ssvid.train.loggers import read_metrics
 
@@ -31,7 +32,6 @@ COLLAPSE_STD_SHARE = 0.01
 # With fewer vectors the rank is small for lack of vectors, and nothing is measured.
 MIN_VECTORS = 8
 _EPSILON = 1e-7
-_Z95 = 1.959963984540054
 # With fewer videos than it takes to see a task that is learned half way, nothing is said about chance.
 _HALF_WAY = 0.5
 
@@ -72,50 +72,6 @@ def feature_std(features_ND: Tensor) -> float:
     """
     unit = torch.nn.functional.normalize(features_ND.detach().cpu().double(), dim=1)
     return float(unit.std(dim=0, correction=0).mean())
-
-
-def wilson_interval(share: float, num: float) -> tuple[float, float]:
-    """95 % interval of a binomial share of ``num`` trials (Wilson 1927).
-
-    Wide enough also for the mean of values in [0, 1] that are not 0 or 1 alone: their variance is smaller.
-    """
-    if num <= 0:
-        return 0.0, 1.0
-    z2 = _Z95**2
-    center = (share + z2 / (2 * num)) / (1 + z2 / num)
-    half = _Z95 / (1 + z2 / num) * math.sqrt(share * (1 - share) / num + z2 / (4 * num * num))
-    return max(0.0, center - half), min(1.0, center + half)
-
-
-def auc_interval(auc: float, num_positive: float, num_negative: float) -> tuple[float, float]:
-    """95 % score interval of an area under the ROC curve over so many positive and negative cases.
-
-    Hanley and McNeil 1982 give the variance that an area of A has; the interval holds every A whose standard deviation
-    reaches the area found (method 5 of Newcombe, Statistics in Medicine 25, 2006). It is proper at 0 and 1 too. Where
-    cases come from the same video, give the number of videos: then it is wider than needed, never narrower.
-    """
-    if num_positive < 1 or num_negative < 1:
-        return 0.0, 1.0
-
-    def is_inside(area: float) -> bool:
-        return abs(auc - area) <= _Z95 * math.sqrt(_auc_variance(area, num_positive, num_negative))
-
-    return _edge(is_inside, auc, 0.0), _edge(is_inside, auc, 1.0)
-
-
-def _auc_variance(area: float, num_positive: float, num_negative: float) -> float:
-    half = (num_positive + num_negative) / 2 - 1  # Newcombe puts the mean of both numbers in place of each
-    spread = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
-    return area * (1 - area) * spread / (num_positive * num_negative)
-
-
-def _edge(holds: Callable[[float], bool], start: float, end: float) -> float:
-    """Where, on the way from ``start``, a condition stops to hold; ``end`` where it holds all the way."""
-    inside, outside = start, end
-    for _ in range(50):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
-    return outside
 
 
 # ---- what the numbers mean --------------------------------------------------------------------------------------------
@@ -224,7 +180,7 @@ class Judge:
         if all(cases):
             return auc_interval(value, *cases)
         if name in self.shares and metrics.get("num_videos") and 0 <= value <= 1:
-            return wilson_interval(value, metrics["num_videos"])
+            return exact_interval(value, metrics["num_videos"])
         return None
 
     def _groups(self) -> list[str]:

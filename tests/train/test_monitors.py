@@ -2,9 +2,7 @@
 
 import json
 import math
-from statistics import NormalDist
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,10 +20,8 @@ from ssvid.train.monitors import (
     Judge,
     Monitor,
     Validation,
-    _auc_variance,
     _Vectors,
     advice_text,
-    auc_interval,
     check_monitor,
     effective_rank,
     feature_std,
@@ -33,7 +29,6 @@ from ssvid.train.monitors import (
     read_validations,
     smaller_metrics,
     trained_map,
-    wilson_interval,
 )
 from tests.conftest import held_out_by_name
 
@@ -77,13 +72,6 @@ def test_scale_changes_neither(scale):
     features = torch.randn(50, 16, generator=torch.Generator().manual_seed(1)) + 0.5
     assert effective_rank(scale * features) == pytest.approx(effective_rank(features), rel=1e-6)
     assert feature_std(scale * features) == pytest.approx(feature_std(features), rel=1e-6)
-
-
-def test_wilson_interval_against_published_values():
-    # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263, and 0 of 20.
-    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(0.5, 0) == (0.0, 1.0)
 
 
 # ---- warnings and advice
@@ -149,34 +137,6 @@ def aucs(*values, num, accuracy=0.5):
     cases = {"auc": list(values)}
     cases |= {f"{kind}/auc": [float(num)] * len(values) for kind in ("num_positive", "num_negative")}
     return history(*[accuracy] * len(values), num=num, **cases)
-
-
-@pytest.mark.parametrize(("m", "n"), [(7, 7), (20, 60), (500, 500)])
-def test_the_variance_of_an_area_at_chance_is_that_of_mann_and_whitney(m, n):
-    exact = (m + n + 1) / (12 * m * n)
-    assert _auc_variance(0.5, m, n) == pytest.approx(exact, rel=1e-12)
-    edge = 1.959963984540054 * math.sqrt(exact)
-    assert auc_interval(0.5 + edge * 1.001, m, n)[0] > 0.5 > auc_interval(0.5 + edge * 0.999, m, n)[0]
-
-
-@pytest.mark.parametrize("area", [0.5, 0.7, 0.9, 0.99, 1.0])
-def test_intervals_of_an_area_hold_it_often_enough(area):
-    rng = np.random.default_rng(0)
-    distance = NormalDist().inv_cdf(area) * math.sqrt(2) if area < 1 else 1e3
-    held = 0
-    for _ in range(400):
-        positive, negative = rng.normal(distance, 1, 20), rng.normal(0, 1, 20)
-        low, high = auc_interval(float((positive[:, None] > negative).mean()), 20, 20)
-        held += low <= area <= high
-    assert held >= 0.93 * 400
-
-
-def test_an_interval_of_an_area_has_no_width_problem_at_the_ends():
-    low, high = auc_interval(1.0, 7, 7)
-    assert 0.5 < low < 0.8
-    assert high == 1.0
-    assert auc_interval(0.0, 7, 7) == pytest.approx((0.0, 1 - low))
-    assert auc_interval(0.7, 0, 5) == (0.0, 1.0)
 
 
 def test_seven_videos_that_are_told_apart_without_a_mistake_are_no_reason_to_warn():
