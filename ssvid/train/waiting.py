@@ -11,6 +11,7 @@ import numpy as np
 from ssvid.data.config import LoaderConfig
 from ssvid.data.dataset import ClipDataset
 from ssvid.data.manifest import VideoRow
+from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
 from ssvid.video.pyav_reader import packet_table
 
@@ -48,7 +49,10 @@ def _gaps(dataset: ClipDataset, rows: Sequence[VideoRow]) -> tuple[list[float], 
     """Frames from key frame to key frame of each file that has an index of them, and a long one that has none."""
     gaps, unindexed = [], ""
     for row in rows:
-        table = packet_table(str(Path(dataset.manifest.path_of(row)).resolve()))
+        try:
+            table = packet_table(str(Path(dataset.manifest.path_of(row)).resolve()))
+        except DecodeError:  # it broke since it was indexed, which is told and counted where clips are read
+            continue
         if table is not None and len(table.shown_pts) == row.num_frames:
             gaps.append(row.num_frames / max(int(table.is_key.sum()), 1))
         elif row.num_frames > 2 * _FEW_FRAMES and tuple(row.decoders_ok) in ((), ("pyav",)):

@@ -55,6 +55,13 @@ def test_the_footage_is_looked_at_without_decoding(tmp_path):
     assert look_at(ClipDataset(Manifest(tmp_path, tuple(rows)), rows, Whole(), seed=0)) == Footage(48, 64, 60, "2.h264")
 
 
+def test_a_video_that_broke_since_it_was_indexed_does_not_end_the_run_that_waits_for_it(tmp_path):
+    write_video(tmp_path / "0.mp4", moving_square(120), fps=25, gop=60)
+    (tmp_path / "1.mp4").write_bytes(bytes(1000))
+    rows = [VideoRow(f"{i}.mp4", 120, 25.0, 48, 64, decoders_ok=("pyav",)) for i in range(2)]
+    assert look_at(ClipDataset(Manifest(tmp_path, tuple(rows)), rows, Whole(), seed=0)) == Footage(48, 64, 60)
+
+
 class Clock:
     """Time that passes only where it is told to."""
 
