@@ -51,8 +51,8 @@ def _gaps(dataset: ClipDataset, rows: Sequence[VideoRow]) -> tuple[list[float], 
     for row in rows:
         try:
             table = packet_table(str(Path(dataset.manifest.path_of(row)).resolve()))
-        except DecodeError:  # it broke since it was indexed, which is told and counted where clips are read
-            continue
+        except (DecodeError, OSError):
+            continue  # broken or gone since it was indexed: whoever reads it for training reports that
         if table is not None and len(table.shown_pts) == row.num_frames:
             gaps.append(row.num_frames / max(int(table.is_key.sum()), 1))
         elif row.num_frames > 2 * _FEW_FRAMES and tuple(row.decoders_ok) in ((), ("pyav",)):

@@ -52,6 +52,8 @@ def test_the_footage_is_looked_at_without_decoding(tmp_path):
     encode(tmp_path / "2.h264", clock_frames(120), b_frames=2)
     rows = [VideoRow(f"{i}.mp4", 120, 25.0, 48, 64, decoders_ok=("pyav",)) for i in range(2)]
     rows += [VideoRow("2.h264", 120, 25.0, 64, 96, decoders_ok=("pyav",)), VideoRow("gone.mp4", 9, 25.0, 48, 64)]
+    (tmp_path / "broken.mp4").write_bytes(bytes(5000))  # since it was indexed: no reason to end the run
+    rows.append(VideoRow("broken.mp4", 120, 25.0, 48, 64, decoders_ok=("pyav",)))
     assert look_at(ClipDataset(Manifest(tmp_path, tuple(rows)), rows, Whole(), seed=0)) == Footage(48, 64, 60, "2.h264")
 
 
