@@ -1,13 +1,15 @@
 """A request from outside to end a run soon: SIGTERM or SIGUSR1, which clusters send before they take the machine away.
 
 The handlers note the request and nothing else: what runs goes on to the end of its optimizer step, is saved there, and ends
-before the next batch. A wait for data is the one place that is left at once.
+before the next batch. A wait for data is the one place that is left at once. What is raised there from a handler can be
+swallowed, by a ``__del__`` that runs just then, for one: then it is raised again a moment later.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from ssvid.errors import SsvidError
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Clusters kill what is still there after 10 to 90 seconds. What is not done by then (a validation, a wait) is given up.
 GRACE_SECONDS = 8.0
+_AGAIN_SECONDS = 0.02  # what has swallowed a request is over by then
 
 
 class Stopped(SsvidError):
@@ -57,6 +60,11 @@ class _Request:
             self.is_waiting = False
             raise StopNow
 
+    def was_swallowed(self) -> None:
+        """The wait was not left: what ran in its midst, called by the interpreter, lets no exception through."""
+        self.is_waiting = True
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
     def is_overdue(self) -> bool:
         return bool(self.signal) and time.monotonic() - self.since >= GRACE_SECONDS
 
@@ -86,10 +94,21 @@ def heeding_signals() -> Iterator[None]:
     _request = _Request()
     handlers = dict.fromkeys(SIGNALS, _request.note) | {signal.SIGALRM: _request.ring}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    print_swallowed = sys.unraisablehook
+
+    def ask_again(swallowed: sys.UnraisableHookArgs) -> None:
+        if issubclass(swallowed.exc_type, StopNow):
+            _request.was_swallowed()
+        else:
+            print_swallowed(swallowed)
+
+    sys.unraisablehook = ask_again
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = print_swallowed
+        _request = _Request()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 import warnings
@@ -60,7 +59,7 @@ class ClipLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # The position is asked for now, not at the first batch: by then the trainer has moved its counters.
-        return self._deliver(list(self.batches))
+        return _deaths.told_in_waits(self._deliver(list(self.batches)))
 
     def _deliver(self, pending: list[list[tuple[Ticket, ...]]]) -> Iterator[dict[str, Any]]:
         done = rebuilds = 0
@@ -75,8 +74,7 @@ class ClipLoader:
                         _deaths.tell()
                         batch = next(batches)
                     done += 1
-                    with _deaths.put_off(done < len(pending)):
-                        yield batch
+                    yield batch
             except (RuntimeError, EOFError, ConnectionError) as error:
                 if "DataLoader timed out" in str(error):
                     raise DataError(
@@ -122,9 +120,10 @@ class ClipLoader:
 
 
 class _Deaths:
-    """The death of a worker, told when the next batch is asked for.
+    """The death of a worker, told while a batch is waited for.
 
-    torch raises it from a signal handler, in whatever the process is at: in the middle of an optimizer step, for one.
+    torch raises it from a signal handler, in whatever the process is at: in the middle of an optimizer step, or where what
+    is raised is swallowed, while other workers are forked or shut down.
     """
 
     def __init__(self) -> None:
@@ -132,24 +131,21 @@ class _Deaths:
         self._depth = 0
         self._is_due = self._is_telling = False
 
-    @contextlib.contextmanager
-    def put_off(self, another_is_due: bool) -> Iterator[None]:
-        """Put them off while a batch is worked on, if another one is asked for later: then they are told."""
-        if not another_is_due or threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def told_in_waits(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches; as long as there are more, deaths are put off until one is waited for."""
         self._depth += 1
         try:
-            yield
+            yield from batches
         finally:
             self._depth -= 1
 
     def take_over(self) -> None:
-        """Come before the handler that is set; only the main thread can."""
+        """Come before the handler that is set, when workers were started; only the main thread can."""
         handler = signal.getsignal(signal.SIGCHLD)
         if handler != self._note and threading.current_thread() is threading.main_thread():
             self._others = handler if callable(handler) else None
             signal.signal(signal.SIGCHLD, self._note)
+            self._is_due = True  # a worker may have died before its number was known
 
     def tell(self) -> None:
         """Raise what was put off."""
@@ -157,8 +153,8 @@ class _Deaths:
             self._note(signal.SIGCHLD, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # A cluster sends SIGTERM to workers too. Then they are missed only where a batch is still waited for.
-        self._is_due = self._depth > 0 or (bool(requested()) and not is_waiting())
+        # A cluster sends SIGTERM to workers too. They are missed only where a batch is still waited for.
+        self._is_due = not is_waiting() and (self._depth > 0 or bool(requested()))
         if self._is_due or self._others is None or self._is_telling:
             return
         self._is_telling = True  # a handler that was set after this one calls it again
