@@ -25,14 +25,25 @@ PLACE: Final[Metadata] = MappingProxyType({"computes": False, "speed_only": True
 # Changes when the run ends: one that goes on may end later.
 EXTENDABLE: Final[Metadata] = MappingProxyType({"extends": True})
 
+# Settings that had no effect and are gone, with the reason. A recipe that names one is told; what was recorded stays readable.
+GONE: Final[Mapping[str, str]] = MappingProxyType({"num_bootstrap": "intervals are computed without drawing"})
+
+
+def without_gone(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe that an older version wrote down, as it would be written today."""
+    return {
+        name: {key: value for key, value in group.items() if key not in GONE} if isinstance(group, Mapping) else group
+        for name, group in recorded.items()
+    }
+
 
 def without_speed(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that tell one number from another: fields and groups marked ``speed_only`` are left out."""
+    """The values that tell one number from another: fields and groups marked ``speed_only``, and what is gone, are left out."""
     marks: dict[str, Metadata] = {field.name: field.metadata for field in dataclasses.fields(schema)}
     groups = typing.get_type_hints(schema)
     kept: dict[str, Any] = {}
     for key, value in values.items():
-        if marks.get(key, {}).get("speed_only"):
+        if marks.get(key, {}).get("speed_only") or (key in GONE and key not in marks):
             continue
         is_group = isinstance(value, Mapping) and dataclasses.is_dataclass(groups.get(key))
         kept[key] = without_speed(groups[key], value) if is_group else value

@@ -157,7 +157,7 @@ def test_probe_takes_the_options_of_the_verb(labeled):
         "demo/probe", f"data.root={labeled}", backbone="random", backbone_name="tiny3d", device="cpu",
         out=labeled.parent / "probed", show_progress=False,
         features={"num_clips": 1, "crop_px": 24, "resize_px": 28, "workers": 0, "stages": "stage2"},
-        probe={"knn_ks": [2], "num_holdouts": 1, "num_bootstrap": 100},
+        probe={"knn_ks": [2], "num_holdouts": 1},
     )  # fmt: skip
     assert {row["name"] for row in is_json(result)["rows"]} >= {"random"}
     assert ssvid.diff(labeled.parent / "probed", labeled.parent / "probed").is_same
@@ -169,7 +169,7 @@ def test_retrieve_takes_the_options_of_the_verb_and_writes_a_page(labeled):
         "retrieve/folder", f"data.root={labeled}", "data.name=manifest", backbone="random", backbone_name="tiny3d",
         device="cpu", out=out, show_progress=False,
         features={"num_clips": 1, "crop_px": 24, "resize_px": 28, "workers": 0, "stages": "stage2", "num_frames": 8},
-        retrieval={"ks": [1, 2], "num_bootstrap": 100, "num_shown": 2},
+        retrieval={"ks": [1, 2], "num_shown": 2},
     )  # fmt: skip
     plain = is_json(result)
     assert {row["metric"] for row in plain["rows"]} == {"recall_at_1", "recall_at_2"}

@@ -11,7 +11,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.evals.protocol import FRAMES, FeatureProtocol
 from ssvid.evals.views import NUM_CROPS
-from ssvid.settings import IDLE, ROUNDING
+from ssvid.settings import ROUNDING
 from ssvid.train.config import OptimConfig
 
 HEADS = ("linear", "attentive")
@@ -57,7 +57,7 @@ class FinetuneProtocol:
 
     num_clips, num_crops: views of a test video: clips spread evenly, times 1 (center), 3 (along the longer side) or 10
         (corners, center and their mirror images) crops. averaging: of a video's views: "softmax" or "logits".
-    views_per_pass: at most so many at once. num_bootstrap: without effect.
+    views_per_pass: at most so many at once.
     """
 
     frozen: bool = False
@@ -103,7 +103,6 @@ class FinetuneProtocol:
     num_crops: int = 1
     averaging: str = "softmax"
     views_per_pass: int = field(default=10, metadata=ROUNDING)
-    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
     @property
     def metric(self) -> str:

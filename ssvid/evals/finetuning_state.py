@@ -20,7 +20,7 @@ from ssvid.train.config import LoggerConfig, TrainerConfig
 class FinetuneSetup:
     """Where and how a fine-tuning runs.
 
-    seed: of the head, of the order and the clips, of the held-out part and of the bootstrap. loader, trainer (resolved),
+    seed: of the head, of the order and the clips, of the held-out part. loader, trainer (resolved),
     logger: of the recipe. recipe: resolved, plain types, for checkpoints and loggers.
     """
 

@@ -89,8 +89,7 @@ class ProbeProtocol:
     label_fractions: shares of the training labels to fit a probe on as well, below 1; each class keeps one video at
         least. Where too few are left to hold a part out, the penalty is the one chosen with all labels, and is said so.
     knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
-    seed: of the held-out parts. num_bootstrap: without effect, as nothing is drawn for an interval any more; kept so that
-        older recipes can be read.
+    seed: of the held-out parts.
     """
 
     regularization: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -111,7 +110,6 @@ class ProbeProtocol:
     knn_ks: tuple[int, ...] = (20,)
     knn_temperature: float = 0.07
     seed: int = 0
-    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
     @property
     def normalizations(self) -> tuple[str, ...]:
@@ -128,8 +126,7 @@ class RetrievalProtocol:
         named: "vcop" (max1x2x2, no centering; Xu et al., CVPR 2019), "coclr" (avg, separate; Han et al., NeurIPS 2020).
     centering: "separate" subtracts from train and from test each its own mean before the cosine; "none".
     num_shown: queries in the picture and on the page; half of them right where there are so many, drawn by ``seed``.
-    seed: of these queries, and of the part of train that chooses the form of the random row. num_bootstrap: as of a probe,
-        without effect.
+    seed: of these queries, and of the part of train that chooses the form of the random row.
     """
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
@@ -137,7 +134,6 @@ class RetrievalProtocol:
     centering: str = "none"
     num_shown: int = field(default=12, metadata=IDLE)
     seed: int = 0
-    num_bootstrap: int = field(default=2000, metadata=IDLE)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ssvid.evals.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtoc
 from ssvid.evals.results import ResultRow, compare_rows, read_results, title_of, videos_in_groups
 from ssvid.evals.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
 from ssvid.intervals import Interval
-from ssvid.settings import without_speed
+from ssvid.settings import without_gone, without_speed
 
 PRETRAINED = "pretrained"
 ANCHORS = ("placebo", "random")  # what a pretrained network is compared with, in this order
@@ -199,7 +199,7 @@ def read_result(path: Path, label: str) -> Result:
         path,
         label,
         tuple(rows),
-        plain.get("recipe", {}),
+        without_gone(plain.get("recipe", {})),
         plain.get("per_class", {}),
         plain.get("versions", {}),
     )

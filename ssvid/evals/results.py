@@ -94,28 +94,16 @@ class SeedSummary(NamedTuple):
 # ---- doubt
 
 
-def bootstrap_interval(values_N: np.ndarray, *, num_bootstrap: int = 2000, seed: int = 0) -> Interval:
-    """The 95 % interval of a mean over videos: ``share_interval``, or ``difference_interval`` where values are below 0.
-
-    Its name is older than what it does: nothing is drawn any more, and ``num_bootstrap`` and ``seed`` have no say.
-    """
-    negative = np.size(values_N) > 0 and float(np.min(values_N)) < 0
-    return difference_interval(values_N) if negative else share_interval(values_N)
-
-
 def paired_difference(
     correct_a: np.ndarray,
     correct_b: np.ndarray,
     *,
     groups: Sequence[str] = (),
-    num_bootstrap: int = 2000,
-    seed: int = 0,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same videos in the same order.
 
     Args:
-        groups: which group each video belongs to; () where each stands by itself. num_bootstrap, seed: without effect,
-            as of ``bootstrap_interval``.
+        groups: which group each video belongs to; () where each stands by itself.
 
     Raises:
         DataError: the two were not measured on as many videos.

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssvid.errors import did_you_mean
 from ssvid.recipe.synonyms import settings_for
 from ssvid.recipe.yaml_text import MISSING, cut
+from ssvid.settings import GONE
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
@@ -145,6 +146,8 @@ class Typing:
             self.problems += _beyond(where, key, value)
 
     def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
+        if key in GONE:
+            return f"{where} is gone: {GONE[key]}. Take it out; no number depends on it."
         meant = settings_for(key, self._paths)
         if meant:
             return f"unknown key {where!r}. Did you mean {meant[0]!r}? Known here: {', '.join(sorted(legal))}."

@@ -13,6 +13,7 @@ from ssvid.errors import RecipeError, RunFolderError
 from ssvid.files import takes_paths
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
+from ssvid.settings import without_gone
 from ssvid.train.loggers import read_metrics
 from ssvid.train.run_folder import RunFolder
 from ssvid.video.identity import is_quick
@@ -177,7 +178,7 @@ def _read_run(folder: RunFolder) -> Finished:
     return Finished(
         folder.path,
         RUN,
-        resolved,
+        without_gone(resolved),
         _json(folder.env) if folder.env.is_file() else {},
         manifest.sha256() if manifest else "",
         {_name(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
@@ -221,7 +222,7 @@ def _read_evaluation(folder: RunFolder) -> Finished:
     return Finished(
         folder.path,
         EVALUATION,
-        dict(results.get("recipe", {})) | _what_was_scored(rows),
+        without_gone(results.get("recipe", {})) | _what_was_scored(rows),
         environment,
         str(context.get("manifest_sha256", "")),
         videos,

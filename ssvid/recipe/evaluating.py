@@ -27,6 +27,7 @@ from ssvid.recipe.device import is_first_process
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.pretraining import RUNS, Say, tenths
 from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
+from ssvid.settings import without_gone
 from ssvid.train.agreement import agreed
 from ssvid.train.run_folder import next_beside, next_free
 
@@ -404,7 +405,7 @@ class Recorded:
                         f"{path}: the number {row.metric} of {row.name} has no {key}, so that nobody can tell whether it "
                         "would be repeated. Evaluate again."
                     )
-        return cls(Path(path), kind, plain["recipe"], plain["arguments"], tuple(rows))
+        return cls(Path(path), kind, without_gone(plain["recipe"]), plain["arguments"], tuple(rows))
 
     def check_data(self, manifest: Manifest, run: Run) -> None:
         """Raise DataError unless the videos are those that the result was measured on."""

@@ -10,6 +10,7 @@ from ssvid.files import expanded, takes_paths
 from ssvid.recipe.yaml_text import MAX_BYTES, parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
+RESOLVED = "recipe.resolved.yaml"  # what a run wrote down itself
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def find_recipe(name_or_path: str | Path) -> Path:
     name = path.as_posix()
     if name in shipped:
         return shipped[name]
-    if (path / "recipe.resolved.yaml").is_file():
+    if (path / RESOLVED).is_file():
         raise RecipeError(
             f"{name_or_path} is the folder of a run, and a recipe is asked for. Go on with the run: ssvid pretrain "
-            f"{name_or_path} --resume. Take its recipe: {path / 'recipe.resolved.yaml'}"
+            f"{name_or_path} --resume. Take its recipe: {path / RESOLVED}"
         )
     if path.is_dir():
         raise RecipeError(

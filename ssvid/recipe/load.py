@@ -31,10 +31,11 @@ from ssvid.recipe.check import (
     plain_problems,
     to_plain,
 )
-from ssvid.recipe.find import find_recipe, read_recipe_text
+from ssvid.recipe.find import RESOLVED, find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
+from ssvid.settings import without_gone
 from ssvid.video.decoders import decoder_problem
 
 SCALED = "scaled"  # where a value comes from that follows from others
@@ -224,7 +225,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, 
     if not isinstance(values, dict):
         held = "nothing" if values is None else f"a {type(values).__name__}"
         raise RecipeError(f"recipe {source} holds {held}; it must hold keys such as kind and data. See: ssvid recipes")
-    return values, text, path
+    return without_gone(values) if path.name == RESOLVED else values, text, path
 
 
 def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def quick():
 
 @pytest.fixture
 def probe():
-    return ProbeProtocol(regularization=(0.01, 0.1, 1.0), knn_ks=(3,), num_bootstrap=200)
+    return ProbeProtocol(regularization=(0.01, 0.1, 1.0), knn_ks=(3,))
 
 
 def toy_features(

@@ -24,7 +24,7 @@ from ssvid.train.config import TrainerConfig
 
 QUICK = FinetuneProtocol(
     num_frames=4, crop_px=16, resize_px=20, dropout=0.0, crop="place", epochs=3, batch_size=7, optimizer="adamw",
-    base_lr=1.0, weight_decay=0.0, holdout_fraction=0.2, num_clips=2, num_bootstrap=100,
+    base_lr=1.0, weight_decay=0.0, holdout_fraction=0.2, num_clips=2,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ssvid.evals.logistic import _Objective, fit_path
 
 from .conftest import toy_features
 
-PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0), num_bootstrap=500)
+PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0))
 
 
 def test_separable_classes_are_solved():

@@ -10,7 +10,7 @@ from ssvid.evals.low_shot import fewer_labels, linear_probe_of_few
 
 from .conftest import toy_features
 
-PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0), num_holdouts=2, holdout_fraction=0.5, num_bootstrap=200)
+PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0), num_holdouts=2, holdout_fraction=0.5)
 
 
 @pytest.mark.parametrize(("share", "each"), [(0.01, 1), (0.05, 1), (0.1, 2), (0.5, 10), (0.51, 11)])

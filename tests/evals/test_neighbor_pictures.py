@@ -47,7 +47,7 @@ def found(manifest):
 
     features = FeatureProtocol(num_frames=8, num_clips=1, crop_px=24, resize_px=28, workers=0)
     rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-    protocol = RetrievalProtocol(ks=(1, 3), num_bootstrap=100)
+    protocol = RetrievalProtocol(ks=(1, 3))
     network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
     result = retrieve_with(network, manifest, **rows, feature_protocol=features, retrieval_protocol=protocol)
     return result, shown_queries(result, manifest, rows={r.path: r for r in manifest.rows}, num_shown=4, seed=0)

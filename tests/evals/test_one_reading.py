@@ -167,9 +167,9 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     recipe = ProbeRecipe() if what == "probe" else RetrieveRecipe()
     recipe.features = replace(quick, num_clips=1)
     if what == "probe":
-        recipe.probe = replace(recipe.probe, knn_ks=(3,), num_bootstrap=100, num_holdouts=1)
+        recipe.probe = replace(recipe.probe, knn_ks=(3,), num_holdouts=1)
     else:
-        recipe.retrieval = replace(recipe.retrieval, ks=(1,), num_bootstrap=100)
+        recipe.retrieval = replace(recipe.retrieval, ks=(1,))
     told = []
     run = score if what == "probe" else retrieve_all
     found = run(

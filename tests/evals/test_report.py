@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from ssvid.errors import DataError
-from ssvid.evals import ResultRow, bootstrap_interval, compare_rows
+from ssvid.evals import ResultRow, compare_rows
 from ssvid.evals.report import Protocol, Result, build_table
 from ssvid.evals.report_formats import as_csv, as_latex, as_markdown, as_text
 from ssvid.evals.summaries import summarize_difference
+from ssvid.intervals import share_interval
 
 LINEAR = {"id": "ucf101-linear@1", "changed": {}, "sha256": "a" * 16}
 CHANGED = {"id": "ucf101-linear@1", "changed": {"features.num_clips": [10, 2]}, "sha256": "b" * 16}
@@ -26,7 +27,7 @@ def row(name, right, metric="probe_top1", fold=0, seed=0, protocol=LINEAR, ids=N
     correct = np.array([digit == "1" for digit in right])
     ids = ids or tuple(f"{fold}/{i}.mp4" for i in range(len(right)))
     context = {"fold": fold, "seed": seed, "protocol": protocol, "notes": [], "manifest_sha256": f"m{fold}"} | more
-    return ResultRow(name, metric, float(correct.mean()), bootstrap_interval(correct), chance, correct, ids, context)
+    return ResultRow(name, metric, float(correct.mean()), share_interval(correct), chance, correct, ids, context)
 
 
 def result(label, *rows, **more):

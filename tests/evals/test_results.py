@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from ssvid.errors import DataError
 from ssvid.evals import (
     ResultRow,
-    bootstrap_interval,
     compare_rows,
     over_seeds,
     paired_difference,
@@ -19,21 +17,14 @@ from ssvid.evals import (
     render_table,
     write_results,
 )
+from ssvid.intervals import share_interval
 
 
 def make_row(name="pretrained", metric="probe_top1", right=(1, 1, 0, 1), **context):
     correct = np.array(right, dtype=bool)
     ids = tuple(f"{i}.mp4" for i in range(len(right)))
-    interval = bootstrap_interval(correct)
+    interval = share_interval(correct)
     return ResultRow(name, metric, float(correct.mean()), interval, 0.25, correct, ids, context)
-
-
-def test_the_former_name_of_an_interval_keeps_working():
-    """Right and wrong: that of a binomial; differences: around zero where nobody ever differed."""
-    found = bootstrap_interval(np.arange(200) < 130, num_bootstrap=500, seed=3)
-    assert found == pytest.approx(binomtest(130, 200).proportion_ci(method="exact"))
-    low, high = bootstrap_interval(np.r_[np.zeros(80), -np.ones(10)])
-    assert -0.2 < low < -0.11 < high < -0.04
 
 
 def test_a_paired_difference_by_hand():
@@ -53,7 +44,7 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     b = a.copy()
     b[:20] = ~b[:20]
     low, high = paired_difference(a, b).interval
-    assert high - low < 0.5 * (bootstrap_interval(a)[1] - bootstrap_interval(a)[0])
+    assert high - low < 0.5 * (share_interval(a)[1] - share_interval(a)[0])
 
 
 def counted(right, groups, name="pretrained", **context):

@@ -21,7 +21,7 @@ from ssvid.evals.retrieval import heldout_recall
 
 from .conftest import toy_features
 
-QUICK = RetrievalProtocol(ks=(1, 3, 10), num_bootstrap=200)
+QUICK = RetrievalProtocol(ks=(1, 3, 10))
 
 
 def recall_by_a_loop(train: Features, test: Features, k: int, *, centered: bool) -> list[bool]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ssvid.errors import DataError
-from ssvid.evals.results import ResultRow, bootstrap_interval
+from ssvid.evals.results import ResultRow
 from ssvid.evals.summaries import summarize, summarize_difference
+from ssvid.intervals import share_interval
 
 
 def row(correct, *, fold=0, seed=0, name="pretrained", prefix="v", chance=0.5, groups=None):
@@ -39,7 +40,7 @@ def test_seeds_on_the_same_videos_narrow_nothing_by_themselves():
     """Ten seeds that say the same of each video know no more of the choice of videos than one."""
     correct = np.random.default_rng(0).random(200) < 0.6
     (found,) = summarize([row(correct, seed=s) for s in range(10)])
-    low, high = bootstrap_interval(correct)
+    low, high = share_interval(correct)
     assert found.interval == pytest.approx((low, high))
     assert found.over_seeds == 0.0
 
@@ -48,7 +49,7 @@ def test_disjoint_folds_narrow_it_by_their_root():
     rng = np.random.default_rng(1)
     rows = [row(rng.random(300) < 0.5, fold=f, prefix=f"fold{f}/") for f in (1, 2, 3)]
     (found,) = summarize(rows)
-    one = np.mean([np.subtract(*bootstrap_interval(r.correct_N)[::-1]) for r in rows])
+    one = np.mean([np.subtract(*share_interval(r.correct_N)[::-1]) for r in rows])
     assert found.interval[1] - found.interval[0] == pytest.approx(one / np.sqrt(3), rel=0.1)
 
 

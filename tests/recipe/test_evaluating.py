@@ -31,7 +31,6 @@ QUICK = {
         "regularization": [0.1, 1.0],
         "num_holdouts": 2,
         "holdout_fraction": 0.5,
-        "num_bootstrap": 100,
         "knn_ks": [3],
     },
 }
@@ -157,6 +156,8 @@ def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path):
     elsewhere = json.loads(outcome.path.read_text())
     for row in elsewhere["rows"]:
         row["versions"]["instructions"] = "AVX1024"  # as of a machine that computes otherwise
+        row.get("probe_protocol", {})["num_bootstrap"] = 2000  # as of a version that drew intervals
+    elsewhere["recipe"]["probe"]["num_bootstrap"] = 2000
     (tmp_path / "elsewhere.json").write_text(json.dumps(elsewhere))
     again = ssvid.probe(from_results=tmp_path / "elsewhere.json", out=tmp_path / "again", show_progress=False)
     assert again.repeated.startswith(f"repeated: all {len(outcome.rows)} numbers")

@@ -27,7 +27,7 @@ RECIPE = {
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "finetune": {
         "num_frames": 4, "crop_px": 16, "resize_px": 20, "epochs": 2, "batch_size": 3, "optimizer": "adamw",
-        "base_lr": 0.5, "holdout_fraction": 0.34, "num_clips": 2, "num_bootstrap": 100,
+        "base_lr": 0.5, "holdout_fraction": 0.34, "num_clips": 2,
     },
     "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False},
     "loader": {"workers_per_device": 0},

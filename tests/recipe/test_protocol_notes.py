@@ -2,11 +2,15 @@
 
 import copy
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 import ssvid
+from ssvid.errors import RecipeError
+from ssvid.evals import ProbeProtocol
+from ssvid.evals.report import protocol_of
 from ssvid.evals.results import ResultRow
 from ssvid.recipe.check import build_defaults, group_at, leaf_paths, marks
 from ssvid.recipe.load import load_recipe
@@ -102,7 +106,8 @@ def test_numbers_of_older_files_get_the_hash_of_today_from_their_recipe():
     for batch in (8, 32):
         loaded = load_recipe({"kind": "finetune", "data": {"root": "x"}, "finetune": {"batch_size": batch}})
         written = json.loads(json.dumps(loaded.resolved))
-        del written["finetune"]["num_bootstrap"], written["trainer"]["deterministic"]  # not there yet, or without a say
+        del written["trainer"]["deterministic"]  # not there yet
+        written["finetune"]["num_bootstrap"] = 2000  # gone since
         note = {"id": "", "changed": {}, "sha256": "0123456789abcdef"}
         row = ResultRow("pretrained", "finetune_top1", 1.0, (0, 1), 0.5, np.ones(1, bool), ("a",), {"protocol": note})
         notes.append(brought_up(row, written).context["protocol"])
@@ -110,6 +115,29 @@ def test_numbers_of_older_files_get_the_hash_of_today_from_their_recipe():
         assert brought_up(row, {}) is row  # a file without a recipe keeps the hash it has
     assert notes[0]["sha256"] != notes[1]["sha256"]
     assert {note["hash_version"] for note in notes} == {HASH_VERSION}
+
+
+@pytest.mark.parametrize(("kind", "group"), zip(EVALUATIONS, ("probe", "retrieval", "finetune"), strict=True))
+def test_a_setting_that_is_gone_is_told_in_a_recipe_and_left_out_of_what_was_recorded(tmp_path, kind, group):
+    source = {"kind": kind, "data": {"root": "/x"}}
+    today = load_recipe(source)
+    old = copy.deepcopy(today.resolved) | {group: today.resolved[group] | {"num_bootstrap": 2000}}
+    with pytest.raises(RecipeError, match=rf"{group}.num_bootstrap is gone: intervals are .* Take it out"):
+        load_recipe(source, [f"{group}.num_bootstrap=500"])
+    for name in ("recipe.resolved.yaml", "mine.yaml"):
+        (tmp_path / name).write_text(json.dumps(old))
+    assert load_recipe(tmp_path / "recipe.resolved.yaml").resolved == today.resolved
+    with pytest.raises(RecipeError, match="Take it out"):
+        load_recipe(tmp_path / "mine.yaml")
+    assert settings_sha256(old) == settings_sha256(today.resolved)
+
+
+def test_older_rows_without_a_hash_stand_in_one_column_with_those_of_today():
+    def row(**more):
+        settings = {**asdict(ProbeProtocol()), **more}
+        return ResultRow("pretrained", "probe_top1", 1.0, (0, 1), 0.5, np.ones(1), ("a",), {"probe_protocol": settings})
+
+    assert protocol_of(row(num_bootstrap=2000)) == protocol_of(row()) != protocol_of(row(num_holdouts=7))
 
 
 # ---- what is marked changes no number
@@ -121,10 +149,10 @@ def flips(kind):
         "features": {"workers": 1, "batch_size": 5, "timeout_seconds": 60.0, "decoder": "pyav"},
         "anchors": {"single_frame": False, "shuffled_frames": False, "floor": False},
     } | {
-        "probe": {"probe": {"num_bootstrap": 2000}},
-        "retrieve": {"retrieval": {"num_shown": 3, "num_bootstrap": 2000}},
+        "probe": {},
+        "retrieve": {"retrieval": {"num_shown": 3}},
         "finetune": {
-            "finetune": {"views_per_pass": 3, "num_bootstrap": 2000},
+            "finetune": {"views_per_pass": 3},
             "loader": {
                 "workers_per_device": 1, "prefetch_batches": 1, "timeout_seconds": 60.0, "decoder": "pyav",
                 "max_unreadable_fraction": 0.5,
@@ -136,11 +164,11 @@ def flips(kind):
 
 BASE = {
     "probe": {"features": QUICK["features"], "probe": QUICK["probe"]},
-    "retrieve": {"features": QUICK["features"], "retrieval": {"ks": [1, 2], "num_bootstrap": 100}},
+    "retrieve": {"features": QUICK["features"], "retrieval": {"ks": [1, 2]}},
     "finetune": {
         "finetune": {
             "num_frames": 4, "crop_px": 16, "resize_px": 18, "epochs": 1, "batch_size": 4, "num_clips": 2,
-            "num_crops": 3, "holdout_fraction": 0.5, "num_bootstrap": 100,
+            "num_crops": 3, "holdout_fraction": 0.5,
         },
         "loader": {"workers_per_device": 0},
         "trainer": {"threads": 1},
