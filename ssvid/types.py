@@ -60,7 +60,8 @@ class VideoInfo:
 
     num_frames: frames that a sequential decode delivers. fps: frames per second, from the decoded time stamps.
     height, width: pixels as displayed, rotation applied. variable_fps: frame durations differ.
-    signals: per-frame measurements (motion, thumbnails), each with ``num_frames`` rows.
+    signals: per-frame measurements (motion, thumbnails), each with ``num_frames`` rows. gray_range: the values of a gray
+    video of more than 8 bits that become 0 and 255; () keeps the upper 8 bits.
     """
 
     path: str
@@ -70,6 +71,7 @@ class VideoInfo:
     width: int
     variable_fps: bool = False
     signals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    gray_range: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ examples:
   ssvid data index videos --reader list --list train.txt -o train.csv
   ssvid data index data/ucf101 --reader ucf101 --fold 2 -o ucf101-2.csv
   ssvid data index videos --motion
+  ssvid data index depth --gray-range 0 4095
 """
 
 
@@ -110,6 +111,15 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
         default=60.0,
         help="a file hangs in which nothing moves for so long: no packet, no frame (default: 60)",
     )
+    parser.add_argument(
+        "--gray-range",
+        metavar=("LOW", "HIGH"),
+        nargs=2,
+        type=whole(0),
+        default=(),
+        help="stretch gray videos of 9 to 16 bits (depth, X-ray, thermal): LOW becomes black, HIGH white (default: their "
+        "upper 8 bits are kept)",
+    )
     parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
     parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
@@ -149,7 +159,7 @@ def run_index(args: argparse.Namespace) -> None:
     if out.is_dir():
         raise DataError(f"-o ({out}) is a folder, and the table is one file. Name a file: -o {out / 'manifest.csv'}")
     keep = out.exists() and not args.overwrite
-    if keep and not args.motion:
+    if keep and (args.gray_range or not args.motion):
         raise DataError(f"{out} exists and would be replaced. Add --overwrite, or write elsewhere with -o FILE.")
     if args.motion:
         from ssvid.video.motion import require_opencv
@@ -177,6 +187,7 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
             cache=not args.no_cache,
             progress=report,
             missing=listing.missing,
+            gray_range=args.gray_range,
         )
     manifest.save(out)
     return manifest

@@ -44,6 +44,8 @@ class DataConfig:
         drawn from in proportion to its duration.
     index_workers: processes that scan new files; 0 is one per core.
     index_timeout_seconds: a new file hangs in which nothing moves for so long: no packet read, no frame decoded.
+    gray_range: the values of gray videos of more than 8 bits (depth, X-ray, thermal) that become black and white; [] keeps
+        their upper 8 bits. A table (``manifest``) says it itself.
     out_of_domain: a second set, on which the pretext metrics are measured beside the held-out videos.
     """
 
@@ -59,6 +61,7 @@ class DataConfig:
     segment_seconds: float = 30.0
     index_workers: int = field(default=0, metadata=IDLE)
     index_timeout_seconds: float = field(default=60.0, metadata=IDLE)
+    gray_range: tuple[int, ...] = ()
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ssvid.data import scanning
-from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow
+from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow, gray_range_problem
 from ssvid.data.readers import Entry
 from ssvid.data.scan_cache import ScanCache
 from ssvid.data.scanning import FileFacts, Job, scan_files
@@ -36,6 +36,7 @@ def build_manifest(
     cache: bool = True,
     progress: Progress | None = None,
     missing: Sequence[str] = (),
+    gray_range: Sequence[int] = (),
 ) -> Manifest:
     """Scan the files of a data set and write down what they hold.
 
@@ -52,6 +53,7 @@ def build_manifest(
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
         missing: videos that the data set lists and its folder lacks, to be remembered.
+        gray_range: the values of gray videos of more than 8 bits that become 0 and 255; () keeps their upper 8 bits.
 
     Returns:
         One row per entry, in their order. A window of seconds becomes one of frames by the frames' time stamps.
@@ -66,8 +68,11 @@ def build_manifest(
         raise DataError(f"workers ({workers}) must be 0 (one per core) or more. Set data.index_workers=0.")
     if not timeout_seconds > 0:
         raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
+    if problem := gray_range_problem(gray_range):
+        raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
     paths = list(dict.fromkeys(entry.path for entry in entries))
-    facts = _scan_all(root, paths, workers, _decoder_versions(decoders), decoders, timeout_seconds, cache, progress)
+    as_read = Job("", "", timeout_seconds, None if decoders is None else tuple(decoders), gray_range=tuple(gray_range))
+    facts = _scan_all(root, paths, workers, _decoder_versions(decoders), as_read, cache, progress)
     _warn_of_choking(facts)
     if all(found.problem for found in facts.values()):
         raise _nothing_readable(root, facts)
@@ -97,12 +102,11 @@ def _scan_all(
     paths: list[str],
     workers: int,
     versions: str,
-    decoders: Sequence[str] | None,
-    timeout_seconds: float,
+    as_read: Job,
     use_cache: bool,
     progress: Progress | None,
 ) -> dict[str, FileFacts]:
-    """Facts of every file, from the cache or a scan, in the order of ``paths``."""
+    """Facts of every file, from the cache or a scan, in the order of ``paths``. as_read: a job for any of them."""
     facts: dict[str, FileFacts] = {}
     jobs: list[Job] = []
     stats: dict[str, os.stat_result] = {}
@@ -112,7 +116,8 @@ def _scan_all(
         if progress:
             progress(len(facts), len(paths), path)
 
-    with ScanCache(versions, patience_seconds=timeout_seconds, enabled=use_cache) as cache:
+    stretched = f" gray {as_read.gray_range}" if as_read.gray_range else ""
+    with ScanCache(versions + stretched, patience_seconds=as_read.seconds, enabled=use_cache) as cache:
         for path in paths:
             file = os.path.abspath(root / path)
             try:
@@ -124,7 +129,7 @@ def _scan_all(
             if remembered:
                 take(path, remembered)
             else:
-                jobs.append(Job(path, file, timeout_seconds, None if decoders is None else tuple(decoders)))
+                jobs.append(as_read._replace(path=path, file=file))
         # The largest first, so that no worker is left alone with it at the end.
         jobs.sort(key=lambda job: (-stats[job.path].st_size, job.path))
         for path, found in scan_files(jobs, workers):
@@ -153,6 +158,7 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
         notes=_notes(facts),
         start_frame=start,
         end_frame=end,
+        gray_range=facts.gray_range,
     )
 
 

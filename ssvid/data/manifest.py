@@ -11,7 +11,7 @@ import hashlib
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,7 +36,8 @@ class VideoRow:
     that indexed it. content_id: identity of the file, see ``ssvid.video.identity``; a prepared copy keeps its source's as
     ``source_id``. start_frame, end_frame: the window [start, end) within the file; -1 means to the end. quick_id: of the
     file's ends, to compare with what knows videos by that alone; where the table is so old, content_id is the same.
-    notes: what is odd about the file, "subject: words; subject: words".
+    notes: what is odd about the file, "subject: words; subject: words". gray_range: the values that become 0 and 255 where
+    the file is gray of more than 8 bits and the index was asked for that; else ().
     """
 
     path: str
@@ -56,6 +57,7 @@ class VideoRow:
     end_frame: int = -1
     quick_id: str = ""
     notes: str = ""
+    gray_range: tuple[int, ...] = ()
 
     @property
     def is_readable(self) -> bool:
@@ -76,14 +78,17 @@ class VideoRow:
     def video_info(self, root: str | Path) -> VideoInfo:
         """What a clip maker plans with: the *window* as if it were a video of its own, frame 0 at ``start_frame``."""
         path = str(Path(root) / self.path)
-        return VideoInfo(path, self.window_frames, self.fps, self.height, self.width, self.variable_fps)
+        size = (self.window_frames, self.fps, self.height, self.width, self.variable_fps)
+        return VideoInfo(path, *size, gray_range=self.gray_range)
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))
 # Which decoders a machine has, and the words in which one of them gives up, are no part of a data set's identity.
 _NOT_IDENTITY = ("status", "decoders_ok", "quick_id", "notes")
 # Tables of before lack these columns.
-_ADDED = ("quick_id", "notes")
+_ADDED = ("quick_id", "notes", "gray_range")
+# Part of the identity where it says something: an older table is what it was.
+_IDENTITY_IF_SET = ("gray_range",)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,9 @@ class Manifest:
         """Identity of the data set, hex: every row in order, independent of root, decoders and their error texts."""
         digest = hashlib.sha256()
         for row in self.rows:
-            cells = [cell for name, cell in zip(COLUMNS, _cells(row), strict=True) if name not in _NOT_IDENTITY]
+            named = dict(zip(COLUMNS, _cells(row), strict=True))
+            left_out = (*_NOT_IDENTITY, *(name for name in _IDENTITY_IF_SET if not named[name]))
+            cells = [cell for name, cell in named.items() if name not in left_out]
             cells.append(_write_bool(row.is_readable))
             digest.update(ascii(cells).encode())  # repr would depend on the Unicode version of this Python
         return digest.hexdigest()
@@ -303,6 +310,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "decoders_ok": lambda text: tuple(text.split("+")) if text else (),
     "start_frame": _read_whole,
     "end_frame": _read_whole,
+    "gray_range": lambda text: tuple(map(_read_whole, text.split("+"))) if text else (),
 }
 
 
@@ -321,7 +329,7 @@ def _write_cell(value: object) -> str:
     if isinstance(value, bool):
         return _write_bool(value)
     if isinstance(value, tuple):
-        return "+".join(value)
+        return "+".join(map(str, value))
     # float() first: the repr of a numpy scalar carries its type.
     return repr(float(value)) if isinstance(value, float) else str(value)
 
@@ -399,7 +407,7 @@ def _parse_line(line: CsvLine, *, allow_outside: bool) -> VideoRow:
     values: dict[str, Any] = dict(line.cells)
     for name, read in _READERS.items():
         try:
-            values[name] = read(line.cells[name])
+            values[name] = read(line.cells.get(name, ""))
         except ValueError as cause:
             raise line.error(f"{name} ({line.cells[name]!r}) {cause}", _REWRITE) from None
     try:
@@ -427,4 +435,13 @@ def _broken_rule(row: VideoRow) -> str:
         return f"end_frame ({row.end_frame}) must be -1 or greater than start_frame ({row.start_frame})"
     if row.is_readable and row.window_frames == 0:
         return f"start_frame ({row.start_frame}) must be below num_frames ({row.num_frames})"
-    return ""
+    return gray_range_problem(row.gray_range)
+
+
+def gray_range_problem(gray_range: Sequence[int]) -> str:
+    """The rule that a range of gray values breaks, or ""; () is none."""
+    ascending = sorted({value for value in gray_range if 0 <= value < 2**16})
+    if len(gray_range) in (0, 2) and list(gray_range) == ascending:
+        return ""
+    given = " ".join(map(str, gray_range))
+    return f"gray_range ({given}) must be two values from 0 to 65535, the one that becomes black before the one that becomes white"

@@ -67,18 +67,20 @@ class FileFacts:
     notes: Mapping[str, str] = field(default_factory=dict)
     times: str = ""
     is_final: bool = True
+    gray_range: tuple[int, ...] = ()
 
 
 def read_facts(values: dict[str, Any]) -> FileFacts:
     """Facts from what ``asdict`` and JSON made of them."""
-    return FileFacts(**{**values, "decoders_ok": tuple(values["decoders_ok"])})
+    tuples = {key: tuple(values.get(key, ())) for key in ("decoders_ok", "gray_range")}
+    return FileFacts(**{**values, **tuples})
 
 
 class Job(NamedTuple):
     """A file to scan, or to measure. seconds: without a sign of life, after which it hangs. decoders: None is all.
 
     choked, waited_seconds: what the last attempt came to, see ``FileFacts``. signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
-    num_frames: what a file to be measured must have.
+    num_frames: what a file to be measured must have. gray_range: see ``VideoInfo``.
     """
 
     path: str
@@ -90,6 +92,7 @@ class Job(NamedTuple):
     signals_to: str = ""
     content_id: str = ""
     num_frames: int = 0
+    gray_range: tuple[int, ...] = ()
 
 
 # ---- calling side
@@ -389,7 +392,7 @@ def _measure(scanner: Any, job: Job) -> FileFacts:
     try:
         if identity_like(job.content_id, job.file) != job.content_id:
             return FileFacts(problem="it changed since it was indexed")
-        signals = motion.measure_signals(job.file)
+        signals = motion.measure_signals(job.file, job.gray_range)
         if len(signals["motion"]) != job.num_frames:
             return FileFacts(problem=f"{len(signals['motion'])} frames were decoded, the table says {job.num_frames}")
         motion.write_signals(job.signals_to, signals)
@@ -404,7 +407,7 @@ def _scan(scanner: Any, job: Job) -> FileFacts:
     known = FileFacts(choked=job.choked, waited_seconds=job.waited_seconds)
     try:
         known = replace(known, content_id=content_id(job.file), quick_id=quick_id(job.file))
-        scan = scanner.scan_video(job.file, decoders=job.decoders)
+        scan = scanner.scan_video(job.file, decoders=job.decoders, gray_range=job.gray_range)
     except DecodeError as cause:
         reason = cause.what + (f" ({cause.cause})" if cause.cause else "")
         return replace(known, problem=_plain(reason, job))
@@ -422,6 +425,7 @@ def _scan(scanner: Any, job: Job) -> FileFacts:
         decoders_ok=tuple(scan.decoders_ok),
         notes={str(key): str(value) for key, value in scan.notes.items()},
         times=scan.times.to_text() if scan.times else "",
+        gray_range=tuple(info.gray_range),
     )
 
 

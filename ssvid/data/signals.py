@@ -44,7 +44,8 @@ def signals_base(row: VideoRow) -> Path:
             f"the manifest has no content_id of {row.path!r}, by which what was measured of a file is found."
             " Write it again with: ssvid data index ROOT --overwrite."
         )
-    return cache_folder() / "signals" / f"v{SIGNALS_VERSION}" / row.content_id[:2] / row.content_id
+    name = "-".join(map(str, (row.content_id, *row.gray_range)))
+    return cache_folder() / "signals" / f"v{SIGNALS_VERSION}" / row.content_id[:2] / name
 
 
 def measure_signals_of(
@@ -82,6 +83,7 @@ def measure_signals_of(
             signals_to=str(signals_base(row)),
             content_id=row.content_id,
             num_frames=row.num_frames,
+            gray_range=row.gray_range,
         )
         for row in wanted
         if not (cache and _is_measured(row, SIGNALS))

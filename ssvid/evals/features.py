@@ -746,7 +746,16 @@ def features_identity(
 def _row_key(row: VideoRow, protocol: FeatureProtocol) -> list[Any]:
     # Decoders agree on which frame is which, not on the last bit of a color.
     decoder = decoder_of(row, protocol) if row.is_readable else ""
-    return [row.path, row.content_id, row.num_frames, row.start_frame, row.end_frame, row.status, decoder]
+    return [
+        row.path,
+        row.content_id,
+        row.num_frames,
+        row.start_frame,
+        row.end_frame,
+        row.status,
+        decoder,
+        *row.gray_range,
+    ]
 
 
 # ---- the cache

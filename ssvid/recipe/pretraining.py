@@ -341,6 +341,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         timeout_seconds=data.index_timeout_seconds,
         progress=progress,
         missing=listing.missing,
+        gray_range=data.gray_range,
     )
 
 
@@ -473,6 +474,7 @@ def _out_of_domain(
         config.split,
         index_workers=data.index_workers,
         index_timeout_seconds=data.index_timeout_seconds,
+        gray_range=data.gray_range if config.name != "manifest" else (),
     )
     found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
     if config.split:

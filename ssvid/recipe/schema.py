@@ -221,6 +221,7 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "trainer.pictures": Used("kind", ("pretrain",)),
     "data.val_fraction": Used("kind", ("pretrain",)),
     "data.segment_seconds": Used("kind", ("pretrain",)),
+    "data.gray_range": Used("data.name", ("manifest",), off=True),
     "data.list": Used("data.name", ("list", "manifest")),
     "data.out_of_domain.list": Used("data.out_of_domain.name", ("list", "manifest")),
     **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ssvid.errors import SsvidError, did_you_mean
+from ssvid.errors import DecodeError, SsvidError, did_you_mean
 
 if TYPE_CHECKING:
     from ssvid.types import VideoInfo
@@ -105,7 +105,13 @@ def decoder_problem(decoder: str, setting: str = "decoder", *, use: bool = True)
 
 
 def create_reader(name: str, path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:
-    """Open a file with one decoder. ``seek`` False makes PyAV decode from the start; the others ignore it."""
+    """Open a file with one decoder. ``seek`` False makes PyAV decode from the start; the others ignore it.
+
+    Raises:
+        DecodeError: the video has a ``gray_range``, which PyAV's reader alone follows.
+    """
+    if info.gray_range and name != "pyav":
+        raise DecodeError(path, f"decoder {name!r} stretches no gray values. Set loader.decoder=auto")
     module = importlib.import_module(f"ssvid.video.{name}_reader")
     if name == "pyav":
         return module.PyavReader(path, info, seek=seek)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +50,11 @@ def require_opencv() -> ModuleType:
     return cv2
 
 
-def measure_signals(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()) -> dict[str, np.ndarray]:
     """Decode a video once, in order, and measure its signals; memory grows by 772 bytes a frame.
 
     Flow is Dense Inverse Search (Kroeger et al., ECCV 2016) with OpenCV's preset FAST, on gray frames whose short side
-    is ``FLOW_PX``. Camera motion counts.
+    is ``FLOW_PX``. Camera motion counts. gray_range: see ``VideoInfo``.
 
     Returns:
         motion and thumbnails, as this module describes them.
@@ -68,7 +68,7 @@ def measure_signals(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     motion, thumbnails = [], []
     with _one_thread(cv2):
         flow = _Flow(cv2)
-        for pixels_HWC in _frames(text):
+        for pixels_HWC in _frames(text, gray_range):
             motion.append(flow.mean_length(pixels_HWC))
             thumbnails.append(cv2.resize(pixels_HWC, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA))
     if not motion:
@@ -102,12 +102,12 @@ class _Flow:
         return small
 
 
-def _frames(path: str) -> Iterator[np.ndarray]:
+def _frames(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
     """Every frame (H, W, 3) uint8 in the order that defines frame numbers."""
     from ssvid.video.pyav_reader import FrameConverter, SequentialDecode, open_stream
     from ssvid.video.reader import checked_path
 
-    convert, shape = FrameConverter(), None
+    convert, shape = FrameConverter(gray_range), None
     with open_stream(checked_path(path)) as (container, stream):
         for number, frame in enumerate(SequentialDecode(container, stream)):
             pixels_HWC = np.ascontiguousarray(convert(frame))

@@ -8,6 +8,7 @@ surprise the file is decoded from the start instead.
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -160,9 +161,13 @@ def num_listed_packets(container: InputContainer, stream: VideoStream) -> int:
 
 
 class FrameConverter:
-    """Turns decoded frames into upright RGB arrays (H, W, 3) uint8, keeping the conversion's set-up between frames."""
+    """Turns decoded frames into upright RGB arrays (H, W, 3) uint8, keeping the conversion's set-up between frames.
 
-    def __init__(self) -> None:
+    gray_range: see ``VideoInfo``; other formats than gray of more than 8 bits are as without it.
+    """
+
+    def __init__(self, gray_range: Sequence[int] = ()) -> None:
+        self._levels = _gray_levels(*gray_range) if gray_range else None
         self._reformatter = VideoReformatter()
         self._rotation: int | None = None
         self._turns = 0
@@ -170,11 +175,18 @@ class FrameConverter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """The frame's pixels, upright; a view where no rotation is needed."""
+        if self._levels is not None and is_deep_gray(frame.format.name):
+            return self._upright(self._stretched(frame, self._levels), frame)
         # One thread: swscale's automatic choice starts as many as there are cores, for every frame.
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height]
         return self._upright(rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
+
+    def _stretched(self, frame: VideoFrame, levels: np.ndarray) -> np.ndarray:
+        plane, kind = frame.planes[0], ">u2" if frame.format.name.endswith("be") else "<u2"
+        rows = np.frombuffer(memoryview(plane), kind).reshape(-1, plane.line_size // 2)
+        return np.repeat(levels[rows[: frame.height, : frame.width]][..., None], 3, axis=2)
 
     def _upright(self, pixels_HWC: np.ndarray, frame: VideoFrame) -> np.ndarray:
         """Apply the display matrix (rotation by a multiple of 90 degrees, mirroring) that came with the frame."""
@@ -185,6 +197,17 @@ class FrameConverter:
         if self._mirrored:
             pixels_HWC = pixels_HWC[:, ::-1]
         return np.rot90(pixels_HWC, self._turns) if self._turns else pixels_HWC
+
+
+def is_deep_gray(pixel_format: str | None) -> bool:
+    """Whether a pixel format is gray alone, in whole numbers of 9 to 16 bits."""
+    return re.fullmatch(r"gray(9|10|12|14|16)(le|be)", pixel_format or "") is not None
+
+
+def _gray_levels(low: int, high: int) -> np.ndarray:
+    """For each value of 16 bits the nearest one of 8, from 0 at ``low`` to 255 at ``high``."""
+    values = np.arange(2**16, dtype=np.float64)
+    return np.clip(np.rint((values - low) * 255 / (high - low)), 0, 255).astype(np.uint8)
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
@@ -361,21 +384,22 @@ class PyavReader(ReaderBase):
         self._seek = seek
 
     def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        convert = FrameConverter(self.info.gray_range)
         table = packet_table(self.path) if self._seek else None
         if table is not None and len(table.shown_pts) == self.info.num_frames:
             for decode in (_decode_by_time, _decode_by_count):
                 try:
-                    yield from decode(self.path, table, indices)
+                    yield from decode(self.path, table, indices, convert)
                     return
                 except _SurpriseError:
                     pass  # the sequential decode below is right whatever the packets say
-        yield from _decode_from_start(self.path, indices)
+        yield from _decode_from_start(self.path, indices, convert)
 
 
-def _decode_from_start(path: str, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+def _decode_from_start(path: str, indices: np.ndarray, convert: FrameConverter) -> Generator[tuple[int, np.ndarray]]:
     """One pass from the start of the file to the last wanted frame; only wanted frames are converted."""
     places = {index: place for place, index in enumerate(indices.tolist())}
-    last, convert, count = int(indices[-1]), FrameConverter(), 0
+    last, count = int(indices[-1]), 0
     with open_stream(path) as (container, stream):
         decode = SequentialDecode(container, stream)
         with closing(iter(decode)) as frames:
@@ -388,11 +412,12 @@ def _decode_from_start(path: str, indices: np.ndarray) -> Generator[tuple[int, n
     raise DecodeError(path, f"frame {last} was asked for, and the file ends after {count} frames", decode.first_error)
 
 
-def _decode_by_time(path: str, table: PacketTable, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+def _decode_by_time(
+    path: str, table: PacketTable, indices: np.ndarray, convert: FrameConverter
+) -> Generator[tuple[int, np.ndarray]]:
     """Jump to the key frame before each wanted frame, unless decoding on gets there as soon."""
     if not table.times_hold:
         raise _SurpriseError("it was surprised before")
-    convert = FrameConverter()
     with open_stream(path) as (container, stream), closing(_CheckedWalk(container, stream, table)) as walk:
         for place, index in enumerate(indices.tolist()):
             try:
@@ -405,7 +430,9 @@ def _decode_by_time(path: str, table: PacketTable, indices: np.ndarray) -> Gener
             yield place, frame_HWC
 
 
-def _decode_by_count(path: str, table: PacketTable, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+def _decode_by_count(
+    path: str, table: PacketTable, indices: np.ndarray, convert: FrameConverter
+) -> Generator[tuple[int, np.ndarray]]:
     """Decode the whole stretch from one key frame to the next around each wanted frame, and count.
 
     For files whose packets carry no times of their own (AVI): there the guessed ones are those of decoding. Each packet
@@ -413,7 +440,7 @@ def _decode_by_count(path: str, table: PacketTable, indices: np.ndarray) -> Gene
     """
     if not table.is_one_to_one:
         raise _SurpriseError("some packets are not shown")
-    convert, starts = FrameConverter(), np.append(np.flatnonzero(table.is_key), len(table.pts))
+    starts = np.append(np.flatnonzero(table.is_key), len(table.pts))
     stretch_of = np.searchsorted(starts, indices, side="right") - 1
     with open_stream(path) as (container, stream), closing(_CheckedWalk(container, stream, table)) as walk:
         for stretch in np.unique(stretch_of).tolist():

@@ -26,6 +26,7 @@ from ssvid.video.pyav_reader import (
     FrameConverter,
     PacketTable,
     SequentialDecode,
+    is_deep_gray,
     keep_packet_table,
     num_listed_packets,
     open_stream,
@@ -76,7 +77,9 @@ class VideoScan:
     times: FrameTimes | None = None
 
 
-def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = None) -> VideoScan:
+def scan_video(
+    path: str | os.PathLike[str], decoders: Sequence[str] | None = None, *, gray_range: Sequence[int] = ()
+) -> VideoScan:
     """Decode a whole file once, and compare the decoders with what came out.
 
     Nothing is taken from the header that decoding can tell. Memory stays flat: a handful of frames are kept.
@@ -84,6 +87,7 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
     Args:
         path: the file.
         decoders: the decoders to compare. None: all that work here. Empty: none.
+        gray_range: see ``VideoInfo``; ``info`` has it only where the file is gray of more than 8 bits.
 
     Returns:
         ``info.fps`` and ``info.variable_fps`` as ``measure_fps`` finds them from the decoded time stamps.
@@ -94,7 +98,7 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
         SsvidError: a decoder is unknown or does not work here.
     """
     text = checked_path(path)
-    survey = _Survey(text)
+    survey = _Survey(text, tuple(gray_range))
     survey.run()
     notes = dict(survey.notes)
     asked = None if decoders is None else {resolve_decoder(name) for name in decoders}
@@ -107,8 +111,8 @@ def scan_video(path: str | os.PathLike[str], decoders: Sequence[str] | None = No
 class _Survey:
     """One sequential decode of a file, and all that it teaches."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, gray_range: tuple[int, ...]) -> None:
+        self.path, self.gray_range = path, gray_range
         self.pts: list[int | None] = []
         self.has_b_frames = False
         self.num_damaged = 0
@@ -130,6 +134,7 @@ class _Survey:
         with open_stream(self.path) as (container, stream):
             decode = SequentialDecode(container, stream)
             shape = self._watch(decode)
+            self.gray_range = self.gray_range if is_deep_gray(stream.codec_context.pix_fmt) else ()
             if shape is None:
                 raise DecodeError(self.path, "not one frame of it could be decoded", decode.first_error)
             self._judge_damage(decode, num_listed_packets(container, stream))
@@ -152,7 +157,7 @@ class _Survey:
         return len(times) == len(self.pts) and bool((np.diff(times) > 0).all())
 
     def _watch(self, decode: SequentialDecode) -> tuple[int, int] | None:
-        convert, shape, is_spoiled = FrameConverter(), None, False
+        convert, shape, is_spoiled = FrameConverter(self.gray_range), None, False
         for frame in decode:
             pixels = convert(frame)
             height, width = pixels.shape[:2]
@@ -198,6 +203,10 @@ class _Survey:
         format = stream.codec_context.format
         bits = format.components[0].bits if format and format.components else 8
         cut = f" (of its {bits} bits the upper 8 are kept)" if bits > 8 else ""
+        if is_deep_gray(stream.codec_context.pix_fmt):
+            step = 1 << bits - 8
+            found = f"--gray-range {max(low * step - step // 2, 0)} {high * step + step // 2 - 1} stretches them"
+            cut = f"{cut[:-1]}, {found})" if not self.gray_range else ""
         self.notes["range"] = f"nearly all values lie between {low} and {high} of 255{cut}"
 
     def _sum_up(self, stream: VideoStream, shape: tuple[int, int]) -> VideoInfo:
@@ -211,7 +220,7 @@ class _Survey:
             told.append(f"the first frame begins at {self.times.seconds[0]:.6g} s")
         if told:
             self.notes["time"] = ", ".join(told)
-        return VideoInfo(self.path, len(self.pts), fps, *shape, variable_fps=variable)
+        return VideoInfo(self.path, len(self.pts), fps, *shape, variable_fps=variable, gray_range=self.gray_range)
 
 
 def _time_zero(container: InputContainer, unit: Fraction) -> int:

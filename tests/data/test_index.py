@@ -45,7 +45,7 @@ def available_decoders():
     status = lambda version: SimpleNamespace(version=version, problem=None if version else "not installed: build it")
     return {"fast": status(os.environ.get("STUB_VERSION", "1.0")), "gone": status(None), "pyav": status("18")}
 
-def scan_video(path, decoders=None):
+def scan_video(path, decoders=None, gray_range=()):
     names = ("fast", "pyav") if decoders is None else tuple(decoders)
     with open(os.environ["STUB_LOG"], "a", errors="surrogateescape") as log:
         log.write(f"{os.path.basename(path)} {'+'.join(names)}\\n")
@@ -74,7 +74,7 @@ def scan_video(path, decoders=None):
         time.sleep(5.0)
     if word == "slow":
         time.sleep(0.3)
-    info = SimpleNamespace(num_frames=int(numbers[0]) if numbers else 30, fps=30000 / 1001, height=48, width=64,
+    info = SimpleNamespace(gray_range=tuple(gray_range), num_frames=int(numbers[0]) if numbers else 30, fps=30000 / 1001, height=48, width=64,
                            variable_fps=False)
     return SimpleNamespace(info=info, decoders_ok=names, has_b_frames=False, notes={"header": "lies"}, times=None)
 """

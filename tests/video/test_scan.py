@@ -528,7 +528,8 @@ def disk(low: int, high: int, size: int = 96) -> list[np.ndarray]:
 
 def test_pictures_of_few_values_are_said_to_be(tmp_path: Path) -> None:
     depth = scan_video(write_gray16(tmp_path / "depth.mkv", disk(600, 4000)), [])
-    assert depth.notes["range"] == "nearly all values lie between 2 and 16 of 255 (of its 16 bits the upper 8 are kept)"
+    few = "nearly all values lie between 2 and 16 of 255 (of its 16 bits the upper 8 are kept, "
+    assert depth.notes["range"] == f"{few}--gray-range 384 4223 stretches them)"
     thermal = scan_video(write_gray16(tmp_path / "thermal.mkv", disk(29_000, 31_000)), [])
     assert "between 113 and 121 of 255 (of its 16 bits" in thermal.notes["range"]
     write_video(
