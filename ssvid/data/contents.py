@@ -54,10 +54,6 @@ class Contents:
         """Whether a video is in the set, as far as that can be told."""
         return bool(_known_as(row) & self.ids) or row.content_id in self.quick
 
-    def holds_surely(self, row: VideoRow) -> bool:
-        """Whether a video is in the set by its whole content."""
-        return any(not is_quick(identity) for identity in _known_as(row) & self.ids)
-
     def can_tell(self, row: VideoRow) -> bool:
         """Whether ``holds`` means anything: what is known of the video is of a kind that is known of the whole set."""
         if self.holds(row):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WIDTH_PX, HEIGHT_PX = 430, 264  # of a panel, everything included
@@ -33,7 +33,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance).
+    """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance, a guess).
 
     steps: where the drawing ends; the last point's where it is 0.
     """
@@ -65,7 +65,24 @@ def panels_of(log: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> 
         lines = {name: points for name, points in lines.items() if any(math.isfinite(y) for _, y in points)}
         if lines:
             found.append(Panel(title, lines, {"chance": chance[title]} if title in chance else {}, steps))
-    return found
+    return _with_levels(found)
+
+
+def _with_levels(panels: Sequence[Panel]) -> list[Panel]:
+    """A number that stands still beside another one (``difference_auc``, what a guess scores, beside ``auc``) is a level there."""
+    kept = {panel.title: panel for panel in panels}
+    for panel in panels:
+        other = next((title for title in kept if panel.title.endswith(f"_{title}")), "")
+        if other and all(map(_stands_still, panel.lines.values())):
+            levels = {name: points[-1][1] for name, points in panel.lines.items()}
+            kept[other] = replace(kept[other], levels={**kept[other].levels, **levels})
+            del kept[panel.title]
+    return list(kept.values())
+
+
+def _stands_still(points: Points) -> bool:
+    """Whether several measurements gave one number, but for rounding."""
+    return len(points) > 1 and all(math.isclose(y, points[0][1], rel_tol=1e-5) for _, y in points)
 
 
 def _is_curve(key: str) -> bool:

@@ -34,6 +34,23 @@ def test_train_and_val_share_a_panel_and_chance_is_a_level():
     assert {panel.steps for panel in panels.values()} == {10.0}
 
 
+def test_what_a_guess_scores_is_a_level_beside_what_it_is_a_guess_of():
+    """The same held-out clips each time give one number; a curve that happens not to move stays one."""
+    log = [
+        {"step": i, "epoch": i, "val/auc": 0.5, "val/difference_auc": 0.62 + 1e-8 * i, "val_ood/difference_auc": 0.7,
+         "val/near_auc": 0.5 + 0.1 * i, "val/lone_share": 0.3}
+        for i in range(3)
+    ]  # fmt: skip
+    panels = {panel.title: panel for panel in panels_of(log, {"auc": 0.5, "difference_auc": 0.5})}
+    assert list(panels) == ["auc", "near_auc", "lone_share"]
+    levels = {"chance": 0.5, "val/difference_auc": pytest.approx(0.62), "val_ood/difference_auc": 0.7}
+    assert panels["auc"].levels == levels
+    assert list(panels["auc"].lines) == ["val/auc"]
+    assert "val/difference_auc: 0.62" in describe(panels["auc"])
+    once = {panel.title: panel for panel in panels_of(log[:1], {})}
+    assert "difference_auc" in once, "from one measurement nobody knows whether it moves"
+
+
 def test_a_point_lies_where_it_belongs():
     """Two points and a level between them: the level's height is the mean of the points' heights."""
     panel = Panel("accuracy", {"val": [(0, 0.2), (10, 0.8)]}, {"chance": 0.5})

@@ -10,6 +10,7 @@ import torch
 import ssvid
 from ssvid.backbones import initialize_backbone
 from ssvid.checkpoints import read_checkpoint, weights_sha256
+from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals import finetuning as training
@@ -115,6 +116,26 @@ def test_the_folder_holds_the_whole_run(outcome, labeled):
         assert load_backbone(outcome.run_dir / name).info.name == "tiny3d"
     init = read_checkpoint(outcome.run_dir / "pretrained" / "checkpoints" / "last.ckpt").meta["init"]
     assert init["from"] == "file weights.pth" and init["unknown_videos"]
+
+
+def test_which_of_two_networks_of_a_file_is_said_with_which(labeled, export, tmp_path, capsys):
+    own = torch.load(export)
+    other = initialize_backbone("tiny3d", {"width": 2}, seed=78).state_dict()
+    both = {f"encoder_q.{k}": v for k, v in own.items()} | {f"encoder_k.{k}": v for k, v in other.items()}
+    torch.save({"state_dict": both}, tmp_path / "moco.pth")
+    (tmp_path / "r.yaml").write_text(json.dumps(RECIPE))
+    words = [
+        "finetune", str(tmp_path / "r.yaml"), f"data.root={labeled}", "finetune.epochs=1", "finetune.holdout_fraction=0",
+        "--backbone", str(tmp_path / "moco.pth"), "--no-random", "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert main(words) == 2
+    assert "--which encoder_q or --which encoder_k" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--which", "encoder_x"]) == 2
+    assert "'encoder_x' names none of the networks" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--which", "encoder_k"]) == 0
+    found = {row.context["weights_sha256"] for row in read_results(tmp_path / "run" / "results.json")}
+    assert found == {weights_sha256(other)}
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["arguments"]["which"] == "encoder_k"
 
 
 def test_both_networks_start_from_the_same_head(outcome, heads):
