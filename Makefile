@@ -34,8 +34,8 @@ test: $(READY)  ## the quick tests (offline; with the real videos where SSVID_RE
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What is compared to many digits, and so could depend on the processor and on the library that multiplies matrices.
-NUMERICS := tests/golden tests/end_to_end/test_exactness.py tests/evals/test_linear_probe.py tests/evals/test_head_bank.py \
-	tests/evals/test_knn.py tests/evals/test_results.py tests/evals/test_sharding.py tests/backbones tests/pretext_tasks
+NUMERICS := tests/golden tests/end_to_end/test_exactness.py tests/evals/linear_probe/test_probe.py tests/evals/linear_probe/test_head_bank.py \
+	tests/evals/neighbors/test_knn.py tests/results/test_rows.py tests/test_ranks.py tests/backbones tests/pretext_tasks
 
 test-numerics: $(READY)  ## the tests of numbers once more, as on a processor without AVX-512
 	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \

@@ -23,7 +23,7 @@ from ssvid.backbones import (
     convert_to_channels_last_3d,
     initialize_backbone,
 )
-from ssvid.data.signals import still_signals
+from ssvid.data.index.signals import still_signals
 from ssvid.errors import SsvidError
 from ssvid.tasks import BatchRandom, PretextTask, tasks
 from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, VideoInfo

@@ -104,7 +104,7 @@ class ClipMaker(Protocol):
     """Worker side of a task: picklable, without parameters, draws only from the generators it is given.
 
     One that plans from per-frame measurements also has ``signals: tuple[str, ...]``, their names; ``VideoInfo.signals``
-    then holds them. See ``ssvid.data.signals``. One that derives from ``ssvid.transforms.CutFirst`` has frames cut as they
+    then holds them. See ``ssvid.data.index.signals``. One that derives from ``ssvid.transforms.CutFirst`` has frames cut as they
     are decoded.
     """
 

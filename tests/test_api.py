@@ -194,8 +194,8 @@ def test_show_and_the_lists():
 def test_what_the_demo_returns_is_json(tmp_path):
     import numpy as np
 
-    from ssvid.evals import Difference, ResultRow
-    from ssvid.recipe.demonstration import DemoResult
+    from ssvid.programs.demo import DemoResult
+    from ssvid.results.rows import Difference, ResultRow
 
     row = ResultRow("pretrained", "probe_top1", 0.5, (0.25, 0.75), 0.1, np.array([True, False]), ("a", "b"), {})
     difference = {"pretrained - random": Difference(0.1, (0.0, 0.2), 2)}

@@ -13,17 +13,17 @@ from torch import nn
 
 import ssvid
 from ssvid.backbones import initialize_backbone
-from ssvid.checkpoints import read_checkpoint
 from ssvid.composite import CompositeClips, CompositeConfig, CompositeTask, Member
-from ssvid.data.dataset import ClipDataset
-from ssvid.data.index import build_manifest
-from ssvid.data.readers import list_videos
+from ssvid.data.feed.dataset import ClipDataset
+from ssvid.data.index.building import build_manifest
+from ssvid.data.readers.shelf import list_videos
 from ssvid.errors import RecipeError
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import BatchRandom, PretextTask, tasks
 from ssvid.testing import check_task
 from ssvid.types import ClipPlan, Stream, TaskOutput, Ticket, VideoInfo
 from ssvid.video import write_video
+from ssvid.weights.checkpoints import read_checkpoint
 
 VIDEO = VideoInfo("a", 90, 25.0, 48, 64)
 SMALL = {"num_frames": 6, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 24}

@@ -15,8 +15,8 @@ import pytest
 
 from ssvid.cli import build_parser
 from ssvid.cli.parser import parse
-from ssvid.evals.named_protocols import is_protocol
-from ssvid.recipe import list_recipes
+from ssvid.protocols.named import is_protocol
+from ssvid.recipe.find import list_recipes
 from tests.benchmarks import bench_demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ def test_every_command_parses_and_its_recipe_exists(words):
 
 @pytest.mark.parametrize("words", [w for _, w in COMMANDS if "=" in " ".join(w)])
 def test_every_setting_is_one_that_the_recipe_takes(words):
-    from ssvid.recipe import load_recipe
+    from ssvid.recipe.load import load_recipe
 
     args = parse(build_parser(), words)
     if args.recipe in {known.name for known in list_recipes()}:
@@ -179,7 +179,7 @@ def test_the_tutorials_task_keeps_the_contract_and_its_snippets_run(tutorial):
 
 
 def test_the_tutorials_recipe_fits_its_task(tutorial, tmp_path):
-    from ssvid.recipe import load_recipe
+    from ssvid.recipe.load import load_recipe
 
     path = tmp_path / "backward.yaml"
     path.write_text(tutorial[2], encoding="utf-8")

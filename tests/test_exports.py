@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.errors import CheckpointError, PluginError, RecipeError, SsvidError
 from ssvid.exports import export, load_backbone, read_weights
-from tests.test_checkpoints import content_of
+from tests.weights.test_checkpoints import content_of
 
 
 def network(name: str, **options: Any) -> Backbone:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ssvid.backbones import initialize_backbone, list_backbones
-from tests.test_checkpoints import content_of
+from tests.weights.test_checkpoints import content_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # What ssvid as a whole needs and the backbones do not: with them absent, ``dependencies`` in hubconf.py must be enough.

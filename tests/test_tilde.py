@@ -6,18 +6,20 @@ import pytest
 
 import ssvid
 from ssvid.cli import main
-from ssvid.data.index import build_manifest
+from ssvid.data.index.building import build_manifest
+from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers import Entry, list_videos
-from ssvid.data.scan_cache import cache_folder
+from ssvid.data.readers.shelf import Entry, list_videos
 from ssvid.errors import SsvidError
 from ssvid.exports import export, initialize, load_backbone
-from ssvid.exports.loading import read_source
 from ssvid.files import expanded, takes_paths
-from ssvid.recipe import find_recipe, load_recipe, programs
+from ssvid.programs.show import show
 from ssvid.recipe.check import leaf_paths, marks
+from ssvid.recipe.find import find_recipe
+from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import KINDS
 from ssvid.video import write_video
+from ssvid.weights.loading import read_source
 
 from .conftest import moving_square
 
@@ -98,7 +100,7 @@ DOORS = {
     "build_manifest": lambda: build_manifest("~/none", [Entry("a.mp4")]),
     "Manifest.load": lambda: Manifest.load("~/none"),
     "find_recipe": lambda: find_recipe("~/none.yaml"),
-    "show": lambda: programs.show("~/none.yaml"),
+    "show": lambda: show("~/none.yaml"),
 }
 
 

@@ -16,8 +16,8 @@ from ssvid.audits.counterfactuals import CLIP, VIDEO, Counterfactual
 from ssvid.backbones import Backbone
 from ssvid.composite import CompositeTask
 from ssvid.data.config import LoaderConfig
-from ssvid.data.dataset import ClipDataset, tickets_of
-from ssvid.data.loader import ClipLoader
+from ssvid.data.feed.dataset import ClipDataset, tickets_of
+from ssvid.data.feed.loader import ClipLoader
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import PluginError
 from ssvid.tasks import BatchRandom, PretextTask

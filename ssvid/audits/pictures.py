@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssvid.audits.clips import AroundClips, AuditedClips, repainted_batch
 from ssvid.audits.counterfactuals import CLIP, Counterfactual
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.types import ClipMaker, ClipPlan, Stream, Ticket, VideoInfo
 
 FRAMES_SHOWN = 8

@@ -58,10 +58,10 @@ def add_audit(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Audit and print the report."""
-    from ssvid.recipe import programs
+    from ssvid.programs.audit import audit
 
     recipe, overrides = recipe_and_overrides([*filter(None, [args.recipe]), *args.overrides])
-    result = programs.audit(
+    result = audit(
         recipe,
         *overrides,
         checkpoint=args.checkpoint,

@@ -171,8 +171,8 @@ def run_index(args: argparse.Namespace) -> None:
 
 def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
     """The table of the videos below a folder, written."""
-    from ssvid.data.index import build_manifest
-    from ssvid.data.readers import OfficialSplit, list_videos
+    from ssvid.data.index.building import build_manifest
+    from ssvid.data.readers.shelf import OfficialSplit, list_videos
 
     official = OfficialSplit(args.fold, args.annotations, args.allow_missing)
     listing = list_videos(args.reader, root, Path(args.list) if args.list else None, official=official)
@@ -197,7 +197,7 @@ def _measure(args: argparse.Namespace, manifest: Any) -> Any:
     """Measure the motion of a table's videos; None where nobody asked for it."""
     if not args.motion:
         return None
-    from ssvid.data.signals import measure_signals_of
+    from ssvid.data.index.signals import measure_signals_of
 
     with terminal.progress("measuring motion") as report:
         return measure_signals_of(

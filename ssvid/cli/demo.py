@@ -41,6 +41,6 @@ def run(args: argparse.Namespace) -> None:
     """Run the demo and print its table."""
     # Before torch and numpy are imported: on few cores their threads and the reading processes get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from ssvid.recipe import programs
+    from ssvid.programs.demo import demo
 
-    terminal.print_result(programs.demo(out=args.out, seed=args.seed), as_json=args.json)
+    terminal.print_result(demo(out=args.out, seed=args.seed), as_json=args.json)

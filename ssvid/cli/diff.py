@@ -36,6 +36,6 @@ def add_diff(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare and print where they differ."""
-    from ssvid.recipe import programs
+    from ssvid.programs.diff import diff
 
-    terminal.print_result(programs.diff(args.first, args.second), as_json=args.json)
+    terminal.print_result(diff(args.first, args.second), as_json=args.json)

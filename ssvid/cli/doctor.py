@@ -174,7 +174,7 @@ def _gpus() -> list[dict[str, Any]]:
 def _decoders() -> dict[str, dict[str, Any]]:
     """Every decoder on trial: one that is installed may still decode nothing, of another version than ssvid is made for."""
     from ssvid.video import available_decoders
-    from ssvid.video.decoders import way_out
+    from ssvid.video.decoders.choice import way_out
     from ssvid.video.trial import decoding_problem
 
     found = {}

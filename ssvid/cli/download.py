@@ -77,7 +77,7 @@ def _megabytes() -> Iterator[Callable[[int, int, str], None]]:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch it, showing the megabytes of each file, and print what came."""
-    from ssvid.data.downloading import download
+    from ssvid.data.fetch.downloading import download
 
     with _megabytes() as report:
         result = download(

@@ -93,8 +93,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the features and print what was written."""
-    from ssvid.recipe import programs
+    from ssvid.programs.embed import embed
 
     own = ("verb", "run", "parser", "json", "debug", "videos")
     options = {name: value for name, value in vars(args).items() if name not in own}
-    terminal.print_result(programs.embed(args.videos, **options), as_json=args.json)
+    terminal.print_result(embed(args.videos, **options), as_json=args.json)

@@ -57,10 +57,10 @@ def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, score and print the table."""
-    from ssvid.recipe import programs
-    from ssvid.recipe.device import is_first_process
+    from ssvid.programs.finetune import finetune
+    from ssvid.ranks import is_first_process
 
-    result = programs.finetune(
+    result = finetune(
         args.recipe,
         *args.overrides,
         backbone=args.backbone,

@@ -41,7 +41,7 @@ def add_join_frames(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the videos and say how many."""
-    from ssvid.data.frames import join_frames
+    from ssvid.data.readers.frames import join_frames
 
     with terminal.progress("clips") as report:
         joined = join_frames(expanded(args.folder), expanded(args.out), fps=args.fps, progress=report)

@@ -93,8 +93,8 @@ def run_tasks(args: argparse.Namespace) -> None:
 
 def run_protocols(args: argparse.Namespace) -> None:
     """List protocols, or describe one."""
-    from ssvid.evals.named_protocols import PROTOCOLS, named_protocol
-    from ssvid.evals.protocol_pages import as_plain, page, page_of_all
+    from ssvid.protocols.named import PROTOCOLS, named_protocol
+    from ssvid.protocols.pages import as_plain, page, page_of_all
 
     if args.name:
         protocol = named_protocol(args.name)

@@ -45,9 +45,9 @@ def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and print where the checkpoint is."""
-    from ssvid.recipe import programs
-    from ssvid.recipe.device import is_first_process
+    from ssvid.programs.pretrain import pretrain
+    from ssvid.ranks import is_first_process
 
-    result = programs.pretrain(args.recipe, *args.overrides, run_dir=args.run_dir, resume=args.resume)
+    result = pretrain(args.recipe, *args.overrides, run_dir=args.run_dir, resume=args.resume)
     if is_first_process():  # all processes have the result; one tells it
         terminal.print_result(result, as_json=args.json)

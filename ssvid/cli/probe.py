@@ -47,11 +47,11 @@ def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score and print the table."""
-    from ssvid.recipe import programs
-    from ssvid.recipe.device import joined_processes
+    from ssvid.programs.probe import probe
+    from ssvid.ranks import joined_processes
 
     with joined_processes(args.device) as (device, is_first):
-        result = programs.probe(
+        result = probe(
             args.recipe,
             *args.overrides,
             backbone=args.backbone,

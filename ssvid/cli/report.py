@@ -60,9 +60,9 @@ def add_report(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
-    from ssvid.recipe import programs
+    from ssvid.programs.report import report
 
-    result = programs.report(
+    result = report(
         *args.results,
         metric=args.metric,
         protocol=args.protocol,

@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> None:
 
         terminal.print_json(load_recipe(args.recipe, args.overrides, allow_missing=True).resolved)
         return
-    from ssvid.recipe import programs
+    from ssvid.programs.show import show
 
-    print(programs.show(args.recipe, *args.overrides))
+    print(show(args.recipe, *args.overrides))

@@ -445,3 +445,9 @@ def gray_range_problem(gray_range: Sequence[int]) -> str:
         return ""
     given = " ".join(map(str, gray_range))
     return f"gray_range ({given}) must be two values from 0 to 65535, the one that becomes black before the one that becomes white"
+
+
+def row_id(row: VideoRow) -> str:
+    """The name of a video in results: its path, with the window where it has one (``a/b.mp4#30-90``)."""
+    windowed = row.start_frame or row.end_frame >= 0
+    return f"{row.path}#{row.start_frame}-{row.end_frame}" if windowed else row.path

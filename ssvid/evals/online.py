@@ -15,11 +15,11 @@ import pytorch_lightning as pl
 from ssvid.backbones import BackboneInfo
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.evaluate import check_rows
-from ssvid.evals.features import extract_features
-from ssvid.evals.knn import score_neighbors
-from ssvid.evals.linear_probe import linear_probe
-from ssvid.evals.protocol import OnlineProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
+from ssvid.evals.contract import check_rows
+from ssvid.evals.linear_probe.probe import linear_probe
+from ssvid.evals.neighbors.knn import score_neighbors
+from ssvid.features.extracting import extract_features
+from ssvid.features.protocol import OnlineProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
 
 
 def check_online(protocol: OnlineProtocol) -> None:

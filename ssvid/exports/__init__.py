@@ -4,10 +4,10 @@ An export is a folder: ``backbone.safetensors``, ``config.json`` (data, never co
 seen), ``README.md`` (model card) and, for networks that torchvision has no class for, ``backbone.pt2``.
 """
 
-from ssvid.exports.initializing import InitReport, initialize
-from ssvid.exports.loading import load_backbone, read_weights
 from ssvid.exports.publishing import from_pretrained, push_to_hub
 from ssvid.exports.writing import ExportReport, export
+from ssvid.weights.initializing import InitReport, initialize
+from ssvid.weights.loading import load_backbone, read_weights
 
 __all__ = [
     "ExportReport",

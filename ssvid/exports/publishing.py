@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.backbones import Backbone
-from ssvid.checkpoints import weights_sha256
 from ssvid.errors import CheckpointError
-from ssvid.exports.hub import EXPORT_FILES, HUB, hub_client, hub_refusal
-from ssvid.exports.loading import CONFIG, load_backbone, read_source
 from ssvid.files import takes_paths
+from ssvid.weights.checkpoints import weights_sha256
+from ssvid.weights.hub import EXPORT_FILES, HUB, hub_client, hub_refusal
+from ssvid.weights.loading import CONFIG, load_backbone, read_source
 
 
 @takes_paths("export_folder")

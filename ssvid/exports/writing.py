@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_backbone, list_backbones
-from ssvid.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
 from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
-from ssvid.exports.foreign import TORCHVISION
-from ssvid.exports.hub import HUB
-from ssvid.exports.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
-from ssvid.exports.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, outline, read_source
 from ssvid.exports.model_card import model_card
 from ssvid.files import takes_paths, telling_full_disk, write_atomic, write_json, write_text
+from ssvid.weights.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
+from ssvid.weights.foreign import TORCHVISION
+from ssvid.weights.hub import HUB
+from ssvid.weights.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
+from ssvid.weights.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, outline, read_source
 
 FORMATS = ("ssvid", "torchvision", "onnx")
 CARD, PROGRAM = "README.md", "backbone.pt2"

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from ssvid.composite import COMPOSITE
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
-from ssvid.evals.named_protocols import NamedProtocol, is_protocol, named_protocol
 from ssvid.files import expanded, takes_paths
+from ssvid.protocols.named import NamedProtocol, is_protocol, named_protocol
 from ssvid.recipe.check import (
     Typing,
     build,
@@ -36,7 +36,7 @@ from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.schema import KINDS, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
 from ssvid.settings import without_gone
-from ssvid.video.decoders import decoder_problem
+from ssvid.video.decoders.choice import decoder_problem
 
 SCALED = "scaled"  # where a value comes from that follows from others
 _KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from ssvid.data.manifest import Manifest
-from ssvid.evals import ResultRow
-from ssvid.evals.named_protocols import named_protocol
+from ssvid.protocols.named import named_protocol
 from ssvid.recipe.check import build_defaults
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.schema import KINDS
+from ssvid.results.rows import ResultRow
 from ssvid.settings import without_speed
 
 # Raised when the hash is taken of other values. Version 1 left out every "batch_size" and the whole trainer.

@@ -11,13 +11,13 @@ from typing import Any
 
 from ssvid.data.manifest import Manifest
 from ssvid.errors import RecipeError, RunFolderError
-from ssvid.evals.features import check_contents
+from ssvid.features.reading import check_contents
 from ssvid.files import write_atomic
+from ssvid.ranks import agreed, meet_anew, num_restarts
 from ssvid.recipe.check import marks
 from ssvid.recipe.load import SCALED, LoadedRecipe, diff_recipes, load_recipe
 from ssvid.recipe.schema import KINDS
 from ssvid.recipe.yaml_text import to_yaml
-from ssvid.train.agreement import agreed, meet_anew, num_restarts
 from ssvid.train.config import OptimConfig
 from ssvid.train.optim import lr_factor
 from ssvid.train.run_folder import RunFolder

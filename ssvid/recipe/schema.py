@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.data.config import DataConfig, LoaderConfig
-from ssvid.evals.finetuning_protocol import FinetuneProtocol
-from ssvid.evals.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
+from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig

@@ -13,7 +13,7 @@ from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssvid import stopping
-from ssvid.data.module import UnreadableReport
+from ssvid.data.feed.module import UnreadableReport
 from ssvid.files import write_atomic
 from ssvid.train.loggers import log_picture
 from ssvid.train.module import VALIDATIONS

@@ -8,9 +8,9 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
-from ssvid.checkpoints import load_checkpoint_dict, not_finite, write_checkpoint
 from ssvid.errors import SsvidError
 from ssvid.train.module import StopRun, shared
+from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite, write_checkpoint
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 
 from ssvid import stopping
 from ssvid.backbones import Backbone
-from ssvid.data.dataset import tickets_of
+from ssvid.data.feed.dataset import tickets_of
 from ssvid.errors import SsvidError
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.train.config import OptimConfig

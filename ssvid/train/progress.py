@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from ssvid.data.module import ClipDataModule
+from ssvid.data.feed.module import ClipDataModule
 from ssvid.train.module import VALIDATIONS
 from ssvid.train.waiting import TOO_LONG_SECONDS, TOO_MUCH, look_at, waiting_text
 

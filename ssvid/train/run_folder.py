@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssvid.checkpoints import load_checkpoint_dict, not_finite
 from ssvid.errors import CheckpointError, RunFolderError
 from ssvid.files import remove_leftovers
+from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite
 
 
 class RunFolder:

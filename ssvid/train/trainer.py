@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import warnings
@@ -17,9 +16,10 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from ssvid import stopping
-from ssvid.data.module import UnreadableReport
+from ssvid.data.feed.module import UnreadableReport
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
 from ssvid.machine import num_cores
+from ssvid.ranks import global_rank
 from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, TellSkipped
 from ssvid.train.checkpoint_io import AgreeingDDP, AtomicCheckpointIO
 from ssvid.train.config import OptimConfig, TrainerConfig
@@ -215,14 +215,6 @@ def _stopped(trainer: pl.Trainer) -> SsvidError:
     saved = f"step {saver.saved_at} is saved" if saver.saved_at else "no step was saved yet"
     lost = "" if saver.saved_at == trainer.global_step else f" (of {trainer.global_step} done)"
     return shared(stopping.Stopped(f"stopped by {stopping.requested()}; {saved}{lost}."))
-
-
-def global_rank() -> int:
-    """This process's rank as its launcher set it; 0 where there is no launcher."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
 
 
 def _calm_lightning() -> None:

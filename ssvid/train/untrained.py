@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones.batch_statistics import estimating, has_batch_statistics
-from ssvid.data.loader import ClipLoader
+from ssvid.data.feed.loader import ClipLoader
 from ssvid.files import write_json
 from ssvid.tasks import PretextTask
 from ssvid.train.module import PretrainModule

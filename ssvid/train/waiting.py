@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ssvid.data.config import LoaderConfig
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
-from ssvid.video.pyav_reader import packet_table
+from ssvid.video.decoders.pyav import packet_table
 
 TOO_MUCH, TOO_LONG_SECONDS = 0.5, 5.0  # share of the time, and in all; a short run waits for its readers to start
 _FILES_LOOKED_AT, _MOST_BYTES = 5, 200e6  # larger ones take seconds to walk through

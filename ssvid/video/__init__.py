@@ -10,39 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssvid.video.decoders import (
-        DECODERS_BY_SPEED,
-        DecoderStatus,
-        available_decoders,
-        resolve_decoder,
-    )
+    from ssvid.video.decoders.choice import DECODERS_BY_SPEED, DecoderStatus, available_decoders, resolve_decoder
+    from ssvid.video.decoders.contract import VideoReader, hand_out_frames
     from ssvid.video.identity import content_id, quick_id
     from ssvid.video.motion import measure_signals
-    from ssvid.video.reader import VideoReader, hand_out_frames, open_video, read_clips
+    from ssvid.video.opening import open_video, read_clips
     from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded, random_clip
     from ssvid.video.scan import VideoScan, scan_video
     from ssvid.video.writer import write_video
 
-_HOME = {
-    "DECODERS_BY_SPEED": "decoders",
-    "DecoderStatus": "decoders",
-    "available_decoders": "decoders",
-    "resolve_decoder": "decoders",
-    "measure_signals": "motion",
-    "VideoReader": "reader",
-    "hand_out_frames": "reader",
-    "open_video": "reader",
-    "read_clips": "reader",
-    "clip_indices": "sampling",
-    "evenly_spaced_clips": "sampling",
-    "is_padded": "sampling",
-    "random_clip": "sampling",
-    "VideoScan": "scan",
-    "content_id": "identity",
-    "quick_id": "identity",
-    "scan_video": "scan",
-    "write_video": "writer",
+_NAMES = {
+    "decoders.choice": ("DECODERS_BY_SPEED", "DecoderStatus", "available_decoders", "resolve_decoder"),
+    "decoders.contract": ("VideoReader", "hand_out_frames"),
+    "identity": ("content_id", "quick_id"),
+    "motion": ("measure_signals",),
+    "opening": ("open_video", "read_clips"),
+    "sampling": ("clip_indices", "evenly_spaced_clips", "is_padded", "random_clip"),
+    "scan": ("VideoScan", "scan_video"),
+    "writer": ("write_video",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "DECODERS_BY_SPEED",
@@ -73,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOME)

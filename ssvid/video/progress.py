@@ -1,6 +1,6 @@
 """Signs of life: whoever works through a file tells whoever waits for it that it gets on.
 
-A scan runs in a process that may be killed (``ssvid.data.scanning``). It is killed when nothing moves, not when it is
+A scan runs in a process that may be killed (``ssvid.data.index.processes``). It is killed when nothing moves, not when it is
 slow, so everything here that reads a file calls ``beat`` for each packet or block that it has got through. One listener
 per process, because a decoder is called from far inside and hands nothing through.
 """

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.types import VideoInfo
-from ssvid.video.reader import open_video
+from ssvid.video.opening import open_video
 from ssvid.video.writer import write_video
 
 

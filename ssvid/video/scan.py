@@ -19,10 +19,9 @@ from av.video.stream import VideoStream
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
-from ssvid.video.packets import UNKNOWN, PacketLog
-from ssvid.video.progress import beat
-from ssvid.video.pyav_reader import (
+from ssvid.video.decoders.choice import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
+from ssvid.video.decoders.contract import checked_path
+from ssvid.video.decoders.pyav import (
     FrameConverter,
     PacketTable,
     SequentialDecode,
@@ -33,7 +32,8 @@ from ssvid.video.pyav_reader import (
     read_packets,
     table_of,
 )
-from ssvid.video.reader import checked_path
+from ssvid.video.packets import UNKNOWN, PacketLog
+from ssvid.video.progress import beat
 from ssvid.video.times import FrameTimes, frame_times, long_last_frame
 
 if TYPE_CHECKING:

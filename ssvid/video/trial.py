@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from ssvid.types import VideoInfo
-from ssvid.video.decoders import create_reader
+from ssvid.video.decoders.choice import create_reader
 
 _GRAYS = (60, 120, 180)  # luma of each frame
 _SIZE_PX = 64

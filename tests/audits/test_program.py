@@ -77,12 +77,12 @@ def test_the_clean_value_is_what_a_loop_over_the_clips_gives(run):
     """Against the task and the network called by hand, clip by clip."""
     import torch
 
-    from ssvid.checkpoints import read_checkpoint
-    from ssvid.recipe import load_recipe
-    from ssvid.recipe.pretraining import build_networks
+    from ssvid.recipe.building import build_networks
+    from ssvid.recipe.load import load_recipe
     from ssvid.tasks import BatchRandom
     from ssvid.types import Ticket, batch_rng, sample_rng
     from ssvid.video import open_video, read_clips
+    from ssvid.weights.checkpoints import read_checkpoint
 
     report = ssvid.audit(checkpoint=run, only="static", **QUICK).report
     trained = read_checkpoint(run / "checkpoints" / "last.ckpt")

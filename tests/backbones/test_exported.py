@@ -16,7 +16,7 @@ import torch
 
 from ssvid.backbones import Backbone, backbones, initialize_backbone, list_backbones
 from ssvid.exports import export, load_backbone
-from tests.test_checkpoints import content_of
+from tests.weights.test_checkpoints import content_of
 
 TORCHVISION = ["mc3_18", "r2plus1d_18", "r3d_18", "resnet18", "resnet50", "s3d"]
 PROGRAMS = ["caffenet", "i3d_resnet18", "i3d_resnet50", "s3dg", "tiny3d"]

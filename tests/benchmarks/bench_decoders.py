@@ -23,7 +23,7 @@ import numpy as np
 
 from ssvid.errors import DecodeError
 from ssvid.video import VideoScan, available_decoders, clip_indices, random_clip, read_clips, scan_video
-from ssvid.video.decoders import create_reader
+from ssvid.video.decoders.choice import create_reader
 
 NUM_FRAMES = 16
 CLIPS_PER_OPEN = (1, 4)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ssvid.data.synth import synthesize
-from ssvid.evals import over_seeds
 from ssvid.machine import environment
-from ssvid.recipe import demonstration
-from ssvid.recipe.demonstration import ARMS, evaluate_arms, read_result, read_untrained, train_side_by_side
+from ssvid.programs import demo as demonstration
+from ssvid.programs.demo import ARMS, evaluate_arms, read_result, read_untrained, train_side_by_side
+from ssvid.results.rows import over_seeds
 
 NETWORKS = ("pretrained", "random", "placebo")
 HEADLINES = {"probe_top1": "linear probe", "knn20_top1": "k-NN (k=20)", "recall_at_1": "R@1"}

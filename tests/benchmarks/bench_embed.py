@@ -26,9 +26,9 @@ def prepared(name: str, videos: Path, workers: int, num_videos: int):
 
     from ssvid.backbones import initialize_backbone
     from ssvid.data.manifest import Manifest
-    from ssvid.evals.embedding import EmbedProtocol
-    from ssvid.evals.features import Read
-    from ssvid.evals.protocol import FeatureProtocol, resolve_feature_protocol
+    from ssvid.features.file import EmbedProtocol
+    from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
+    from ssvid.features.reading import Read
 
     torch.set_num_threads(1)
     network = initialize_backbone(name).eval()
@@ -41,7 +41,7 @@ def prepared(name: str, videos: Path, workers: int, num_videos: int):
 
 def bare_loader(name: str, videos: Path, workers: int, device: str) -> dict[str, float]:
     """Read every clip, and do nothing with it."""
-    from ssvid.evals.features import read_in_order
+    from ssvid.features.reading import read_in_order
 
     _, manifest, protocol, reads = prepared(name, videos, workers, NUM_VIDEOS[name])
     started = time.perf_counter()
@@ -53,7 +53,8 @@ def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str
     """Resize, crop and embed the clips of the first two videos, which lie in memory."""
     import torch
 
-    from ssvid.evals.features import ClipItem, clips_of, evaluation_mode, read_in_order
+    from ssvid.features.extracting import evaluation_mode
+    from ssvid.features.reading import ClipItem, clips_of, read_in_order
 
     network, manifest, protocol, reads = prepared(name, videos, 0, 2)
     items = [ClipItem(0, item.clips_VTCHW) for item in read_in_order(manifest, reads, protocol.features)]
@@ -70,7 +71,7 @@ def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str
 
 def embed(name: str, videos: Path, workers: int, device: str) -> dict[str, float]:
     """What ssvid embed does, but for the start of Python and torch."""
-    from ssvid.evals import embedding
+    from ssvid.features import file as embedding
 
     network, manifest, protocol, _ = prepared(name, videos, workers, NUM_VIDEOS[name])
     spent = {"waiting": 0.0, "network": 0.0}

@@ -19,22 +19,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ssvid
+from ssvid.data.collection import load_manifest
+from ssvid.data.index.scan_cache import cache_folder
+from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
-from ssvid.data.scan_cache import cache_folder
-from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
-from ssvid.evals.features import Subject
-from ssvid.evals.results import ResultRow, read_results, title_of
-from ssvid.evals.summaries import Summary, summarize, summarize_difference
 from ssvid.exports import load_backbone
+from ssvid.features.extracting import Subject
 from ssvid.files import write_atomic
 from ssvid.machine import environment
-from ssvid.recipe.evaluating import read_once
+from ssvid.programs.lineup import read_once
+from ssvid.programs.scored_videos import labeled_rows
+from ssvid.protocols.metrics import title_of
 from ssvid.recipe.find import find_recipe
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import load_manifest
-from ssvid.recipe.scored_videos import labeled_rows
 from ssvid.recipe.yaml_text import parse_yaml
+from ssvid.results.rows import ResultRow, read_results
+from ssvid.results.summaries import Summary, summarize, summarize_difference
 from tests.benchmarks.bench_harness import weizmann_lists
 
 TASKS = ("speediness", "order_verification", "colorization", "cycle_consistency")

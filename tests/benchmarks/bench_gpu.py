@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from ssvid.backbones import convert_to_channels_last_3d, initialize_backbone
-from ssvid.data.index import build_manifest
-from ssvid.data.readers import list_videos
+from ssvid.data.index.building import build_manifest
+from ssvid.data.readers.shelf import list_videos
 from ssvid.data.synth import synthesize
 from ssvid.machine import environment
+from ssvid.programs.pretrain import pretrain
 from ssvid.recipe.options import make_task_config
-from ssvid.recipe.pretraining import pretrain
 from ssvid.tasks import BatchRandom, tasks
 from ssvid.train.loggers import read_metrics
 from ssvid.types import Ticket

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import ssvid
-from ssvid.evals.results import ResultRow, read_results, render_table
-from ssvid.evals.summaries import summarize, summarize_difference
 from ssvid.machine import environment
-from ssvid.recipe.evaluating import summary_rows
+from ssvid.programs.evaluate import summary_rows
+from ssvid.results.rows import ResultRow, read_results, render_table
+from ssvid.results.summaries import summarize, summarize_difference
 
 TRIPLES = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
 FEATURES = {"num_frames": 16, "num_clips": 4, "resize_px": 64, "crop_px": 56, "stages": "all", "pool": "avgmax"}

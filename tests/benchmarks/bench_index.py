@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from ssvid.data.listing import find_videos
+from ssvid.data.readers.matching import find_videos
 
 ROOT = Path(__file__).resolve().parents[2]
 _SIDE = """
@@ -25,7 +25,7 @@ import sys, time
 import torch
 torch.set_num_threads(1)
 import ssvid.video
-from ssvid.data.scanning import Job, _scan
+from ssvid.data.index.processes import Job, _scan
 ssvid.video.available_decoders()
 for line in sys.stdin:
     start = time.process_time()

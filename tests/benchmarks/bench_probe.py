@@ -31,7 +31,7 @@ def made_up(num_train: int, num_test: int, width: int, num_classes: int, *, seed
     """Train and test features with labels and groups; no group is on both sides."""
     import numpy as np
 
-    from ssvid.evals import Features
+    from ssvid.features.store import Features
 
     rng = np.random.default_rng(seed)
     axes = rng.normal(size=(64, width)) * np.geomspace(3, 0.3, 64)[:, None]  # features of a network spread unevenly
@@ -59,7 +59,8 @@ def timed(function: Any) -> tuple[Any, str]:
 
 def heads(scratch: Path) -> dict[str, Any]:
     """24 heads x 100 epochs by SGD on the held-out split, then the chosen one on all of train, then test."""
-    from ssvid.evals import ProbeProtocol, linear_probe
+    from ssvid.evals.linear_probe.probe import linear_probe
+    from ssvid.features.protocol import ProbeProtocol
 
     train, test = made_up(*UCF101)
     sgd = ProbeProtocol(solver="sgd", num_holdouts=1)
@@ -74,7 +75,8 @@ def heads(scratch: Path) -> dict[str, Any]:
 
 def optimum(scratch: Path) -> dict[str, Any]:
     """L-BFGS to the optimum of 8 penalties on the held-out split, then of the chosen one on all of train, then test."""
-    from ssvid.evals import ProbeProtocol, linear_probe
+    from ssvid.evals.linear_probe.probe import linear_probe
+    from ssvid.features.protocol import ProbeProtocol
 
     train, test = made_up(*UCF101)
     path, seconds = timed(lambda: linear_probe(train, test, ProbeProtocol(num_holdouts=1)))
@@ -86,7 +88,9 @@ def optimum(scratch: Path) -> dict[str, Any]:
 
 def neighbors(scratch: Path) -> dict[str, Any]:
     """Weighted k-NN for four k from one search, and R@1, 5, 10, 20, 50."""
-    from ssvid.evals import ProbeProtocol, RetrievalProtocol, retrieve, score_neighbors
+    from ssvid.evals.neighbors.knn import score_neighbors
+    from ssvid.evals.neighbors.retrieval import retrieve
+    from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol
 
     train, test = made_up(*UCF101)
     knn, knn_seconds = timed(lambda: score_neighbors(train, test, ProbeProtocol(knn_ks=(10, 20, 100, 200))))
@@ -109,7 +113,9 @@ def agreement(scratch: Path) -> dict[str, Any]:
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import StandardScaler
 
-    from ssvid.evals import ProbeProtocol, linear_probe, search
+    from ssvid.evals.linear_probe.probe import linear_probe
+    from ssvid.evals.neighbors.knn import search
+    from ssvid.features.protocol import ProbeProtocol
 
     train, test = made_up(*UCF101)
     penalty = 0.01
@@ -141,7 +147,9 @@ def kinetics(scratch: Path) -> dict[str, Any]:
     """R@k of 500 queries in a mapped gallery, and what the process takes before it searches."""
     import numpy as np
 
-    from ssvid.evals import Features, RetrievalProtocol, retrieve
+    from ssvid.evals.neighbors.retrieval import retrieve
+    from ssvid.features.protocol import RetrievalProtocol
+    from ssvid.features.store import Features
 
     num_videos, width, num_classes = KINETICS
     file = kinetics_file(scratch)

@@ -53,10 +53,10 @@ def measure_once(folder: str, recipe: str, clips: Sequence[int]) -> dict[str, fl
     """One round in this process: CPU milliseconds a sample for each number of clips, and the peak of memory in MB."""
     import torch
 
-    from ssvid.data.dataset import ClipDataset, collate
+    from ssvid.data.feed.dataset import ClipDataset, collate
     from ssvid.data.manifest import Manifest, VideoRow
+    from ssvid.recipe.building import build_networks
     from ssvid.recipe.load import load_recipe
-    from ssvid.recipe.pretraining import build_networks
     from ssvid.types import Ticket
 
     torch.set_num_threads(1)

@@ -28,22 +28,24 @@ import torch
 
 from ssvid.backbones import Backbone
 from ssvid.backbones.batch_statistics import estimating
-from ssvid.checkpoints import read_checkpoint
+from ssvid.data.collection import split_rows
 from ssvid.data.config import LoaderConfig
-from ssvid.data.dataset import ClipDataset, tickets_of
-from ssvid.data.loader import ClipLoader
+from ssvid.data.feed.dataset import ClipDataset, tickets_of
+from ssvid.data.feed.loader import ClipLoader
+from ssvid.data.feed.sampler import BatchLayout, EvalBatches, TrainBatches
+from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
-from ssvid.data.sampler import BatchLayout, EvalBatches, TrainBatches
-from ssvid.data.signals import measure_signals_of
 from ssvid.data.synth import synthesize
 from ssvid.machine import environment
-from ssvid.recipe.auditing import trained_networks
+from ssvid.programs.audit import trained_networks
+from ssvid.programs.pretrain import _prepare
+from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import _prepare, build_networks, split_rows
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.train.monitors import smaller_metrics
 from ssvid.train.untrained import AS_INITIALIZED, ESTIMATED, NUM_BATCHES, better_of
 from ssvid.types import Stream
+from ssvid.weights.checkpoints import read_checkpoint
 
 ARMS = {"pretrained": (), "placebo": ("task.placebo=true",)}
 

@@ -17,22 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssvid.checkpoints import read_checkpoint
 from ssvid.data.config import LoaderConfig
-from ssvid.data.dataset import ClipDataset, tickets_of
-from ssvid.data.index import build_manifest
-from ssvid.data.loader import ClipLoader
+from ssvid.data.feed.dataset import ClipDataset, tickets_of
+from ssvid.data.feed.loader import ClipLoader
+from ssvid.data.feed.sampler import EvalBatches
+from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers import list_videos
-from ssvid.data.sampler import EvalBatches
+from ssvid.data.readers.shelf import list_videos
 from ssvid.data.synth import CRF, GOP, PRESET, synthesize
 from ssvid.machine import environment
-from ssvid.recipe.auditing import trained_networks
+from ssvid.programs.audit import trained_networks
+from ssvid.programs.pretrain import pretrain
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import pretrain
 from ssvid.tasks import BatchRandom
 from ssvid.types import Stream
 from ssvid.video import open_video, write_video
+from ssvid.weights.checkpoints import read_checkpoint
 
 
 def freeze(videos: Path, out: Path, *, limit: int) -> Path:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssvid.data.signals import still_signals
+from ssvid.data.index.signals import still_signals
 from ssvid.machine import environment
+from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import build_networks
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.train.optim import build_optimizer, scaled_lr
 from ssvid.types import Ticket, VideoInfo

@@ -27,17 +27,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.backbones import Backbone, initialize_backbone
-from ssvid.checkpoints import read_checkpoint
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.synth import truth_path
 from ssvid.machine import environment
-from ssvid.recipe.auditing import trained_networks
+from ssvid.programs.audit import trained_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask
 from ssvid.transforms import squash
 from ssvid.transforms.warp import bilinear_weights, cell_centers, square_side
 from ssvid.video import open_video
+from ssvid.weights.checkpoints import read_checkpoint
 
 MOTIONS = ("spin", "pulse", "roll", "wag", "approach")  # they turn or scale; the light changes in all
 TOP = 5

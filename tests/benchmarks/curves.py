@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssvid.evals.curves import HEIGHT_PX, STYLE, WIDTH_PX, Panel, _drawn, points_of
 from ssvid.files import write_atomic
+from ssvid.results.curves import HEIGHT_PX, STYLE, WIDTH_PX, Panel, _drawn, points_of
 from ssvid.train.loggers import read_metrics
 
 

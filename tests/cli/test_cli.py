@@ -13,8 +13,8 @@ import ssvid
 from ssvid.cli import build_parser, main, terminal
 from ssvid.cli.parser import Parser, parse
 from ssvid.errors import SsvidError
-from ssvid.evals.named_protocols import is_protocol
-from ssvid.recipe import find_recipe
+from ssvid.protocols.named import is_protocol
+from ssvid.recipe.find import find_recipe
 
 VERBS = [
     "demo", "pretrain", "probe", "finetune", "retrieve", "report", "audit", "embed", "export", "data", "show", "diff", "recipes",

@@ -8,10 +8,10 @@ import pytest
 
 from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.evals import ResultRow, write_results
 from ssvid.files import write_json
-from ssvid.recipe.comparing import diff
+from ssvid.programs.diff import diff
 from ssvid.recipe.yaml_text import to_yaml
+from ssvid.results.rows import ResultRow, write_results
 from ssvid.train.run_folder import RunFolder
 
 from .test_cli import told

@@ -14,7 +14,7 @@ import pytest
 from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.recipe.embedding import embed
+from ssvid.programs.embed import embed
 from ssvid.video import content_id
 
 from .test_cli import told
@@ -113,7 +113,7 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(videos, tmp_path)
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
     embed(table, out=whole, **options)
     slow = (
-        "import time, ssvid.evals.embedding as e, ssvid\n"
+        "import time, ssvid.features.file as e, ssvid\n"
         "real = e.clips_of\n"
         "e.clips_of = lambda *a: (time.sleep(0.1), real(*a))[1]\n"
         f"ssvid.embed({str(table)!r}, out={str(broken)!r}, **{ ({**options, 'root': str(videos)})!r})\n"
@@ -136,7 +136,7 @@ def test_an_interrupted_call_says_how_to_go_on(videos, tmp_path, capsys, monkeyp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ssvid.evals.embedding.clips_of", interrupt)
+    monkeypatch.setattr("ssvid.features.file.clips_of", interrupt)
     out = tmp_path / "f.npz"
     words = ["embed", str(videos / "a"), *QUICK, "-o", str(out)]
     assert main(words) == 130

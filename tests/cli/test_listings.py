@@ -8,7 +8,9 @@ import pytest
 from ssvid.backbones import backbones
 from ssvid.cli import main
 from ssvid.cli.describe import arguments_of, first_line
-from ssvid.recipe import list_recipes, load_recipe, parse_yaml
+from ssvid.recipe.find import list_recipes
+from ssvid.recipe.load import load_recipe
+from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.registry import BrokenPlugin
 from ssvid.tasks import PretextTask, tasks
 

@@ -9,8 +9,8 @@ import torch
 import ssvid
 from ssvid.backbones import create_backbone
 from ssvid.composite import CompositeConfig, CompositeTask, Member
+from ssvid.data.feed.sampler import BatchLayout, largest_majority
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.sampler import BatchLayout, largest_majority
 from ssvid.errors import DataError
 from ssvid.tasks import permute_targets, strangers, tasks, videos_of
 from ssvid.testing import SMALL_OPTIONS, check_task

@@ -8,13 +8,13 @@ import torch
 
 from ssvid.backbones import create_backbone
 from ssvid.composite import CompositeClips
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.tasks import tasks
 from ssvid.transforms import Cut, CutFirst, Cuts, Cutter, crop_squares, cut_view
 from ssvid.types import ClipPlan, Ticket, VideoInfo, batch_rng, sample_rng
 from ssvid.video import open_video, read_clips, write_video
-from ssvid.video.reader import ReaderBase
+from ssvid.video.decoders.contract import ReaderBase
 from tests.conftest import moving_square
 
 OFF = {"motion_power": 0, "lookalike_rms": 0}
@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_clips_times_whole_frames(clips_per_video, foo
     row = VideoRow("0.mp4", 600, 25.0, 1080, 1920)
     maker = make("speediness", {"num_frames": 16}).clip_maker(True)
     dataset = ClipDataset(Manifest(footage, (row,)), [row], maker, seed=1, segment_seconds=1e9)
-    monkeypatch.setattr("ssvid.data.dataset.open_video", lambda path, *_, **__: Noise(path, 600, 1080, 1920))
+    monkeypatch.setattr("ssvid.data.feed.dataset.open_video", lambda path, *_, **__: Noise(path, 600, 1080, 1920))
     tracemalloc.start()
     samples = dataset[tuple(Ticket(0, 0, 0, 0, clip) for clip in range(clips_per_video))]
     peak = tracemalloc.get_traced_memory()[1]

@@ -10,15 +10,15 @@ import av
 import numpy as np
 import pytest
 
-from ssvid.data import scanning
 from ssvid.data.contents import units_of
-from ssvid.data.index import build_manifest
+from ssvid.data.index import processes as scanning
+from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.readers import Entry, list_videos
+from ssvid.data.readers.shelf import Entry, list_videos
 from ssvid.data.summary import summarize
 from ssvid.errors import DataError
 from ssvid.video import quick_id
-from ssvid.video.pyav_reader import FrameConverter
+from ssvid.video.decoders.pyav import FrameConverter
 from tests.video.clocked import clock_frames, encode
 
 MS = Fraction(1, 1000)
@@ -150,7 +150,7 @@ SLOW = """
 import time
 import ssvid.video as real
 from ssvid.video import available_decoders, scan_video
-from ssvid.video.pyav_reader import FrameConverter
+from ssvid.video.decoders.pyav import FrameConverter
 
 at_full_speed = FrameConverter.__call__
 

@@ -9,7 +9,7 @@ import torch
 
 import ssvid
 from ssvid.composite import CompositeClips
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.types import Stream, Ticket
 from tests.data.test_cuts import Whole

@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 import torch
 
 import ssvid
-import ssvid.recipe.pretraining  # loaded before processes are forked
-from ssvid.data.dataset import ClipDataset
+import ssvid.programs.pretrain  # loaded before processes are forked
+from ssvid.data.feed.dataset import ClipDataset
 
 RECIPE = {
     "kind": "pretrain",

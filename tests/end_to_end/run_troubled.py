@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import run_hashed
 
 import ssvid
-import ssvid.recipe.pretraining  # loaded before processes are forked
+import ssvid.programs.pretrain  # loaded before processes are forked
 from ssvid.errors import SsvidError
 
 

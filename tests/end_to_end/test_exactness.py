@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import run_hashed
 
-from ssvid.checkpoints import read_checkpoint
+from ssvid.weights.checkpoints import read_checkpoint
 from tests.conftest import held_out_by_name
 
 STEPS = 20  # 4 epochs of 5
@@ -23,7 +23,7 @@ NUM_VAL = 4  # of 26 videos; of the 22 others, 2 do not fill a batch
 # Processes are forked from one that has imported everything but run nothing: nine seconds saved for each of them. Installed
 # modules only: this folder is not on the path of that process (before Python 3.12.4), and what it cannot import it skips.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["ssvid.recipe.pretraining", "pytorch_lightning", "torchmetrics.classification"])
+PROCESSES.set_forkserver_preload(["ssvid.programs.pretrain", "pytorch_lightning", "torchmetrics.classification"])
 
 
 def run(folder: Path, videos: Path, name: str, *overrides: str, kill_at=-1, resume=False, code=0, recipe="one") -> Path:

@@ -12,12 +12,12 @@ import pytest
 import run_troubled
 import torch
 
-from ssvid.checkpoints import load_checkpoint_dict, not_finite
+from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite
 from tests.conftest import held_out_by_name
 
 pytestmark = pytest.mark.slow
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["ssvid.recipe.pretraining", "pytorch_lightning", "torchmetrics.classification"])
+PROCESSES.set_forkserver_preload(["ssvid.programs.pretrain", "pytorch_lightning", "torchmetrics.classification"])
 STEPS = 20  # 4 epochs of 5
 DEADLINE = 240  # seconds, on a busy machine
 

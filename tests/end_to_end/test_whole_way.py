@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import ssvid
-from ssvid.checkpoints import read_checkpoint
 from ssvid.cli import main
 from ssvid.data.synth import synthesize
+from ssvid.weights.checkpoints import read_checkpoint
 
 SMALL_TASK = "task.options={num_frames: 6, frame_px: 32, min_px: 16, max_px: 32, eval_px: 24}"
 QUICK = [

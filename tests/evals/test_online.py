@@ -9,12 +9,12 @@ import torch
 
 import ssvid
 from ssvid.backbones import initialize_backbone
-from ssvid.checkpoints import read_checkpoint
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.online import OnlineEvaluation, check_online, labeled_slice, online_slices
-from ssvid.evals.protocol import FeatureProtocol, OnlineProtocol
+from ssvid.features.protocol import FeatureProtocol, OnlineProtocol
 from ssvid.train.loggers import read_metrics
+from ssvid.weights.checkpoints import read_checkpoint
 
 QUICK = FeatureProtocol(num_frames=8, num_clips=1, crop_px=24, resize_px=28, batch_size=6, workers=0, stages="trained")
 

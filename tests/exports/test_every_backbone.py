@@ -9,7 +9,7 @@ import torch
 
 from ssvid.backbones import Backbone, backbones, initialize_backbone, list_backbones
 from ssvid.exports import export, load_backbone
-from tests.test_checkpoints import content_of
+from tests.weights.test_checkpoints import content_of
 
 NAMES = list_backbones()
 # Networks of which ONNX holds one clip size alone, and why. One that cannot be written at all fails the test below.

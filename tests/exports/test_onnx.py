@@ -11,7 +11,7 @@ import torch
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.errors import SsvidError
 from ssvid.exports import export, onnx_file
-from tests.test_checkpoints import content_of
+from tests.weights.test_checkpoints import content_of
 
 
 def checkpoint(folder: Path, name: str, **options: Any) -> tuple[Path, Backbone]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import ssvid
-from ssvid.checkpoints import read_checkpoint, weights_sha256
+from ssvid.data.collection import load_manifest
 from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, RecipeError
-from ssvid.evals.evaluate import leak_note
+from ssvid.evals.contract import leak_note
 from ssvid.exports import export, load_backbone, read_weights
-from ssvid.recipe.pretraining import load_manifest
+from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 
 QUICK = [
     "backbone={name: tiny3d, options: {width: 2}}",

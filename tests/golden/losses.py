@@ -36,12 +36,12 @@ import numpy as np
 import torch
 
 import ssvid
-from ssvid.data import dataset
+from ssvid.data.feed import dataset
+from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.signals import measure_signals_of
 from ssvid.machine import versions
+from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
-from ssvid.recipe.pretraining import build_networks
 from ssvid.video import content_id, write_video
 from ssvid.video.synthetic import MOTIONS, draw_scene, render
 

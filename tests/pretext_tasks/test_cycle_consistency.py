@@ -26,12 +26,12 @@ from pretext_tasks.cycle_consistency import (
     window_motion,
 )
 from ssvid.backbones import create_backbone
-from ssvid.checkpoints import read_checkpoint
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.transforms.warp import degrees_apart, fit_square, keep_inside, make_placement
 from ssvid.types import ClipPlan, Ticket, VideoInfo
+from ssvid.weights.checkpoints import read_checkpoint
 
 # tiny3d's stage2 has stride 4: maps of 8 x 8, patches of 3 x 3.
 SMALL = {"frame_px": 32, "stage": "stage2", "embed_channels": 16, "patch_scale": 0.4, "num_past": 3, "sample_fps": 0}

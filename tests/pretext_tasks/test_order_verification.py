@@ -20,7 +20,7 @@ from pretext_tasks.order_verification import (
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
-from ssvid.recipe.showing import sample_shapes
+from ssvid.programs.show import sample_shapes
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo

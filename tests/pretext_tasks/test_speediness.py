@@ -21,7 +21,7 @@ from pretext_tasks.speediness import (
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import RecipeError
-from ssvid.recipe import load_recipe
+from ssvid.recipe.load import load_recipe
 from ssvid.recipe.options import make_task_config
 from ssvid.tasks import BatchRandom
 from ssvid.types import Ticket, VideoInfo

@@ -8,23 +8,15 @@ from typing import Any, Literal
 import pytest
 
 from ssvid.errors import PluginError, RecipeError
-from ssvid.recipe import (
-    LoadedRecipe,
-    diff_recipes,
-    find_recipe,
-    list_recipes,
-    load_recipe,
-    make_backbone_options,
-    make_task_config,
-    parse_yaml,
-    shipped_recipes_dir,
-    to_yaml,
-)
 from ssvid.recipe.check import Typing, build, describe, leaf_paths, options_of
+from ssvid.recipe.find import find_recipe, list_recipes, shipped_recipes_dir
+from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
+from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, PretrainRecipe, ProbeRecipe
+from ssvid.recipe.yaml_text import parse_yaml, to_yaml
 from ssvid.tasks import PretextTask, tasks
 from ssvid.train.optim import check_optim
-from ssvid.video.decoders import DecoderStatus
+from ssvid.video.decoders.choice import DecoderStatus
 
 RECIPE = """\
 # A recipe for tests.
@@ -536,7 +528,7 @@ def test_a_decoder_is_checked_with_the_recipe_before_a_file_is_read(kind, settin
         caught.value
     )
     monkeypatch.setattr(
-        "ssvid.video.decoders.decoder_status", lambda name: DecoderStatus(None, "not installed: pip install it")
+        "ssvid.video.decoders.choice.decoder_status", lambda name: DecoderStatus(None, "not installed: pip install it")
     )
     with pytest.raises(RecipeError) as caught:
         load_recipe(source, [f"{setting}=decord"], kind=kind)

@@ -9,15 +9,15 @@ import pytest
 
 import ssvid
 from ssvid.errors import RecipeError
-from ssvid.evals import ProbeProtocol
-from ssvid.evals.report import protocol_of
-from ssvid.evals.results import ResultRow
+from ssvid.features.protocol import ProbeProtocol
 from ssvid.recipe.check import build_defaults, group_at, leaf_paths, marks
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.protocol_notes import HASH_VERSION, brought_up, protocol_note, settings_sha256
 from ssvid.recipe.schema import KINDS
+from ssvid.results.rows import ResultRow
+from ssvid.results.table import protocol_of
 from ssvid.settings import without_speed
-from tests.recipe.test_evaluating import QUICK, checkpoint, ucf  # noqa: F401
+from tests.programs.test_evaluate import QUICK, checkpoint, ucf  # noqa: F401
 
 EVALUATIONS = ("probe", "retrieve", "finetune")
 BESIDE = ("kind", "protocol", "data", "seed", "seeds", "backbone")  # said beside the number by themselves

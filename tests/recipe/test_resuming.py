@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 import ssvid
 from ssvid.cli import main
 from ssvid.errors import DataError, RecipeError, RunFolderError, SsvidError
+from ssvid.programs.lineup import train_placebo
 from ssvid.recipe.check import leaf_paths, marks
-from ssvid.recipe.probing import train_placebo
 from ssvid.recipe.resuming import was_restarted
 from ssvid.recipe.schema import KINDS, PretrainRecipe
 from ssvid.train.config import OptimConfig
@@ -289,13 +289,13 @@ def test_a_plan_that_was_made_longer_keeps_its_first_part():
 def test_an_interrupted_placebo_is_gone_on_with_by_the_same_call(copied, monkeypatch):
     run, _ = copied
     resume(run)
-    real = ssvid.recipe.probing.pretrain
+    real = ssvid.programs.probe.pretrain
 
     def left_early(*words, **options):
         return real(*words, **options, callbacks=[Leave(2)])
 
     with monkeypatch.context() as patched:
-        patched.setattr("ssvid.recipe.probing.pretrain", left_early)
+        patched.setattr("ssvid.programs.probe.pretrain", left_early)
         with pytest.raises(KeyboardInterrupt):
             train_placebo(run, show_progress=False)
     folder = train_placebo(run, show_progress=False)
@@ -325,7 +325,7 @@ def test_options_of_tasks_are_checked_before_a_video_is_read(monkeypatch, tmp_pa
     def listing(*args, **options):
         raise AssertionError("the videos were looked at")
 
-    monkeypatch.setattr("ssvid.recipe.pretraining.load_manifest", listing)
+    monkeypatch.setattr("ssvid.data.collection.load_manifest", listing)
     words = [*TINY[:1], *TINY[2:], override] + (["task.name=composite"] if override.startswith("tasks") else [])
     recipe = {
         "kind": "pretrain",

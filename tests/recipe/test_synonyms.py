@@ -8,9 +8,9 @@ import pytest
 from ssvid.cli import build_parser
 from ssvid.cli.parser import UsageError, parse
 from ssvid.errors import RecipeError
-from ssvid.recipe import load_recipe
 from ssvid.recipe import synonyms as words
 from ssvid.recipe.check import leaf_paths
+from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import KINDS
 
 PRETRAIN = {"kind": "pretrain", "data": {"root": "v"}, "backbone": {"name": "tiny3d"}, "task": {"name": "speediness"}}

@@ -11,7 +11,6 @@ from torchmetrics.classification import BinaryAUROC
 
 import ssvid
 from ssvid.backbones import initialize_backbone
-from ssvid.checkpoints import read_checkpoint
 from ssvid.composite import CompositeConfig, CompositeTask, Member
 from ssvid.errors import RecipeError
 from ssvid.tasks import tasks
@@ -30,6 +29,7 @@ from ssvid.train.monitors import (
     smaller_metrics,
     trained_map,
 )
+from ssvid.weights.checkpoints import read_checkpoint
 from tests.conftest import held_out_by_name
 
 # ---- measures

@@ -10,14 +10,14 @@ import pytorch_lightning as pl
 import torch
 
 import ssvid
-from ssvid.checkpoints import read_checkpoint
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.train.module import VALIDATIONS
 from ssvid.train.progress import metrics_text
 from ssvid.types import ClipPlan, Ticket
 from ssvid.video import content_id, write_video
+from ssvid.weights.checkpoints import read_checkpoint
 
 NUM_TRAIN, NUM_VAL = 12, 10
 SMALL = {

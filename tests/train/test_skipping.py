@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 import ssvid
-from ssvid.checkpoints import load_checkpoint_dict, not_finite
 from ssvid.train.module import StopRun
+from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite
 from tests.conftest import held_out_by_name
 from tests.train.short_run import RECIPE, STEPS
 

@@ -11,10 +11,10 @@ import torch
 
 import ssvid
 from ssvid import stopping
-from ssvid.checkpoints import load_checkpoint_dict
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.train import callbacks
 from ssvid.types import Stream
+from ssvid.weights.checkpoints import load_checkpoint_dict
 from tests.conftest import held_out_by_name
 from tests.train.short_run import RECIPE, STEPS
 

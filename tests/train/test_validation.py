@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torchmetrics.classification import BinaryAUROC
 
 import ssvid
-from ssvid.data.module import clips_for
-from ssvid.data.sampler import EvalBatches
+from ssvid.data.feed.module import clips_for
+from ssvid.data.feed.sampler import EvalBatches
 from ssvid.errors import RecipeError
 from ssvid.tasks import register_task, tasks
 from ssvid.testing import check_task

@@ -6,9 +6,9 @@ import pytest
 
 import ssvid.train.progress as progress_module
 from ssvid.data.config import LoaderConfig
-from ssvid.data.dataset import ClipDataset
+from ssvid.data.feed.dataset import ClipDataset
+from ssvid.data.feed.module import ClipDataModule
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.module import ClipDataModule
 from ssvid.train.progress import ShowProgress
 from ssvid.train.waiting import Footage, look_at, waiting_text
 from ssvid.video import write_video

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-import ssvid.video.decoders as decoders_module
-import ssvid.video.pyav_reader as pyav_module
+import ssvid.video.decoders.choice as decoders_module
+import ssvid.video.decoders.pyav as pyav_module
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.types import VideoInfo
 from ssvid.video import (
@@ -28,9 +28,9 @@ from ssvid.video import (
     scan_video,
     write_video,
 )
-from ssvid.video.decoders import DecoderStatus, create_reader
-from ssvid.video.pyav_reader import FrameConverter, matrix_orientation, open_stream, packet_table
-from ssvid.video.reader import ReaderBase
+from ssvid.video.decoders.choice import DecoderStatus, create_reader
+from ssvid.video.decoders.contract import ReaderBase
+from ssvid.video.decoders.pyav import FrameConverter, matrix_orientation, open_stream, packet_table
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 
 NUM_FRAMES = 90

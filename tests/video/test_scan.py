@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-import ssvid.video.decoders as decoders_module
-import ssvid.video.pyav_reader as pyav_reader
+import ssvid.video.decoders.choice as decoders_module
+import ssvid.video.decoders.pyav as pyav_reader
 import ssvid.video.scan as scan_module
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.video import available_decoders, open_video, scan_video, write_video
-from ssvid.video.decoders import DecoderStatus, create_reader
-from ssvid.video.pyav_reader import SequentialDecode, open_stream
+from ssvid.video.decoders.choice import DecoderStatus, create_reader
+from ssvid.video.decoders.pyav import SequentialDecode, open_stream
 from ssvid.video.scan import MAX_DAMAGED_FRACTION, WitnessKeeper, distance, measure_fps
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 

@@ -1,0 +1,1 @@
+"""Vectors or maps to classes: heads, the network that is fine-tuned, and its protocol."""

@@ -1,0 +1,283 @@
+"""What a fine-tuned number depends on besides the weights and the videos: plain values, checked before a video is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ssvid.backbones import BackboneInfo
+from ssvid.data.config import LoaderConfig
+from ssvid.errors import RecipeError, did_you_mean
+from ssvid.features.protocol import FRAMES, FeatureProtocol
+from ssvid.features.views import NUM_CROPS
+from ssvid.settings import ROUNDING
+from ssvid.train.config import OptimConfig
+
+HEADS = ("linear", "attentive")
+HEAD_NORMS = ("none", "batch", "l2_batch")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "step", "constant")
+CROPS = ("area", "place", "center")
+AVERAGING = ("softmax", "logits")
+# The usual margin between resize and crop, as for frozen features.
+_RESIZE_PER_CROP = 8 / 7
+
+
+@dataclass(frozen=True)
+class FinetuneProtocol:
+    """How a network is trained on labels, how its best epoch is chosen, and how it is tested.
+
+    frozen: only the head learns; the backbone stays in evaluation mode, batch statistics included. This is the linear
+        probe with augmentation (head "linear") or the attentive probe (head "attentive").
+    head: "linear" on the mean over time and space, or "attentive", one cross-attention block with a learned query.
+    head_norm: of the vectors before a linear head: "none", "batch", or "l2_batch" (length 1, then batch normalization).
+    stage: whose map the head takes; "" is the deepest that pretraining trained. dropout: before the last layer.
+
+    num_frames, stride_frames: of each clip; a video that is shorter has its last frame repeated, and is listed.
+    frames: in training and in the test, "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its
+        frames in a random order: what can be reached without time, for rows beside.
+    resize_px: short side before a crop by place; 0 is 8/7 of the crop. crop_px: side; 0 is the backbone's own ``size``.
+    crop: in training: "area" (random area and aspect ratio), "place" (random place, fixed scale) or "center".
+    min_area, max_aspect: of crops by area. flip: mirror half of the clips.
+    jitter: strengths of brightness, contrast, saturation, hue, one draw a clip. jitter_probability: of any.
+    mixup_alpha: mix pairs of clips and of labels with a weight from Beta(alpha, alpha); 0 is off.
+    label_smoothing: share of the target that is spread over all classes.
+
+    epochs: passes over the training videos, one clip of each. batch_size: clips per step over all devices.
+    optimizer: "sgd", "adam" or "adamw". momentum: of sgd. base_lr: times batch_size / 256 it is the learning rate.
+    head_lr_factor: the head learns so many times as fast. layer_decay: the k-th stage below the head learns at
+        layer_decay ** k times the rate (k = 1 is the stage that the head takes).
+    weight_decay: not on biases and normalization. grad_clip_norm: 0 is off. warmup_epochs: linear, from 0.
+    schedule: "cosine" to 0, "step" or "constant". milestones: epochs at which "step" lowers the rate. gamma: by what factor.
+
+    holdout_fraction: share of train held out to choose the epoch on, groups kept together; 0 takes the last epoch.
+    every_epochs: between scorings of the held-out part. holdout_clips: clips of each held-out video, center crops.
+    refit: with the number of epochs so chosen, train once more on all of train.
+
+    num_clips, num_crops: views of a test video: clips spread evenly, times 1 (center), 3 (along the longer side) or 10
+        (corners, center and their mirror images) crops. averaging: of a video's views: "softmax" or "logits".
+    views_per_pass: at most so many at once.
+    """
+
+    frozen: bool = False
+    head: str = "linear"
+    head_norm: str = "none"
+    stage: str = ""
+    dropout: float = 0.5
+
+    num_frames: int = 16
+    stride_frames: int = 1
+    frames: str = FRAMES[0]
+    resize_px: int = 0
+    crop_px: int = 0
+    crop: str = "area"
+    min_area: float = 0.25
+    max_aspect: float = 1.3333
+    flip: bool = True
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_probability: float = 0.8
+    mixup_alpha: float = 0.0
+    label_smoothing: float = 0.0
+
+    epochs: int = 50
+    batch_size: int = 32
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    base_lr: float = 0.1
+    head_lr_factor: float = 1.0
+    layer_decay: float = 1.0
+    weight_decay: float = 1e-4
+    grad_clip_norm: float = 0.0
+    warmup_epochs: float = 0.0
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+    holdout_fraction: float = 0.1
+    every_epochs: int = 1
+    holdout_clips: int = 1
+    refit: bool = False
+
+    num_clips: int = 10
+    num_crops: int = 1
+    averaging: str = "softmax"
+    views_per_pass: int = field(default=10, metadata=ROUNDING)
+
+    @property
+    def metric(self) -> str:
+        """What names of metrics start with: what was trained."""
+        return self.head if self.frozen else "finetune"
+
+    @property
+    def learning_rate(self) -> float:
+        """base_lr * batch_size / 256, before the factors of head and stages."""
+        return self.base_lr * self.batch_size / 256
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for results."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def resolve_finetune_protocol(
+    protocol: FinetuneProtocol, info: BackboneInfo, trained_stage: str | None = None
+) -> FinetuneProtocol:
+    """The protocol with every automatic value filled in for this backbone.
+
+    Args:
+        trained_stage: the deepest stage that pretraining trained; None where all are (or none is).
+
+    Raises:
+        RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
+    """
+    crop_px = protocol.crop_px or info.size
+    resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
+    trained = trained_stage or info.stage_names[-1]
+    filled = replace(protocol, crop_px=crop_px, resize_px=resize_px, stage=protocol.stage or trained)
+    problems = [*_unknown_names(filled), *_broken(filled, info), *_stage_problem(filled, info, trained)]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return filled
+
+
+def clip_reading(protocol: FinetuneProtocol, loader: LoaderConfig) -> FeatureProtocol:
+    """How the clips of a test video are read, in the words of frozen features."""
+    p = protocol
+    return FeatureProtocol(
+        num_frames=p.num_frames,
+        stride_frames=p.stride_frames,
+        num_clips=p.num_clips,
+        frames=p.frames,
+        resize_px=p.resize_px,
+        crop_px=p.crop_px,
+        stages=p.stage,
+        untrained_stage=True,
+        decoder=loader.decoder,
+        workers=loader.workers_per_device,
+        timeout_seconds=loader.timeout_seconds,
+    )
+
+
+def optim_config(protocol: FinetuneProtocol) -> OptimConfig:
+    """The same in the words of the trainer, for its schedule and its gradient clipping."""
+    p = protocol
+    return OptimConfig(
+        name=p.optimizer,
+        base_lr=p.base_lr,
+        epochs=p.epochs,
+        warmup_epochs=p.warmup_epochs,
+        schedule=p.schedule,
+        step_epochs=list(p.milestones),
+        step_gamma=p.gamma,
+        weight_decay=p.weight_decay,
+        momentum=p.momentum,
+        grad_clip_norm=p.grad_clip_norm,
+    )
+
+
+def _unknown_names(p: FinetuneProtocol) -> list[str]:
+    known: dict[str, Sequence[str]] = {
+        "head": HEADS,
+        "head_norm": HEAD_NORMS,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "crop": CROPS,
+        "frames": FRAMES,
+        "averaging": AVERAGING,
+    }
+    return [
+        f"finetune.{name} ({getattr(p, name)!r}) is unknown. {did_you_mean(str(getattr(p, name)), names)}"
+        for name, names in known.items()
+        if getattr(p, name) not in names
+    ]
+
+
+# name of a value, whether it is fine, the rule in words, a value that is fine
+_Check = tuple[str, bool, str, Any]
+
+
+def _broken(p: FinetuneProtocol, info: BackboneInfo) -> list[str]:
+    checks: list[_Check] = [*_counts(p, info), *_numbers(p), *_combinations(p)]
+    return [
+        f"finetune.{name} ({_shown(getattr(p, name))}) {rule}. Set finetune.{name}={way_out}."
+        for name, fine, rule, way_out in checks
+        if not fine
+    ]
+
+
+def _counts(p: FinetuneProtocol, info: BackboneInfo) -> list[_Check]:
+    least: dict[str, tuple[int, Any]] = {
+        "num_frames": (info.min_frames, info.num_frames),
+        "stride_frames": (1, 1),
+        "crop_px": (info.min_px, "0 (automatic)"),
+        "epochs": (1, 50),
+        "batch_size": (1, 32),
+        "every_epochs": (1, 1),
+        "holdout_clips": (1, 1),
+        "num_clips": (1, 10),
+        "views_per_pass": (1, 10),
+    }
+    return [
+        (name, getattr(p, name) >= low, f"must be at least {low} for backbone {info.name}", way_out)
+        for name, (low, way_out) in least.items()
+    ]
+
+
+def _numbers(p: FinetuneProtocol) -> list[_Check]:
+    return [
+        ("dropout", 0 <= p.dropout < 1, "must be at least 0 and below 1", 0.5),
+        ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
+        ("min_area", 0 < p.min_area <= 1, "must be above 0 and at most 1", 0.25),
+        ("max_aspect", p.max_aspect >= 1, "must be at least 1", 1.3333),
+        (
+            "jitter",
+            min(p.jitter) >= 0 and p.jitter[3] <= 0.5,
+            "must not be negative, the hue at most 0.5",
+            [0, 0, 0, 0],
+        ),
+        ("jitter_probability", 0 <= p.jitter_probability <= 1, "must lie between 0 and 1", 0.8),
+        ("mixup_alpha", p.mixup_alpha >= 0, "must not be negative", 0),
+        ("label_smoothing", 0 <= p.label_smoothing < 1, "must be at least 0 and below 1", 0.1),
+        ("base_lr", p.base_lr > 0, "must be positive", 0.1),
+        ("head_lr_factor", p.head_lr_factor > 0, "must be positive", 10),
+        ("layer_decay", 0 < p.layer_decay <= 1, "must be above 0 and at most 1", 0.75),
+        ("weight_decay", p.weight_decay >= 0, "must not be negative", 0),
+        ("momentum", 0 <= p.momentum < 1, "must be at least 0 and below 1", 0.9),
+        ("grad_clip_norm", p.grad_clip_norm >= 0, "must not be negative", 0),
+        (
+            "warmup_epochs",
+            0 <= p.warmup_epochs <= p.epochs,
+            f"must lie between 0 and the epochs, {p.epochs}",
+            f"{p.epochs / 10:g}",
+        ),
+        ("holdout_fraction", 0 <= p.holdout_fraction <= 0.5, "must lie between 0 and 0.5", 0.1),
+        ("num_crops", p.num_crops in NUM_CROPS, f"must be one of {', '.join(map(str, NUM_CROPS))}", 1),
+    ]
+
+
+def _combinations(p: FinetuneProtocol) -> list[_Check]:
+    """Values that do nothing beside another one mislead."""
+    milestones = (not p.milestones) != (p.schedule == "step")
+    return [
+        ("milestones", milestones, "belong to finetune.schedule=step, and to it alone", [] if p.milestones else [30]),
+        ("head_norm", p.head_norm == "none" or p.head == "linear", "is for finetune.head=linear", "none"),
+        ("layer_decay", p.layer_decay == 1 or not p.frozen, "does nothing where finetune.frozen is true", 1),
+        ("refit", not p.refit or p.holdout_fraction > 0, "needs a held-out part to choose the epochs on", "false"),
+    ]
+
+
+def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> list[str]:
+    if p.stage not in info.stage_names:
+        meant = did_you_mean(p.stage, info.stage_names)
+        return [f"finetune.stage: backbone {info.name} has no stage {p.stage!r}. {meant}"]
+    if p.frozen and info.depth(p.stage) > info.depth(trained):
+        return [
+            f"finetune.stage ({p.stage}) must not be deeper than the deepest trained stage, {trained}, where the backbone is "
+            f"frozen: what lies beyond it was never trained. Set finetune.stage={trained}, or finetune.frozen=false to "
+            "train it now."
+        ]
+    return []
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,107 @@
+"""The videos of a recipe: its table, and which of its rows are trained on and which are held out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ssvid.data.config import DataConfig, OutOfDomainConfig
+from ssvid.data.contents import Contents
+from ssvid.data.index.building import build_manifest
+from ssvid.data.manifest import Manifest
+from ssvid.data.readers.shelf import OfficialSplit, check_official_unused, list_videos
+from ssvid.errors import DataError, RecipeError
+from ssvid.progress import Say, _index_progress, _names
+
+# "unused" clips of an official split may come from the footage of its test clips.
+NEVER_TRAINED = ("test", "unused")
+
+
+def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "data") -> Manifest:
+    """The table of videos that a recipe's ``data`` group names; new files are scanned.
+
+    group: where in the recipe the values stand, for error texts.
+
+    Raises:
+        DataError: no such folder, no videos, a bad line.
+    """
+    root = Path(data.root)
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "nothing"
+        raise DataError(
+            f"{group}.root ({data.root}) must be a folder of videos, but there is {kind}. Set {group}.root=FOLDER."
+        )
+    official = OfficialSplit(data.fold, data.annotations, data.allow_missing)
+    if data.name == "manifest":
+        check_official_unused(data.name, official)
+        manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
+        manifest.check_files()
+        return manifest
+    split_folders = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    if say and group == "data" and data.name == "folder" and "test" in split_folders:
+        say(
+            f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
+        )
+    listing = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
+    if say:
+        for note in listing.notes():
+            say(f"note: {note}")
+    if say and listing.missing:
+        say(f"note: {len(listing.missing)} listed videos are missing, as data.allow_missing allows")
+    progress = _index_progress(say) if say else None
+    return build_manifest(
+        root,
+        listing,
+        workers=data.index_workers,
+        timeout_seconds=data.index_timeout_seconds,
+        progress=progress,
+        missing=listing.missing,
+        gray_range=data.gray_range,
+    )
+
+
+def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
+    """Rows to train on and rows to measure the pretext metric on. Rows of split ``test`` and ``unused`` are in neither.
+
+    A split named ``val`` in the manifest is the validation set; otherwise ``data.val_fraction`` of the rows is held out.
+    """
+    if data.split:
+        chosen = manifest.select(data.split, readable=False)
+    else:
+        chosen = manifest.with_rows(row for row in manifest.rows if row.split not in NEVER_TRAINED)
+    if not data.split and "val" in manifest.splits():
+        held_out = [row for row in chosen.rows if row.split == "val"]
+        return chosen.with_rows(r for r in chosen.rows if r.split != "val"), chosen.with_rows(held_out)
+    return chosen.train_val_split(data.val_fraction, seed)
+
+
+def check_out_of_domain(config: OutOfDomainConfig) -> None:
+    """Refuse values that cannot work or that do nothing.
+
+    Raises:
+        RecipeError: names the value and its rule.
+    """
+    if config.frame_step < 1:
+        raise RecipeError(
+            f"data.out_of_domain.frame_step ({config.frame_step}) must be at least 1. Set data.out_of_domain.frame_step=1 "
+            "to use every frame."
+        )
+    default = OutOfDomainConfig()
+    dead = [key for key, value in asdict(config).items() if value != getattr(default, key)]
+    if dead and not config.root:
+        value = getattr(config, dead[0])
+        raise RecipeError(
+            f"data.out_of_domain.{dead[0]} ({value!r}) does nothing while data.out_of_domain.root is empty. "
+            "Set data.out_of_domain.root=FOLDER, or remove it."
+        )
+
+
+def _refuse_trained(measured: Manifest, trained: Manifest) -> None:
+    """Videos from elsewhere must not be among those that are trained on, nor be copies that name them as their source."""
+    own = Contents.of_rows(trained.rows)
+    both = [row.path for row in measured.rows if own.holds(row)]
+    if both:
+        raise DataError(
+            f"{len(both)} of {len(measured)} videos of data.out_of_domain are also trained on{_names(both)}. Leave them out: "
+            "name other videos, or one of their splits with data.out_of_domain.split."
+        )

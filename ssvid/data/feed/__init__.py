@@ -1,0 +1,1 @@
+"""Table to batches: dataset, sampler, loader, the Lightning module."""

@@ -1,0 +1,1 @@
+"""Data sets from their servers: sources, downloads that resume, unpacking."""

@@ -1,0 +1,95 @@
+"""UCF101 as it is downloaded: 13,320 clips of 101 classes in 25 groups each, and three official splits.
+
+Source: Soomro, Zamir, Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild", 2012.
+Clips of one group were cut from the same footage; the official lists never part a group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ssvid.data.readers.matching import (
+    Listed,
+    Listing,
+    OfficialSplit,
+    SplitLine,
+    check_fold,
+    find_annotations,
+    find_videos,
+    match_tree,
+    no_annotations,
+    split_lines,
+)
+
+FOLDS = 3
+USUAL_FOLDERS = (
+    "ucfTrainTestlist",
+    "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist",
+    "annotations",
+    "splits/ucfTrainTestlist",
+)
+_CLASSES = "classInd.txt"
+# The folder is HandstandPushups and its files are v_HandStandPushups_...: names are compared without their case.
+_STEM = re.compile(r"v_(?P<action>.+)_g(?P<group>\d+)_c\d+")
+
+
+def read_ucf101(root: Path, official: OfficialSplit) -> Listing:
+    """The videos of one official split: label, ``train`` or ``test``, group ``<Class>/g<number>``.
+
+    The tree may be ``<Class>/*`` or flat, at any depth below the root, with any video extension.
+
+    Raises:
+        DataError: the split files are not found, are damaged or do not match the tree.
+    """
+    check_fold(official, "UCF101", FOLDS)
+    names = [f"{side}list{official.fold:02d}.txt" for side in ("train", "test")]
+    needed = (_CLASSES, *names)
+
+    def holds(folder: Path) -> bool:
+        return all((folder / name).is_file() for name in needed)
+
+    folder = find_annotations(root, official, USUAL_FOLDERS, holds)
+    if folder is None or not holds(folder):
+        raise no_annotations(root, official, ", ".join(needed), USUAL_FOLDERS, "ucf101")
+    classes = read_classes(folder / _CLASSES)
+    listed = [*read_split(folder / names[0], "train", classes), *read_split(folder / names[1], "test", classes)]
+    lists = f"{' and '.join(names)} in {folder}"
+    paths = find_videos(root)
+    return match_tree(root, paths, listed, official, dataset="ucf101", lists=lists, fold_stem=str.casefold)
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Name to number of ``classInd.txt``: ``1 ApplyEyeMakeup``. The numbers run from 1 in the order of the lines."""
+    classes: dict[str, int] = {}
+    for line in split_lines(path):
+        number, _, name = line.text.partition(" ")
+        name = name.strip()
+        if not number.isdecimal() or not name or int(number) != len(classes) + 1 or name in classes:
+            raise line.error(f"it must be the number {len(classes) + 1}, a space, and the name of a new class")
+        classes[name] = int(number)
+    return classes
+
+
+def read_split(path: Path, split: str, classes: Mapping[str, int]) -> list[Listed]:
+    """The videos of a ``trainlist`` (``<Class>/<file> <number>``) or a ``testlist`` (without the number)."""
+    return [_listed(line, split, classes) for line in split_lines(path)]
+
+
+def _listed(line: SplitLine, split: str, classes: Mapping[str, int]) -> Listed:
+    name, number = [*line.text.split(None, 1), ""][:2]
+    label, _, file = name.rpartition("/")
+    stem = Path(file).stem
+    match = _STEM.fullmatch(stem)
+    if not match or not label or "/" in label:
+        raise line.error(
+            "it must be <Class>/v_<Class>_g<group>_c<clip>.avi, in lists for training with the class number"
+        )
+    if label not in classes:
+        raise line.error(f"class {label!r} must stand in {_CLASSES}")
+    if match["action"].casefold() != label.casefold():
+        raise line.error(f"the file must be named after its class {label!r}")
+    if number and number != str(classes[label]):
+        raise line.error(f"class {label!r} must have number {classes[label]} as in {_CLASSES}")
+    return Listed(name, (stem,), label, split, f"{label}/g{match['group']}", line.where)

@@ -1,0 +1,1 @@
+"""Fine-tuning: train the backbone on labels, and score it."""

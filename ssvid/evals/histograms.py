@@ -1,0 +1,169 @@
+"""The floor: what colors and the amount of change say about the label, without any network.
+
+A backbone that does not clear it has not been shown to see more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from ssvid.backbones import Backbone, BackboneInfo, StageInfo
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.evals.contract import Evaluated, extract_for, wants_neighbors, wants_probe
+from ssvid.evals.linear_probe.probe import holdouts, readable_train
+from ssvid.evals.neighbors.knn import neighbor_rows, score_neighbors
+from ssvid.features.extracting import Progress, Subject
+from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
+from ssvid.features.store import Features
+from ssvid.results.rows import ResultRow
+
+FLOOR = "floor"
+COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
+_LEVELS = 4  # of each color: 64 bins
+_CHANGES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # borders between the bins of frame differences, of 1
+_CELLS = 2  # differences are counted in each of 2 x 2 parts of the picture
+_STAGE = "histograms"
+
+
+class Histograms(Backbone):
+    """Histograms in the place of a network: of colors, and of how much neighboring frames differ, by quarters.
+
+    Each histogram is the square root of shares (the Hellinger map), so that empty bins can be told from rare ones.
+    """
+
+    def __init__(self) -> None:
+        width = _LEVELS**3 + _CELLS**2 * (len(_CHANGES) + 1)
+        super().__init__(BackboneInfo("histograms", (StageInfo(_STAGE, width, 1, 1),), min_frames=2, size=112))
+
+    def embed_stages(
+        self, clip_BCTHW: Tensor, stages: Sequence[str] | None = None, pool: str = "avg"
+    ) -> dict[str, Tensor]:
+        """One vector BD per clip; ``pool`` has no say."""
+        return {_STAGE: torch.cat([color_histogram(clip_BCTHW), change_histogram(clip_BCTHW)], dim=1).sqrt()}
+
+
+def color_histogram(clip_BCTHW: Tensor) -> Tensor:
+    """Share of all pixels of a clip in each of 4 x 4 x 4 boxes of colors (B, 64); values in [0, 1]."""
+    level_BCN = (clip_BCTHW.flatten(2) * _LEVELS).long().clamp(0, _LEVELS - 1)
+    code_BN = (level_BCN[:, 0] * _LEVELS + level_BCN[:, 1]) * _LEVELS + level_BCN[:, 2]
+    return _shares(code_BN, _LEVELS**3)
+
+
+def change_histogram(clip_BCTHW: Tensor) -> Tensor:
+    """Share of pixels whose gray value changes from frame to frame by so much, in each quarter of the picture (B, 28)."""
+    gray_BTHW = clip_BCTHW.mean(dim=1)
+    change_BTHW = gray_BTHW.diff(dim=1).abs()
+    code_BTHW = torch.bucketize(change_BTHW, torch.tensor(_CHANGES, device=change_BTHW.device))
+    parts = [
+        _shares(part.flatten(1), len(_CHANGES) + 1)
+        for band in code_BTHW.tensor_split(_CELLS, dim=2)
+        for part in band.tensor_split(_CELLS, dim=3)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _shares(code_BN: Tensor, num_bins: int) -> Tensor:
+    counts = torch.zeros(len(code_BN), num_bins, device=code_BN.device)
+    counts.scatter_add_(1, code_BN, torch.ones_like(code_BN, dtype=counts.dtype))
+    return counts / code_BN.shape[1]
+
+
+def floor_subject(protocol: FeatureProtocol) -> Subject:
+    """The histograms that ``floor_rows`` takes under a protocol."""
+    return Subject(Histograms(), as_histograms(protocol), _STAGE)
+
+
+def at_size_of(protocol: FeatureProtocol, info: BackboneInfo) -> FeatureProtocol:
+    """The protocol at the size that a network is shown, so that histograms come from the same reading as its features."""
+    resolved = resolve_feature_protocol(replace(protocol, stages="all"), info)
+    return replace(protocol, crop_px=resolved.crop_px, resize_px=resolved.resize_px)
+
+
+def floor_rows(
+    manifest: Manifest,
+    *,
+    train_rows: Sequence[VideoRow],
+    test_rows: Sequence[VideoRow],
+    feature_protocol: FeatureProtocol,
+    probe_protocol: ProbeProtocol,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    name: str = FLOOR,
+    metrics: Sequence[str] = (),
+) -> list[ResultRow]:
+    """Histograms of the same clips: a linear SVM, its cost chosen on held-out train, in the column of the linear probe;
+    k-NN and R@1 in theirs. metrics and errors as of ``evaluate_backbone``.
+    """
+    p = probe_protocol
+    check_probe_protocol(p, sum(row.is_readable for row in train_rows) if wants_neighbors(metrics) else None)
+    found = extract_for(
+        Histograms(),
+        manifest,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        feature_protocol=as_histograms(feature_protocol),
+        device=device,
+        cache_dir=cache_dir,
+        progress=progress,
+        provenance={"stage": _STAGE, "content_ids": []},
+    )
+    rows = [_of_svm(name, found, p)] if wants_probe(metrics) else []
+    return rows + (
+        list(neighbor_rows(name, found, score_neighbors(found.train, found.test, p)))
+        if wants_neighbors(metrics)
+        else []
+    )
+
+
+def _of_svm(name: str, found: Evaluated, p: ProbeProtocol) -> ResultRow:
+    chosen, heldout = select_cost(found.train, p)
+    x, y = readable_train(found.train)
+    readable, labels = found.test.readable, np.array(found.test.labels, dtype=object)
+    predictions = np.full(len(labels), "", dtype=object)
+    predictions[readable] = _fit(x, y, chosen, p.seed)(found.test.values_ND[readable])
+    correct_N = (predictions == labels) & readable
+    context = {
+        **found.context,
+        "head": {"svm": "linear, one against the rest", "cost": chosen, "heldout_top1": heldout},
+        "predictions": predictions.tolist(),
+        "notes": found.notes,
+    }
+    chance = float(np.unique(labels.astype(str), return_counts=True)[1].max() / len(labels))
+    return ResultRow.counted(name, "probe_top1", correct_N, chance, found.test.ids, found.test.groups, context)
+
+
+def as_histograms(protocol: FeatureProtocol) -> FeatureProtocol:
+    """The same clips at the same size, for histograms: their only stage and no pooling."""
+    return replace(protocol, stages="all", pool="avg", num_frames=max(2, protocol.num_frames))
+
+
+def select_cost(train: Features, protocol: ProbeProtocol) -> tuple[float, Mapping[str, float]]:
+    """The cost with the best accuracy on held-out parts of train, among equals the smallest; and all accuracies."""
+    x, y = readable_train(train)
+    groups = np.array(train.groups, dtype=object)[train.readable]
+    right = dict.fromkeys(COSTS, 0)
+    total = 0
+    for fit_on, score_on in holdouts(y, groups, protocol, []):
+        total += len(score_on)
+        for cost in COSTS:
+            found = _fit(x[fit_on], y[fit_on], cost, protocol.seed)(x[score_on])
+            right[cost] += int((found == y[score_on]).sum())
+    best = max(COSTS, key=lambda cost: (right[cost], -cost))
+    return best, {f"{cost:g}": right[cost] / total for cost in COSTS}
+
+
+def _fit(x_ND: np.ndarray, y_N: np.ndarray, cost: float, seed: int) -> Any:
+    scaler = StandardScaler().fit(x_ND.astype(np.float64))
+    svm = LinearSVC(C=cost, random_state=seed, max_iter=20_000, dual=False)
+    svm.fit(scaler.transform(x_ND.astype(np.float64)), y_N.astype(str))
+    return lambda values_ND: svm.predict(scaler.transform(values_ND.astype(np.float64)))

@@ -1,0 +1,1 @@
+"""k nearest neighbors and retrieval on frozen features."""

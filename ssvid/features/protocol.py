@@ -1,0 +1,381 @@
+"""What an evaluation number depends on besides the weights and the videos: plain values, checked where they are used.
+
+A protocol is *resolved* against a backbone before the first video is read: every automatic value gets its number or
+name, and the resolved protocol stands beside the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ssvid.backbones import POOLS, BackboneInfo
+from ssvid.data.manifest import VideoRow
+from ssvid.errors import RecipeError, did_you_mean
+from ssvid.settings import IDLE, ROUNDING
+from ssvid.video import (
+    resolve_decoder,
+)
+
+NORMALIZATIONS = ("standard", "l2", "none")
+BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
+FRAMES = ("video", "single_frame", "shuffled")
+DEFECTS = ("drop_last", "color_jitter")
+SOLVERS = ("lbfgs", "sgd")
+HEAD_STAGES = ("together", "each", "both")
+HEAD_SCHEDULES = ("cosine", "step")
+CENTERINGS = ("none", "separate")
+MANNERS = ("own", "vcop", "coclr")
+# The usual margin between resize and crop: 128 for a crop of 112, 256 for one of 224.
+_RESIZE_PER_CROP = 8 / 7
+
+
+@dataclass(frozen=True)
+class FeatureProtocol:
+    """How a video becomes one frozen feature vector.
+
+    num_frames, stride_frames: of each clip. num_clips: spread evenly over the video; their vectors are averaged.
+    resize_px: short side after resizing; 0 is 8/7 of the crop. crop_px: side of the center crop; 0 is the backbone's
+        own ``size``.
+    stages: "all" (every stage down to the deepest trained one, side by side), "trained" (the deepest trained one), or
+        names joined by commas. untrained_stage: allow a stage deeper than the deepest trained one.
+    pool: "avg"; "avgmax" for mean and maximum over T, H, W side by side; "max1x2x2" for the maxima of blocks of 2 x 2
+        cells, flattened (``ssvid.backbones.pool_map``).
+    frames: "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its frames in a random order,
+        the same for every network: what either loses is owed to time.
+    defects: of released scripts, to compare with them: "drop_last" leaves out the videos of train and of test that do not
+        fill a batch of 8, "color_jitter" changes the colors of three clips in ten, of test videos too.
+    decoder: "auto" or a decoder's name. batch_size: videos per pass. workers: reading processes; 0 reads in this one.
+    timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
+    """
+
+    num_frames: int = 16
+    stride_frames: int = 1
+    num_clips: int = 2
+    resize_px: int = 0
+    crop_px: int = 0
+    stages: str = "all"
+    untrained_stage: bool = False
+    pool: str = "avg"
+    frames: str = FRAMES[0]
+    defects: tuple[str, ...] = ()
+    decoder: str = field(default="auto", metadata=ROUNDING)
+    batch_size: int = field(default=16, metadata=ROUNDING)
+    workers: int = field(default=2, metadata=IDLE)
+    timeout_seconds: float = field(default=120.0, metadata=IDLE)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of a resolved protocol, in the order of their columns."""
+        return tuple(self.stages.split(","))
+
+
+@dataclass(frozen=True)
+class ProbeProtocol:
+    """How frozen features are scored.
+
+    regularization: strengths of the L2 penalty that the linear probe may choose from: the weight of |W|^2 / 2 beside
+        the *mean* cross-entropy. holdout_fraction: share of train held out to choose on. num_holdouts: how many
+        disjoint parts of that share are held out in turn; their scores are averaged.
+    normalization: before the probe: "standard" (each column to mean 0, deviation 1 on train), "l2" (each video to length
+        1), "none".
+    max_iterations: of each fit; a fit that needs more is reported.
+    solver: "lbfgs" solves for the optimum of each penalty (by Newton steps; the name is older); "sgd" trains a bank of heads side by side, one for each of
+        ``learning_rates`` x ``weight_decays`` (``regularization`` and ``max_iterations`` are then not used).
+    learning_rates, weight_decays: of the whole batch, not scaled by its size; the decay is the same penalty as
+        ``regularization``, and may be 0.
+    head_epochs, head_batch_size, head_momentum: of SGD. head_schedule: of the learning rate: "cosine" to 0, or "step", a
+        tenth from 60 % of the epochs on and a hundredth from 80 % on.
+    head_normalizations: normalizations to choose from on held-out train, for either solver; () is ``normalization``
+        alone. "l2_batch" is l2 and then batch norm over each batch, as in CoCLR; for sgd only.
+    head_stages: what a head is put on: "together" (all stages of the features side by side), "each" (one head on each
+        stage alone, the best is chosen), "both".
+    label_fractions: shares of the training labels to fit a probe on as well, below 1; each class keeps one video at
+        least. Where too few are left to hold a part out, the penalty is the one chosen with all labels, and is said so.
+    knn_ks: neighbors of the k-NN classifier, one result each. knn_temperature: of its weights exp(cosine / T).
+    seed: of the held-out parts.
+    """
+
+    regularization: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    holdout_fraction: float = 0.2
+    num_holdouts: int = 5
+    normalization: str = "standard"
+    max_iterations: int = 1000
+    solver: str = "lbfgs"
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    head_epochs: int = 100
+    head_batch_size: int = 1024
+    head_momentum: float = 0.9
+    head_schedule: str = "cosine"
+    head_normalizations: tuple[str, ...] = ()
+    head_stages: str = "together"
+    label_fractions: tuple[float, ...] = ()
+    knn_ks: tuple[int, ...] = (20,)
+    knn_temperature: float = 0.07
+    seed: int = 0
+
+    @property
+    def normalizations(self) -> tuple[str, ...]:
+        """The normalizations that the held-out part of train may choose from."""
+        return self.head_normalizations or (self.normalization,)
+
+
+@dataclass(frozen=True)
+class RetrievalProtocol:
+    """How test videos look for videos of their class among the training videos.
+
+    ks: R@k is the share of test videos with one of their class among the k nearest. manner: "own" (what ``centering``
+        and ``features.pool`` say), or that of a paper, which sets both and takes the deepest trained stage where none is
+        named: "vcop" (max1x2x2, no centering; Xu et al., CVPR 2019), "coclr" (avg, separate; Han et al., NeurIPS 2020).
+    centering: "separate" subtracts from train and from test each its own mean before the cosine; "none".
+    num_shown: queries in the picture and on the page; half of them right where there are so many, drawn by ``seed``.
+    seed: of these queries, and of the part of train that chooses the form of the random row.
+    """
+
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50)
+    manner: str = "own"
+    centering: str = "none"
+    num_shown: int = field(default=12, metadata=IDLE)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AnchorProtocol:
+    """Which rows stand beside a network's, on the same videos and under the same protocol.
+
+    random: the network before training. floor: histograms of colors and of frame differences, without a network.
+    single_frame: the network on one frame of each clip, repeated; shuffled_frames: on each clip's frames in a random
+    order. Where either scores as the network does, these videos can be told apart without time.
+    """
+
+    random: bool = True
+    floor: bool = True
+    single_frame: bool = True
+    shuffled_frames: bool = True
+
+
+@dataclass(frozen=True)
+class OnlineProtocol:
+    """Scores on labels while pretraining goes on; the labels never reach the backbone.
+
+    every_epochs: 0 is off. num_train, num_test: labeled videos to fit on and to score, at most. knn_k: neighbors, at
+    most num_train. features: how a video becomes a vector.
+    """
+
+    every_epochs: int = 0
+    num_train: int = 500
+    num_test: int = 500
+    knn_k: int = 20
+    features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, stages="trained"))
+
+
+def resolve_feature_protocol(
+    protocol: FeatureProtocol, info: BackboneInfo, trained_stage: str | None = None, *, group: str = "features."
+) -> FeatureProtocol:
+    """The protocol with every automatic value filled in for this backbone.
+
+    Args:
+        trained_stage: the deepest stage that pretraining trained; None where all are (or none is).
+        group: what stands before the names of the options in texts; "" where they are arguments of their own.
+
+    Raises:
+        RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
+    """
+    crop_px = protocol.crop_px or info.size
+    resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
+    filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
+    _raise_all(_broken(group, filled, _feature_checks(filled, info)))
+    return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage, group)))
+
+
+def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) -> None:
+    """Make sure that the values make sense, and fit the number of training videos where it is given.
+
+    Raises:
+        RecipeError: all that is wrong, each with its rule and way out.
+    """
+    p = protocol
+    most = num_train or max(p.knn_ks, default=1)
+    checks: list[_Check] = [
+        (
+            "regularization",
+            min(p.regularization, default=0) > 0,
+            "must be a list of positive numbers",
+            "[0.01, 0.1, 1]",
+        ),
+        ("holdout_fraction", 0 < p.holdout_fraction <= 0.5, "must be above 0 and at most 0.5", "0.2"),
+        ("num_holdouts", 1 <= p.num_holdouts <= _parts(p.holdout_fraction), "must be 1 to 1 / holdout_fraction", "1"),
+        ("normalization", p.normalization in NORMALIZATIONS, f"must be one of {', '.join(NORMALIZATIONS)}", "standard"),
+        *_head_checks(p),
+        ("max_iterations", p.max_iterations >= 1, "must be at least 1", "1000"),
+        (
+            "label_fractions",
+            all(0 < share < 1 for share in p.label_fractions),
+            "must be a list of numbers above 0 and below 1",
+            "[0.01, 0.1]",
+        ),
+        ("knn_ks", min(p.knn_ks, default=0) >= 1, "must be a list of whole numbers above 0", "[20]"),
+        (
+            "knn_ks",
+            max(p.knn_ks, default=0) <= most,
+            f"must be at most the number of training videos, {most}",
+            f"[{min(most, 5)}]",
+        ),
+        ("knn_temperature", p.knn_temperature > 0, "must be positive", "0.07"),
+    ]
+    _raise_all(_broken("probe.", protocol, checks))
+
+
+def resolve_retrieval(
+    features: FeatureProtocol, retrieval: RetrievalProtocol
+) -> tuple[FeatureProtocol, RetrievalProtocol]:
+    """Both protocols with what the manner sets filled in; "own" sets nothing.
+
+    Raises:
+        RecipeError: a value was set to something else than the manner's, or makes no sense.
+    """
+    r = retrieval
+    if r.manner not in MANNERS:
+        raise RecipeError(f"retrieval.manner: unknown manner {r.manner!r}. {did_you_mean(str(r.manner), MANNERS)}")
+    if r.manner == "own":
+        return features, r
+    pool, centering = {"vcop": ("max1x2x2", "none"), "coclr": ("avg", "separate")}[r.manner]
+    said = {
+        "features.pool": (features.pool, FeatureProtocol.pool, pool),
+        "retrieval.centering": (r.centering, RetrievalProtocol.centering, centering),
+    }
+    _raise_all(
+        f"{name} ({value}) must be {its} where retrieval.manner is {r.manner}. Leave it out, or set retrieval.manner=own."
+        for name, (value, default, its) in said.items()
+        if value not in (default, its)
+    )
+    stages = "trained" if features.stages == "all" else features.stages
+    return replace(features, pool=pool, stages=stages), replace(r, centering=centering)
+
+
+def check_retrieval_protocol(protocol: RetrievalProtocol, num_train: int | None = None) -> None:
+    """Make sure that the values make sense, and fit the number of training videos where it is given.
+
+    Raises:
+        RecipeError: all that is wrong, each with its rule and way out.
+    """
+    p = protocol
+    most = num_train or max(p.ks, default=1)
+    fitting = [k for k in RetrievalProtocol.ks if k <= most] or [most]
+    checks: list[_Check] = [
+        ("ks", min(p.ks, default=0) >= 1, "must be a list of whole numbers above 0", "[1, 5, 10]"),
+        ("ks", max(p.ks, default=0) <= most, f"must be at most the number of training videos, {most}", str(fitting)),
+        ("centering", p.centering in CENTERINGS, f"must be one of {', '.join(CENTERINGS)}", "none"),
+        ("num_shown", p.num_shown >= 1, "must be at least 1", "12"),
+    ]
+    _raise_all(_broken("retrieval.", protocol, checks))
+
+
+# name of a value, whether it is fine, the rule in words, a value that is fine
+_Check = tuple[str, bool, str, str]
+
+
+def _head_checks(p: ProbeProtocol) -> list[_Check]:
+    legal = (*NORMALIZATIONS, BATCH_NORMALIZATION) if p.solver == "sgd" else NORMALIZATIONS
+    known = all(name in legal for name in p.head_normalizations)
+    return [
+        ("solver", p.solver in SOLVERS, f"must be one of {', '.join(SOLVERS)}", "lbfgs"),
+        ("learning_rates", min(p.learning_rates, default=0) > 0, "must be a list of positive numbers", "[0.1, 1]"),
+        ("weight_decays", min(p.weight_decays, default=-1) >= 0, "must be a list of numbers, none negative", "[0.001]"),
+        ("head_epochs", p.head_epochs >= 1, "must be at least 1", "100"),
+        ("head_batch_size", p.head_batch_size >= 2, "must be at least 2", "1024"),
+        ("head_momentum", 0 <= p.head_momentum < 1, "must be at least 0 and below 1", "0.9"),
+        ("head_schedule", p.head_schedule in HEAD_SCHEDULES, f"must be one of {', '.join(HEAD_SCHEDULES)}", "cosine"),
+        (
+            "head_normalizations",
+            known,
+            f"must name only {', '.join(legal)} where probe.solver is {p.solver}",
+            "[standard, l2]",
+        ),
+        ("head_stages", p.head_stages in HEAD_STAGES, f"must be one of {', '.join(HEAD_STAGES)}", "together"),
+    ]
+
+
+def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
+    at_least = {
+        "num_frames": (info.min_frames, str(info.num_frames)),
+        "stride_frames": (1, "1"),
+        "num_clips": (1, "2"),
+        "crop_px": (info.min_px, "0 (automatic)"),
+        "batch_size": (1, "16"),
+    }
+    checks = [
+        (name, getattr(p, name) >= least, f"must be at least {least} for backbone {info.name}", default)
+        for name, (least, default) in at_least.items()
+    ]
+    return [
+        *checks,
+        ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
+        ("pool", p.pool in POOLS, f"must be one of {', '.join(POOLS)}", "avg"),
+        ("frames", p.frames in FRAMES, f"must be one of {', '.join(FRAMES)}", FRAMES[0]),
+        ("defects", set(p.defects) <= set(DEFECTS), f"must name only {', '.join(DEFECTS)}", "[]"),
+        ("workers", p.workers >= 0, "must not be negative", "0"),
+        ("timeout_seconds", p.timeout_seconds >= 0, "must not be negative", "120"),
+    ]
+
+
+def _broken(
+    group: str, protocol: FeatureProtocol | ProbeProtocol | RetrievalProtocol, checks: Iterable[_Check]
+) -> list[str]:
+    return [
+        f"{group}{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}{name}={way_out}."
+        for name, fine, rule, way_out in checks
+        if not fine
+    ]
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _parts(holdout_fraction: float) -> int:
+    return round(1 / holdout_fraction) if holdout_fraction > 0 else 1
+
+
+def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None, group: str) -> tuple[str, ...]:
+    deepest = len(info.stages) - 1 if trained_stage is None else info.depth(trained_stage)
+    if p.stages == "all":
+        return info.stage_names[: deepest + 1]
+    if p.stages == "trained":
+        return (info.stage_names[deepest],)
+    names = tuple(name.strip() for name in p.stages.split(","))
+    _raise_all([_stage_problem(name, info, deepest, p.untrained_stage, group) for name in names])
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            f"{group}stages ({p.stages}) must name each stage once. Set {group}stages=all for all of them."
+        )
+    return names
+
+
+def _stage_problem(name: str, info: BackboneInfo, deepest: int, untrained_stage: bool, group: str) -> str:
+    if name not in info.stage_names:
+        known = ("all", "trained", *info.stage_names)
+        return f"{group}stages: backbone {info.name} has no stage {name!r}. {_meant(name, known)}"
+    if info.depth(name) > deepest and not untrained_stage:
+        return (
+            f"{group}stages ({name}) must not be deeper than the deepest trained stage, {info.stage_names[deepest]}: "
+            f"what lies beyond it was never trained. Set {group}stages=trained, or {group}untrained_stage=true to "
+            "score it all the same."
+        )
+    return ""
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(str(name), known)
+
+
+def _raise_all(problems: Iterable[str]) -> None:
+    found = [problem for problem in problems if problem]
+    if found:
+        raise RecipeError("\n".join(found))
+
+
+def decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
+    """The decoder that reads this video here."""
+    return resolve_decoder(protocol.decoder, row.decoders_ok)

@@ -1,0 +1,1 @@
+"""Run it: one file per verb; evaluate is what the evaluations share."""

@@ -1,0 +1,482 @@
+"""``pretrain``: videos -> manifest -> loaders -> trainer -> checkpoint, in a run folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ssvid.backbones import Backbone, convert_to_channels_last_3d
+from ssvid.data.collection import NEVER_TRAINED, _refuse_trained, check_out_of_domain, load_manifest, split_rows
+from ssvid.data.config import DataConfig
+from ssvid.data.feed.module import ClipDataModule
+from ssvid.data.feed.sampler import BatchLayout
+from ssvid.data.manifest import Manifest
+from ssvid.files import takes_paths, write_atomic, write_json, write_text
+from ssvid.machine import environment, versions
+from ssvid.progress import Say, _names, speaker
+from ssvid.ranks import global_rank, threads_kept
+from ssvid.recipe.building import build_networks, task_names
+from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
+from ssvid.recipe.resuming import (
+    check_folder,
+    go_on,
+    is_longer,
+    kept_manifest,
+    longer_text,
+    recipe_and_folder,
+    recorded_recipe,
+    run_folder,
+    was_restarted,
+    write_recipe,
+)
+from ssvid.recipe.schema import PretrainRecipe
+from ssvid.recipe.yaml_text import to_yaml
+from ssvid.stopping import Stopped
+from ssvid.tasks import PretextTask
+from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
+from ssvid.train.module import VALIDATIONS, PretrainModule
+from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_validations
+from ssvid.train.optim import check_optim, scaled_lr
+from ssvid.train.run_folder import RunFolder, next_free
+from ssvid.train.trainer import build_trainer, fit, resolve_trainer
+from ssvid.train.untrained import Untrained
+from ssvid.weights.checkpoints import make_meta, read_checkpoint
+
+RUNS = Path("runs")
+
+
+@dataclass
+class PretrainResult:
+    """What a pretraining run leaves behind.
+
+    run_dir: the run folder. checkpoint: its last.ckpt. metrics: of the last validation. chance: per metric.
+    num_steps: optimizer steps done in all. unreadable: path -> why, of videos that were replaced or left out, held-out
+    ones included.
+    too_short: paths of videos with fewer frames than the task needs. init: what ``init_from`` filled, key by key.
+    out_of_domain: the metrics on the videos of ``data.out_of_domain``; empty where there are none.
+    missing: videos that the data set's official lists name and that were not there, as ``data.allow_missing`` allowed.
+    untrained: the metrics before the first step, as initialized and with batch statistics of training clips, and for each
+    metric the ``better`` of both; empty where they were not measured. versions: of what the numbers depend on, and by
+    which instructions they were computed.
+    num_held_out, num_measured: held-out videos, and those of them that could be read.
+    skipped_steps: those of num_steps that moved nothing, because their loss or gradient was not finite.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+    chance: dict[str, float]
+    num_steps: int
+    unreadable: dict[str, str] = field(default_factory=dict)
+    too_short: list[str] = field(default_factory=list)
+    advice: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, Any] | None = None
+    out_of_domain: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    untrained: dict[str, dict[str, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+    num_held_out: int = 0
+    num_measured: int = 0
+    skipped_steps: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for ``--json`` and ``results.json``."""
+        return asdict(self) | {"run_dir": str(self.run_dir), "checkpoint": str(self.checkpoint)}
+
+    @classmethod
+    def read(cls, path: Path) -> PretrainResult:
+        """The result that a finished run left as ``results.json``; the folder may have moved since."""
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        own = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        folder = RunFolder(path.parent)
+        return cls(**own | {"run_dir": folder.path, "checkpoint": folder.last_checkpoint})
+
+    def __str__(self) -> str:
+        measured = zip(VALIDATIONS, (self.metrics, self.out_of_domain), strict=True)
+        values = "  ".join(
+            f"{series} {name} {value:.3f}{self._beside(name)}"
+            for series, metrics in measured
+            for name, value in metrics.items()
+        )
+        skipped = f" ({self.skipped_steps} of them left out: not finite)" if self.skipped_steps else ""
+        return (
+            f"{self.num_steps} steps done{skipped}.  {values}\n{advice_text(self.advice)}checkpoint: {self.checkpoint}"
+        )
+
+    def _beside(self, name: str) -> str:
+        """What a metric with a chance level is read beside."""
+        if name not in self.chance:
+            return ""
+        untrained = self.untrained.get("better", {})
+        return f" (chance {self.chance[name]:.2f}" + (
+            f", untrained {untrained[name]:.3f})" if name in untrained else ")"
+        )
+
+
+@takes_paths("recipe", "run_dir")
+@threads_kept()
+def pretrain(
+    recipe: str | Path | Mapping[str, Any],
+    *overrides: str,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    show_progress: bool = True,
+    callbacks: Sequence[Any] = (),
+    **nested: Any,
+) -> PretrainResult:
+    """Train a backbone on unlabeled videos as a recipe says.
+
+    Args:
+        recipe: shipped name, path, or mapping; with ``resume`` also the run folder. overrides: ``key.path=value``. nested: the same as keyword groups.
+        run_dir: the run folder; ``runs/<recipe name>``, numbered, where None.
+        resume: go on with the run in ``run_dir``, bit for bit, or begin it there where nothing is. What computes nothing
+            may change; ``optim.epochs`` and ``trainer.max_steps`` may grow.
+        callbacks: more Lightning callbacks, after our own.
+
+    Raises:
+        SsvidError: any mistake in the recipe, the data or the folder.
+    """
+    recipe, run_dir = recipe_and_folder(recipe, run_dir, resume)
+    loaded = load_recipe(recipe, overrides, nested=nested, kind="pretrain")
+    config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
+    say = speaker(show_progress)
+    config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
+    resume, rank = resume or was_restarted(), global_rank()
+    folder = run_folder(run_dir, resume, lambda: next_free(RUNS, _name_of(loaded)))
+    before = recorded_recipe(folder, "pretrain") if resume else None
+    loaded = loaded if before is None else go_on(loaded, before)
+    resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
+    changes = check_folder(folder, before, resolved, resume=resume, may_extend=True) if rank == 0 else []
+    check_optim(config.optim)
+    check_monitor(config.monitor)
+    if before is not None and folder.results.is_file() and not is_longer(diff_recipes(before, resolved)):
+        return _finished(folder, config, say)
+    if rank == 0:
+        check_loggers(config.logger)
+    for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
+        say(note)
+    # What is wrong with the recipe is found before a video is read, and what is wrong with them before a folder is made.
+    checkpoint = folder.checkpoint_to_resume(say) if resume else None
+    if resume and checkpoint is None:
+        say(f"{folder.path} holds no checkpoint yet: the run starts from its beginning")
+    world = int(config.trainer.devices) * config.trainer.num_nodes
+    BatchLayout(config.loader.global_batch, world, config.trainer.accumulate, config.loader.clips_per_video)
+    backbone, task = build_networks(config, say=say, resumed=checkpoint)
+    manifest = _manifest_of_run(config.data, folder, before, rank, say)
+    train_rows, val_rows = split_rows(manifest, config.data, config.seed)
+    elsewhere = _out_of_domain(config.data, train_rows, folder, before, rank, say)
+    data = _data_module(config, manifest, train_rows, val_rows, elsewhere, task)
+    callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
+    steps_per_epoch = data.train_batches(world).steps_per_epoch
+    if config.task.placebo:
+        data.require_strangers(world, config.optim.epochs)
+    lr = scaled_lr(config.optim, config.loader.global_batch)
+    say(_header(config, data, steps_per_epoch, lr))
+    if any(line.startswith("optim.epochs:") for line in changes):
+        say(longer_text(config.optim, steps_per_epoch, lr))
+    module = PretrainModule(
+        backbone,
+        task,
+        seed=config.seed,
+        optim=config.optim,
+        lr=lr,
+        steps_per_epoch=steps_per_epoch,
+        placebo=config.task.placebo,
+        meta=_meta_maker(config, resolved, manifest, train_rows, task, backbone.provenance),
+    )
+    if rank == 0:
+        folder.create(resume=resume)
+    with folder.locked() if rank == 0 else contextlib.nullcontext():
+        if rank == 0 and checkpoint is None:
+            _write_folder(folder, loaded, resolved, manifest, elsewhere, backbone.provenance.get("init"))
+        elif rank == 0:
+            write_recipe(folder, resolved, changes)
+        return _fit(module, data, config, resolved, folder, checkpoint, say, show_progress, callbacks)
+
+
+def _name_of(loaded: LoadedRecipe) -> str:
+    return loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
+
+
+def _finished(folder: RunFolder, config: PretrainRecipe, say: Say) -> PretrainResult:
+    """The result of a run that has nothing left to do."""
+    longer = "trainer.max_steps=-1" if config.trainer.max_steps > 0 else f"optim.epochs={2 * config.optim.epochs}"
+    say(f"{folder.path} is already finished. To train it longer: ssvid pretrain {folder.path} --resume {longer}")
+    return PretrainResult.read(folder.results)
+
+
+def _fit(
+    module: PretrainModule,
+    data: ClipDataModule,
+    config: PretrainRecipe,
+    resolved: dict[str, Any],
+    folder: RunFolder,
+    checkpoint: Path | None,
+    say: Say,
+    show_progress: bool,
+    callbacks: Sequence[Any],
+) -> PretrainResult:
+    rank = global_rank()
+    if checkpoint is None:
+        _prepare(module.task, data, rank)
+    if config.trainer.channels_last:
+        convert_to_channels_last_3d(module.backbone)
+    if config.trainer.compile:
+        module.backbone.compile()
+    step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
+    loggers = build_loggers(config.logger, folder.path, resolved, resumed_step=step)
+    if step is not None:
+        say(f"goes on with {folder.path} after step {step}")
+    if rank == 0:
+        _rewind(loggers, step or 0)  # also what was logged before the first checkpoint of a run that begins again
+    monitor = Monitor(
+        config.monitor,
+        history=read_validations(folder.metrics) if step is not None and rank == 0 else (),
+        best_path=folder.checkpoints / "best.ckpt",
+        say=say,
+        num_held_out=len(data.val_set) if data.val_set else 0,
+    )
+    untrained = Untrained(folder.untrained)
+    trainer = build_trainer(
+        config.trainer,
+        config.optim,
+        folder=folder.path,
+        loggers=loggers,
+        chance=dict(module.task.chance()),
+        global_batch=config.loader.global_batch,
+        unreadable=data.unreadable,
+        validates=data.val_set is not None,
+        show_progress=show_progress,
+        before_saving=[untrained] if config.monitor.untrained else [],  # and before the clock of the progress starts
+        more_callbacks=(monitor, *callbacks),
+        batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
+    )
+    try:
+        fit(trainer, module, data, checkpoint)
+    except (KeyboardInterrupt, Stopped) as error:
+        close_loggers(loggers, "failed")
+        raise type(error)(f"{error} Go on with: ssvid pretrain {folder.path} --resume".lstrip()) from None
+    except BaseException:
+        close_loggers(loggers, "failed")
+        raise
+    close_loggers(loggers, "success")
+    num_held_out, num_measured = data.num_held_out()
+    result = PretrainResult(
+        run_dir=folder.path,
+        checkpoint=folder.last_checkpoint,
+        metrics=module.val_metrics,
+        chance=dict(module.task.chance()),
+        num_steps=trainer.global_step,
+        unreadable=data.unreadable.all_reasons,
+        too_short=[row.path for row in data.train_set.too_short],
+        advice=monitor.advice(),
+        init=module.backbone.provenance.get("init"),
+        out_of_domain=module.ood_metrics,
+        missing=list(data.train_set.manifest.missing),
+        untrained=untrained.with_better(module.task),
+        num_held_out=num_held_out,
+        num_measured=num_measured,
+        skipped_steps=module.skipped.total,
+    )
+    if rank == 0:
+        write_json(folder.results, result.as_dict())
+    if data.unreadable.all_reasons:
+        say(data.unreadable.summary())
+    return result
+
+
+# ---- the parts of a run ----------------------------------------------------------------------------------------------
+
+
+def _write_folder(
+    folder: RunFolder,
+    loaded: LoadedRecipe,
+    resolved: dict[str, Any],
+    manifest: Manifest,
+    elsewhere: Manifest | None,
+    init: Mapping[str, Any] | None,
+) -> None:
+    text = to_yaml(resolved)
+    write_text(folder.recipe, loaded.text or text)
+    write_json(folder.env, environment() | ({"init": dict(init)} if init else {}))
+    if elsewhere is not None:
+        elsewhere.save(folder.out_of_domain)
+    manifest.save(folder.manifest)
+    write_text(folder.path / "manifest.sha256", manifest.sha256() + "\n")
+    write_atomic(folder.resolved, lambda file: file.write(text.encode()))  # last: a folder with it is whole
+
+
+def _data_module(
+    config: PretrainRecipe,
+    manifest: Manifest,
+    train_rows: Manifest,
+    val_rows: Manifest,
+    elsewhere: Manifest | None,
+    task: PretextTask,
+) -> ClipDataModule:
+    return ClipDataModule(
+        manifest,
+        train_rows.rows,
+        val_rows.rows,
+        task,
+        seed=config.seed,
+        data=config.data,
+        loader=config.loader,
+        accumulate=config.trainer.accumulate,
+        pin_memory=config.trainer.accelerator == "gpu",
+        out_of_domain=elsewhere,
+        val_clips=config.monitor.clips_per_video,
+    )
+
+
+def _manifest_of_run(
+    data: DataConfig, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
+) -> Manifest:
+    if before is not None and folder.manifest.is_file():
+        return kept_manifest(folder.manifest, data.root, before["data"]["root"])
+    return load_manifest(data, say if rank == 0 else None)
+
+
+def _out_of_domain(
+    data: DataConfig, train_rows: Manifest, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
+) -> Manifest | None:
+    """The videos of ``data.out_of_domain`` that are measured; None where it is off. A resumed run takes its own table."""
+    config = data.out_of_domain
+    check_out_of_domain(config)
+    if not config.root:
+        return None
+    if before is not None and folder.out_of_domain.exists():
+        old_root = before["data"]["out_of_domain"]["root"]
+        return kept_manifest(folder.out_of_domain, config.root, old_root, group="data.out_of_domain")
+    own = DataConfig(
+        config.name,
+        config.root,
+        config.list,
+        config.split,
+        index_workers=data.index_workers,
+        index_timeout_seconds=data.index_timeout_seconds,
+        gray_range=data.gray_range if config.name != "manifest" else (),
+    )
+    found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
+    if config.split:
+        chosen = found.select(config.split, readable=False)
+    else:
+        chosen = found.with_rows(row for row in found.rows if row.split not in NEVER_TRAINED)
+    _refuse_trained(chosen, train_rows)
+    return chosen
+
+
+def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
+    """Run the task's ``prepare`` on rank 0; the other ranks get its buffers when the strategy wraps the model."""
+    if rank != 0 or type(task).prepare is PretextTask.prepare:
+        return
+    from ssvid.data.feed.sampler import epoch_order
+    from ssvid.types import Stream, Ticket
+
+    stream, train_set = int(Stream.PREPARE), data.train_set
+    # In random order: the first few of a folder would be of one class.
+    order = epoch_order(len(train_set), train_set.seed, stream, 0)
+
+    class Samples:
+        def __iter__(self) -> Iterator[Mapping[str, Any]]:
+            for step, index in enumerate(order.tolist()):  # a step each: where tasks take turns, each has some of them
+                yield from train_set[(Ticket(stream, 0, step, index),)]
+
+    task.prepare(Samples())
+
+
+def _meta_maker(
+    config: PretrainRecipe,
+    resolved: dict[str, Any],
+    manifest: Manifest,
+    train_rows: Manifest,
+    task: PretextTask,
+    start: Mapping[str, Any],
+) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
+    own = {row.source_id or row.content_id for row in train_rows.rows if row.is_readable}
+    content_ids = sorted(own | set(start.get("content_ids") or ()))  # what the initialization saw, these weights saw
+    known = versions()
+
+    def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:
+        return make_meta(
+            backbone=resolved["backbone"]["name"],
+            backbone_options=resolved["backbone"]["options"],
+            task=config.task.name,
+            task_options=resolved["task"]["options"] | ({"tasks": resolved["tasks"]} if config.tasks else {}),
+            stage=task.stage,
+            recipe=resolved,
+            manifest_sha256=manifest.sha256(),
+            num_videos=len(train_rows),
+            content_ids=content_ids,
+            seed=config.seed,
+            placebo=config.task.placebo,
+            epoch=epoch,
+            global_step=global_step,
+            pretext_metrics=metrics,
+            chance=dict(task.chance()),
+            versions=known,
+            init=start.get("init"),
+            out_of_domain_metrics=elsewhere,
+        )
+
+    return meta
+
+
+def _online(
+    config: PretrainRecipe,
+    manifest: Manifest,
+    train_rows: Manifest,
+    val_rows: Manifest,
+    backbone: Backbone,
+    task: PretextTask,
+) -> list[Any]:
+    """The callback that scores a labeled slice; none where ``online.every_epochs`` is 0."""
+    from ssvid.evals.online import OnlineEvaluation, check_online
+
+    check_online(config.online)
+    if not config.online.every_epochs:
+        return []
+    return [
+        OnlineEvaluation(
+            config.online,
+            manifest,
+            train_rows.rows,
+            val_rows.rows,
+            info=backbone.info,
+            trained_stage=task.stage,
+            seed=config.seed,
+        )
+    ]
+
+
+def _rewind(loggers: list[Any], step: int) -> None:
+    for logger in loggers:
+        if isinstance(logger, JsonLines):
+            logger.rewind(step)
+
+
+def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:
+    c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
+    layout = data.layout(world)
+    lines = [
+        f"task {task_names(c)}{' (placebo: answers of other videos)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
+        f"seed {c.seed}",
+        f"{len(data.train_set.rows)} videos to train on ({len(data.train_set)} samples), "
+        f"{len(data.val_set) if data.val_set else 0} held out, {len(data.train_set.too_short)} too short"
+        + _names([row.path for row in data.train_set.too_short]),
+        f"global batch {c.loader.global_batch} = {world} x {c.trainer.accelerator} x {layout.micro_batch} samples x "
+        f"{c.trainer.accumulate} accumulated; {steps_per_epoch} steps x {c.optim.epochs} epochs",
+        f"lr {lr:.6g} = base_lr {c.optim.base_lr:g} x {c.loader.global_batch} / 256, {c.optim.name}, "
+        f"{c.optim.schedule}; precision {c.trainer.precision}",
+    ]
+    if data.ood_set is not None:
+        lines.append(
+            f"{len(data.ood_set)} videos out of domain ({c.data.out_of_domain.root}), measured beside the held-out"
+        )
+    if data.unreadable.reasons:
+        lines.append(f"{len(data.unreadable.reasons)} unreadable" + _names(sorted(data.unreadable.reasons)))
+    return "\n".join(lines)

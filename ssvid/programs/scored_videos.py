@@ -1,0 +1,106 @@
+"""Which videos an evaluation trains on and which it scores, and what their list alone can tell before a file is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ssvid.data.config import DataConfig
+from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.readers.shelf import OfficialSplit, list_videos
+from ssvid.errors import DataError, RecipeError
+from ssvid.evals.contract import check_labels
+from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol, check_probe_protocol, check_retrieval_protocol
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+class Labeled(Protocol):
+    """A video of a list, or of a table."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
+Video = TypeVar("Video", bound=Labeled)
+
+
+def labeled_rows(manifest: Manifest, data: DataConfig | None = None) -> tuple[list[VideoRow], list[VideoRow]]:
+    """Rows of train and of the split that is scored, unreadable ones included (they are counted, never replaced).
+
+    Raises:
+        DataError: the manifest has no such splits. RecipeError: ``data`` names none that can be scored.
+    """
+    return _sides(manifest.rows, data or DataConfig(), str(manifest.root))
+
+
+def split_note(manifest: Manifest, data: DataConfig) -> str:
+    """What must be said beside a number that was not measured on the split test; "" where it was."""
+    scored = scored_split(manifest.rows, data)
+    if scored == TEST:
+        return ""
+    why = "as the recipe asks" if data.test_split or data.split else "because no video of test has a label"
+    return f"scored on the split {scored}, {why}"
+
+
+def scored_split(videos: Iterable[Labeled], data: DataConfig) -> str:
+    """The split that is scored: the one that is named, or else test, or val where no video of test has a label.
+
+    Raises:
+        RecipeError: two splits are named, or the one that is trained on.
+    """
+    if data.test_split and data.split and data.test_split != data.split:
+        raise RecipeError(
+            f"data.split ({data.split}) and data.test_split ({data.test_split}) both name the split that an evaluation scores. "
+            "Set one of them."
+        )
+    named = data.test_split or data.split
+    if named == TRAIN:
+        raise RecipeError(
+            "data.test_split (train) must not be the split that the probe is trained on. Set data.test_split=val or test."
+        )
+    if named:
+        return named
+    labeled = {video.split for video in videos if video.label}
+    return VAL if TEST not in labeled and VAL in labeled else TEST
+
+
+def _sides(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[Video], list[Video]]:
+    scored = scored_split(videos, data)
+    train, test = ([video for video in videos if video.split == split] for split in (TRAIN, scored))
+    if not train or not test:
+        found = Counter(video.split or "(none)" for video in videos)
+        raise DataError(
+            f"an evaluation needs videos of the splits {TRAIN} and {scored}; {where} has "
+            f"{', '.join(f'{split}: {count}' for split, count in sorted(found.items())) or 'no video'}. Lay the folder out as "
+            "train/<class>/ and test/<class>/ (data.name=class_folder), name the split to score (data.test_split=val), or give "
+            "a table with the columns path, label, split (data.name=list data.list=FILE)."
+        )
+    return train, test
+
+
+def check_listed(
+    data: DataConfig, *, probe: ProbeProtocol | None = None, retrieval: RetrievalProtocol | None = None
+) -> None:
+    """Make sure, from names alone, that there is something to learn from and to score, and enough neighbors.
+
+    Raises:
+        DataError: a split, a label or a class is missing. RecipeError: more neighbors are asked for than there are.
+    """
+    root = Path(data.root)
+    if data.name == "manifest" or not root.is_dir():
+        return  # a table is read as quickly as a list, and what is no folder is told where it is read
+    official = OfficialSplit(data.fold, data.annotations, data.allow_missing)
+    listed = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
+    train, test = _sides(listed, data, data.root)
+    check_labels(train, test)
+    if probe is not None:
+        check_probe_protocol(probe, len(train))
+    if retrieval is not None:
+        check_retrieval_protocol(retrieval, len(train))

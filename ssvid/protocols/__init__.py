@@ -1,0 +1,1 @@
+"""Named protocols: settings that never change, as data."""

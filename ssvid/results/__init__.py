@@ -1,0 +1,1 @@
+"""Numbers to words: rows, summaries, tables, pages."""

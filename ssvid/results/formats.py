@@ -1,0 +1,269 @@
+"""A report as text, Markdown, LaTeX or CSV. All say the same: ``ssvid.results.table.Table``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from ssvid.results.table import Cell, Line, PublishedLine, Table
+
+PUBLISHED = "published by others, not measured here"
+DIFFERENCES = "paired differences over the same videos, in points"
+_HOW = "in percent; [..] is the 95 % interval, over the test videos and their groups; sd is the standard deviation over folds or seeds"
+
+_WIDEST = 150  # characters of a block of text
+
+Grid = list[list[str]]
+
+
+def cell_text(cell: Cell | None, *, signed: bool = False) -> str:
+    """``81.3 [76.0, 87.1] sd 1.2 (3 folds) sd 0.4 (2 seeds)``; ``-`` where nothing was measured."""
+    if cell is None:
+        return "-"
+    plus = "+" if signed else ""
+    low, high = cell.interval
+    spread = [f"sd {100 * value:.1f} ({count} {what})" for value, count, what in cell.spreads]
+    return " ".join([f"{100 * cell.value:{plus}.1f} [{100 * low:{plus}.1f}, {100 * high:{plus}.1f}]", *spread])
+
+
+def line_title(line: Line) -> str:
+    """The network, and the notes that hold for it."""
+    marks = "".join(f"[{number}]" for number in line.marks)
+    return f"{line.title} {marks}".rstrip()
+
+
+def published_title(line: PublishedLine) -> str:
+    """Whose number it is: method, network and what it was pretrained on."""
+    return f"{line.method}, {line.backbone}, {line.pretraining}"
+
+
+def measured_grid(table: Table) -> Grid:
+    """Lines of cells, without heads; the last is chance."""
+    count = range(len(table.columns))
+    lines = [[line_title(line), *(cell_text(line.cells.get(i)) for i in count)] for line in table.lines]
+    return [*lines, ["chance", *(f"{100 * chance:.1f}" for chance in table.chances)]]
+
+
+def difference_grid(table: Table) -> Grid:
+    """Lines of signed cells; none where no result has both networks."""
+    count = range(len(table.columns))
+    return [
+        [line_title(line), *(cell_text(line.cells.get(i), signed=True) for i in count)] for line in table.differences
+    ]
+
+
+def published_grid(table: Table) -> Grid:
+    """Lines of numbers of others, the last cell is where they stand."""
+    count = range(len(table.columns))
+    return [
+        [
+            published_title(line),
+            *(f"{100 * line.values[i]:.1f}" if i in line.values else "-" for i in count),
+            line.source,
+        ]
+        for line in table.published
+    ]
+
+
+# ---- text
+
+
+def as_text(table: Table) -> str:
+    """Columns of characters with three lines of heads; where they are wider than a screen, one block below another."""
+    blocks = [_block(table, columns) for columns in _blocks(table)]
+    sources = [f"  {published_title(line)}: {line.source}" for line in table.published]
+    parts = [*blocks, "\n".join([f"{PUBLISHED}; where they stand:", *sources])] if sources else blocks
+    return "\n\n".join([*parts, "\n".join(_below(table))])
+
+
+def _blocks(table: Table) -> list[list[int]]:
+    """Numbers of the columns that stand side by side: those of one protocol and set of videos, more where they fit."""
+    blocks: list[list[int]] = []
+    for _, group in itertools.groupby(range(len(table.columns)), key=lambda i: table.columns[i][1:]):
+        columns = list(group)
+        if blocks and _width(table, [*blocks[-1], *columns]) <= _WIDEST:
+            blocks[-1] += columns
+            continue
+        blocks.append([])
+        for i in columns:
+            if blocks[-1] and _width(table, [*blocks[-1], i]) > _WIDEST:
+                blocks.append([])
+            blocks[-1].append(i)
+    return blocks
+
+
+def _width(table: Table, columns: Sequence[int]) -> int:
+    return max(map(len, _block(table, columns).splitlines()))
+
+
+def _block(table: Table, columns: Sequence[int]) -> str:
+    """Some columns of the table, without the lines that have nothing there."""
+    picked = [0, *(i + 1 for i in columns)]
+    heads = [["%", *(head[0] for head in table.heads)]]
+    heads += [["", *(head[k] for head in table.heads)] for k in (1, 2)]
+    parts = [heads, measured_grid(table), difference_grid(table), [line[:-1] for line in published_grid(table)]]
+    heads, measured, differences, published = ([[line[i] for i in picked] for line in part] for part in parts)
+    measured, differences, published = (
+        [line for line in part if set(line[1:]) != {"-"}] for part in (measured, differences, published)
+    )
+    every = [*heads, *measured, *differences, *published]
+    widths = [max(len(cell) for cell in column) for column in zip(*every, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [*_aligned(heads, widths), rule, *_aligned(measured[:-1], widths), rule, *_aligned(measured[-1:], widths)]
+    lines += ["", f"{DIFFERENCES}:", *_aligned(differences, widths)] if differences else []
+    lines += ["", f"{PUBLISHED}:", *_aligned(published, widths)] if published else []
+    return "\n".join(lines)
+
+
+def _aligned(grid: Grid, widths: Sequence[int]) -> list[str]:
+    return ["  ".join(c.ljust(width) for c, width in zip(line, widths, strict=True)).rstrip() for line in grid]
+
+
+def _below(table: Table) -> list[str]:
+    return [_HOW + ".", *(f"protocol {line}" for line in table.about), *table.notes]
+
+
+# ---- Markdown
+
+
+def as_markdown(table: Table) -> str:
+    """Pipe tables, as GitHub and Sphinx read them."""
+    heads = ["%", *("<br>".join(map(_markdown, head)) for head in table.heads)]
+    parts = [_pipes(heads, measured_grid(table))]
+    if table.differences:
+        parts += [f"**{DIFFERENCES}**", _pipes(["points", *heads[1:]], difference_grid(table))]
+    if table.published:
+        parts += [f"**{PUBLISHED}**", _pipes([*heads, "source"], published_grid(table))]
+    return "\n\n".join([*parts, "\n".join(f"* {_markdown(line)}" for line in _below(table))])
+
+
+def _pipes(heads: Sequence[str], grid: Grid) -> str:
+    lines = [heads, ["---", *("--:" for _ in heads[1:])], *([_markdown(cell) for cell in line] for line in grid)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown(text: str) -> str:
+    """Text that means nothing but itself."""
+    for sign in "\\`*_|<>":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+# ---- LaTeX
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def as_latex(table: Table) -> str:
+    """A ``table`` that needs no package: the measured lines, the differences, then what others published."""
+    width = 1 + len(table.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering\footnotesize",
+        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
+        r"\hline",
+        *_rows([["%", *(head[0] for head in table.heads)], *(["", *(h[k] for h in table.heads)] for k in (1, 2))]),
+        r"\hline",
+        *_rows(measured_grid(table)),
+    ]
+    if table.differences:
+        lines += [*_heading(DIFFERENCES, width), *_rows(difference_grid(table))]
+    if table.published:
+        lines += [*_heading(PUBLISHED, width), *_rows([line[:-1] for line in published_grid(table)])]
+    sources = [f"{published_title(line)}: {line.source}" for line in table.published]
+    below = [rf"\par {_tex(line)}" for line in (*_below(table), *sources)]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", *below, r"\end{table}"])
+
+
+def _heading(text: str, width: int) -> list[str]:
+    return [r"\hline", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(text)}}}}} \\"]
+
+
+def _rows(grid: Grid) -> list[str]:
+    return [" & ".join(f"{{{_tex(cell)}}}" for cell in line) + r" \\" for line in grid]  # {[..]} is no option of \\
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+# ---- CSV
+
+CSV_COLUMNS = (
+    "what", "result", "network", "metric", "protocol", "changed", "protocol_sha256", "videos", "fold", "seed", "value",
+    "low95", "high95", "std_over_folds", "std_over_seeds", "num_folds", "num_seeds", "num_videos", "num_groups", "chance",
+    "source",
+)  # fmt: skip
+
+
+def as_csv(table: Table) -> str:
+    """One line for each number, in full precision, shares of 1.
+
+    what: measured, difference or published; ``run`` for one fold and seed of a measured one that has several.
+    """
+    content = io.StringIO()
+    writer = csv.DictWriter(content, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for what, lines in (("measured", table.lines), ("difference", table.differences)):
+        for line in lines:
+            for i, cell in line.cells.items():
+                writer.writerows(_csv_lines(table, what, line, i, cell))
+    for published in table.published:
+        for i, value in published.values.items():
+            own = {"what": "published", "network": published_title(published), "value": repr(value)}
+            writer.writerow(_csv_column(table, i) | own | {"source": published.source})
+    return content.getvalue().rstrip("\n")
+
+
+def _csv_column(table: Table, i: int) -> dict[str, object]:
+    column = table.columns[i]
+    changed = json.loads(column.protocol.changed)
+    return {
+        "metric": column.metric,
+        "protocol": column.protocol.id,
+        "changed": column.protocol.changed if changed else "",
+        "protocol_sha256": column.protocol.sha256,
+        "videos": table.heads[i][2],
+        "chance": repr(table.chances[i]),
+    }
+
+
+def _csv_lines(table: Table, what: str, line: Line, i: int, cell: Cell) -> list[dict[str, object]]:
+    common = _csv_column(table, i) | {"result": line.result, "network": line.network}
+    whole = {
+        "what": what,
+        "value": repr(cell.value),
+        "low95": repr(cell.interval[0]),
+        "high95": repr(cell.interval[1]),
+        "std_over_folds": "" if cell.over_folds is None else repr(cell.over_folds),
+        "std_over_seeds": "" if cell.over_seeds is None else repr(cell.over_seeds),
+        "num_folds": cell.num_folds,
+        "num_seeds": cell.num_seeds,
+        "num_videos": cell.num_videos,
+        "num_groups": cell.num_groups,
+    }
+    runs = [(fold, seed, value) for fold, seeds in cell.values.items() for seed, value in seeds.items()]
+    if what != "measured" or len(runs) == 1:
+        return [common | whole]
+    each: list[dict[str, object]] = [
+        common | {"what": "run", "fold": fold, "seed": seed, "value": repr(value)} for fold, seed, value in runs
+    ]
+    return [common | whole, *each]
+
+
+FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+}

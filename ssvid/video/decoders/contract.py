@@ -1,0 +1,183 @@
+"""The reader protocol, and the one function that opens a video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import torch
+
+from ssvid.errors import DecodeError
+from ssvid.types import VideoInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PORTION_BYTES = 64 << 20
+
+
+class VideoReader(Protocol):
+    """An opened video. Not to be shared between threads; close it, or use it as a context manager."""
+
+    info: VideoInfo
+
+    def frames_at(self, indices: np.ndarray) -> Tensor:
+        """Decode frames by number.
+
+        Args:
+            indices: int64 (T,), any order, repeats allowed, each in [0, info.num_frames).
+
+        Returns:
+            (T, 3, H, W) uint8 RGB, upright.
+
+        Raises:
+            DecodeError: an index is out of range, or a frame cannot be decoded.
+        """
+        ...
+
+    def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames one after the other, so that no more than a few are in memory.
+
+        Args:
+            indices: int64 (T,), ascending, without repeats, each in [0, info.num_frames).
+
+        Yields:
+            The place in ``indices``, and the frame, uint8 RGB (H, W, 3), upright: a view that is not to be written to.
+            A place can come more than once; the last one counts.
+
+        Raises:
+            DecodeError: as ``frames_at``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the file back."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ReaderBase:
+    """What all readers share: the info, the checks, and scattering decoded frames to the asked order."""
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
+        self.path = checked_path(path)
+        self.info = info
+
+    def frames_at(self, indices: np.ndarray) -> Tensor:
+        """Decode frames by number; see ``VideoReader.frames_at``."""
+        indices = checked_indices(self.path, indices, self.info)
+        frames_THWC = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
+        hand_out_frames(self, [indices], [frames_THWC.__setitem__])
+        return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+
+    def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames one after the other; see ``VideoReader.each_frame``."""
+        expected, seen = (self.info.height, self.info.width, 3), False
+        with closing(self._decode_sorted(checked_indices(self.path, indices, self.info))) as frames:
+            for place, frame_HWC in frames:
+                if frame_HWC.shape != expected:
+                    raise DecodeError(self.path, _other_size(frame_HWC.shape, expected, seen))
+                seen = True
+                yield place, frame_HWC
+
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give the file back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _other_size(shape: tuple[int, ...], expected: tuple[int, ...], seen: bool) -> str:
+    if seen:
+        return "the picture size changes in mid-stream"
+    return f"decoded frames of shape {shape}, the index says {expected}: the file changed"
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """The path as an absolute string, after the checks that no decoder makes in clear words.
+
+    Absolute, because FFmpeg takes ``12:30.mp4`` for a protocol.
+
+    Raises:
+        DecodeError: the path does not exist, is not a file, or is empty.
+    """
+    text = os.path.abspath(os.fspath(path))
+    if not os.path.exists(text):
+        raise DecodeError(text, "there is no such file")
+    if not os.path.isfile(text):
+        raise DecodeError(text, "this is a folder or a device, not a file")
+    if os.path.getsize(text) == 0:
+        raise DecodeError(text, "the file is empty (0 bytes)")
+    return text
+
+
+def checked_indices(path: str, indices: np.ndarray, info: VideoInfo) -> np.ndarray:
+    """The indices as int64 (T,).
+
+    Raises:
+        DecodeError: there is none, they are not integers, or one is outside [0, num_frames).
+    """
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        what = f"frame indices of shape {array.shape} and type {array.dtype}: they must be integers (T,), at least one"
+        raise DecodeError(path, what)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= info.num_frames:
+        wrong = low if low < 0 else high
+        raise DecodeError(path, f"frame {wrong} is outside the video: it has frames 0 to {info.num_frames - 1}")
+    return array.astype(np.int64, copy=False)
+
+
+def portions(indices: np.ndarray, info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The indices in pieces whose frames fit into a fixed memory, each with its place: for decoders that answer in tensors."""
+    size = max(1, _PORTION_BYTES // max(info.height * info.width * 3, 1))
+    return ((start, indices[start : start + size]) for start in range(0, len(indices), size))
+
+
+def hand_out_frames(
+    reader: VideoReader, clips: Sequence[np.ndarray], put: Sequence[Callable[[int, np.ndarray], None]]
+) -> None:
+    """Decode the frames of several clips of one video in one pass, each once, and hand each to every clip that needs it.
+
+    No frame is kept: memory does not grow with the number of clips.
+
+    Args:
+        reader: an opened video.
+        clips: int64 (T_i,) each; lengths may differ.
+        put: for each clip, what takes its frames: the place in the clip, and the frame as ``each_frame`` yields it.
+
+    Raises:
+        DecodeError: as ``frames_at``.
+    """
+    checked = [checked_indices(reader.info.path, clip, reader.info) for clip in clips]
+    if not checked:
+        return
+    wanted = np.unique(np.concatenate(checked))
+    takers: list[list[Callable[[np.ndarray], None]]] = [[] for _ in wanted]
+    for clip, take in zip(checked, put, strict=True):
+        for place, number in enumerate(np.searchsorted(wanted, clip).tolist()):
+            takers[number].append(partial(take, place))
+    for number, frame_HWC in reader.each_frame(wanted):
+        for taker in takers[number]:
+            taker(frame_HWC)

@@ -1,0 +1,54 @@
+"""Frames by decord: kept because many data sets were prepared with it. Its last release is of 2021.
+
+It can hang for ever while it holds the interpreter, so scanning runs in a process that can be killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import decord
+import numpy as np
+
+from ssvid.errors import DecodeError
+from ssvid.types import VideoInfo
+from ssvid.video.decoders.contract import ReaderBase, portions
+
+_ERRORS = (decord.DECORDError, RuntimeError, ValueError, IndexError, TypeError, OSError)
+
+
+class DecordReader(ReaderBase):
+    """A video opened by decord on one CPU thread."""
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
+        super().__init__(path, info)
+        decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's warnings would flood the terminal
+        try:
+            self._decoder: decord.VideoReader | None = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
+        except _ERRORS as error:
+            raise DecodeError(self.path, "decord cannot open it", _first_line(error)) from error
+
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        for start, portion in portions(indices, self.info):
+            yield from enumerate(self._decoded(portion), start)
+
+    def _decoded(self, indices: np.ndarray) -> np.ndarray:
+        if self._decoder is None:
+            raise DecodeError(self.path, "the reader is closed")
+        try:
+            frames_THWC = self._decoder.get_batch(indices.tolist())
+        except _ERRORS as error:
+            what = f"decord, frames {indices[0]} to {indices[-1]}"
+            raise DecodeError(self.path, what, _first_line(error)) from error
+        # Depends on the bridge, which is a global setting of decord that is not ours to change.
+        return frames_THWC.asnumpy() if hasattr(frames_THWC, "asnumpy") else np.asarray(frames_THWC)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._decoder = None
+
+
+def _first_line(error: BaseException) -> str:
+    """decord's errors carry a C++ stack trace; its first line says what happened."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"

@@ -1,0 +1,1 @@
+"""Checkpoint to backbone: every file of weights that ssvid reads, its own and others'."""

@@ -1,0 +1,196 @@
+"""Several networks from one reading of the videos: the bits of each are those that it gets alone."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssvid.backbones import initialize_backbone
+from ssvid.evals.histograms import Histograms, floor_subject
+from ssvid.features import extracting as features_module
+from ssvid.features.extracting import Subject, extract_features, extract_together
+from ssvid.programs.probe import score
+from ssvid.programs.retrieve import retrieve_all
+from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
+
+from .conftest import make_row
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """How many videos each reading went through."""
+    found = []
+    plain = features_module.read_videos
+
+    def counted(manifest, rows, protocol):
+        found.append(len(rows))
+        return plain(manifest, rows, protocol)
+
+    monkeypatch.setattr(features_module, "read_videos", counted)
+    return found
+
+
+@pytest.fixture
+def rows(manifest):
+    """One is shorter than a clip, so that its last frame is repeated."""
+    short = make_row(manifest.root, "short.mp4", "red", "train", seed=77, num_frames=5)
+    return (*manifest.rows[:6], short)
+
+
+def test_each_gets_the_bits_that_it_gets_alone(manifest, quick, rows, tmp_path, readings):
+    networks = [initialize_backbone("tiny3d", {"width": 4}, seed=seed) for seed in (0, 1)]
+    protocols = [replace(quick, frames=frames) for frames in ("video", "single_frame", "shuffled")]
+    subjects = [
+        *(Subject(network, protocols[0]) for network in networks),
+        *(Subject(networks[0], protocol) for protocol in protocols[1:]),
+        Subject(networks[0], replace(quick, stages="stage2", pool="avgmax")),
+        Subject(networks[0], protocols[0]),  # twice: of one reading, and of one cache
+        floor_subject(quick),
+    ]
+    seen = []
+    extract_together(
+        subjects, manifest, rows, cache_dir=tmp_path / "one", progress=lambda done, total: seen.append((done, total))
+    )
+    assert readings == [len(rows)]
+    assert seen[-1] == (len(rows), len(rows))
+    assert len(list((tmp_path / "one").iterdir())) == 6
+    for subject in subjects:
+        alone = extract_features(
+            subject.backbone, manifest, rows, subject.protocol, trained_stage=subject.trained_stage
+        )
+        together = extract_features(
+            subject.backbone,
+            manifest,
+            rows,
+            subject.protocol,
+            trained_stage=subject.trained_stage,
+            cache_dir=tmp_path / "one",
+        )
+        assert together.from_cache and not alone.from_cache
+        assert together.values_ND.tobytes() == alone.values_ND.tobytes()
+        assert (together.stage_columns, together.padded) == (alone.stage_columns, alone.padded)
+        assert together.decoders == alone.decoders and len(alone.padded) == 1
+    one, single, shuffled = (
+        extract_features(networks[0], manifest, rows, protocol, cache_dir=tmp_path / "one").values_ND
+        for protocol in protocols
+    )
+    assert not np.allclose(one, single) and not np.allclose(one, shuffled)
+
+
+def test_only_what_is_missing_is_read_and_other_pixels_are_left_alone(manifest, quick, rows, tmp_path, readings):
+    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
+    other = replace(quick, resize_px=quick.resize_px + 2)
+    jittered = replace(quick, defects=("color_jitter",))
+    subjects = [
+        Subject(network, protocol) for protocol in (quick, other, jittered, replace(jittered, frames="shuffled"))
+    ]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [], "four ways of reading, and no two subjects share one"
+    subjects.append(Subject(initialize_backbone("tiny3d", {"width": 4}, seed=1), quick))
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)], "nothing is missing"
+
+
+def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, readings):
+    broken = replace(rows[2], path="train/blue/none.mp4", content_id="")
+    rows = (*rows[:2], broken)
+    subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in (0, 1)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert [listed.id for listed in found.unreadable] == [broken.path]
+    assert readings == [3], "what could be read is kept, and what failed is not waited for by each network"
+    features_module._failed.clear()  # another process: it may be readable now
+    for subject in subjects * 2:
+        found = extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert [listed.id for listed in found.unreadable] == [broken.path]
+    assert readings == [3, 1, 1], "tried once for each network, by itself"
+    whole = Path(manifest.root) / broken.path
+    shutil.copy(Path(manifest.root) / rows[0].path, whole)
+    try:
+        found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert (found.unreadable, found.readable.all(), sum(found.decoders.values())) == ((), True, 3)
+        np.testing.assert_allclose(found.values_ND[2], found.values_ND[0], atol=1e-5)
+        assert readings[3:] == [1, 1], "read to see, and read to take"
+        again = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
+        assert again.from_cache and len(readings) == 5 and again.values_ND.tobytes() == found.values_ND.tobytes()
+    finally:
+        whole.unlink()
+
+
+def test_no_file_is_hashed_once_for_each_network(manifest, quick, rows, tmp_path, monkeypatch):
+    from ssvid.data.index.building import scan_cache
+
+    hashed, plain = [], scan_cache.content_id
+    monkeypatch.setattr(scan_cache, "content_id", lambda path: hashed.append(path) or plain(path))
+    subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in range(4)]
+    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    for subject in subjects:
+        extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
+    assert len(hashed) <= len(rows), "once in all, if the index has not done it"
+
+
+def test_histograms_come_from_the_reading_of_the_network_at_whatever_size_it_has(manifest, quick, tmp_path, readings):
+    """A size that is left to the network: its own, and not that of the histograms."""
+    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
+    assert network.info.size != Histograms().info.size
+    network.provenance = {"stage": None, "content_ids": [], "seed": 3}
+    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    recipe = ProbeRecipe()
+    recipe.features = replace(quick, num_clips=1, crop_px=0, resize_px=0)
+    recipe.probe = replace(recipe.probe, knn_ks=(3,), num_holdouts=1)
+    rows = score(
+        {"pretrained": network}, network, recipe, manifest, cache_dir=tmp_path, device="cpu", say=print, **split
+    )
+    assert "floor" in {row.name for row in rows}
+    assert readings == [18, 9]
+
+
+@pytest.mark.parametrize("what", ["probe", "retrieve"])
+def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, tmp_path, readings, monkeypatch, what):
+    """Once for all features, and the training videos once for the random network's batch statistics."""
+    calibrated = []
+    from ssvid.evals import baselines as anchors
+
+    plain = anchors.read_videos
+    monkeypatch.setattr(anchors, "read_videos", lambda m, r, p: calibrated.append(len(r)) or plain(m, r, p))
+    networks = {
+        name: initialize_backbone("tiny3d", {"width": 4}, seed=i) for i, name in enumerate(("pretrained", "placebo"))
+    }
+    for network in networks.values():
+        network.provenance = {"stage": None, "content_ids": [], "seed": 3}
+    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
+    recipe = ProbeRecipe() if what == "probe" else RetrieveRecipe()
+    recipe.features = replace(quick, num_clips=1)
+    if what == "probe":
+        recipe.probe = replace(recipe.probe, knn_ks=(3,), num_holdouts=1)
+    else:
+        recipe.retrieval = replace(recipe.retrieval, ks=(1,))
+    told = []
+    run = score if what == "probe" else retrieve_all
+    found = run(
+        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
+    )
+    rows = found if what == "probe" else found[0]
+    names = {row.name for row in rows}
+    assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "floor"} <= names
+    assert (readings, calibrated) == ([18, 9], [18])
+    again = run(
+        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
+    )
+    assert (readings, calibrated) == ([18, 9], [18]), "all is remembered, batch statistics included"
+    assert [(r.name, r.metric, r.value) for r in (again if what == "probe" else again[0])] == [
+        (r.name, r.metric, r.value) for r in rows
+    ]
+    (file,) = tmp_path.glob("statistics-*")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    run(networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split)
+    assert (readings, calibrated) == ([18, 9], [18, 18]), "a damaged file is noticed"
+    assert file.read_bytes() != bytes(content)
+    assert "features of 7 networks and anchors from one reading of 27 videos" in told
+    assert Histograms().info.name not in names
