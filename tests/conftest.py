@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ssvid.video import write_video, writer
+from tests.frozen import backbone, manifest, probe, quick  # noqa: F401  (fixtures of several folders)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,8 +20,7 @@ from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import KINDS
 from ssvid.video import write_video
 from ssvid.weights.loading import read_source
-
-from .conftest import moving_square
+from tests.conftest import moving_square
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytorch_lightning as pl
-import run_hashed
 
 import ssvid
 import ssvid.programs.pretrain  # loaded before processes are forked
 from ssvid.errors import SsvidError
+from tests.end_to_end import run_hashed
 
 
 class Trouble(pl.Callback):

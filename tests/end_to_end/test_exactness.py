@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_hashed
 
 from ssvid.weights.checkpoints import read_checkpoint
 from tests.conftest import held_out_by_name
+from tests.end_to_end import run_hashed
 
 STEPS = 20  # 4 epochs of 5
 NUM_VAL = 4  # of 26 videos; of the 22 others, 2 do not fill a batch

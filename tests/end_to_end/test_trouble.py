@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run_troubled
 import torch
 
 from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite
 from tests.conftest import held_out_by_name
+from tests.end_to_end import run_troubled
 
 pytestmark = pytest.mark.slow
 PROCESSES = multiprocessing.get_context("forkserver")

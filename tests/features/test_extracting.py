@@ -16,8 +16,7 @@ from ssvid.features import reading, store
 from ssvid.features.extracting import extract_features
 from ssvid.video import available_decoders, content_id, open_video, scan_video
 from ssvid.weights.checkpoints import weights_sha256
-
-from .conftest import NUM_FRAMES, make_row
+from tests.frozen import NUM_FRAMES, make_row
 
 
 class CountingForward:
@@ -90,7 +89,7 @@ def test_a_spawned_worker_can_be_sent_the_videos(manifest, quick):
     import pickle
 
     dataset = reading._ClipDataset(
-        manifest, [features_module.Read(row, features_module.even_starts(row, quick)) for row in manifest.rows], quick
+        manifest, [reading.Read(row, reading.even_starts(row, quick)) for row in manifest.rows], quick
     )
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[3].clips_VTCHW, dataset[3].clips_VTCHW)
@@ -352,7 +351,8 @@ def test_large_features_are_mapped_and_small_ones_read(backbone, manifest, quick
     rows = manifest.rows[:3]
     first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert not isinstance(extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path).values_ND, np.memmap)
-    monkeypatch.setattr(store, "_MAPPED_FROM_BYTES", 0)
+    for module in (store, features_module):
+        monkeypatch.setattr(module, "_MAPPED_FROM_BYTES", 0)
     mapped = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert isinstance(mapped.values_ND, np.memmap)
     assert mapped.readable.all()

@@ -17,9 +17,8 @@ from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.features.extracting import extract_features
 from ssvid.features.file import EmbedProtocol, embed_videos, read_arrays, read_metadata
 from ssvid.video import open_video
+from tests.frozen import make_row
 from tests.video.clocked import clock_frames, encode
-
-from .conftest import make_row
 
 
 @pytest.fixture

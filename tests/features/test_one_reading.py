@@ -14,8 +14,7 @@ from ssvid.features.extracting import Subject, extract_features, extract_togethe
 from ssvid.programs.probe import score
 from ssvid.programs.retrieve import retrieve_all
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
-
-from .conftest import make_row
+from tests.frozen import make_row
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, 
 
 
 def test_no_file_is_hashed_once_for_each_network(manifest, quick, rows, tmp_path, monkeypatch):
-    from ssvid.data.index.building import scan_cache
+    from ssvid.data.index import scan_cache
 
     hashed, plain = [], scan_cache.content_id
     monkeypatch.setattr(scan_cache, "content_id", lambda path: hashed.append(path) or plain(path))

@@ -5,12 +5,12 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from ssvid.data.dataset import ClipDataset
-from ssvid.data.signals import load_signals, measure_signals_of, signals_base
 
 from ssvid.backbones import create_backbone
 from ssvid.cli import main
+from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.index.building import build_manifest
+from ssvid.data.index.signals import load_signals, measure_signals_of, signals_base
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers.shelf import list_videos
 from ssvid.errors import DataError, DecodeError
@@ -19,7 +19,7 @@ from ssvid.features.protocol import FeatureProtocol
 from ssvid.types import Ticket
 from ssvid.video import open_video, scan_video
 from ssvid.video.decoders.choice import create_reader
-from tests.data.test_dataset import Window
+from tests.data.feed.test_dataset import Window
 
 NUM = 12
 LOW, HIGH = 600, 3800

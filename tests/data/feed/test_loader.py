@@ -8,14 +8,14 @@ import sys
 import time
 
 import pytest
-from ssvid.data.dataset import ClipDataset, tickets_of
-from ssvid.data.sampler import BatchLayout, EvalBatches, TrainBatches
 
 from ssvid import stopping
 from ssvid.data.config import LoaderConfig
+from ssvid.data.feed.dataset import ClipDataset, tickets_of
 from ssvid.data.feed.loader import ClipLoader
+from ssvid.data.feed.sampler import BatchLayout, EvalBatches, TrainBatches
 from ssvid.data.manifest import Manifest
-from tests.data.test_dataset import Window, rows_of
+from tests.data.feed.test_dataset import Window, rows_of
 
 FORKED = []  # what to do in the parent after the next fork; hooks cannot be taken off
 os.register_at_fork(after_in_parent=lambda: FORKED.pop()() if FORKED else None)

@@ -26,7 +26,7 @@ import pytest
 
 from ssvid.cli import main
 from ssvid.cli.download import NAMES as CLI_NAMES
-from ssvid.data import downloading, fetching, sources, unpacking
+from ssvid.data.fetch import downloading, fetching, sources, unpacking
 from ssvid.data.fetch.fetching import Patience, fetch, require_safe
 from ssvid.data.fetch.sources import DATA_SETS, DataSet, Source
 from ssvid.data.fetch.unpacking import unpack

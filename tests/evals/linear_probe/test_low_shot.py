@@ -9,8 +9,7 @@ from ssvid.evals.linear_probe.low_shot import fewer_labels, linear_probe_of_few
 from ssvid.evals.linear_probe.probe import linear_probe
 from ssvid.features.protocol import ProbeProtocol
 from ssvid.features.store import Features
-
-from .conftest import toy_features
+from tests.frozen import toy_features
 
 PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0), num_holdouts=2, holdout_fraction=0.5)
 

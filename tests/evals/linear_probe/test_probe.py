@@ -12,8 +12,7 @@ from ssvid.evals.linear_probe.logistic import _Objective, fit_path
 from ssvid.evals.linear_probe.probe import holdouts, linear_probe, select_head
 from ssvid.features.protocol import ProbeProtocol
 from ssvid.features.store import Features
-
-from .conftest import toy_features
+from tests.frozen import toy_features
 
 PROTOCOL = ProbeProtocol(regularization=(0.01, 0.1, 1.0))
 

@@ -15,8 +15,7 @@ from ssvid.evals.neighbors import knn
 from ssvid.evals.neighbors.knn import nearest, recall_chance, score_neighbors, search, vote
 from ssvid.features.protocol import ProbeProtocol
 from ssvid.features.store import Features
-
-from .conftest import toy_features
+from tests.frozen import toy_features
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

@@ -86,7 +86,7 @@ def test_a_tile_is_the_middle_frame(found, manifest):
     tile = np.asarray(lines[0][0].tile).astype(int)
     height, width = tile.shape[:2]
     assert abs(width / height - 44 / 36) < 0.02
-    from .conftest import COLORS
+    from tests.frozen import COLORS
 
     color = np.array(COLORS[lines[0][0].label])
     near = np.abs(tile[height // 2] - color).sum(axis=1) < 120

@@ -11,8 +11,7 @@ from ssvid.evals.neighbors.retrieval import heldout_recall, random_retrieval, re
 from ssvid.features.protocol import FeatureProtocol, RetrievalProtocol, resolve_retrieval
 from ssvid.features.store import Features
 from ssvid.protocols.metrics import title_of
-
-from .conftest import toy_features
+from tests.frozen import toy_features
 
 QUICK = RetrievalProtocol(ks=(1, 3, 10))
 
