@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from ssvid.data.contents import units_of
-from ssvid.data.index import processes as scanning
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.readers.shelf import Entry, list_videos
 from ssvid.data.summary import summarize
 from ssvid.errors import DataError
 from ssvid.video import quick_id
-from ssvid.video.decoders.pyav import FrameConverter
+from tests.benchmarks.bench_footage import index_footage, read_at_random, slow_scanner
 from tests.video.clocked import clock_frames, encode
 
 MS = Fraction(1, 1000)
@@ -146,44 +145,28 @@ def test_alike_files_are_held_out_one_by_one(footage: Manifest) -> None:
     assert len(sizes) > 2
 
 
-SLOW = """
-import time
-import ssvid.video as real
-from ssvid.video import available_decoders, scan_video
-from ssvid.video.decoders.pyav import FrameConverter
-
-at_full_speed = FrameConverter.__call__
-
-def slowly(self, frame, *rest):
-    time.sleep(0.05)
-    return at_full_speed(self, frame, *rest)
-
-FrameConverter.__call__ = slowly
-"""
-
-
-def test_footage_is_indexed_on_a_machine_that_is_many_times_slower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_footage_is_indexed_on_a_machine_that_is_many_times_slower(tmp_path: Path) -> None:
     """A still recording and a paused one take many times the limit; nothing hangs, and the times are right.
 
     As ten minutes of 1080p would be to 60 s, with a delay put into every frame.
     """
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "slow_video.py").write_text(SLOW)
-    monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.setattr(scanning, "SCANNER", "slow_video")
-    # Where this process imports it too, it is at full speed again afterwards.
-    monkeypatch.setattr(FrameConverter, "__call__", FrameConverter.__call__)
     root = tmp_path / "videos"
     root.mkdir()
     encode(root / "still.mp4", [clock_frames(1)[0]] * 120, gop=250)
     encode(root / "paused.mp4", clock_frames(120), gop=250, times=[*range(60), *range(160, 220)])
     entries = [Entry("still.mp4"), Entry("paused.mp4", start_seconds=7.0)]
-    with warnings.catch_warnings():
+    with slow_scanner(tmp_path, 0.05), warnings.catch_warnings():
         warnings.simplefilter("error")  # "made a decoder hang"
         manifest = build_manifest(root, entries, timeout_seconds=1.0, cache=False, workers=2)
     assert [row.status for row in manifest.rows] == ["ok", "ok"]
     assert all("pyav" in row.decoders_ok for row in manifest.rows)
     assert manifest.rows[0].window_seconds == pytest.approx(4.8)
     assert manifest.rows[1].start_frame == 75 and manifest.rows[1].variable_fps
+
+
+@pytest.mark.slow
+def test_a_minute_of_full_size_footage_on_a_machine_that_is_ten_times_slower(tmp_path: Path) -> None:
+    """As ``tests.benchmarks.bench_footage`` does with ten minutes."""
+    said: list[str] = []
+    read_at_random(index_footage(tmp_path, minutes=1.0, slower=10.0, say=said.append), said.append)
+    assert len(said) == 6
