@@ -1,9 +1,13 @@
-"""Names for things that plug in: tasks and backbones. Two things of one name are an error that names both."""
+"""Names for what plugs in: tasks, backbones, readers, evaluations. Two things of one name are an error that names both.
+
+A shelf is a package whose every file is a plug-in: adding one edits no list, and one that is broken hides no other.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import os
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -17,7 +21,8 @@ T = TypeVar("T")
 
 SWITCH = "SSVID_PLUGINS"  # "0": plug-ins of no package but ours; "a,b": of these packages too; unset or "1": of all
 OURS = "ssvid"
-GROUPS = ("ssvid.tasks", "ssvid.backbones")  # a package may have plug-ins of one kind alone
+# Of all kinds: a package may have plug-ins of one kind alone.
+GROUPS = ("ssvid.tasks", "ssvid.backbones", "ssvid.readers", "ssvid.evaluations")
 
 
 class NameTakenError(PluginError):
@@ -41,26 +46,28 @@ class BrokenPlugin:
 
 
 class Registry:
-    """Maps names to classes or functions; fills itself from the entry points of a group when first asked.
+    """Maps names to classes or functions; fills itself from our shelf and a group of entry points when first asked.
 
     Args:
         kind: what is registered, in messages ("task", "backbone").
         group: entry-point group; each entry point names a module, or a shelf: a package whose every module is a plug-in.
+        shelf: the package inside ``ssvid`` that is our shelf; "" where an entry point of ours names it.
 
     Attributes:
         broken: files that failed to import. left_out: packages whose plug-ins ``SSVID_PLUGINS`` keeps out.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, shelf: str = "") -> None:
         self.kind = kind
         self.group = group
+        self.shelf = shelf
         self.broken: list[BrokenPlugin] = []
         self.left_out: list[str] = []
         self._entries: dict[str, Any] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator: ``@tasks.register("speediness")``.
+        """Decorator: ``@tasks.register("speediness")``. A thing made of a function or class has it as ``__wrapped__``.
 
         Raises:
             PluginError: it is used without a name.
@@ -89,11 +96,16 @@ class Registry:
         """The thing of that name, or a PluginError that names the nearest one and any plug-in broken or left out."""
         self.load()
         if name not in self._entries:
-            hints = [did_you_mean(name, self._entries), *(f"{plugin}." for plugin in self.broken)]
-            if self.left_out:
-                hints.append(f"{SWITCH}={os.environ.get(SWITCH)} leaves out: {', '.join(self.left_out)}.")
-            raise PluginError(f"unknown {self.kind} {name!r}. {' '.join(hints)}")
+            raise PluginError(f"unknown {self.kind} {name!r}. {self.hint(name)}")
         return self._entries[name]
+
+    def hint(self, name: str, *others: str) -> str:
+        """What may be meant by a name that is unknown: the nearest one, of ``others`` too; what is broken or left out."""
+        self.load()
+        hints = [did_you_mean(name, (*self._entries, *others)), *(f"{plugin}." for plugin in self.broken)]
+        if self.left_out:
+            hints.append(f"{SWITCH}={os.environ.get(SWITCH)} leaves out: {', '.join(self.left_out)}.")
+        return " ".join(hints)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -101,7 +113,7 @@ class Registry:
         return sorted(self._entries)
 
     def load(self) -> None:
-        """Import every module of every shelf in the group, each in its own try. Does its work once.
+        """Import every module of our shelf and of those in the group, each in its own try. Does its work once.
 
         Raises:
             NameTakenError: two plug-ins have one name; again at every call, for nothing can be trusted then.
@@ -112,6 +124,8 @@ class Registry:
         self._loaded = True  # before the work: a plug-in may ask for names while it is imported
         self.broken, self.left_out = [], []
         try:
+            if self.shelf:
+                self.load_shelf(self.shelf, OURS)
             for entry_point in self._admitted():
                 self._load_entry_point(entry_point)
         except BaseException:
@@ -119,12 +133,14 @@ class Registry:
             raise
 
     def load_shelf(self, package: str, owner: str = "") -> None:
-        """Import a package and each of its modules; what fails is kept in ``broken``. A module is a shelf of one."""
+        """Import a package and each of its modules, those of packages in it too; a module is a shelf of one.
+
+        What fails is kept in ``broken``. Names that begin with ``_`` are passed over.
+        """
         shelf = self._guarded(package, lambda: importlib.import_module(package), owner)
         for module in pkgutil.iter_modules(getattr(shelf, "__path__", [])):
             if not module.name.startswith("_"):
-                name = f"{package}.{module.name}"
-                self._guarded(name, lambda name=name: importlib.import_module(name), owner)  # type: ignore[misc]
+                self.load_shelf(f"{package}.{module.name}", owner)
 
     def _admitted(self) -> list[EntryPoint]:
         """The entry points of the group that ``SSVID_PLUGINS`` lets in; ours always."""
@@ -155,12 +171,13 @@ class Registry:
         except (Exception, SystemExit) as error:  # a stranger's file may fail in any way; it is reported, not hidden
             self.broken.append(BrokenPlugin(module, f"{type(error).__name__}: {error}", owner))
             for name in set(self._entries) - before:
-                if self._entries[name].__module__ == module:
+                if inspect.unwrap(self._entries[name]).__module__ == module:
                     del self._entries[name]
             return None
 
 
 def _origin(thing: Any) -> str:
+    thing = inspect.unwrap(thing)
     return f"{thing.__module__}.{thing.__qualname__}"
 
 

@@ -18,6 +18,13 @@ def register(name):
     return CURRENT[-1].register(name)
 
 
+class Made:
+    """A thing made of a function, as a reader is."""
+
+    def __init__(self, function):
+        self.__wrapped__ = function
+
+
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """A folder on sys.path, where packages can be installed; the modules of the shelves are forgotten afterwards."""
@@ -103,6 +110,45 @@ def test_what_a_file_registers_before_it_fails_is_not_kept(site, registry):
     assert [str(b) for b in registry.broken] == [
         "shelf.a (of package mine) failed to import: ZeroDivisionError: division by zero"
     ]
+
+
+def test_our_shelf_is_loaded_as_a_strangers_is_and_packages_in_a_shelf_are_shelves(site, monkeypatch):
+    files = {
+        "ours/__init__.py": "",
+        "ours/one.py": thing("one"),
+        "ours/bad.py": "1 / 0",
+        "ours/big/__init__.py": "",
+        "ours/big/two.py": "from ours.big import _inner\n" + thing("two"),
+        "ours/big/worse.py": "import a_package_that_nobody_has",
+        "ours/big/_inner.py": "",
+        "ours/lost/__init__.py": "1 / 0",
+        "ours/lost/three.py": thing("three"),
+    }
+    install(site, "theirs", files | {"theirs.py": thing("four")}, x="theirs")
+    CURRENT.append(Registry("task", GROUP, shelf="ours"))
+    try:
+        assert CURRENT[-1].names() == ["four", "one", "two"]
+        assert [b.module for b in CURRENT[-1].broken] == ["ours.bad", "ours.big.worse", "ours.lost"]
+        assert {b.package for b in CURRENT[-1].broken} == {"ssvid"}
+    finally:
+        CURRENT.pop()
+
+
+def test_a_thing_made_of_a_function_counts_as_that_function(site, registry):
+    made = (
+        "from tests.test_registry import Made, register\n\n"
+        "def read():\n    pass\n\nregister('same')(Made(read))\n"
+    )  # fmt: skip
+    install(site, "first", {"first.py": made}, x="first")
+    install(site, "second", {"second.py": made}, x="second")
+    with pytest.raises(NameTakenError, match=r"taken twice: by (first|second)\.read and by (second|first)\.read"):
+        registry.names()
+    alone = Registry("task", GROUP)
+    CURRENT.append(alone)
+    (site / "third.py").write_text(made + "1 / 0")
+    alone.load_shelf("third")
+    CURRENT.pop()
+    assert not alone._entries, "what a broken file registered is not kept"
 
 
 def test_missing_and_malformed_entry_points_are_named(site, registry):

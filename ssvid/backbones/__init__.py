@@ -1,6 +1,8 @@
-"""Networks without heads, behind one contract. A stranger's package adds its own through the entry points ``ssvid.backbones``."""
+"""Networks without heads, behind one contract. Every file here is a plug-in, and imported when a network is asked for.
 
-from ssvid.backbones import caffenet, resnet2d, resnet3d, s3d, tiny3d  # noqa: F401  importing them registers them
+A stranger's package adds its own through the entry points ``ssvid.backbones``.
+"""
+
 from ssvid.backbones.contract import (
     POOLS,
     Backbone,

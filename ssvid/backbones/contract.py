@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ssvid.errors import PluginError, RecipeError, SsvidError, did_you_mean
 from ssvid.registry import Registry
 
-backbones = Registry("backbone", "ssvid.backbones")
+backbones = Registry("backbone", "ssvid.backbones", shelf="ssvid.backbones")
 register_backbone = backbones.register
 
 # "max1x2x2" keeps the places: the map itself, coarser.

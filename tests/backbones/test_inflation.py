@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssvid.backbones import Backbone, create_backbone, inflate_weights, initialize_backbone
-from ssvid.backbones.inflation import InflatedConv3d, repeat_ends
+from ssvid.backbones.i3d import InflatedConv3d, repeat_ends
 from ssvid.errors import CheckpointError
 
 
