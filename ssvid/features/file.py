@@ -256,7 +256,7 @@ def _part_key(common: Any, manifest: Manifest, row: VideoRow, starts: np.ndarray
     # A quick identity does not tell all files apart, and different videos must not share a part.
     is_known = bool(row.content_id) and not is_quick(row.content_id)
     content = row.content_id if is_known else whole_id(file) if file.is_file() else ""
-    facts = [content, row.num_frames, row.start_frame, row.end_frame, decoder_of(row, protocol)]
+    facts = [content, row.num_frames, row.start_frame, row.end_frame, decoder_of(row, protocol), *row.gray_range]
     digest = common.copy()
     digest.update(json.dumps(facts).encode() + starts.tobytes())
     return digest.hexdigest()[:40]

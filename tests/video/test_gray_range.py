@@ -15,6 +15,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.readers.shelf import list_videos
 from ssvid.errors import DataError, DecodeError
 from ssvid.features.extracting import extract_features
+from ssvid.features.file import EmbedProtocol, embed_videos
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.types import Ticket
 from ssvid.video import open_video, scan_video
@@ -125,9 +126,14 @@ def test_training_features_and_motion_are_of_the_stretched_pixels(tmp_path):
     tops = [int(ClipDataset(m, m.rows, Window(NUM), seed=0)[ticket][0]["clip"].max()) for m in (plain, stretched)]
     assert tops == [16, 255]
     network = create_backbone("tiny3d", width=2)
-    protocol = FeatureProtocol(num_frames=NUM, crop_px=32, num_clips=1, workers=0)
+    protocol = FeatureProtocol(num_frames=NUM, crop_px=32, num_clips=1, workers=0, decoder="pyav")
     found = [extract_features(network, m, m.rows, protocol, cache_dir=tmp_path / "cache") for m in (plain, stretched)]
     assert not np.allclose(*(features.values_ND for features in found))
+    columns = []
+    for manifest in (plain, stretched):  # the parts of the first are kept for the second
+        embed_videos(network, manifest, EmbedProtocol(protocol), tmp_path / "f.npz", keep_parts=True)
+        columns.append(np.load(tmp_path / "f.npz")["features_stage1"])
+    assert not np.allclose(*columns)
     assert signals_base(plain.rows[0]) != signals_base(stretched.rows[0])
     pytest.importorskip("cv2")
     measure_signals_of(stretched, workers=1)
