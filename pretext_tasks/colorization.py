@@ -18,21 +18,20 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, OptionError
-from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
+from ssvid.pictures import row, sheet, tiles
+from ssvid.tasks import BatchRandom, PretextTask, map_problems, one_by_one, register_task
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, frame_squares
+from ssvid.transforms.correspondence import copied_probs, pointer_logits
+from ssvid.transforms.lab import lab_to_rgb, rgb_to_lab, to_gray
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-# sRGB (IEC 61966-2-1) to CIE 1931 XYZ, and the D65 white that a, b = 0 stands for.
-_RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
-_WHITE = (0.95047, 1.0, 1.08883)
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as decoders and PIL make gray
 PALETTE_SEED = 0
 PIXELS_PER_SAMPLE = 256  # neighboring pixels are alike: more of one clip would say little
 _WHEEL_RADIUS = 20.0
-_PICTURES = 4
+_PICTURES, _TILE_PX, _GAP_PX = 4, 96, 2
 
 
 @dataclass(frozen=True)
@@ -77,46 +76,6 @@ class ColorizationConfig:
 
 
 # ---- color -----------------------------------------------------------------------------------------------------------
-
-
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """CIE L*a*b* (D65, 2 degrees) of sRGB pixels.
-
-    Args:
-        rgb: float in [0, 1], axes (..., 3, H, W).
-
-    Returns:
-        Same shape: L in [0, 100], a and b within about [-108, 99]; a gray pixel has a = b = 0 (to 0.01).
-    """
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=0) ** 2.4, rgb / 12.92)
-    matrix = rgb.new_tensor(_RGB_TO_XYZ) / rgb.new_tensor(_WHITE)[:, None]
-    xyz = _mix(matrix, linear)
-    root = torch.where(xyz > 0.008856, xyz.clamp(min=1e-6) ** (1 / 3), 7.787 * xyz + 16 / 116)
-    x, y, z = root.unbind(-3)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
-
-
-def lab_to_rgb(lab: Tensor) -> Tensor:
-    """The inverse of ``rgb_to_lab``; colors that sRGB lacks are clipped to [0, 1]. Axes (..., 3, H, W)."""
-    light, a, b = lab.unbind(-3)
-    y = (light + 16) / 116
-    root = torch.stack([y + a / 500, y, y - b / 200], dim=-3)
-    xyz = torch.where(root > 0.2068966, root.clamp(min=0) ** 3, (root - 16 / 116) / 7.787)
-    matrix = torch.linalg.inv(lab.new_tensor(_RGB_TO_XYZ)) * lab.new_tensor(_WHITE)[None, :]
-    linear = _mix(matrix, xyz).clamp(0, 1)
-    curved = 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, curved, 12.92 * linear).clamp(0, 1)
-
-
-def _mix(matrix_33: Tensor, pixels: Tensor) -> Tensor:
-    """A linear map of the channels. Sums, not a matrix product: autocast would round that to 8 bits."""
-    return (matrix_33[:, :, None, None] * pixels.unsqueeze(-4)).sum(dim=-3)
-
-
-def to_gray(frames: Tensor) -> Tensor:
-    """Luma 0.299 R + 0.587 G + 0.114 B in all three channels, so that the network stays one for RGB. Axes (..., 3, H, W)."""
-    luma = (frames * frames.new_tensor(_LUMA)[:, None, None]).sum(dim=-3, keepdim=True)
-    return luma.expand(frames.shape)
 
 
 def nearest_colors(ab: Tensor, palette_K2: Tensor) -> Tensor:
@@ -182,10 +141,9 @@ class ColorizationClips(CutFirst):
     ) -> Cuts:
         """``frames`` (T, 3, frame_px, frame_px), ``reference_colors`` (T - 1, 3, h, w), ``target_colors`` (3, h, w): uint8."""
         c = self.config
-        box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
-        boxes = [box]
-        if self.training and c.frame_shift > 0:
-            boxes = shifted_boxes(box, c.frame_shift, self.min_frames, rng)
+        boxes = [center_square(height, width)]
+        if self.training:
+            boxes = frame_squares(height, width, rng, self.min_frames, min_scale=c.crop_scale, shift=c.frame_shift)
         return Cuts((Cut.squares(0, boxes, self.map_px), Cut.squares(0, boxes, c.frame_px)), self._sample)
 
     def _sample(self, cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -198,15 +156,6 @@ class ColorizationClips(CutFirst):
 
 
 # ---- the pointer and its loss ----------------------------------------------------------------------------------------
-
-
-def pointer_logits(source_BDN: Tensor, query_BDM: Tensor, temperature: float) -> Tensor:
-    """Inner products over the temperature: (B, N, M), float32 whatever the precision around it.
-
-    The pointer is A = softmax over N, all pixels of all references (Vondrick 2018, section 3.1).
-    """
-    with torch.autocast(source_BDN.device.type, enabled=False):
-        return torch.einsum("bdn,bdm->bnm", source_BDN.float(), query_BDM.float()) / temperature
 
 
 def copied_nll(logits_BNM: Tensor, source_BN: Tensor, query_BM: Tensor, *, num_colors: int, smoothing: float) -> Tensor:
@@ -222,13 +171,6 @@ def copied_nll(logits_BNM: Tensor, source_BN: Tensor, query_BM: Tensor, *, num_c
     log_copied_BM = own_BM - logits_BNM.logsumexp(dim=1)
     even = logits_BNM.new_tensor(math.log(smoothing / num_colors))
     return -torch.logaddexp(log_copied_BM + math.log1p(-smoothing), even)
-
-
-def copied_probs(logits_BNM: Tensor, source_BN: Tensor, num_colors: int) -> Tensor:
-    """Copied class probabilities (B, K, M): what the pointer gathers of each color."""
-    colors_BNK = F.one_hot(source_BN, num_colors).to(logits_BNM.dtype)
-    with torch.autocast(logits_BNM.device.type, enabled=False):
-        return torch.einsum("bnk,bnm->bkm", colors_BNK, logits_BNM.softmax(dim=1))
 
 
 def color_shares(colors_BN: Tensor, num_colors: int) -> Tensor:
@@ -362,7 +304,7 @@ class Colorization(PretextTask):
         images = {name: batch[name] for name in ("frames", "reference_colors", "target_colors")}
         if self.training and self.config.flip:
             flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=images["frames"].device)
-            images = {name: _flip(x, flipped) for name, x in images.items()}
+            images = {name: flip_some(x, flipped) for name, x in images.items()}
         colors = {name: self.color_indices(x) for name, x in images.items() if name != "frames"}
         gray_BTCHW = to_gray(images["frames"].float().div_(255)).clamp(0, 1)
         return {**batch, **colors, "frames": gray_BTCHW.transpose(1, 2).contiguous()}
@@ -395,9 +337,8 @@ class Colorization(PretextTask):
         """The stage's map of every frame, (B, D, T, h, w)."""
         if self.config.together:
             return backbone(frames_BCTHW, self.stage)
-        num_frames = frames_BCTHW.shape[2]
-        alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        return backbone(alone, self.stage).squeeze(2).unflatten(0, (-1, num_frames)).transpose(1, 2)
+        maps = one_by_one(frames_BCTHW, backbone, self.stage)
+        return maps.unflatten(0, (-1, frames_BCTHW.shape[2])).transpose(1, 2)
 
     def _scores(self, guesses: Mapping[str, Tensor], query_BM: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Per-sample accuracies and negative log probabilities of the network ("") and of the blind guesses."""
@@ -431,12 +372,9 @@ class Colorization(PretextTask):
             shown = [*batch["reference_colors"][b], output.extras["predicted"][b], batch["target_colors"][b]]
             under = [*gray_TCHW, gray_TCHW[-1]]
             painted = [paint(gray, colors.cpu(), palette_K2) for gray, colors in zip(under, shown, strict=True)]
-            rows.append(_row([*painted[:-2], gray_TCHW[-1], *painted[-2:]]))
-        return {"colors": np.concatenate(rows, axis=0)}
-
-
-def _flip(images: Tensor, flipped_B: Tensor) -> Tensor:
-    return torch.where(flipped_B.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
+            tiled = tiles(torch.stack([*painted[:-2], gray_TCHW[-1], *painted[-2:]]), _TILE_PX)
+            rows.append(row(tiled, _GAP_PX))
+        return {"colors": sheet(rows)}
 
 
 def paint(gray_CHW: Tensor, colors_HW: Tensor, palette_K2: Tensor) -> Tensor:
@@ -444,14 +382,6 @@ def paint(gray_CHW: Tensor, colors_HW: Tensor, palette_K2: Tensor) -> Tensor:
     ab_2HW = palette_K2[colors_HW].movedim(-1, 0)
     ab_2HW = F.interpolate(ab_2HW[None], size=gray_CHW.shape[-2:], mode="nearest")[0]
     return lab_to_rgb(torch.cat([rgb_to_lab(gray_CHW)[:1], ab_2HW]))
-
-
-def _row(tiles_CHW: list[Tensor], height_px: int = 96) -> np.ndarray:
-    """Pictures side by side with a gap of 2 px to the right and below. uint8 HWC."""
-    tiles = F.interpolate(torch.stack(tiles_CHW), size=(height_px, height_px), mode="bilinear", antialias=True)
-    padded = F.pad(tiles.clamp(0, 1), (0, 2, 0, 2))
-    pixels: np.ndarray = (padded * 255).round().byte().permute(2, 0, 3, 1).flatten(1, 2).numpy()
-    return pixels
 
 
 # ---- what cannot work ------------------------------------------------------------------------------------------------
@@ -464,7 +394,10 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
         OptionError: names each option, its value, the rule and a way out.
     """
     c = config
-    problems = [*_network_problems(config, backbone)]
+    problems = [
+        *map_problems(config.frame_px, config.stage or None, backbone, "colors"),
+        *_network_problems(config, backbone),
+    ]
     least_one = ("num_references", "palette_samples", "embed_channels", "head_channels")
     problems += [f"{name} ({getattr(c, name)}) must be at least 1" for name in least_one if getattr(c, name) < 1]
     if c.num_colors < 2:
@@ -486,14 +419,8 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
 
 
 def _network_problems(config: ColorizationConfig, backbone: BackboneInfo) -> Iterable[str]:
-    """What the network's maps do not allow."""
-    stage = backbone.stage(config.stage or None)
-    stride, T = stage.stride_space, config.num_references + 1
-    if config.frame_px < 1 or config.frame_px % stride:
-        nearest = max(1, round(config.frame_px / stride)) * stride
-        yield f"frame_px ({config.frame_px}) must be a multiple of {stride}, the stride of {stage.name}, such as {nearest}"
-    if not backbone.full_maps:
-        yield f"the maps of backbone {backbone.name} leave out the borders, so that colors have no place on them; take another"
+    """What the network does not allow of frames that are shown together, or one by one."""
+    stage, T = backbone.stage(config.stage or None), config.num_references + 1
     if config.together and stage.stride_time != 1:
         way = "set backbone.options.stride_time=1 where the network has it, or together=false"
         yield f"together (true) needs a map that keeps every frame, and {stage.name} keeps one of {stage.stride_time}; {way}"

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, OptionError, must_be_one_of
-from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square, shifted_boxes
+from ssvid.pictures import Color, outlined, row, sheet, tiles
+from ssvid.tasks import BatchRandom, PretextTask, map_problems, one_by_one, permute_targets, register_task
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, frame_squares
+from ssvid.transforms.correspondence import affinity, cut_patch, mean_dot, soft_inliers
+from ssvid.transforms.moving import pick_window, window_motion
 from ssvid.transforms.warp import (
-    bilinear_weights,
-    cell_centers,
+    alignment_loss,
+    cells_apart,
     crop_frames,
-    crop_map,
     degrees_apart,
     fit_square,
     keep_inside,
@@ -41,9 +43,10 @@ if TYPE_CHECKING:
 LOCALIZERS = ("convolutions", "fit")
 SIMILARITIES = ("inliers", "dot")
 CUTS = ("normalized", "raw")
-ALIGNMENT_GRID = 20
-_PICTURES = 3
+_PICTURES, _TILE_PX, _GAP_PX = 3, 112, 2
+_TRUTH, _FOUND, _END = (60, 200, 90), (240, 200, 40), (230, 60, 50)
 
+Walks = Sequence[Sequence[Tensor]]  # the placements (B, 2, 3) of each cycle, one after the other
 Locate = Callable[[Tensor, Tensor], Tensor]  # (patch_BDM, frame_BDN) -> placement (B, 2, 3)
 
 
@@ -127,20 +130,6 @@ def frame_offsets(config: CycleConsistencyConfig, fps: float, num_frames: int) -
     return np.minimum(apart, num_frames - len(steps) + order)
 
 
-def window_motion(frame_CHW: Tensor, later_CHW: Tensor, patch_px: int, grid: int) -> Tensor:
-    """Mean absolute difference of two frames within each of grid x grid evenly spaced squares: float32 (grid, grid).
-
-    The squares have side ``patch_px`` and reach from border to border.
-    """
-    change_HW = (later_CHW.double() - frame_CHW.double()).abs().mean(dim=0)
-    sums_HW = F.pad(change_HW, (1, 0, 1, 0)).cumsum(0).cumsum(1)
-    room = frame_CHW.shape[-1] - patch_px
-    first = torch.linspace(0, room, grid).round().long() if grid > 1 else torch.tensor([room // 2])
-    last = first + patch_px
-    corners = sums_HW[last][:, last] - sums_HW[first][:, last] - sums_HW[last][:, first] + sums_HW[first][:, first]
-    return (corners / patch_px**2).float()
-
-
 class CycleClips(CutFirst):
     """Worker side: some frames of a video, the target last, and how much changes in each part of the target."""
 
@@ -176,10 +165,9 @@ class CycleClips(CutFirst):
     ) -> Cuts:
         """``frames`` uint8 (T, 3, px, px), the target last; ``motion`` float (grid, grid), zeros where it is not used."""
         c = self.config
-        box = random_square(height, width, rng, c.crop_scale) if self.training else center_square(height, width)
-        boxes = [box]
-        if self.training and c.frame_shift > 0:  # a frame behind the target's, for its motion, is cut as the target is
-            boxes = shifted_boxes(box, c.frame_shift, c.num_past + 1, rng)
+        boxes = [center_square(height, width)]
+        if self.training:  # a frame behind the target's, for its motion, is cut as the target is
+            boxes = frame_squares(height, width, rng, c.num_past + 1, min_scale=c.crop_scale, shift=c.frame_shift)
         return Cuts((Cut.squares(0, boxes, c.frame_px),), self._sample)
 
     def _sample(self, cuts_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -190,26 +178,7 @@ class CycleClips(CutFirst):
         return {"frames": frames_TCHW[: c.num_past + 1].contiguous(), "motion": motion}
 
 
-# ---- the patch and its true place ------------------------------------------------------------------------------------
-
-
-def pick_window(motion_BN: Tensor, draw_B: Tensor, num_best: int) -> Tensor:
-    """One of the ``num_best`` windows that move most, by a draw in [0, 1): int64 (B,). All that tie with them count."""
-    least_B1 = motion_BN.topk(min(num_best, motion_BN.shape[1]), dim=1).values[:, -1:]
-    counted_BN = (motion_BN >= least_B1).long().cumsum(dim=1)
-    nth_B = (draw_B * counted_BN[:, -1]).floor().long().clamp(max=counted_BN[:, -1] - 1)
-    return (counted_BN > nth_B[:, None]).long().argmax(dim=1)
-
-
 # ---- the tracker -----------------------------------------------------------------------------------------------------
-
-
-def affinity(frame_BDN: Tensor, patch_BDM: Tensor, temperature: float) -> Tensor:
-    """How likely each cell i of the patch came from each cell j of the frame: (B, N, M), columns sum to 1.
-
-    A(j, i) = exp(x_I(j) . x_P(i) / t) / sum over j (Wang 2019, equation 2; the temperature is that of the authors' code).
-    """
-    return (torch.einsum("bdn,bdm->bnm", frame_BDN, patch_BDM) / temperature).softmax(dim=1)
 
 
 class ConvLocalizer(nn.Module):
@@ -237,11 +206,6 @@ class ConvLocalizer(nn.Module):
         hidden = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(map_BNPP), 0.1)), 0.1)
         found_B3 = self.place(hidden.flatten(1))
         return found_B3[:, :2], found_B3[:, 2]
-
-
-def cut_patch(frame_BDN: Tensor, placement_B23: Tensor, side: int) -> Tensor:
-    """The features at a place, each cell of length 1 again: (B, D, side * side)."""
-    return F.normalize(crop_map(frame_BDN, placement_B23, side), dim=1)
 
 
 def long_cycles(patch_BDM: Tensor, past: Sequence[Tensor], target_BDN: Tensor, locate: Locate) -> list[list[Tensor]]:
@@ -280,32 +244,6 @@ def skip_cycles(patch_BDM: Tensor, past: Sequence[Tensor], target_BDN: Tensor, l
 
 
 # ---- the losses ------------------------------------------------------------------------------------------------------
-
-
-def alignment_loss(placement_B23: Tensor, truth_B23: Tensor, grid: int = ALIGNMENT_GRID) -> Tensor:
-    """Mean squared distance of grid x grid points of the square, from edge to edge, under two placements: (B,)."""
-    line = torch.linspace(-1, 1, grid, device=truth_B23.device, dtype=truth_B23.dtype)
-    points_M2 = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
-    return placed_points(placement_B23 - truth_B23, points_M2).square().sum(dim=-1).mean(dim=-1)
-
-
-def soft_inliers(patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor, temperature: float) -> Tensor:
-    """Mean over the patch's cells of how much of their affinity falls on the cell's own place: (B,), from 0 to 1."""
-    sides = (square_side(patch_BDM.shape[2]), square_side(frame_BDN.shape[2]))
-    points_BM2 = placed_points(placement_B23, cell_centers(sides[0], placement_B23))
-    hits_BNM = affinity(frame_BDN, patch_BDM, temperature) * bilinear_weights(points_BM2, sides[1])
-    return hits_BNM.sum(dim=1).mean(dim=1)
-
-
-def mean_dot(patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor) -> Tensor:
-    """Mean over the patch's cells of the inner product with what lies at the cell's place: (B,), from -1 to 1."""
-    found_BDM = cut_patch(frame_BDN, placement_B23, square_side(patch_BDM.shape[2]))
-    return (patch_BDM * found_BDM).sum(dim=1).mean(dim=1)
-
-
-def cells_apart(placement_B23: Tensor, truth_B23: Tensor, frame_side: int) -> Tensor:
-    """Distance of two squares' centers in cells of the frame's map: (B,)."""
-    return (placement_B23[:, :, 2] - truth_B23[:, :, 2]).norm(dim=1) * frame_side / 2
 
 
 @register_task("cycle_consistency")
@@ -373,8 +311,7 @@ class CycleConsistency(PretextTask):
         draws = torch.from_numpy(np.stack([r.random(6) for r in rng.samples])).float().to(frames_BTCHW.device)
         if self.training and self.config.flip:
             flipped_B = draws[:, 5] < 0.5
-            frames_BTCHW = torch.where(flipped_B.view(-1, 1, 1, 1, 1), frames_BTCHW.flip(-1), frames_BTCHW)
-            motion_BGG = torch.where(flipped_B.view(-1, 1, 1), motion_BGG.flip(-1), motion_BGG)
+            frames_BTCHW, motion_BGG = flip_some(frames_BTCHW, flipped_B), flip_some(motion_BGG, flipped_B)
         placement_B23 = self.draw_placement(motion_BGG, draws)
         return {
             **batch,
@@ -405,8 +342,7 @@ class CycleConsistency(PretextTask):
 
     def embed(self, frames_BCTHW: Tensor, backbone: Backbone) -> Tensor:
         """What patches are cut from, in every cell of every frame: float32 (B, T, D, N); of length 1 unless ``raw``."""
-        alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        map_BCHW = backbone(alone, self.stage).squeeze(2)
+        map_BCHW = one_by_one(frames_BCTHW, backbone, self.stage)
         if self.training and self.config.freeze_steps and int(self.steps_done) < self.config.freeze_steps:
             # Gradients of zero instead of none: training on many GPUs waits for one of every parameter.
             map_BCHW = map_BCHW.detach() + 0 * map_BCHW
@@ -435,21 +371,14 @@ class CycleConsistency(PretextTask):
         with torch.autocast(patch_BDM.device.type, enabled=False):
             long = long_cycles(patch_BDM, past, target_BDN, self.locate)
             skip = skip_cycles(patch_BDM, past, target_BDN, self.locate)
-            similarity_BK = torch.stack(
-                [self.similarity(patch_BDM, x, walk[0]) for x, walk in zip(past, skip, strict=True)], 1
-            )
+            alike = [self.similarity(patch_BDM, frame_BDN, w[0]) for frame_BDN, w in zip(past, skip, strict=True)]
+            similarity_BK = torch.stack(alike, dim=1)
             loss = self.loss(long, skip, similarity_BK, batch["placement"])
         walks = {"long": [walk[-1].detach() for walk in long], "skip": [walk[-1].detach() for walk in skip]}
         metrics = self.measures(walks, batch["placement"]) | {"similarity": similarity_BK.detach().mean(dim=1)}
-        return TaskOutput(
-            loss=loss,
-            metrics=metrics,
-            scores=relative_scores(metrics),
-            extras={
-                "long": torch.stack(long[-1], 1).detach(),
-                "skip": torch.stack([torch.stack(w, 1) for w in skip], 1),
-            },
-        )
+        jumps = torch.stack([torch.stack(walk, 1) for walk in skip], 1)
+        extras = {"long": torch.stack(long[-1], 1).detach(), "skip": jumps.detach()}
+        return TaskOutput(loss=loss, metrics=metrics, scores=relative_scores(metrics), extras=extras)
 
     def similarity(self, patch_BDM: Tensor, frame_BDN: Tensor, placement_B23: Tensor) -> Tensor:
         """How alike the patch is to what one jump found, (B,)."""
@@ -457,13 +386,7 @@ class CycleConsistency(PretextTask):
             return mean_dot(patch_BDM, frame_BDN, placement_B23)
         return soft_inliers(patch_BDM, self.compared(frame_BDN), placement_B23, self.temperature)
 
-    def loss(
-        self,
-        long: Sequence[Sequence[Tensor]],
-        skip: Sequence[Sequence[Tensor]],
-        similarity_BK: Tensor,
-        truth_B23: Tensor,
-    ) -> Tensor:
+    def loss(self, long: Walks, skip: Walks, similarity_BK: Tensor, truth_B23: Tensor) -> Tensor:
         """L = sum or mean over cycles of: -w_sim similarity + w_skip alignment (skip) + w_long alignment (long)."""
         c = self.config
         skip_BK, long_BK = (torch.stack([alignment_loss(w[-1], truth_B23) for w in ws], 1) for ws in (skip, long))
@@ -497,12 +420,27 @@ class CycleConsistency(PretextTask):
         """
         rows = []
         for b in range(min(_PICTURES, len(batch["frames"]))):
-            frames_TCHW = batch["frames"][b].transpose(0, 1).float().cpu()
-            held = {name: batch[name][b].float().cpu() for name in ("patch", "placement")}
-            long_S23, skip_K223 = (output.extras[name][b].detach().float().cpu() for name in ("long", "skip"))
-            rows += [_long_row(frames_TCHW, held, long_S23), _skip_row(frames_TCHW, held, skip_K223)]
-        width = max(row.shape[1] for row in rows)
-        return {"cycles": np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows], axis=0)}
+            *earlier, target = tiles(batch["frames"][b].transpose(0, 1), _TILE_PX)
+            truth_23, past = batch["placement"][b], earlier[::-1]
+            walk_S23, jumps_K223 = output.extras["long"][b], output.extras["skip"][b]
+            length = len(walk_S23) // 2
+            way = [*past[:length], *reversed(past[: length - 1])]
+            goal = _marked(target, _TRUTH, truth_23)
+            start = [*tiles(batch["patch"][b][None], _TILE_PX), goal]
+            found = [_marked(frame, _FOUND, place_23) for frame, place_23 in zip(way, walk_S23, strict=False)]
+            rows.append(row([*start, *found, _marked(goal, _END, walk_S23[-1])], _GAP_PX))
+            found = [_marked(frame, _FOUND, jump_223[0]) for frame, jump_223 in zip(past, jumps_K223, strict=False)]
+            rows.append(row([*start, *found, _marked(goal, _END, *jumps_K223[:, 1])], _GAP_PX))
+        return {"cycles": sheet(rows)}
+
+
+def _marked(tile: np.ndarray, color: Color, *placements_23: Tensor) -> np.ndarray:
+    """A frame's picture with the outlines of placed squares, a dot at their first corner."""
+    corners_42 = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    for placement_23 in placements_23:
+        at_42 = placed_points(placement_23.detach().float().cpu()[None], corners_42)[0]
+        tile = outlined(tile, ((at_42 + 1) * len(tile) / 2).tolist(), color)
+    return tile
 
 
 # ---- measures over an epoch ------------------------------------------------------------------------------------------
@@ -528,66 +466,20 @@ def _ratio_metric(*, is_gain: bool) -> Metric:
     class OfCenter(Metric):
         """Sum of errors over sum of the middle's errors, or what is missing to 1."""
 
-        error: Tensor
-        center: Tensor
+        sums_2: Tensor
 
         def __init__(self) -> None:
             super().__init__()
-            for name in ("error", "center"):
-                self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state("sums_2", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
         def update(self, error_B: Tensor, center_B: Tensor) -> None:
-            self.error = self.error + error_B.double().sum()
-            self.center = self.center + center_B.double().sum()
+            self.sums_2 = self.sums_2 + torch.stack([error_B.double().sum(), center_B.double().sum()])
 
         def compute(self) -> Tensor:
-            ratio = self.error / self.center
+            ratio = self.sums_2[0] / self.sums_2[1]
             return 1 - ratio if is_gain else ratio
 
     return OfCenter()
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
-
-_TILE_PX = 112
-_TRUTH, _FOUND, _END = (60, 200, 90), (240, 200, 40), (230, 60, 50)
-Drawn = Sequence[tuple[Tensor, tuple[int, int, int]]]  # placements (2, 3) and their colors
-
-
-def _long_row(frames_TCHW: Tensor, held: Mapping[str, Tensor], walk_S23: Tensor) -> np.ndarray:
-    """The patch, the target with the truth, each frame on the way with the place found, the target with both ends."""
-    length, last = len(walk_S23) // 2, len(frames_TCHW) - 1
-    back = [last - 1 - i for i in range(length)]
-    way = [*back, *back[-2::-1]]
-    tiles = [_tile(held["patch"]), _tile(frames_TCHW[last], [(held["placement"], _TRUTH)])]
-    tiles += [_tile(frames_TCHW[t], [(p, _FOUND)]) for t, p in zip(way, walk_S23[:-1], strict=True)]
-    tiles.append(_tile(frames_TCHW[last], [(held["placement"], _TRUTH), (walk_S23[-1], _END)]))
-    return np.concatenate(tiles, axis=1)
-
-
-def _skip_row(frames_TCHW: Tensor, held: Mapping[str, Tensor], jumps_K223: Tensor) -> np.ndarray:
-    """The patch, the target with the truth, each past frame with the place found, the target with all ends."""
-    last = len(frames_TCHW) - 1
-    tiles = [_tile(held["patch"]), _tile(frames_TCHW[last], [(held["placement"], _TRUTH)])]
-    tiles += [_tile(frames_TCHW[last - 1 - k], [(jump[0], _FOUND)]) for k, jump in enumerate(jumps_K223)]
-    tiles.append(_tile(frames_TCHW[last], [(held["placement"], _TRUTH), *((jump[1], _END) for jump in jumps_K223)]))
-    return np.concatenate(tiles, axis=1)
-
-
-def _tile(picture_CHW: Tensor, drawn: Drawn = ()) -> np.ndarray:
-    """A picture with the outlines of squares, a dot at their first corner, and a gap at its right and below. HWC."""
-    from PIL import Image, ImageDraw  # here: only pictures need it
-
-    large = F.interpolate(picture_CHW[None], size=(_TILE_PX, _TILE_PX), mode="bilinear", antialias=True)[0]
-    image = Image.fromarray((large.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
-    draw = ImageDraw.Draw(image)
-    corners_42 = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-    for placement_23, color in drawn:
-        at_42 = ((placed_points(placement_23[None], corners_42)[0] + 1) * _TILE_PX / 2).tolist()
-        draw.line([tuple(p) for p in [*at_42, at_42[0]]], fill=color, width=2)
-        x, y = at_42[0]
-        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=color)
-    return np.pad(np.asarray(image), ((0, 2), (0, 2), (0, 0)))
 
 
 # ---- what cannot work ------------------------------------------------------------------------------------------------
@@ -631,15 +523,10 @@ def _value_problems(c: CycleConsistencyConfig) -> Iterable[str]:
 
 def _network_problems(config: CycleConsistencyConfig, backbone: BackboneInfo) -> Iterable[str]:
     """What the network's maps do not allow."""
-    stage = backbone.stage(config.stage or None)
-    stride = stage.stride_space
-    if config.frame_px < 1 or config.frame_px % stride:
-        nearest = max(1, round(config.frame_px / stride)) * stride
-        yield f"frame_px ({config.frame_px}) must be a multiple of {stride}, the stride of {stage.name}, such as {nearest}"
+    stride = backbone.stage(config.stage or None).stride_space
+    yield from map_problems(config.frame_px, config.stage or None, backbone, "patches")
     patch_px = patch_cells(config, config.frame_px // stride) * stride
     if patch_px < backbone.min_px:
         yield f"patch_scale ({config.patch_scale:g}) gives patches of {patch_px} px, and {backbone.name} needs {backbone.min_px}"
-    if not backbone.full_maps:
-        yield f"the maps of backbone {backbone.name} leave out the borders, so that patches have no place on them; take another"
     if backbone.min_frames > 1:
         yield f"frames are shown one by one, and backbone {backbone.name} needs {backbone.min_frames}; take another input"

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import DataError, OptionError, must_be_one_of
+from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, random_square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
 
@@ -30,6 +31,7 @@ UNITS = ("frames", "seconds")
 CROPS = ("corners", "random", "center")
 CORNER_SCALES = (1.0, 0.875, 0.75, 0.66)
 MAX_REDRAWS = 50
+_TILE_PX, _FRAME_PX = 72, 4
 # Places in the window a b c d e: the ordered tuple, and the two that differ from it in the middle alone.
 TUPLES = np.array([[1, 2, 3], [1, 0, 3], [1, 4, 3]], dtype=np.int64)
 IS_ORDERED = np.array([1, 0, 0], dtype=np.int64)
@@ -327,7 +329,7 @@ class OrderVerification(PretextTask):
         frames_BNCTHW = batch["frames"].transpose(2, 3).float().div_(255)
         if self.training and self.config.flip:
             flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=frames_BNCTHW.device)
-            frames_BNCTHW = torch.where(flipped.view(-1, 1, 1, 1, 1, 1), frames_BNCTHW.flip(-1), frames_BNCTHW)
+            frames_BNCTHW = flip_some(frames_BNCTHW, flipped)
         return {**batch, "frames": frames_BNCTHW.contiguous()}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
@@ -368,8 +370,8 @@ class OrderVerification(PretextTask):
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to four windows: a row for each tuple, its frames as shown, the truth, and the verdict in green or red."""
-        frames_BNCTHW = batch["frames"][:4].float().cpu()
-        truth_BV, order_BV3 = batch["is_ordered"][:4].cpu().numpy(), batch["order"][:4].cpu()
+        frames_BNCTHW = batch["frames"][:4]
+        truth_BV, order_BV3 = batch["is_ordered"][:4].cpu().numpy(), batch["order"][:4]
         prob_BV = output.extras["ordered_prob"][:4].float().cpu().numpy()
         limit = 1 / (1 + math.exp(-self.threshold))
         rows = [
@@ -377,7 +379,7 @@ class OrderVerification(PretextTask):
             for b in range(len(truth_BV))
             for v in range(truth_BV.shape[1])
         ]
-        return {"tuples": np.concatenate(rows, axis=0)}
+        return {"tuples": sheet(rows)}
 
 
 def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> None:
@@ -415,19 +417,12 @@ def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> Non
         raise OptionError("order_verification", vars(config), problems)
 
 
-def _tuple_row(frames_3CTHW: Tensor, truth: bool, prob: float, limit: float, height_px: int = 72) -> np.ndarray:
-    """The frames of a tuple in the order shown, framed green where the verdict is right; words at the left. HWC."""
-    from PIL import Image, ImageDraw  # here: only pictures need it
-
-    frames = F.interpolate(frames_3CTHW[:, :, 0], size=(height_px - 8, height_px - 8), mode="bilinear", antialias=True)
+def _tuple_row(frames_3CTHW: Tensor, truth: bool, prob: float, limit: float) -> np.ndarray:
+    """The frames of a tuple in the order shown, framed green where the verdict is right; words at the left."""
     color = (60, 170, 80) if (prob > limit) == truth else (210, 60, 60)
-    pixels_3HWC = (frames.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
-    framed = [np.pad(picture, ((4, 4), (4, 4), (0, 0))) for picture in pixels_3HWC]
-    strip = np.concatenate(framed, axis=1)
+    frames = tiles(frames_3CTHW[:, :, 0], _TILE_PX - 2 * _FRAME_PX)
+    strip = row(np.pad(frame, ((_FRAME_PX, _FRAME_PX), (_FRAME_PX, _FRAME_PX), (0, 0))) for frame in frames)
     strip[:2], strip[-2:] = color, color
-    words = Image.new("RGB", (112, height_px), (24, 24, 24))
-    draw = ImageDraw.Draw(words)
-    draw.text((6, 10), "truth: " + ("in order" if truth else "not"), fill=(235, 235, 235))
-    draw.text((6, 28), "says:  " + ("in order" if prob > limit else "not"), fill=color)
-    draw.text((6, 46), f"p(order) {prob:.2f}", fill=(170, 170, 170))
-    return np.concatenate([np.asarray(words), strip], axis=1)
+    truth_word, verdict = ("in order" if is_ordered else "not" for is_ordered in (truth, prob > limit))
+    told = [(f"truth: {truth_word}", LIGHT), (f"says:  {verdict}", color), (f"p(order) {prob:.2f}", (170, 170, 170))]
+    return row([words(told, 112, _TILE_PX), strip])

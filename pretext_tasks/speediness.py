@@ -18,8 +18,19 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.errors import OptionError, must_be_one_of
+from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, Rectangle, center_square, random_square, resize_clips, square
+from ssvid.transforms import (
+    Cut,
+    CutFirst,
+    Cuts,
+    Rectangle,
+    center_square,
+    flip_some,
+    random_square,
+    resize_clips,
+    square,
+)
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
@@ -29,6 +40,7 @@ SPACINGS = ("even", "drop", "drop_paper", "off")
 CROPS = ("square", "whole")
 POOLS = ("max", "mean")
 MAX_REDRAWS = 100
+_TILE_PX, _MOST_TILES = 64, 16
 
 
 @dataclass(frozen=True)
@@ -233,7 +245,7 @@ class Speediness(PretextTask):
         clips_BVCTHW = clips.unflatten(0, (B, V))
         if training and self.config.flip:
             flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips.device)
-            clips_BVCTHW = torch.where(flipped.view(B, 1, 1, 1, 1, 1), clips_BVCTHW.flip(-1), clips_BVCTHW)
+            clips_BVCTHW = flip_some(clips_BVCTHW, flipped)
         return {**batch, "clips": clips_BVCTHW}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
@@ -260,15 +272,15 @@ class Speediness(PretextTask):
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to four pairs: one row of frames per version. Bars at the left: truth above, the network's score below."""
-        clips_BVCTHW = batch["clips"][:4].float().cpu()
+        clips_BVCTHW = batch["clips"][:4]
         probs_BV = output.extras["sped_prob"][:4].float().cpu().numpy()
         truth_BV = batch["is_sped"][:4].cpu().numpy()
         rows = [
-            _clip_row(clips_BVCTHW[b, v].numpy(), float(truth_BV[b, v]), float(probs_BV[b, v]))
+            _clip_row(clips_BVCTHW[b, v], float(truth_BV[b, v]), float(probs_BV[b, v]))
             for b in range(clips_BVCTHW.shape[0])
             for v in range(clips_BVCTHW.shape[1])
         ]
-        return {"clips": np.concatenate(rows, axis=0)}
+        return {"clips": sheet(rows)}
 
 
 def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
@@ -304,16 +316,10 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         raise OptionError("speediness", vars(config), problems)
 
 
-def _clip_row(
-    clip_CTHW: np.ndarray, truth: float, prob: float, height_px: int = 64, max_frames: int = 16
-) -> np.ndarray:
-    """A row of frames with two bars: white length above is the truth, below the score. uint8 HWC."""
-    step = math.ceil(clip_CTHW.shape[1] / max_frames)
-    clip_TCHW = torch.from_numpy(clip_CTHW[:, ::step]).transpose(0, 1)
-    frames = F.interpolate(clip_TCHW, size=(height_px, height_px), mode="bilinear", antialias=True)
-    strip = np.concatenate((frames.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy(), axis=1)
-    bars = np.full((height_px, height_px, 3), 40, dtype=np.uint8)
-    bars[8:28, : round(truth * height_px)] = (90, 200, 90)
-    bars[36:56, : round(prob * height_px)] = (90, 140, 240)
-    gap = np.zeros((2, height_px + strip.shape[1], 3), dtype=np.uint8)
-    return np.concatenate([np.concatenate([bars, strip], axis=1), gap], axis=0)
+def _clip_row(clip_CTHW: Tensor, truth: float, prob: float) -> np.ndarray:
+    """A row of frames with two bars: the length of the green one is the truth, of the blue one the score."""
+    step = math.ceil(clip_CTHW.shape[1] / _MOST_TILES)
+    bars = np.full((_TILE_PX, _TILE_PX, 3), 40, dtype=np.uint8)
+    bars[8:28, : round(truth * _TILE_PX)] = (90, 200, 90)
+    bars[36:56, : round(prob * _TILE_PX)] = (90, 140, 240)
+    return np.pad(row([bars, *tiles(clip_CTHW[:, ::step].transpose(0, 1), _TILE_PX)]), ((0, 2), (0, 0), (0, 0)))

@@ -201,5 +201,22 @@ def strangers(videos_B: np.ndarray, rng: np.random.Generator, views: int = 1) ->
     return order
 
 
+def one_by_one(frames_BCTHW: Tensor, backbone: Backbone, stage: str | None) -> Tensor:
+    """The stage's map of every frame, each given to the network by itself: (B * T, D, h, w), sample by sample."""
+    alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    return backbone(alone, stage).squeeze(2)
+
+
+def map_problems(frame_px: int, stage: str | None, backbone: BackboneInfo, what: str) -> Iterable[str]:
+    """Why frames of this size have no map on which ``what`` (colors, patches) have a place; nothing where they have."""
+    found = backbone.stage(stage)
+    stride = found.stride_space
+    if frame_px < 1 or frame_px % stride:
+        nearest = max(1, round(frame_px / stride)) * stride
+        yield f"frame_px ({frame_px}) must be a multiple of {stride}, the stride of {found.name}, such as {nearest}"
+    if not backbone.full_maps:
+        yield f"the maps of backbone {backbone.name} leave out the borders, so that {what} have no place on them; take another"
+
+
 def _draw_classes(target: Tensor, num_classes: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.integers(num_classes, size=tuple(target.shape))).to(target)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.errors import RecipeError, did_you_mean
+from ssvid.transforms.lab import LUMA
 from ssvid.video.reencoding import reencode
 
 # Where a counterfactual acts. VIDEO: on the frames as they come from the file, before the task crops and resizes them.
@@ -29,7 +30,6 @@ REENCODINGS = ((28, 12), (36, 1), (36, 12))  # crf, GOP
 SCALES = ((1, 2),)
 RATES = ((4, 5), (3, 5))
 _GRAY_LEVEL = 128
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 Reindex = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 Repaint = Callable[[Tensor, np.random.Generator], Tensor]
@@ -146,7 +146,7 @@ def bordered(frames_TCHW: Tensor, rng: np.random.Generator, *, share: float) -> 
 
 def grayed(frames_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
     """Luma 0.299 R + 0.587 G + 0.114 B in all three channels."""
-    luma = torch.einsum("c,tchw->thw", torch.tensor(_LUMA), frames_TCHW.float())
+    luma = torch.einsum("c,tchw->thw", torch.tensor(LUMA), frames_TCHW.float())
     return luma.round().to(torch.uint8)[:, None].expand_as(frames_TCHW).contiguous()
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ssvid.audits.clips import AroundClips, AuditedClips, repainted_batch
 from ssvid.audits.counterfactuals import CLIP, Counterfactual
 from ssvid.data.feed.dataset import ClipDataset
+from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.types import ClipMaker, ClipPlan, Stream, Ticket, VideoInfo
 
 FRAMES_SHOWN = 8
@@ -62,17 +61,9 @@ def shown_frames(dataset: ClipDataset, counterfactual: Counterfactual, *, index:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Tensor]]) -> np.ndarray:
-    """Labeled rows of frames (T, 3, H, W) one below the other: uint8 HWC. Longer rows are cut, shorter ones padded."""
-    width = _LABEL_PX + FRAMES_SHOWN * (FRAME_PX + _GAP_PX)
-    sheet = np.full((len(rows) * (FRAME_PX + _GAP_PX), width, 3), 24, np.uint8)
-    for number, (_, frames_TCHW) in enumerate(rows):
-        top = number * (FRAME_PX + _GAP_PX)
-        small = F.interpolate(frames_TCHW[:FRAMES_SHOWN].float(), (FRAME_PX, FRAME_PX), mode="nearest")
-        for place, frame in enumerate(small.byte().permute(0, 2, 3, 1).numpy()):
-            left = _LABEL_PX + place * (FRAME_PX + _GAP_PX)
-            sheet[top : top + FRAME_PX, left : left + FRAME_PX] = frame
-    picture = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(picture)
-    for number, (label, _) in enumerate(rows):
-        draw.text((8, number * (FRAME_PX + _GAP_PX) + FRAME_PX // 2 - 6), label, fill=(235, 235, 235))
-    return np.asarray(picture)
+    """Labeled rows of frames (T, 3, H, W) one below the other: uint8 HWC. Longer rows are cut, shorter ones filled up."""
+    lines = []
+    for label, frames_TCHW in rows:
+        told = words([(label, LIGHT)], _LABEL_PX, FRAME_PX)
+        lines.append(row([told, *tiles(frames_TCHW[:FRAMES_SHOWN], FRAME_PX)], _GAP_PX))
+    return sheet(lines)

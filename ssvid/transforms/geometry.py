@@ -90,6 +90,14 @@ def shifted_boxes(box: Box, share: float, count: int, rng: np.random.Generator) 
     return [(top + int(dy), left + int(dx), inner) for dy, dx in moves_T2]
 
 
+def frame_squares(
+    height: int, width: int, rng: np.random.Generator, count: int, *, min_scale: float = 1.0, shift: float = 0.0
+) -> list[Box]:
+    """One random square for all frames; above a shift of 0 one for each of ``count``, this share smaller and within it."""
+    box = random_square(height, width, rng, min_scale)
+    return shifted_boxes(box, shift, count, rng) if shift > 0 else [box]
+
+
 def crop_squares(clip_TCHW: Tensor, boxes: Sequence[Box], size_px: int) -> Tensor:
     """Cut a box of its own out of each frame and bring it to size_px x size_px, as ``crop_square`` does."""
     return crop_rectangles(clip_TCHW, [square(box) for box in boxes], size_px)
@@ -130,3 +138,8 @@ def resize_clips(clips_BCTHW: Tensor, size_px: int) -> Tensor:
 def _resize(frames_NCHW: Tensor, size_px: int) -> Tensor:
     shrinks = min(frames_NCHW.shape[-2:]) > size_px
     return F.interpolate(frames_NCHW, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def flip_some(images: Tensor, flipped_B: Tensor) -> Tensor:
+    """Those images, or clips, of a batch (B, ..., W) mirrored that are to be flipped."""
+    return torch.where(flipped_B.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)

@@ -90,6 +90,18 @@ def degrees_apart(placement_B23: Tensor, truth_B23: Tensor) -> Tensor:
     return torch.atan2(turn_B.sin(), turn_B.cos()).abs().rad2deg()
 
 
+def cells_apart(placement_B23: Tensor, truth_B23: Tensor, frame_side: int) -> Tensor:
+    """Distance of two squares' centers in cells of the frame's map: (B,)."""
+    return (placement_B23[:, :, 2] - truth_B23[:, :, 2]).norm(dim=1) * frame_side / 2
+
+
+def alignment_loss(placement_B23: Tensor, truth_B23: Tensor, grid: int = 20) -> Tensor:
+    """Mean squared distance of grid x grid points of the square, from edge to edge, under two placements: (B,)."""
+    line = torch.linspace(-1, 1, grid, device=truth_B23.device, dtype=truth_B23.dtype)
+    points_M2 = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
+    return placed_points(placement_B23 - truth_B23, points_M2).square().sum(dim=-1).mean(dim=-1)
+
+
 def fit_square(affinity_BNM: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Center (B, 2) and angle (B,) of the square whose cells lie nearest to where an affinity expects them.
 

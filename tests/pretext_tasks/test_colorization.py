@@ -15,22 +15,19 @@ from pretext_tasks.colorization import (
     blind_guesses,
     coordinate_map,
     copied_nll,
-    copied_probs,
     fit_palette,
     frame_gap,
-    lab_to_rgb,
     nearest_colors,
     paint,
-    pointer_logits,
-    rgb_to_lab,
     right_where_moved,
     score_guess,
-    shifted_boxes,
-    to_gray,
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
+from ssvid.transforms import shifted_boxes
+from ssvid.transforms.correspondence import copied_probs, pointer_logits
+from ssvid.transforms.lab import lab_to_rgb, rgb_to_lab, to_gray
 from ssvid.types import ClipPlan, Ticket, VideoInfo
 
 SMALL = ColorizationConfig(

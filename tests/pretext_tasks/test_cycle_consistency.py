@@ -13,23 +13,17 @@ from pretext_tasks.cycle_consistency import (
     CycleClips,
     CycleConsistency,
     CycleConsistencyConfig,
-    affinity,
-    alignment_loss,
-    cells_apart,
-    cut_patch,
     frame_offsets,
     long_cycles,
-    mean_dot,
-    pick_window,
     skip_cycles,
-    soft_inliers,
-    window_motion,
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.transforms.warp import degrees_apart, fit_square, keep_inside, make_placement
+from ssvid.transforms.correspondence import affinity, cut_patch, mean_dot, soft_inliers
+from ssvid.transforms.moving import pick_window, window_motion
+from ssvid.transforms.warp import alignment_loss, cells_apart, degrees_apart, fit_square, keep_inside, make_placement
 from ssvid.types import ClipPlan, Ticket, VideoInfo
 from ssvid.weights.checkpoints import read_checkpoint
 
