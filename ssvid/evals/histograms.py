@@ -26,7 +26,7 @@ from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, check_probe_
 from ssvid.features.store import Features
 from ssvid.results.rows import ResultRow
 
-FLOOR = "floor"
+FLOOR = "histograms"
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
 _LEVELS = 4  # of each color: 64 bins
 _CHANGES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # borders between the bins of frame differences, of 1

@@ -24,7 +24,7 @@ from ssvid.recipe.load import LoadedRecipe
 from ssvid.results.confusion import confusion_picture, per_class
 from ssvid.results.rows import ResultRow, render_table, write_results
 from ssvid.results.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
-from ssvid.results.table import ANCHORS, PRETRAINED
+from ssvid.results.table import BASELINES, PRETRAINED
 from ssvid.train.run_folder import next_beside, next_free
 
 
@@ -128,11 +128,11 @@ def _spread_lines(summaries: Sequence[Summary]) -> str:
 def differences(rows: Sequence[ResultRow]) -> list[Summary]:
     """The pretrained network minus its placebo and minus the random one, in every metric that both have, paired."""
     found = []
-    for anchor in ANCHORS:
-        theirs = {row.metric for row in rows if row.name == anchor}
+    for baseline in BASELINES:
+        theirs = {row.metric for row in rows if row.name == baseline}
         for metric in dict.fromkeys(row.metric for row in rows if row.name == PRETRAINED):
             if metric in theirs:
-                found.append(summarize_difference(rows, PRETRAINED, anchor, metric))
+                found.append(summarize_difference(rows, PRETRAINED, baseline, metric))
     return found
 
 

@@ -15,14 +15,16 @@ from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.protocol_notes import brought_up
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.results.curves import Panel, panels_of
-from ssvid.results.formats import FORMATS
+from ssvid.results.formats import TABLE_FORMATS
 from ssvid.results.page import RunPage, embed_pictures, render_page
-from ssvid.results.table import PRETRAINED, Column, Result, Table, build_table, numbers_of, read_result
+from ssvid.results.reading import Column, Result, numbers_of, read_result
+from ssvid.results.table import PRETRAINED, Table, build_table
 from ssvid.train.run_folder import RunFolder
 
 _SHOWN = 12  # settings that a refusal names
 _MOST_LOGS = 8  # networks of a fine-tuning whose curves are drawn
-_PLACES = ("data.root:", "data.list:", "data.annotations:", "loader.", "logger.", "protocol:")
+# Settings that tell no two numbers apart: where things lie, and how they are loaded.
+_TELL_NOTHING = ("data.root:", "data.list:", "data.annotations:", "loader.", "logger.", "protocol:")
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def report(
         DataError: a file to write exists; nothing that can be shown, or ``one_column`` cannot be had; says in which settings they differ.
         RecipeError: an unknown format, or a page of several runs.
     """
-    if format not in FORMATS:
-        raise RecipeError(f"format ({format!r}) is unknown. {did_you_mean(format, FORMATS)}")
+    if format not in TABLE_FORMATS:
+        raise RecipeError(f"format ({format!r}) is unknown. {did_you_mean(format, TABLE_FORMATS)}")
     if not results:
         raise RecipeError("ssvid report needs at least one RESULT: a results.json, or a folder with one below it.")
     if html is not None and len(results) > 1:
@@ -91,7 +93,7 @@ def report(
     table = build_table(read, metrics=tuple(metric or ()), protocol=protocol or "") if read else None
     if table is not None and one_column:
         _refuse_several(table, read)
-    text = FORMATS[format](table) if table is not None else ""
+    text = TABLE_FORMATS[format](table) if table is not None else ""
     written = Path(out) if out is not None and table is not None else None
     if written is not None:
         write_atomic(written, lambda file: file.write(f"{text}\n".encode()))
@@ -239,7 +241,7 @@ def _differ(a: Column, b: Column, results: Sequence[Result]) -> str:
     if a.protocol != b.protocol:
         ours, theirs = _recipe_of(a, results), _recipe_of(b, results)
         known = diff_recipes(ours, theirs) if ours and theirs else []  # older files hold no recipe
-        lines = [line for line in known if not line.startswith(_PLACES)]
+        lines = [line for line in known if not line.startswith(_TELL_NOTHING)]
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         told.append("; ".join(lines[:_SHOWN]) + more if lines else "settings that these files do not hold")
     if a.data != b.data:

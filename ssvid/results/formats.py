@@ -8,7 +8,8 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from ssvid.results.table import Cell, Line, PublishedLine, Table
+from ssvid.results.summaries import Summary
+from ssvid.results.table import Line, PublishedLine, Table
 
 PUBLISHED = "published by others, not measured here"
 DIFFERENCES = "paired differences over the same videos, in points"
@@ -19,7 +20,7 @@ _WIDEST = 150  # characters of a block of text
 Grid = list[list[str]]
 
 
-def cell_text(cell: Cell | None, *, signed: bool = False) -> str:
+def cell_text(cell: Summary | None, *, signed: bool = False) -> str:
     """``81.3 [76.0, 87.1] sd 1.2 (3 folds) sd 0.4 (2 seeds)``; ``-`` where nothing was measured."""
     if cell is None:
         return "-"
@@ -227,18 +228,17 @@ def as_csv(table: Table) -> str:
 
 def _csv_column(table: Table, i: int) -> dict[str, object]:
     column = table.columns[i]
-    changed = json.loads(column.protocol.changed)
     return {
         "metric": column.metric,
         "protocol": column.protocol.id,
-        "changed": column.protocol.changed if changed else "",
+        "changed": json.dumps(column.protocol.changed, sort_keys=True) if column.protocol.changed else "",
         "protocol_sha256": column.protocol.sha256,
         "videos": table.heads[i][2],
         "chance": repr(table.chances[i]),
     }
 
 
-def _csv_lines(table: Table, what: str, line: Line, i: int, cell: Cell) -> list[dict[str, object]]:
+def _csv_lines(table: Table, what: str, line: Line, i: int, cell: Summary) -> list[dict[str, object]]:
     common = _csv_column(table, i) | {"result": line.result, "network": line.network}
     whole = {
         "what": what,
@@ -261,7 +261,7 @@ def _csv_lines(table: Table, what: str, line: Line, i: int, cell: Cell) -> list[
     return [common | whole, *each]
 
 
-FORMATS: Mapping[str, Callable[[Table], str]] = {
+TABLE_FORMATS: Mapping[str, Callable[[Table], str]] = {
     "text": as_text,
     "markdown": as_markdown,
     "latex": as_latex,

@@ -18,7 +18,9 @@ from ssvid.results.curves import STYLE as CURVES_STYLE
 from ssvid.results.curves import Panel, describe, draw_panel, number
 from ssvid.results.formats import DIFFERENCES, PUBLISHED, published_title
 from ssvid.results.page_style import page_head
-from ssvid.results.table import PRETRAINED, Cell, Line, Result, Table
+from ssvid.results.reading import Result
+from ssvid.results.summaries import Summary
+from ssvid.results.table import PRETRAINED, Line, Table
 
 T = TypeVar("T")
 _AS_IT_IS_BYTES = 60_000  # larger pictures are packed anew
@@ -252,7 +254,7 @@ def _line_name(line: Line) -> str:
     return f"{_text(line.title)}{f' <small>note {marks}</small>' if marks else ''}"
 
 
-def _cell(cell: Cell | None, *, signed: bool = False) -> str:
+def _cell(cell: Summary | None, *, signed: bool = False) -> str:
     if cell is None:
         return "<td>-</td>"
     plus = "+" if signed else ""

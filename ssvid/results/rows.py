@@ -25,6 +25,9 @@ OLD_INTERVALS = (
 )
 
 
+_OLD_NAMES = {"floor": "histograms"}  # of networks, as older versions wrote them
+
+
 @dataclass(frozen=True)
 class ResultRow:
     """One number of one network.
@@ -227,9 +230,8 @@ def _row_of(plain: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> Res
         context["notes"] = [*context.get("notes", ()), OLD_INTERVALS]
     groups = tuple(lists[plain["group_list"]]) if plain.get("group_list") else ()
     ids = tuple(lists[plain["video_list"]])
-    return ResultRow(
-        plain["name"], plain["metric"], plain["value"], (low, high), plain["chance"], correct_N, ids, context, groups
-    )
+    name, chance = _OLD_NAMES.get(plain["name"], plain["name"]), plain["chance"]
+    return ResultRow(name, plain["metric"], plain["value"], (low, high), chance, correct_N, ids, context, groups)
 
 
 def _plain_correct(correct_N: np.ndarray) -> str | list[float]:

@@ -33,6 +33,20 @@ class Summary:
     chance: float
     num_groups: int = 0
 
+    @property
+    def num_folds(self) -> int:
+        return len(self.values)
+
+    @property
+    def num_seeds(self) -> int:
+        return max(len(seeds) for seeds in self.values.values())
+
+    @property
+    def spreads(self) -> list[tuple[float, int, str]]:
+        """Each standard deviation there is, over how many, of what: ``(0.012, 3, "folds")``."""
+        both = ((self.over_folds, self.num_folds, "folds"), (self.over_seeds, self.num_seeds, "seeds"))
+        return [(value, count, what) for value, count, what in both if value is not None]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for ``results.json``."""
         return {
@@ -58,6 +72,14 @@ def fold_of(row: ResultRow) -> int:
 def seed_of(row: ResultRow) -> int:
     """The seed of the run that a row belongs to."""
     return int(row.context.get("seed", 0))
+
+
+def summary_of_row(row: ResultRow) -> Summary:
+    """Of the only fold and seed that there is."""
+    values = {fold_of(row): {seed_of(row): row.value}}
+    return Summary(
+        row.name, row.metric, row.value, row.interval, None, None, values, len(row.ids), row.chance, row.num_groups
+    )
 
 
 def summarize(rows: Iterable[ResultRow]) -> list[Summary]:

@@ -6,94 +6,22 @@ printed, in whatever format, comes from ``Table``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.errors import DataError
-from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
-from ssvid.intervals import Interval
 from ssvid.protocols.metrics import title_of
 from ssvid.protocols.named import leaves_of, named_protocol
-from ssvid.results.rows import ResultRow, compare_rows, read_results, videos_in_groups
-from ssvid.results.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
-from ssvid.settings import without_gone, without_speed
+from ssvid.results.reading import PROTOCOL_GROUPS, Column, Numbers, ProtocolUsed, Result, numbers_of, protocol_of
+from ssvid.results.rows import ResultRow, compare_rows, videos_in_groups
+from ssvid.results.summaries import Summary, fold_of, summarize, summarize_difference, summary_of_row
+from ssvid.settings import without_speed
 
 PRETRAINED = "pretrained"
-ANCHORS = ("placebo", "random")  # what a pretrained network is compared with, in this order
-
-
-@dataclass(frozen=True)
-class Result:
-    """One ``results.json``. label: how the table calls it. recipe: resolved, {} where the file holds none.
-
-    per_class: network -> metric -> class -> [right, all].
-    """
-
-    path: Path
-    label: str
-    rows: tuple[ResultRow, ...]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    per_class: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Protocol(NamedTuple):
-    """How a number was measured. changed: what differs from the protocol's own settings, as JSON. sha256: of all settings."""
-
-    id: str
-    changed: str
-    sha256: str
-
-    @property
-    def title(self) -> str:
-        """The name, starred where something was changed; the hash where it has none."""
-        return (self.id or f"settings {self.sha256[:8]}") + "*" * (self.changed != "{}")
-
-
-class Column(NamedTuple):
-    """What the numbers below one another have in common. data: which videos: (fold, hash of the names, of the data set)."""
-
-    metric: str
-    protocol: Protocol
-    data: tuple[tuple[int, str, str], ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number in [0, 1] with its 95 % interval; a difference is in [-1, 1].
-
-    over_folds, over_seeds: standard deviations, None with fewer than two. values: fold -> seed -> value. num_groups: of the
-    videos; as many as videos where each stands by itself.
-    """
-
-    value: float
-    interval: Interval
-    over_folds: float | None
-    over_seeds: float | None
-    values: Mapping[int, Mapping[int, float]]
-    num_videos: int
-    num_groups: int
-
-    @property
-    def num_folds(self) -> int:
-        return len(self.values)
-
-    @property
-    def num_seeds(self) -> int:
-        return max(len(seeds) for seeds in self.values.values())
-
-    @property
-    def spreads(self) -> list[tuple[float, int, str]]:
-        """Each standard deviation there is, over how many, of what: ``(0.012, 3, "folds")``."""
-        both = ((self.over_folds, self.num_folds, "folds"), (self.over_seeds, self.num_seeds, "seeds"))
-        return [(value, count, what) for value, count, what in both if value is not None]
+BASELINES = ("placebo", "random")  # what a pretrained network is compared with, in this order
 
 
 @dataclass(frozen=True)
@@ -105,7 +33,7 @@ class Line:
 
     result: str
     network: str
-    cells: Mapping[int, Cell]
+    cells: Mapping[int, Summary]
     marks: tuple[int, ...] = ()
 
     @property
@@ -147,11 +75,7 @@ class Table:
         columns = [
             {
                 "metric": column.metric,
-                "protocol": {
-                    "id": column.protocol.id,
-                    "changed": json.loads(column.protocol.changed),
-                    "sha256": column.protocol.sha256,
-                },
+                "protocol": asdict(column.protocol),
                 "videos": [{"fold": fold, "names": names, "data_set": data} for fold, names, data in column.data],
                 "chance": chance,
             }
@@ -169,93 +93,15 @@ class Table:
         }
 
 
+_KEYS_OF_CELLS = (
+    *("value", "interval95", "std_over_folds", "std_over_seeds"),
+    *("values", "num_videos", "num_groups"),
+)
+
+
 def _plain_line(line: Line) -> dict[str, Any]:
-    cells = {
-        str(i): {
-            "value": cell.value,
-            "interval95": list(cell.interval),
-            "std_over_folds": cell.over_folds,
-            "std_over_seeds": cell.over_seeds,
-            "values": {str(fold): {str(s): v for s, v in seeds.items()} for fold, seeds in cell.values.items()},
-            "num_videos": cell.num_videos,
-            "num_groups": cell.num_groups,
-        }
-        for i, cell in line.cells.items()
-    }
+    cells = {str(i): {key: cell.as_dict()[key] for key in _KEYS_OF_CELLS} for i, cell in line.cells.items()}
     return {"result": line.result, "network": line.network, "cells": cells, "notes": list(line.marks)}
-
-
-# ---- reading
-
-
-def read_result(path: Path, label: str) -> Result:
-    """One ``results.json`` of an evaluation.
-
-    Raises:
-        DataError: it is none.
-    """
-    rows = read_results(path)
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    return Result(
-        path,
-        label,
-        tuple(rows),
-        without_gone(plain.get("recipe", {})),
-        plain.get("per_class", {}),
-        plain.get("versions", {}),
-    )
-
-
-# Settings beside the numbers of results that name no protocol, by their key.
-_PROTOCOLS = {
-    "feature_protocol": FeatureProtocol,
-    "probe_protocol": ProbeProtocol,
-    "retrieval_protocol": RetrievalProtocol,
-    "finetune_protocol": FinetuneProtocol,
-}
-
-
-# And in their recipes.
-_GROUPS = {
-    "features": FeatureProtocol,
-    "probe": ProbeProtocol,
-    "retrieval": RetrievalProtocol,
-    "finetune": FinetuneProtocol,
-}
-
-
-def protocol_of(row: ResultRow) -> Protocol:
-    """How a row was measured. Where nobody wrote it down, the settings beside the number tell."""
-    note = row.context.get("protocol")
-    if isinstance(note, Mapping):
-        return Protocol(note.get("id", ""), json.dumps(note.get("changed", {}), sort_keys=True), note["sha256"])
-    settings = {
-        key: without_speed(_PROTOCOLS[key], value) | {"seed": None}
-        for key, value in row.context.items()
-        if key in _PROTOCOLS and isinstance(value, Mapping)
-    }
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return Protocol("", "{}", hashlib.sha256(text.encode()).hexdigest()[:16])
-
-
-Key = tuple[str, Column]  # of a number within one result: the network and the column
-
-
-def numbers_of(result: Result) -> dict[Key, list[ResultRow]]:
-    """(network, column) -> its rows, one for each fold and seed."""
-    alike: dict[tuple[str, str, Protocol], list[ResultRow]] = {}
-    for row in result.rows:
-        alike.setdefault((row.name, row.metric, protocol_of(row)), []).append(row)
-    return {(name, Column(metric, protocol, _data_of(rows))): rows for (name, metric, protocol), rows in alike.items()}
-
-
-def _data_of(rows: Sequence[ResultRow]) -> tuple[tuple[int, str, str], ...]:
-    found = {
-        (fold_of(row), hashlib.sha256("\0".join(row.ids).encode("utf-8", "surrogateescape")).hexdigest()[:16],
-         str(row.context.get("manifest_sha256", ""))[:16])
-        for row in rows
-    }  # fmt: skip
-    return tuple(sorted(found))
 
 
 # ---- the table
@@ -296,9 +142,6 @@ def build_table(results: Sequence[Result], *, metrics: Sequence[str] = (), proto
     )
 
 
-Numbers = dict[Key, list[ResultRow]]
-
-
 def _by_label(results: Sequence[Result]) -> dict[str, Numbers]:
     """Label -> the numbers of all results that share it: evaluations of one run, none of which is in two of them."""
     found: dict[str, Numbers] = {}
@@ -311,17 +154,8 @@ def _wanted(numbers: Numbers, metrics: Sequence[str], protocol: str) -> Numbers:
     return {
         (name, column): rows
         for (name, column), rows in numbers.items()
-        if (not metrics or column.metric in metrics) and is_named(column.protocol, protocol)
+        if (not metrics or column.metric in metrics) and column.protocol.is_named(protocol)
     }
-
-
-def is_named(protocol: Protocol, wanted: str) -> bool:
-    """Whether ``wanted`` is the protocol's id, with or without a version, or the start of its hash; "" is every one."""
-    if not wanted:
-        return True
-    return wanted in (protocol.id, protocol.id.partition("@")[0]) or (
-        len(wanted) >= 6 and protocol.sha256.startswith(wanted)
-    )
 
 
 def _nothing_left(results: Sequence[Result], metrics: Sequence[str], protocol: str) -> str:
@@ -341,29 +175,11 @@ def _ordered(columns: Iterable[Column]) -> list[Column]:
     return sorted(seen, key=lambda column: groups.index((column.protocol, column.data)))
 
 
-def _cell(rows: list[ResultRow]) -> Cell:
+def _cell(rows: list[ResultRow]) -> Summary:
     if len(rows) == 1:
-        (row,) = rows
-        return _single(row, row.value, row.interval, len(row.ids), row.num_groups)
+        return summary_of_row(rows[0])
     (summary,) = summarize(rows)
-    return _summary_cell(summary)
-
-
-def _single(row: ResultRow, value: float, interval: Interval, num_videos: int, num_groups: int) -> Cell:
-    """Of one fold and seed."""
-    return Cell(value, interval, None, None, {fold_of(row): {seed_of(row): value}}, num_videos, num_groups)
-
-
-def _summary_cell(summary: Summary) -> Cell:
-    return Cell(
-        summary.value,
-        summary.interval,
-        summary.over_folds,
-        summary.over_seeds,
-        summary.values,
-        summary.num_videos,
-        summary.num_groups,
-    )
+    return summary
 
 
 def _chance(column: Column, found: Sequence[tuple[str, Numbers]]) -> float:
@@ -372,7 +188,7 @@ def _chance(column: Column, found: Sequence[tuple[str, Numbers]]) -> float:
 
 
 def _heads(
-    columns: Sequence[Column], found: Sequence[tuple[str, Numbers]], settings: Mapping[Protocol, Mapping[str, Any]]
+    columns: Sequence[Column], found: Sequence[tuple[str, Numbers]], settings: Mapping[ProtocolUsed, Mapping[str, Any]]
 ) -> list[tuple[str, str, str]]:
     """(metric, protocol, videos) of each column; what two heads would share gets its hash, and settings that differ."""
     protocols = {column.protocol for column in columns}
@@ -391,7 +207,7 @@ _MOST_SETTINGS = 4  # that a head names
 
 
 def differing_settings(
-    protocol: Protocol, beside: Sequence[Protocol], settings: Mapping[Protocol, Mapping[str, Any]]
+    protocol: ProtocolUsed, beside: Sequence[ProtocolUsed], settings: Mapping[ProtocolUsed, Mapping[str, Any]]
 ) -> str:
     """The settings of a protocol without a name in which it differs from those that the same metric was measured under."""
     if protocol.id or len(beside) < 2:
@@ -403,16 +219,16 @@ def differing_settings(
     return ", ".join(told + ["..."] * (len(differ) > _MOST_SETTINGS))
 
 
-def _settings_of(columns: Sequence[Column], results: Sequence[Result]) -> dict[Protocol, dict[str, Any]]:
+def _settings_of(columns: Sequence[Column], results: Sequence[Result]) -> dict[ProtocolUsed, dict[str, Any]]:
     """Protocol -> ``group.key`` -> value, from the recipe of a result that was measured under it; {} where there is none."""
     wanted = {column.protocol for column in columns}
-    found: dict[Protocol, dict[str, Any]] = {protocol: {} for protocol in wanted}
+    found: dict[ProtocolUsed, dict[str, Any]] = {protocol: {} for protocol in wanted}
     for result in results:
-        groups = {key: value for key, value in result.recipe.items() if key in _GROUPS}
+        groups = {key: value for key, value in result.recipe.items() if key in PROTOCOL_GROUPS}
         leaves = {
             path: value
             for group, values in groups.items()
-            for path, value in leaves_of({group: without_speed(_GROUPS[group], values)})
+            for path, value in leaves_of({group: without_speed(PROTOCOL_GROUPS[group], values)})
         }
         for protocol in {protocol_of(row) for row in result.rows} & wanted:
             found[protocol] = found[protocol] or leaves
@@ -439,7 +255,7 @@ def _video_names(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]
 
 
 def _merged(lines: Sequence[tuple[Line, dict[int, list[ResultRow]]]]) -> list[tuple[Line, dict[int, list[ResultRow]]]]:
-    """Anchors that several results share to the last digit once, without a label; labels only where they tell apart."""
+    """Baselines that several results share to the last digit once, without a label; labels only where they tell apart."""
     kept: list[tuple[Line, dict[int, list[ResultRow]]]] = []
     for line, rows in lines:
         same = [i for i, (other, _) in enumerate(kept) if line.network != PRETRAINED and _is_same(line, other)]
@@ -478,29 +294,30 @@ def _noted(
 
 
 def _differences(label: str, numbers: Numbers, place: Mapping[Column, int], facts: dict[str, list[int]]) -> list[Line]:
-    """Pretrained minus each anchor, paired over the videos, in every column that has both."""
+    """Pretrained minus each baseline, paired over the videos, in every column that has both."""
     lines = []
-    for anchor in ANCHORS:
-        cells: dict[int, Cell] = {}
+    for baseline in BASELINES:
+        cells: dict[int, Summary] = {}
         for column, i in place.items():
-            ours, theirs = numbers.get((PRETRAINED, column)), numbers.get((anchor, column))
+            ours, theirs = numbers.get((PRETRAINED, column)), numbers.get((baseline, column))
             if not ours or not theirs:
                 continue
             try:
                 cells[i] = _difference(ours, theirs)
             except DataError as error:
-                facts.setdefault(f"no paired difference {PRETRAINED} - {anchor}: {error}", [])
+                facts.setdefault(f"no paired difference {PRETRAINED} - {baseline}: {error}", [])
         if cells:
-            lines.append(Line(label, f"{PRETRAINED} - {anchor}", cells))
+            lines.append(Line(label, f"{PRETRAINED} - {baseline}", cells))
     return lines
 
 
-def _difference(ours: list[ResultRow], theirs: list[ResultRow]) -> Cell:
+def _difference(ours: list[ResultRow], theirs: list[ResultRow]) -> Summary:
     if len(ours) == len(theirs) == 1:
         found = compare_rows(ours[0], theirs[0])
-        return _single(ours[0], found.mean, found.interval, found.num_videos, found.num_groups)
+        whole = summary_of_row(replace(ours[0], value=found.mean, interval=found.interval))
+        return replace(whole, num_videos=found.num_videos, num_groups=found.num_groups)
     names = ours[0].name, theirs[0].name
-    return _summary_cell(summarize_difference([*ours, *theirs], *names, ours[0].metric))
+    return summarize_difference([*ours, *theirs], *names, ours[0].metric)
 
 
 # ---- what stands below
@@ -525,9 +342,7 @@ def _about(columns: Sequence[Column]) -> list[str]:
     """Each protocol in one line: what was changed of it, and the hash of all settings."""
     lines = []
     for protocol in dict.fromkeys(column.protocol for column in columns):
-        changed = ", ".join(
-            f"{path}={used!r} instead of {own!r}" for path, (own, used) in json.loads(protocol.changed).items()
-        )
+        changed = ", ".join(f"{path}={used!r} instead of {own!r}" for path, (own, used) in protocol.changed.items())
         own = "" if protocol.id else ", which have no name"
         lines.append(f"{protocol.title}{f', CHANGED: {changed}' if changed else own} [{protocol.sha256}]")
     return lines

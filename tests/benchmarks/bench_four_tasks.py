@@ -153,12 +153,12 @@ def tables(found: dict[str, list[ResultRow]]) -> Iterator[str]:
     """One table for each metric: a line for each task, its rows and the paired differences."""
     for metric in METRICS:
         yield f"\n**{title_of(metric)}**, %\n"
-        yield "| task | pretrained | placebo | random | floor | - placebo | - random |\n|---|---|---|---|---|---|---|"
+        yield "| task | pretrained | placebo | random | histograms | - placebo | - random |\n|---|---|---|---|---|---|---|"
         for row, rows in found.items():
             mine = [r for r in rows if r.metric == metric and not r.name.startswith("random, ")]
             cells = {s.name: cell(s) for s in summarize(mine)}
             minus = [summarize_difference(mine, "pretrained", other, metric) for other in ("placebo", "random")]
-            told = [cells.get(name, "-") for name in ("pretrained", "placebo", "random", "floor")]
+            told = [cells.get(name, "-") for name in ("pretrained", "placebo", "random", "histograms")]
             yield f"| {row} | " + " | ".join([*told, *(cell(m) for m in minus)]) + " |"
 
 

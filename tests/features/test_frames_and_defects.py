@@ -78,7 +78,7 @@ def test_the_floor_tells_colors_apart_and_never_looks_at_test_labels(manifest, q
     rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
     first = floor_rows(manifest, **rows, feature_protocol=quick, probe_protocol=probe)
     assert [(row.name, row.metric) for row in first] == [
-        ("floor", "probe_top1"), ("floor", "knn3_top1"), ("floor", "recall_at_1")
+        ("histograms", "probe_top1"), ("histograms", "knn3_top1"), ("histograms", "recall_at_1")
     ]  # fmt: skip
     assert first[0].value == 1.0
     turned = {"blue": "red", "red": "green", "green": "blue"}

@@ -144,7 +144,7 @@ def test_histograms_come_from_the_reading_of_the_network_at_whatever_size_it_has
     rows = score(
         {"pretrained": network}, network, recipe, manifest, cache_dir=tmp_path, device="cpu", say=print, **split
     )
-    assert "floor" in {row.name for row in rows}
+    assert "histograms" in {row.name for row in rows}
     assert readings == [18, 9]
 
 
@@ -175,7 +175,7 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     )
     rows = found if what == "probe" else found[0]
     names = {row.name for row in rows}
-    assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "floor"} <= names
+    assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "histograms"} <= names
     assert (readings, calibrated) == ([18, 9], [18])
     again = run(
         networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
@@ -192,4 +192,3 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     assert (readings, calibrated) == ([18, 9], [18, 18]), "a damaged file is noticed"
     assert file.read_bytes() != bytes(content)
     assert "features of 7 networks and anchors from one reading of 27 videos" in told
-    assert Histograms().info.name not in names

@@ -106,10 +106,10 @@ def test_every_anchor_stands_beside(evaluated, ucf, tmp_path):
     rows = ssvid.probe(recipe(ucf), backbone=weights, out=tmp_path, device="cpu", show_progress=False).rows
     names = list(dict.fromkeys(row.name for row in rows))
     assert names[0] == "pretrained"
-    assert {"random", "single frame", "shuffled frames", "floor"} <= set(names)
+    assert {"random", "single frame", "shuffled frames", "histograms"} <= set(names)
     metrics = {name: {r.metric for r in rows if r.name == name} for name in names}
-    assert metrics["pretrained"] == metrics["floor"] == {"probe_top1", "knn3_top1", "recall_at_1"}
-    floor = [row for row in rows if (row.name, row.metric) == ("floor", "probe_top1")]
+    assert metrics["pretrained"] == metrics["histograms"] == {"probe_top1", "knn3_top1", "recall_at_1"}
+    floor = [row for row in rows if (row.name, row.metric) == ("histograms", "probe_top1")]
     assert all(row.value == 1.0 for row in floor), "the classes are colors: a histogram tells them apart"
 
 
@@ -145,7 +145,7 @@ def test_a_fold_that_pretraining_saw_is_a_leak_and_its_own_train_split_is_not(ev
 
 def test_classes_are_told_apart_in_numbers_and_in_a_picture(evaluated):
     outcome, _, folder = evaluated
-    plain = json.loads(outcome.path.read_text())["per_class"]["floor"]["probe_top1"]
+    plain = json.loads(outcome.path.read_text())["per_class"]["histograms"]["probe_top1"]
     assert plain == {label: [8, 8] for label in CLASSES}, "2 test videos, 2 folds, 2 seeds"
     picture = Image.open(folder / "out" / "confusion.png")
     assert picture.size[0] > 100

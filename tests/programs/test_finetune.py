@@ -153,15 +153,15 @@ def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path
     first = run(labeled, *wanted, backbone=export, run_dir=tmp_path / "first")
     assert len(trained) == 4
     top1 = {row.name: row for row in first.rows if row.metric == "finetune_top1"}
-    assert list(top1) == ["pretrained", "random", "single frame", "shuffled frames", "floor"]
-    assert {row.ids for row in top1.values()} == {top1["floor"].ids} and len(top1["floor"].ids) == 4
-    frames = {name: row.context["finetune_protocol"]["frames"] for name, row in top1.items() if name != "floor"}
+    assert list(top1) == ["pretrained", "random", "single frame", "shuffled frames", "histograms"]
+    assert {row.ids for row in top1.values()} == {top1["histograms"].ids} and len(top1["histograms"].ids) == 4
+    frames = {name: row.context["finetune_protocol"]["frames"] for name, row in top1.items() if name != "histograms"}
     assert frames == {
         "pretrained": "video", "random": "video", "single frame": "single_frame", "shuffled frames": "shuffled",
     }  # fmt: skip
     start = top1["pretrained"].context["weights_sha256"]
     assert top1["single frame"].context["weights_sha256"] == start != top1["random"].context["weights_sha256"]
-    assert len({row.context["trained_sha256"] for name, row in top1.items() if name != "floor"}) == 4
+    assert len({row.context["trained_sha256"] for name, row in top1.items() if name != "histograms"}) == 4
     assert len({row.context["protocol"]["sha256"] for row in first.rows}) == 1
     read_checkpoint(tmp_path / "first" / "single-frame" / "checkpoints" / "best.ckpt")
 

@@ -14,8 +14,8 @@ from ssvid.recipe.check import build_defaults, group_at, leaf_paths, marks
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.protocol_notes import HASH_VERSION, brought_up, protocol_note, settings_sha256
 from ssvid.recipe.schema import KINDS
+from ssvid.results.reading import protocol_of
 from ssvid.results.rows import ResultRow
-from ssvid.results.table import protocol_of
 from ssvid.settings import without_speed
 from tests.programs.test_evaluate import QUICK, checkpoint, ucf  # noqa: F401
 

@@ -128,6 +128,11 @@ def test_results_survive_the_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_what_older_versions_called_floor_is_read_under_its_name_of_today(tmp_path):
+    path = write_results(tmp_path, [make_row("floor")])
+    assert [row.name for row in read_results(path)] == ["histograms"]
+
+
 def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path):
     path = write_results(tmp_path / "r.json", [make_row()])
     before = path.read_text()

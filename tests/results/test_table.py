@@ -14,9 +14,10 @@ import pytest
 from ssvid.errors import DataError
 from ssvid.intervals import share_interval
 from ssvid.results.formats import as_csv, as_latex, as_markdown, as_text
+from ssvid.results.reading import ProtocolUsed, Result
 from ssvid.results.rows import ResultRow, compare_rows
 from ssvid.results.summaries import summarize_difference
-from ssvid.results.table import Protocol, Result, build_table
+from ssvid.results.table import build_table
 
 LINEAR = {"id": "ucf101-linear@1", "changed": {}, "sha256": "a" * 16}
 CHANGED = {"id": "ucf101-linear@1", "changed": {"features.num_clips": [10, 2]}, "sha256": "b" * 16}
@@ -85,7 +86,7 @@ def test_other_protocols_and_other_videos_get_columns_of_their_own(rows):
     assert "features.num_clips=2 instead of 10" in table.about[1]
     assert all(len(line.cells) == 1 for line in table.lines)
     only = build_table([result("mine", *rows), result("other", others[1])], protocol="ucf101-linear")
-    assert {column.protocol for column in only.columns} == {Protocol("ucf101-linear@1", "{}", "a" * 16)}
+    assert {column.protocol for column in only.columns} == {ProtocolUsed("ucf101-linear@1", "a" * 16)}
     assert len(build_table([result("mine", *rows), result("other", others[1])], protocol="cccccc").columns) == 1
 
 
