@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ssvid.audits.counterfactuals import VIDEO, Counterfactual
+from ssvid.transforms.cuts import Cut, CutFirst, Cuts, cuts_of
 from ssvid.types import ClipMaker, ClipPlan, Ticket, VideoInfo
 
 CHANGED = "audit_changed"  # key of a sample: whether the counterfactual made any difference to it
@@ -50,8 +51,10 @@ class AroundClips:
         return tuple(getattr(self.maker, "signals", ()))
 
 
-class AuditedClips(AroundClips):
-    """A task's clip maker whose frames are changed on their way to ``transform``.
+class AuditedClips(AroundClips, CutFirst):
+    """A task's clip maker whose frames are changed before it cuts them.
+
+    Where only others are read, they are cut as they are decoded, as in training; what repaints gets whole frames.
 
     Args:
         maker: of the task, for validation. counterfactual: what is changed; it must act on the video.
@@ -78,27 +81,29 @@ class AuditedClips(AroundClips):
             read = stretches(shown, self.counterfactual.lead_frames, own_rng)
         return AuditPlan(read, plan.targets, plan, shown)
 
-    def transform(
-        self,
-        views_TCHW: tuple[Tensor, ...],
-        plan: ClipPlan,
-        rng: np.random.Generator,
-        batch_rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
-        """The task's sample of the changed frames, and whether any frame is another."""
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
+        """The task's cuts, of the changed frames; the sample says whether any frame is another."""
         if not isinstance(plan, AuditPlan):
             raise TypeError(f"plan ({type(plan).__name__}) must be one that AuditedClips.plan made.")
-        painted, changed = self._painted(views_TCHW, rng)
-        if self.counterfactual.lead_frames:
-            painted = gathered(painted, plan.views, plan.shown)
-        changed |= any(not np.array_equal(a, b) for a, b in zip(plan.shown, plan.plan.views, strict=True))
-        sample = self.maker.transform(painted, plan.plan, rng, batch_rng)
-        return sample | {CHANGED: torch.tensor(changed)}
+        others = any(not np.array_equal(a, b) for a, b in zip(plan.shown, plan.plan.views, strict=True))
+        if self.counterfactual.repaint is None:
+            own = cuts_of(self.maker, height, width, plan.plan, rng, batch_rng)
+            return Cuts(own.wanted, lambda cut_TCHW: own.finish(cut_TCHW) | {CHANGED: torch.tensor(others)})
+
+        def finish(views_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            painted, changed = self._painted(views_TCHW, rng)
+            if self.counterfactual.lead_frames:
+                painted = gathered(painted, plan.views, plan.shown)
+            sample = self.maker.transform(painted, plan.plan, rng, batch_rng)
+            return sample | {CHANGED: torch.tensor(changed or others)}
+
+        return Cuts(tuple(Cut(view) for view in range(len(plan.views))), finish)
 
     def _painted(self, views_TCHW: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[tuple[Tensor, ...], bool]:
         repaint = self.counterfactual.repaint
-        if repaint is None:
-            return views_TCHW, False
+        assert repaint is not None
         own_rng = self.counterfactual.rng(rng)
         painted = tuple(repaint(view, own_rng) for view in views_TCHW)
         return painted, any(not torch.equal(a, b) for a, b in zip(painted, views_TCHW, strict=True))

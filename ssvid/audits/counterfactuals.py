@@ -131,9 +131,12 @@ def resized(frames_TCHW: Tensor, rng: np.random.Generator, *, numerator: int, de
     """Shrunk by numerator / denominator and enlarged again, bilinear: the finest detail is gone."""
     size = tuple(frames_TCHW.shape[-2:])
     small = tuple(max(1, side * numerator // denominator) for side in size)
-    shrunk = F.interpolate(frames_TCHW.float(), small, mode="bilinear", antialias=True)
-    again = F.interpolate(shrunk, size, mode="bilinear", align_corners=False)
-    return again.round().clamp(0, 255).to(torch.uint8)
+    again_TCHW = torch.empty_like(frames_TCHW)
+    for place, frame_1CHW in enumerate(frames_TCHW.split(1)):  # all at once take gigabytes at 4K
+        shrunk = F.interpolate(frame_1CHW.float(), small, mode="bilinear", antialias=True)
+        again = F.interpolate(shrunk, size, mode="bilinear", align_corners=False)
+        again_TCHW[place] = again[0].round().clamp(0, 255).to(torch.uint8)
+    return again_TCHW
 
 
 def bordered(frames_TCHW: Tensor, rng: np.random.Generator, *, share: float) -> Tensor:

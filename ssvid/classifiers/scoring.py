@@ -127,7 +127,7 @@ def score_videos(
         mine = [rows[position] for position in positions]
         found: dict[int, np.ndarray | str] = {}
         with evaluation_mode(backbone), evaluation_mode(task):
-            for item in read_videos(manifest, mine, reading):
+            for item in read_videos(manifest, mine, reading, crop=num_crops == 1):
                 position = positions[item.position]
                 found[position] = _logits(backbone, task, item, reading, num_crops, device)
                 if progress is not None:
@@ -165,6 +165,6 @@ def _logits(
     """Logits VK of a video's views, or the reason why it gave none."""
     if item.clips_VTCHW is None:
         return item.reason
-    views = crop_views(item.clips_VTCHW.to(device), reading.resize_px, reading.crop_px, num_crops)
+    views = crop_views(item.clips_VTCHW.to(device), reading.crop_px, num_crops)
     passes = [task.logits(part, backbone) for part in views.split(task.protocol.views_per_pass)]
     return torch.cat(passes).cpu().numpy()

@@ -258,10 +258,10 @@ def _full_batches(
         if item.clips_VTCHW is not None:
             waiting.append(item)
         if len(waiting) == protocol.batch_size:
-            yield clips_of(waiting, protocol, device)
+            yield clips_of(waiting, device)
             waiting, given = [], True
     if waiting and not given:
-        yield clips_of(waiting, protocol, device)
+        yield clips_of(waiting, device)
 
 
 def _with_choice(row: ResultRow, choice: Mapping[str, Any]) -> ResultRow:

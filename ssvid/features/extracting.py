@@ -310,7 +310,7 @@ def _vectors(
     if not read:
         return [_Batch([], None, {}, unreadable) for _ in group]
     positions = [item.position for item in read]
-    clips_BCTHW = clips_of(read, reading, device)
+    clips_BCTHW = clips_of(read, device)
     batches = []
     for wanted in group:
         protocol, shown_BCTHW = wanted.protocol, clips_BCTHW

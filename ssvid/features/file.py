@@ -279,8 +279,8 @@ def _blocks(videos: Iterable[_Video], batch_size: int) -> Iterator[list[_Video]]
 
 
 def _reads(video: _Video, protocol: FeatureProtocol) -> Iterator[Read]:
-    """A video's clips in portions that fit into memory, whatever its length and resolution."""
-    clip_bytes = 3 * protocol.num_frames * max(video.row.height * video.row.width, 1)
+    """A video's clips in portions that fit into memory, whatever its length."""
+    clip_bytes = 4 * 3 * protocol.num_frames * protocol.crop_px**2
     at_once = max(1, _READ_BYTES // clip_bytes)
     for first in range(0, len(video.starts), at_once):
         yield Read(video.row, video.starts[first : first + at_once])
@@ -340,7 +340,7 @@ def _embed_block(
     waiting: list[ClipItem] = []
 
     def flush() -> None:
-        by_stage = backbone.embed_stages(clips_of(waiting, protocol, device), protocol.stage_names, protocol.pool)
+        by_stage = backbone.embed_stages(clips_of(waiting, device), protocol.stage_names, protocol.pool)
         values_BD = torch.cat([by_stage[name].float() for name in protocol.stage_names], dim=1).cpu().numpy()
         check_finite(backbone, values_BD)
         for item, vector in zip(waiting, values_BD, strict=True):

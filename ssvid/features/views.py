@@ -6,31 +6,26 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixels
 
-from ssvid.features.reading import prepare_pixels
-
 # 1: the center. 3: start, center and end of the longer side. 10: four corners and center, each also mirrored.
 NUM_CROPS = (1, 3, 10)
 
 
-def crop_views(clips_VTCHW: Tensor, resize_px: int, crop_px: int, num_crops: int) -> Tensor:
-    """All views of one video, clip by clip: uint8 frames to float in [0, 1], short side to ``resize_px``, then crops.
+def crop_views(resized_VTCHW: Tensor, crop_px: int, num_crops: int) -> Tensor:
+    """All views of one video, clip by clip.
 
     Args:
-        clips_VTCHW: the clips of a video. num_crops: one of ``NUM_CROPS``.
+        resized_VTCHW: the clips of a video, float in [0, 1], at their size before the crop. num_crops: one of ``NUM_CROPS``.
 
     Returns:
         float (V * num_crops, C, T, crop_px, crop_px); the crops of a clip are neighbors.
     """
     if num_crops == 1:
-        return prepare_pixels(clips_VTCHW, resize_px, crop_px).transpose(1, 2)
-    flat_NCHW = clips_VTCHW.flatten(0, 1).float().div_(255)
-    resized_NCHW = pixels.resize(flat_NCHW, [resize_px], antialias=True)
-    height, width = resized_NCHW.shape[-2:]
-    cuts = [resized_NCHW[..., y : y + crop_px, x : x + crop_px] for y, x in corners(height, width, crop_px, num_crops)]
+        return pixels.center_crop(resized_VTCHW, [crop_px]).transpose(1, 2)
+    height, width = resized_VTCHW.shape[-2:]
+    cuts = [resized_VTCHW[..., y : y + crop_px, x : x + crop_px] for y, x in corners(height, width, crop_px, num_crops)]
     if num_crops == 10:
         cuts += [cut.flip(-1) for cut in cuts]
-    crops_VKTCHW = torch.stack([cut.unflatten(0, clips_VTCHW.shape[:2]) for cut in cuts], dim=1)
-    return crops_VKTCHW.flatten(0, 1).transpose(1, 2)
+    return torch.stack(cuts, dim=1).flatten(0, 1).transpose(1, 2)
 
 
 def corners(height: int, width: int, crop_px: int, num_crops: int) -> list[tuple[int, int]]:

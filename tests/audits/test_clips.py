@@ -6,6 +6,7 @@ import torch
 
 from ssvid.audits.clips import CHANGED, AuditedClips, frames_in, gathered, other_videos, repainted_batch, stretches
 from ssvid.audits.counterfactuals import Counterfactual, all_counterfactuals, bordered, grayed, static
+from ssvid.transforms.cuts import Cut, CutFirst, Cuts, cut_view, cuts_of
 from ssvid.types import ClipPlan, VideoInfo
 from tests.video.clocked import clock_frames, clocks
 
@@ -58,6 +59,33 @@ def test_the_answer_and_the_tasks_own_draws_stay(counterfactual):
     assert bool(changed[CHANGED])
     again = sample_of(AuditedClips(Pairs(), counterfactual))
     assert torch.equal(changed["clips"], again["clips"])
+
+
+class Squares(CutFirst):
+    """One view, of which each frame's corner is cut and shrunk."""
+
+    min_frames = 20
+
+    def plan(self, video, rng, batch_rng):
+        return ClipPlan((int(rng.integers(20)) + np.arange(8),), {"label": np.array([0])})
+
+    def cuts(self, height, width, plan, rng, batch_rng):
+        corner = int(rng.integers(4))
+        return Cuts((Cut.squares(0, [(corner, corner, 12)], 6),), lambda clips_TCHW: {"clips": clips_TCHW[0]})
+
+
+@pytest.mark.parametrize("counterfactual", on_video(), ids=lambda c: c.label)
+def test_frames_are_cut_as_they_come_where_nothing_is_painted(counterfactual):
+    maker = AuditedClips(Squares(), counterfactual)
+    rngs = [np.random.default_rng([3, 4, 0, 5, i, 0]) for i in range(2)]
+    plan = maker.plan(VIDEO, *rngs)
+    cuts = cuts_of(maker, 16, 24, plan, *rngs)
+    assert all(bool(cut.rectangles) is (counterfactual.repaint is None) for cut in cuts.wanted)
+    film = video_frames()
+    cut = cuts.finish(tuple(cut_view(film[plan.views[cut.view]], cut) for cut in cuts.wanted))
+    assert cut["clips"].shape == (8, 3, 6, 6)
+    whole = sample_of(maker)
+    assert all(torch.equal(cut[name], whole[name]) for name in ("clips", CHANGED))
 
 
 @pytest.mark.parametrize("counterfactual", [c for c in on_video() if c.name == "reencoded"], ids=lambda c: c.label)

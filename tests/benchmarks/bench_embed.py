@@ -50,7 +50,7 @@ def bare_loader(name: str, videos: Path, workers: int, device: str) -> dict[str,
 
 
 def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str, float]:
-    """Resize, crop and embed the clips of the first two videos, which lie in memory."""
+    """Embed the clips of the first two videos, which lie in memory."""
     import torch
 
     from ssvid.features.extracting import evaluation_mode
@@ -62,7 +62,7 @@ def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str
     with evaluation_mode(network):
         started = time.perf_counter()
         for item in items:
-            clips = clips_of([item], protocol.features, torch.device(device))
+            clips = clips_of([item], torch.device(device))
             network.embed_stages(clips, protocol.features.stage_names, "avg")
         if device == "cuda":
             torch.cuda.synchronize()

@@ -16,6 +16,7 @@ from ssvid.data.readers.shelf import list_videos
 from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.features.extracting import extract_features
 from ssvid.features.file import EmbedProtocol, embed_videos, read_arrays, read_metadata
+from ssvid.features.reading import prepare_pixels
 from ssvid.video import open_video
 from tests.frozen import make_row
 from tests.video.clocked import clock_frames, encode
@@ -80,9 +81,7 @@ def test_a_row_is_the_feature_of_the_frames_that_it_names(backbone, few, protoco
     chosen = 4
     with open_video(few.root / str(arrays["path"][chosen]), "pyav") as reader:
         frames_TCHW = reader.frames_at(np.arange(arrays["start_frame"][chosen], arrays["end_frame"][chosen]))
-    clip = embedding.clips_of(
-        [embedding.ClipItem(0, frames_TCHW[None])], replace(protocol.features), torch.device("cpu")
-    )
+    clip = prepare_pixels(frames_TCHW, protocol.features.resize_px, protocol.features.crop_px).transpose(0, 1)[None]
     with torch.inference_mode():
         for stage in ("stage2", "stage4"):
             expected = backbone.eval()(clip, stage).mean(dim=(2, 3, 4))[0].numpy()
