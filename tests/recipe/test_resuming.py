@@ -18,6 +18,7 @@ from ssvid.programs.lineup import train_placebo
 from ssvid.recipe.check import leaf_paths, marks
 from ssvid.recipe.resuming import was_restarted
 from ssvid.recipe.schema import KINDS, PretrainRecipe
+from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.config import OptimConfig
 from ssvid.train.optim import check_optim, lr_factor
 
@@ -169,7 +170,7 @@ def test_a_run_of_an_older_version_lacks_options_and_goes_on(copied):
     old = OmegaConf.to_container(OmegaConf.load(run / "recipe.resolved.yaml"))
     for group, key in (("optim", "extended_from"), ("trainer", "max_steps"), ("monitor", "best_metric")):
         del old[group][key]
-    (run / "recipe.resolved.yaml").write_text(ssvid.recipe.to_yaml(old))
+    (run / "recipe.resolved.yaml").write_text(to_yaml(old))
     assert resume(run).num_steps == 3
 
 
@@ -289,13 +290,13 @@ def test_a_plan_that_was_made_longer_keeps_its_first_part():
 def test_an_interrupted_placebo_is_gone_on_with_by_the_same_call(copied, monkeypatch):
     run, _ = copied
     resume(run)
-    real = ssvid.programs.probe.pretrain
+    real = ssvid.pretrain
 
     def left_early(*words, **options):
         return real(*words, **options, callbacks=[Leave(2)])
 
     with monkeypatch.context() as patched:
-        patched.setattr("ssvid.programs.probe.pretrain", left_early)
+        patched.setattr("ssvid.programs.lineup.pretrain", left_early)
         with pytest.raises(KeyboardInterrupt):
             train_placebo(run, show_progress=False)
     folder = train_placebo(run, show_progress=False)
