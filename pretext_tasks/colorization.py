@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, OptionError
+from ssvid.bounds import AtLeast, Between, Inside, Positive, Share, check_options
+from ssvid.errors import DataError
 from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, map_problems, one_by_one, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, frame_squares
@@ -57,21 +58,21 @@ class ColorizationConfig:
     stage: backbone stage that the head sits on; "" is the last. Its stride is that of the color maps: 8 in the paper.
     """
 
-    num_references: int = 3
-    sample_fps: float = 6.0
-    num_colors: int = 16
-    palette_samples: int = 500
-    temperature: float = 1.0
-    smoothing: float = 0.001
-    embed_channels: int = 64
+    num_references: Annotated[int, AtLeast(1)] = 3
+    sample_fps: Annotated[float, AtLeast(0)] = 6.0
+    num_colors: Annotated[int, AtLeast(2)] = 16
+    palette_samples: Annotated[int, AtLeast(1)] = 500
+    temperature: Annotated[float, Positive] = 1.0
+    smoothing: Annotated[float, Inside] = 0.001
+    embed_channels: Annotated[int, AtLeast(1)] = 64
     coordinates: bool = False
-    temporal_layers: int = 0
-    head_channels: int = 256
+    temporal_layers: Annotated[int, AtLeast(0)] = 0
+    head_channels: Annotated[int, AtLeast(1)] = 256
     together: bool = False
-    frame_px: int = 256
-    crop_scale: float = 1.0
+    frame_px: Annotated[int, AtLeast(1)] = 256
+    crop_scale: Annotated[float, Share] = 1.0
     flip: bool = True
-    frame_shift: float = 0.0
+    frame_shift: Annotated[float, Between(0, 0.5)] = 0.0
     stage: str = ""
 
 
@@ -393,29 +394,11 @@ def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
     Raises:
         OptionError: names each option, its value, the rule and a way out.
     """
-    c = config
     problems = [
         *map_problems(config.frame_px, config.stage or None, backbone, "colors"),
         *_network_problems(config, backbone),
     ]
-    least_one = ("num_references", "palette_samples", "embed_channels", "head_channels")
-    problems += [f"{name} ({getattr(c, name)}) must be at least 1" for name in least_one if getattr(c, name) < 1]
-    if c.num_colors < 2:
-        problems.append(f"num_colors ({c.num_colors}) must be at least 2")
-    if c.sample_fps < 0:
-        problems.append(f"sample_fps ({c.sample_fps:g}) must be 0, which takes every frame, or more")
-    if not c.temperature > 0:
-        problems.append(f"temperature ({c.temperature:g}) must be above 0")
-    if not 0 < c.smoothing < 1:
-        problems.append(f"smoothing ({c.smoothing:g}) must lie between 0 and 1")
-    if c.temporal_layers < 0:
-        problems.append(f"temporal_layers ({c.temporal_layers}) must be 0 or more")
-    if not 0 < c.crop_scale <= 1:
-        problems.append(f"crop_scale ({c.crop_scale:g}) must lie in (0, 1]")
-    if not 0 <= c.frame_shift <= 0.5:
-        problems.append(f"frame_shift ({c.frame_shift:g}) must lie between 0, which is off, and 0.5")
-    if problems:
-        raise OptionError("colorization", vars(config), problems)
+    check_options("colorization", config, problems)
 
 
 def _network_problems(config: ColorizationConfig, backbone: BackboneInfo) -> Iterable[str]:

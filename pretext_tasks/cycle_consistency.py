@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, OptionError, must_be_one_of
+from ssvid.bounds import AtLeast, Between, OneOf, Share, check_options
+from ssvid.errors import DataError
 from ssvid.pictures import Color, outlined, row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, map_problems, one_by_one, permute_targets, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, frame_squares
@@ -40,9 +41,6 @@ from ssvid.video.sampling import window_weights
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-LOCALIZERS = ("convolutions", "fit")
-SIMILARITIES = ("inliers", "dot")
-CUTS = ("normalized", "raw")
 _PICTURES, _TILE_PX, _GAP_PX = 3, 112, 2
 _TRUTH, _FOUND, _END = (60, 200, 90), (240, 200, 40), (230, 60, 50)
 
@@ -82,31 +80,31 @@ class CycleConsistencyConfig:
     stage: backbone stage that the head sits on; "" is the last. Its stride is 8 in the paper.
     """
 
-    num_past: int = 4
-    frame_gap: int = 2
-    target_gap: int = 9
-    sample_fps: float = 12.0
-    motion_power: float = 0.0
-    motion_windows: int = 10
-    motion_grid: int = 7
-    place_jitter: float = 1 / 12
-    max_angle: float = 45.0
-    frame_px: int = 240
-    crop_scale: float = 1.0
+    num_past: Annotated[int, AtLeast(1)] = 4
+    frame_gap: Annotated[int, AtLeast(1)] = 2
+    target_gap: Annotated[int, AtLeast(1)] = 9
+    sample_fps: Annotated[float, AtLeast(0)] = 12.0
+    motion_power: Annotated[float, AtLeast(0)] = 0.0
+    motion_windows: Annotated[int, AtLeast(0)] = 10
+    motion_grid: Annotated[int, AtLeast(1)] = 7
+    place_jitter: Annotated[float, AtLeast(0)] = 1 / 12
+    max_angle: Annotated[float, AtLeast(0)] = 45.0
+    frame_px: Annotated[int, AtLeast(1)] = 240
+    crop_scale: Annotated[float, Share] = 1.0
     flip: bool = True
-    frame_shift: float = 0.0
-    patch_scale: float = 1 / 3
-    embed_channels: int = 512
-    temperature: float = 0.0
-    localizer: str = "convolutions"
-    cut_from: str = "normalized"
-    similarity: str = "inliers"
-    sim_weight: float = 1.0
-    skip_weight: float = 0.1
-    long_weight: float = 0.02
+    frame_shift: Annotated[float, Between(0, 0.5)] = 0.0
+    patch_scale: Annotated[float, Share] = 1 / 3
+    embed_channels: Annotated[int, AtLeast(1)] = 512
+    temperature: Annotated[float, AtLeast(0)] = 0.0
+    localizer: Annotated[str, OneOf("convolutions", "fit")] = "convolutions"
+    cut_from: Annotated[str, OneOf("normalized", "raw")] = "normalized"
+    similarity: Annotated[str, OneOf("inliers", "dot")] = "inliers"
+    sim_weight: Annotated[float, AtLeast(0)] = 1.0
+    skip_weight: Annotated[float, AtLeast(0)] = 0.1
+    long_weight: Annotated[float, AtLeast(0)] = 0.02
     sum_cycles: bool = False
-    freeze_steps: int = 0
-    curriculum_steps: int = 0
+    freeze_steps: Annotated[int, AtLeast(0)] = 0
+    curriculum_steps: Annotated[int, AtLeast(0)] = 0
     stage: str = ""
 
 
@@ -496,33 +494,13 @@ def check_config(config: CycleConsistencyConfig, backbone: BackboneInfo) -> None
     Raises:
         OptionError: names each option, its value, the rule and a way out.
     """
-    problems = [*_network_problems(config, backbone), *_value_problems(config)]
-    if problems:
-        raise OptionError("cycle_consistency", vars(config), problems)
+    check_options("cycle_consistency", config, _problems(config, backbone))
 
 
-def _value_problems(c: CycleConsistencyConfig) -> Iterable[str]:
-    for name, legal in (("localizer", LOCALIZERS), ("similarity", SIMILARITIES), ("cut_from", CUTS)):
-        if getattr(c, name) not in legal:
-            yield must_be_one_of(name, getattr(c, name), legal)
-    for name in ("num_past", "frame_gap", "target_gap", "motion_grid", "embed_channels"):
-        if getattr(c, name) < 1:
-            yield f"{name} ({getattr(c, name)}) must be at least 1"
-    off = ("sample_fps", "motion_power", "motion_windows", "temperature", "freeze_steps", "curriculum_steps")
-    for name in (*off, "place_jitter", "max_angle", "sim_weight", "skip_weight", "long_weight"):
-        if not 0 <= getattr(c, name) < math.inf:
-            yield f"{name} ({getattr(c, name):g}) must be 0 or more"
-    if not c.skip_weight + c.long_weight > 0:
+def _problems(config: CycleConsistencyConfig, backbone: BackboneInfo) -> Iterable[str]:
+    """What the network's maps do not allow, and a loss without a cycle."""
+    if config.skip_weight == config.long_weight == 0:
         yield "skip_weight and long_weight (0) must not both be 0, or no cycle is trained to close"
-    for name in ("crop_scale", "patch_scale"):
-        if not 0 < getattr(c, name) <= 1:
-            yield f"{name} ({getattr(c, name):g}) must lie in (0, 1]"
-    if not 0 <= c.frame_shift <= 0.5:
-        yield f"frame_shift ({c.frame_shift:g}) must lie between 0, which is off, and 0.5"
-
-
-def _network_problems(config: CycleConsistencyConfig, backbone: BackboneInfo) -> Iterable[str]:
-    """What the network's maps do not allow."""
     stride = backbone.stage(config.stage or None).stride_space
     yield from map_problems(config.frame_px, config.stage or None, backbone, "patches")
     patch_px = patch_cells(config, config.frame_px // stride) * stride

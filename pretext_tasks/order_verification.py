@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import DataError, OptionError, must_be_one_of
+from ssvid.bounds import AtLeast, Inside, OneOf, Positive, Share, check_options
+from ssvid.errors import DataError
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, random_square
@@ -27,8 +28,6 @@ from ssvid.video.sampling import window_weights
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-UNITS = ("frames", "seconds")
-CROPS = ("corners", "random", "center")
 CORNER_SCALES = (1.0, 0.875, 0.75, 0.66)
 MAX_REDRAWS = 50
 _TILE_PX, _FRAME_PX = 72, 4
@@ -60,22 +59,22 @@ class OrderVerificationConfig:
     stage: backbone stage that the head sits on; "" is the last.
     """
 
-    tau_max: float = 60.0
-    tau_min: float = 15.0
-    tau_unit: str = "frames"
-    least_spread: float = 0.5
-    negative_fraction: float = 0.75
-    tuples_per_window: int = 1
+    tau_max: Annotated[float, Positive] = 60.0
+    tau_min: Annotated[float, Positive] = 15.0
+    tau_unit: Annotated[str, OneOf("frames", "seconds")] = "frames"
+    least_spread: Annotated[float, Share] = 0.5
+    negative_fraction: Annotated[float, Inside] = 0.75
+    tuples_per_window: Annotated[int, OneOf(1, 3)] = 1
     reverse: bool = True
-    motion_power: float = 0.0
-    lookalike_rms: float = 0.0
-    frames_per_view: int = 1
-    frame_px: int = 224
-    crop: str = "corners"
-    crop_scale: float = 0.7
+    motion_power: Annotated[float, AtLeast(0)] = 0.0
+    lookalike_rms: Annotated[float, AtLeast(0)] = 0.0
+    frames_per_view: Annotated[int, AtLeast(1)] = 1
+    frame_px: Annotated[int, AtLeast(1)] = 224
+    crop: Annotated[str, OneOf("corners", "random", "center")] = "corners"
+    crop_scale: Annotated[float, Share] = 0.7
     flip: bool = True
-    grid: int = 1
-    hidden: int = 0
+    grid: Annotated[int, AtLeast(1)] = 1
+    hidden: Annotated[int, AtLeast(0)] = 0
     stage: str = ""
 
 
@@ -388,33 +387,13 @@ def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> Non
     Raises:
         OptionError: names each option, its value, the rule and a way out.
     """
-    c = config
-    problems = []
-    for name, legal in (("tau_unit", UNITS), ("crop", CROPS), ("tuples_per_window", (1, 3))):
-        if getattr(c, name) not in legal:
-            problems.append(must_be_one_of(name, getattr(c, name), legal))
-    for name in ("tau_max", "tau_min"):
-        if not 0 < getattr(c, name) < math.inf:
-            problems.append(f"{name} ({getattr(c, name):g}) must be positive")
-    for name in ("least_spread", "crop_scale"):
-        if not 0 < getattr(c, name) <= 1:
-            problems.append(f"{name} ({getattr(c, name):g}) must lie in (0, 1]")
-    if not 0 < c.negative_fraction < 1:
-        problems.append(
-            f"negative_fraction ({c.negative_fraction:g}) must lie between 0 and 1, both classes being needed"
-        )
-    for name in ("motion_power", "lookalike_rms", "hidden"):
-        if not 0 <= getattr(c, name) < math.inf:
-            problems.append(f"{name} ({getattr(c, name):g}) must be 0 (off) or more")
-    if c.grid < 1:
-        problems.append(f"grid ({c.grid}) must be at least 1")
-    if c.frames_per_view < max(1, backbone.min_frames):
-        least = max(1, backbone.min_frames)
-        problems.append(f"frames_per_view ({c.frames_per_view}) must be at least {least} for backbone {backbone.name}")
-    if c.frame_px < backbone.min_px:
-        problems.append(f"frame_px ({c.frame_px}) must be at least {backbone.min_px} for backbone {backbone.name}")
-    if problems:
-        raise OptionError("order_verification", vars(config), problems)
+    least = {"frames_per_view": backbone.min_frames, "frame_px": backbone.min_px}
+    problems = [
+        f"{name} ({getattr(config, name)}) must be at least {low} for backbone {backbone.name}"
+        for name, low in least.items()
+        if getattr(config, name) < low
+    ]
+    check_options("order_verification", config, problems)
 
 
 def _tuple_row(frames_3CTHW: Tensor, truth: bool, prob: float, limit: float) -> np.ndarray:

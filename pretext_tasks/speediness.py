@@ -7,9 +7,9 @@ sources of each number are in ``docs/tasks/speediness.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.errors import OptionError, must_be_one_of
+from ssvid.bounds import AtLeast, OneOf, Rising, Share, check_options
 from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import (
@@ -36,9 +36,6 @@ from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-SPACINGS = ("even", "drop", "drop_paper", "off")
-CROPS = ("square", "whole")
-POOLS = ("max", "mean")
 MAX_REDRAWS = 100
 _TILE_PX, _MOST_TILES = 64, 16
 
@@ -62,22 +59,22 @@ class SpeedinessConfig:
     stage: backbone stage that the head sits on; "" is the last.
     """
 
-    num_frames: int = 64
-    eval_frames: int = 0
-    normal_factors: tuple[float, float] = (1.0, 1.2)
-    sped_factors: tuple[float, float] = (1.7, 2.2)
-    spacing: str = "even"
+    num_frames: Annotated[int, AtLeast(2)] = 64
+    eval_frames: Annotated[int, AtLeast(0)] = 0
+    normal_factors: Annotated[tuple[float, float], AtLeast(1), Rising] = (1.0, 1.2)
+    sped_factors: Annotated[tuple[float, float], AtLeast(1), Rising] = (1.7, 2.2)
+    spacing: Annotated[str, OneOf("even", "drop", "drop_paper", "off")] = "even"
     same_batch: bool = True
     random_resolution: bool = True
-    min_px: int = 64
-    max_px: int = 336
-    eval_px: int = 224
-    crop: str = "square"
-    crop_scale: float = 0.7
-    frame_px: int = 256
+    min_px: Annotated[int, AtLeast(1)] = 64
+    max_px: Annotated[int, AtLeast(1)] = 336
+    eval_px: Annotated[int, AtLeast(1)] = 224
+    crop: Annotated[str, OneOf("square", "whole")] = "square"
+    crop_scale: Annotated[float, Share] = 0.7
+    frame_px: Annotated[int, AtLeast(1)] = 256
     flip: bool = True
-    space_pool: str = "max"
-    time_pool: str = "mean"
+    space_pool: Annotated[str, OneOf("max", "mean")] = "max"
+    time_pool: Annotated[str, OneOf("max", "mean")] = "mean"
     stage: str = ""
 
 
@@ -289,31 +286,18 @@ def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
     Raises:
         OptionError: names each option, its value, the rule and a way out.
     """
-    c = config
-    problems = []
-    if c.num_frames < max(2, backbone.min_frames):
-        problems.append(f"num_frames ({c.num_frames}) must be at least {max(2, backbone.min_frames)}")
-    if c.eval_frames and c.eval_frames < max(2, backbone.min_frames):
-        problems.append(f"eval_frames ({c.eval_frames}) must be 0 or at least {max(2, backbone.min_frames)}")
-    for name, legal in (("spacing", SPACINGS), ("crop", CROPS), ("space_pool", POOLS), ("time_pool", POOLS)):
-        if getattr(c, name) not in legal:
-            problems.append(must_be_one_of(name, getattr(c, name), legal))
-    for name in ("normal_factors", "sped_factors"):
-        low, high = getattr(c, name)
-        if not 1 <= low <= high:
-            problems.append(f"{name} ({low:g}, {high:g}) must rise and start at 1 or more")
+    check_options("speediness", config, _problems(config, max(2, backbone.min_frames)))
+
+
+def _problems(c: SpeedinessConfig, least: int) -> Iterator[str]:
+    if c.num_frames < least:
+        yield f"num_frames ({c.num_frames}) must be at least {least}"
+    if c.eval_frames and c.eval_frames < least:
+        yield f"eval_frames ({c.eval_frames}) must be 0 or at least {least}"
     if not c.normal_factors[1] < c.sped_factors[0]:
-        problems.append(
-            f"normal_factors must end ({c.normal_factors[1]:g}) below the start of sped_factors ({c.sped_factors[0]:g})"
-        )
-    if not 1 <= c.min_px <= c.max_px:
-        problems.append(f"min_px ({c.min_px}) must be at least 1 and at most max_px ({c.max_px})")
-    if not 0 < c.crop_scale <= 1:
-        problems.append(f"crop_scale ({c.crop_scale}) must lie in (0, 1]")
-    if min(c.eval_px, c.frame_px) < 1:
-        problems.append(f"eval_px ({c.eval_px}) and frame_px ({c.frame_px}) must be at least 1")
-    if problems:
-        raise OptionError("speediness", vars(config), problems)
+        yield f"normal_factors must end ({c.normal_factors[1]:g}) below the start of sped_factors ({c.sped_factors[0]:g})"
+    if c.min_px > c.max_px:
+        yield f"min_px ({c.min_px}) must be at most max_px ({c.max_px})"
 
 
 def _clip_row(clip_CTHW: Tensor, truth: float, prob: float) -> np.ndarray:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssvid.errors import RecipeError, did_you_mean
+from ssvid.bounds import OneOf, check
+from ssvid.errors import RecipeError
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.transforms import Cut, CutFirst, Cuts, cuts_of
 from ssvid.types import ClipMaker, ClipPlan, TaskOutput, VideoInfo
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ssvid.backbones import Backbone, BackboneInfo
 
 COMPOSITE = "composite"  # the name under which recipes and checkpoints know it
-SCHEDULES = ("sum", "alternate")
-VIDEOS = ("same", "own")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class CompositeConfig:
     videos: ``same``: the tasks take their views from one video, which is read once; ``own``: from a video each.
     """
 
-    schedule: str = "sum"
-    videos: str = "same"
+    schedule: Annotated[str, OneOf("sum", "alternate")] = "sum"
+    videos: Annotated[str, OneOf("same", "own")] = "same"
 
 
 @dataclass(frozen=True)
@@ -291,10 +290,6 @@ def check_members(members: Sequence[Member], config: CompositeConfig) -> None:
         RecipeError: names each value, the rule and a way out.
     """
     problems = []
-    for name, legal in (("schedule", SCHEDULES), ("videos", VIDEOS)):
-        if getattr(config, name) not in legal:
-            value = getattr(config, name)
-            problems.append(f"task.options.{name} ({value!r}) is unknown. {did_you_mean(str(value), legal)}")
     if not members:
         problems.append("tasks is empty: name at least one task.")
     labels = [member.label for member in members]
@@ -310,5 +305,4 @@ def check_members(members: Sequence[Member], config: CompositeConfig) -> None:
             problems.append(
                 f"tasks: the weight of {member.label} ({member.weight:g}) must be positive. Leave the task out instead."
             )
-    if problems:
-        raise RecipeError("\n".join(problems))
+    check(config, "task.options.", problems)

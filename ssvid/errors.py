@@ -92,14 +92,6 @@ class DecodeError(SsvidError):
         return f"cannot decode {self.path}: {self.what}{reason}."
 
 
-def must_be_one_of(name: str, value: object, known: Iterable[object]) -> str:
-    """``crop ('hole') must be one of square, whole; did you mean 'whole'?`` (without the end where nothing is near)."""
-    legal = [str(item) for item in known]
-    near = difflib.get_close_matches(str(value), legal, n=1, cutoff=0.5)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{name} ({value!r}) must be one of {', '.join(legal)}{meant}"
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence naming the nearest known names, or the whole list where nothing is near."""
     known = sorted(known)

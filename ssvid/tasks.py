@@ -55,7 +55,7 @@ class PretextTask(nn.Module):
     """A way to learn from unlabeled video. Subclasses are registered with ``@register_task(name)``.
 
     Class attributes:
-        Config: frozen dataclass of the task's options; its values are checked where they are used.
+        Config: frozen dataclass of the task's options, with legal values on its fields (``ssvid.bounds``).
         targets: names of what the loss is measured against; ``placebo`` changes exactly these.
         targets_per_view: targets have axes (B, V, ...) and a view can take any view's target.
         num_classes: where the answer is one of so many classes, numbered from 0, that are not equally frequent: a placebo

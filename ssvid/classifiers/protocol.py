@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from ssvid.backbones import BackboneInfo
+from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, check, told
 from ssvid.data.config import LoaderConfig
-from ssvid.errors import RecipeError, did_you_mean
-from ssvid.features.protocol import FRAMES, FeatureProtocol
+from ssvid.errors import did_you_mean
+from ssvid.features.protocol import FRAMES, FeatureProtocol, sides, size_problems
 from ssvid.features.views import NUM_CROPS
 from ssvid.settings import ROUNDING
 from ssvid.train.config import OptimConfig
-
-HEADS = ("linear", "attentive")
-HEAD_NORMS = ("none", "batch", "l2_batch")
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
-CROPS = ("area", "place", "center")
-AVERAGING = ("softmax", "logits")
-# The usual margin between resize and crop, as for frozen features.
-_RESIZE_PER_CROP = 8 / 7
 
 
 @dataclass(frozen=True)
@@ -61,48 +53,48 @@ class FinetuneProtocol:
     """
 
     frozen: bool = False
-    head: str = "linear"
-    head_norm: str = "none"
+    head: Annotated[str, OneOf("linear", "attentive")] = "linear"
+    head_norm: Annotated[str, OneOf("none", "batch", "l2_batch")] = "none"
     stage: str = ""
-    dropout: float = 0.5
+    dropout: Annotated[float, BelowOne] = 0.5
 
-    num_frames: int = 16
-    stride_frames: int = 1
-    frames: str = FRAMES[0]
-    resize_px: int = 0
-    crop_px: int = 0
-    crop: str = "area"
-    min_area: float = 0.25
-    max_aspect: float = 1.3333
+    num_frames: Annotated[int, AtLeast(1)] = 16
+    stride_frames: Annotated[int, AtLeast(1)] = 1
+    frames: Annotated[str, OneOf(*FRAMES)] = FRAMES[0]
+    resize_px: Annotated[int, AtLeast(0)] = 0
+    crop_px: Annotated[int, AtLeast(0)] = 0
+    crop: Annotated[str, OneOf("area", "place", "center")] = "area"
+    min_area: Annotated[float, Share] = 0.25
+    max_aspect: Annotated[float, AtLeast(1)] = 1.3333
     flip: bool = True
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jitter_probability: float = 0.8
-    mixup_alpha: float = 0.0
-    label_smoothing: float = 0.0
+    jitter: Annotated[tuple[float, float, float, float], AtLeast(0)] = (0.0, 0.0, 0.0, 0.0)
+    jitter_probability: Annotated[float, Between(0, 1)] = 0.8
+    mixup_alpha: Annotated[float, AtLeast(0)] = 0.0
+    label_smoothing: Annotated[float, BelowOne] = 0.0
 
-    epochs: int = 50
-    batch_size: int = 32
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    base_lr: float = 0.1
-    head_lr_factor: float = 1.0
-    layer_decay: float = 1.0
-    weight_decay: float = 1e-4
-    grad_clip_norm: float = 0.0
-    warmup_epochs: float = 0.0
-    schedule: str = "cosine"
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
+    epochs: Annotated[int, AtLeast(1)] = 50
+    batch_size: Annotated[int, AtLeast(1)] = 32
+    optimizer: Annotated[str, OneOf("sgd", "adam", "adamw")] = "sgd"
+    momentum: Annotated[float, BelowOne] = 0.9
+    base_lr: Annotated[float, Positive] = 0.1
+    head_lr_factor: Annotated[float, Positive] = 1.0
+    layer_decay: Annotated[float, Share] = 1.0
+    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    grad_clip_norm: Annotated[float, AtLeast(0)] = 0.0
+    warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
+    schedule: Annotated[str, OneOf("cosine", "step", "constant")] = "cosine"
+    milestones: Annotated[tuple[int, ...], AtLeast(0)] = ()
+    gamma: Annotated[float, Positive] = 0.1
 
-    holdout_fraction: float = 0.1
-    every_epochs: int = 1
-    holdout_clips: int = 1
+    holdout_fraction: Annotated[float, Between(0, 0.5)] = 0.1
+    every_epochs: Annotated[int, AtLeast(1)] = 1
+    holdout_clips: Annotated[int, AtLeast(1)] = 1
     refit: bool = False
 
-    num_clips: int = 10
-    num_crops: int = 1
-    averaging: str = "softmax"
-    views_per_pass: int = field(default=10, metadata=ROUNDING)
+    num_clips: Annotated[int, AtLeast(1)] = 10
+    num_crops: Annotated[int, OneOf(*NUM_CROPS)] = 1
+    averaging: Annotated[str, OneOf("softmax", "logits")] = "softmax"
+    views_per_pass: Annotated[int, AtLeast(1)] = field(default=10, metadata=ROUNDING)
 
     @property
     def metric(self) -> str:
@@ -130,13 +122,15 @@ def resolve_finetune_protocol(
     Raises:
         RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
     """
-    crop_px = protocol.crop_px or info.size
-    resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
+    crop_px, resize_px = sides(protocol.crop_px, protocol.resize_px, info)
     trained = trained_stage or info.stage_names[-1]
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px, stage=protocol.stage or trained)
-    problems = [*_unknown_names(filled), *_broken(filled, info), *_stage_problem(filled, info, trained)]
-    if problems:
-        raise RecipeError("\n".join(problems))
+    problems = [
+        *size_problems(filled, info, "finetune."),
+        *_combinations(filled),
+        *_stage_problem(filled, info, trained),
+    ]
+    check(filled, "finetune.", problems)
     return filled
 
 
@@ -175,95 +169,21 @@ def optim_config(protocol: FinetuneProtocol) -> OptimConfig:
     )
 
 
-def _unknown_names(p: FinetuneProtocol) -> list[str]:
-    known: dict[str, Sequence[str]] = {
-        "head": HEADS,
-        "head_norm": HEAD_NORMS,
-        "optimizer": OPTIMIZERS,
-        "schedule": SCHEDULES,
-        "crop": CROPS,
-        "frames": FRAMES,
-        "averaging": AVERAGING,
-    }
-    return [
-        f"finetune.{name} ({getattr(p, name)!r}) is unknown. {did_you_mean(str(getattr(p, name)), names)}"
-        for name, names in known.items()
-        if getattr(p, name) not in names
-    ]
-
-
-# name of a value, whether it is fine, the rule in words, a value that is fine
-_Check = tuple[str, bool, str, Any]
-
-
-def _broken(p: FinetuneProtocol, info: BackboneInfo) -> list[str]:
-    checks: list[_Check] = [*_counts(p, info), *_numbers(p), *_combinations(p)]
-    return [
-        f"finetune.{name} ({_shown(getattr(p, name))}) {rule}. Set finetune.{name}={way_out}."
-        for name, fine, rule, way_out in checks
-        if not fine
-    ]
-
-
-def _counts(p: FinetuneProtocol, info: BackboneInfo) -> list[_Check]:
-    least: dict[str, tuple[int, Any]] = {
-        "num_frames": (info.min_frames, info.num_frames),
-        "stride_frames": (1, 1),
-        "crop_px": (info.min_px, "0 (automatic)"),
-        "epochs": (1, 50),
-        "batch_size": (1, 32),
-        "every_epochs": (1, 1),
-        "holdout_clips": (1, 1),
-        "num_clips": (1, 10),
-        "views_per_pass": (1, 10),
-    }
-    return [
-        (name, getattr(p, name) >= low, f"must be at least {low} for backbone {info.name}", way_out)
-        for name, (low, way_out) in least.items()
-    ]
-
-
-def _numbers(p: FinetuneProtocol) -> list[_Check]:
-    return [
-        ("dropout", 0 <= p.dropout < 1, "must be at least 0 and below 1", 0.5),
-        ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
-        ("min_area", 0 < p.min_area <= 1, "must be above 0 and at most 1", 0.25),
-        ("max_aspect", p.max_aspect >= 1, "must be at least 1", 1.3333),
-        (
-            "jitter",
-            min(p.jitter) >= 0 and p.jitter[3] <= 0.5,
-            "must not be negative, the hue at most 0.5",
-            [0, 0, 0, 0],
-        ),
-        ("jitter_probability", 0 <= p.jitter_probability <= 1, "must lie between 0 and 1", 0.8),
-        ("mixup_alpha", p.mixup_alpha >= 0, "must not be negative", 0),
-        ("label_smoothing", 0 <= p.label_smoothing < 1, "must be at least 0 and below 1", 0.1),
-        ("base_lr", p.base_lr > 0, "must be positive", 0.1),
-        ("head_lr_factor", p.head_lr_factor > 0, "must be positive", 10),
-        ("layer_decay", 0 < p.layer_decay <= 1, "must be above 0 and at most 1", 0.75),
-        ("weight_decay", p.weight_decay >= 0, "must not be negative", 0),
-        ("momentum", 0 <= p.momentum < 1, "must be at least 0 and below 1", 0.9),
-        ("grad_clip_norm", p.grad_clip_norm >= 0, "must not be negative", 0),
-        (
-            "warmup_epochs",
-            0 <= p.warmup_epochs <= p.epochs,
-            f"must lie between 0 and the epochs, {p.epochs}",
-            f"{p.epochs / 10:g}",
-        ),
-        ("holdout_fraction", 0 <= p.holdout_fraction <= 0.5, "must lie between 0 and 0.5", 0.1),
-        ("num_crops", p.num_crops in NUM_CROPS, f"must be one of {', '.join(map(str, NUM_CROPS))}", 1),
-    ]
-
-
-def _combinations(p: FinetuneProtocol) -> list[_Check]:
-    """Values that do nothing beside another one mislead."""
+def _combinations(p: FinetuneProtocol) -> Iterator[str]:
+    """Values that do not fit, or do nothing, beside another one."""
     milestones = (not p.milestones) != (p.schedule == "step")
-    return [
+    warmup = f"must lie between 0 and the epochs, {p.epochs}"
+    checks: list[tuple[str, bool, str, Any]] = [
+        ("jitter", p.jitter[3] <= 0.5, "must have a hue of at most 0.5", [0, 0, 0, 0]),
+        ("warmup_epochs", p.warmup_epochs <= p.epochs, warmup, f"{p.epochs / 10:g}"),
         ("milestones", milestones, "belong to finetune.schedule=step, and to it alone", [] if p.milestones else [30]),
         ("head_norm", p.head_norm == "none" or p.head == "linear", "is for finetune.head=linear", "none"),
         ("layer_decay", p.layer_decay == 1 or not p.frozen, "does nothing where finetune.frozen is true", 1),
         ("refit", not p.refit or p.holdout_fraction > 0, "needs a held-out part to choose the epochs on", "false"),
     ]
+    for name, fine, rule, way_out in checks:
+        if not fine:
+            yield told(f"finetune.{name}", getattr(p, name), rule, way_out)
 
 
 def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> list[str]:
@@ -277,7 +197,3 @@ def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> lis
             "train it now."
         ]
     return []
-
-
-def _shown(value: object) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssvid.backbones import backbones, create_backbone
 from ssvid.cli import terminal
-from ssvid.recipe.check import describe, field_hints, to_plain
+from ssvid.recipe.check import describe, field_hints, legal_values, to_plain
 from ssvid.recipe.options import backbone_options, task_options
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.registry import Registry
@@ -152,6 +152,7 @@ def _option_rows(options: type, hints: dict[str, Any]) -> list[dict[str, Any]]:
                 "default": None if required else to_plain(default),
                 "required": required,
                 "type": describe(hints[field.name]),
+                "legal": legal_values(options, field.name),
             }
         )
     return rows
@@ -164,7 +165,7 @@ def _print_options(rows: list[dict[str, Any]], prefix: str, help_text: str) -> N
     print("\noptions (default):")
     terminal.print_columns(
         [
-            (f"{prefix}{row['name']}={'???' if row['required'] else _typed(row['default'])}", row["type"])
+            (f"{prefix}{row['name']}={'???' if row['required'] else _typed(row['default'])}", row["legal"])
             for row in rows
         ],
         indent="  ",

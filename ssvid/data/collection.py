@@ -76,16 +76,11 @@ def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifes
 
 
 def check_out_of_domain(config: OutOfDomainConfig) -> None:
-    """Refuse values that cannot work or that do nothing.
+    """Refuse values that do nothing.
 
     Raises:
         RecipeError: names the value and its rule.
     """
-    if config.frame_step < 1:
-        raise RecipeError(
-            f"data.out_of_domain.frame_step ({config.frame_step}) must be at least 1. Set data.out_of_domain.frame_step=1 "
-            "to use every frame."
-        )
     default = OutOfDomainConfig()
     dead = [key for key, value in asdict(config).items() if value != getattr(default, key)]
     if dead and not config.root:

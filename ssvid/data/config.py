@@ -1,9 +1,11 @@
-"""Options of the recipe groups ``data`` and ``loader``. Plain types; values are checked where they are used."""
+"""Options of the recipe groups ``data`` and ``loader``. Plain types, legal values on the fields."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from ssvid.bounds import AtLeast, BelowOne, Between, Positive
 from ssvid.settings import IDLE, PLACE, ROUNDING
 
 
@@ -19,7 +21,7 @@ class OutOfDomainConfig:
     root: str = field(default="", metadata=PLACE)
     list: str = field(default="", metadata=PLACE)
     split: str = ""
-    frame_step: int = 1
+    frame_step: Annotated[int, AtLeast(1)] = 1
 
 
 @dataclass
@@ -54,13 +56,13 @@ class DataConfig:
     list: str = field(default="", metadata=PLACE)
     split: str = ""
     test_split: str = ""
-    fold: int = 1
+    fold: Annotated[int, AtLeast(1)] = 1
     annotations: str = field(default="", metadata=PLACE)
     allow_missing: bool = False
-    val_fraction: float = 0.05
-    segment_seconds: float = 30.0
-    index_workers: int = field(default=0, metadata=IDLE)
-    index_timeout_seconds: float = field(default=60.0, metadata=IDLE)
+    val_fraction: Annotated[float, BelowOne] = 0.05
+    segment_seconds: Annotated[float, Positive] = 30.0
+    index_workers: Annotated[int, AtLeast(0)] = field(default=0, metadata=IDLE)
+    index_timeout_seconds: Annotated[float, Positive] = field(default=60.0, metadata=IDLE)
     gray_range: tuple[int, ...] = ()
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
@@ -78,10 +80,10 @@ class LoaderConfig:
     timeout_seconds: a batch that takes longer stops the run and says so; 0 waits for ever.
     """
 
-    global_batch: int = 32
-    workers_per_device: int = field(default=2, metadata=IDLE)
-    clips_per_video: int = 1
+    global_batch: Annotated[int, AtLeast(1)] = 32
+    workers_per_device: Annotated[int, AtLeast(0)] = field(default=2, metadata=IDLE)
+    clips_per_video: Annotated[int, AtLeast(1)] = 1
     decoder: str = field(default="auto", metadata=ROUNDING)
-    prefetch_batches: int = field(default=2, metadata=IDLE)
-    max_unreadable_fraction: float = field(default=0.01, metadata=IDLE)
-    timeout_seconds: float = field(default=120.0, metadata=IDLE)
+    prefetch_batches: Annotated[int, AtLeast(1)] = field(default=2, metadata=IDLE)
+    max_unreadable_fraction: Annotated[float, Between(0, 1)] = field(default=0.01, metadata=IDLE)
+    timeout_seconds: Annotated[float, AtLeast(0)] = field(default=120.0, metadata=IDLE)

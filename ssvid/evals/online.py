@@ -13,28 +13,14 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ssvid.backbones import BackboneInfo
+from ssvid.bounds import check
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError
 from ssvid.evals.contract import check_rows
 from ssvid.evals.linear_probe.probe import linear_probe
 from ssvid.evals.neighbors.knn import score_neighbors
 from ssvid.features.extracting import extract_features
 from ssvid.features.protocol import OnlineProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
-
-
-def check_online(protocol: OnlineProtocol) -> None:
-    """Make sure that the numbers make sense.
-
-    Raises:
-        RecipeError: names the value and its rule.
-    """
-    for name, least in (("every_epochs", 0), ("num_train", 2), ("num_test", 1), ("knn_k", 1)):
-        value = getattr(protocol, name)
-        if value < least:
-            raise RecipeError(
-                f"online.{name} ({value}) must be at least {least}. Set online.{name}={max(least, 1)} or more, or "
-                "online.every_epochs=0 to evaluate after training only."
-            )
 
 
 def labeled_slice(rows: Sequence[VideoRow], num: int, *, seed: int) -> list[VideoRow]:
@@ -105,7 +91,7 @@ class OnlineEvaluation(pl.Callback):
         trained_stage: str | None,
         seed: int,
     ) -> None:
-        check_online(protocol)
+        check(protocol, "online.")
         self.protocol, self.manifest, self.trained_stage = protocol, manifest, trained_stage
         self.train, self.test = online_slices(manifest, train_rows, val_rows, protocol, seed)
         self.features = resolve_feature_protocol(protocol.features, info, trained_stage)

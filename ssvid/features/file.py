@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import torch
 
 from ssvid import __version__
 from ssvid.backbones import Backbone
+from ssvid.bounds import AtLeast, check
 from ssvid.data.index.scan_cache import whole_id
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
@@ -67,7 +68,7 @@ class EmbedProtocol:
     """
 
     features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, batch_size=8))
-    every_seconds: float = 0.0
+    every_seconds: Annotated[float, AtLeast(0)] = 0.0
 
     def starts(self, row: VideoRow, times: FrameTimes | None = None) -> np.ndarray:
         """First frames of a video's clips, int64, counted from the start of its window; by ``times`` where they are known."""
@@ -191,8 +192,7 @@ def _pyarrow() -> Any:
 
 def _check_every(protocol: EmbedProtocol, rows: Sequence[VideoRow]) -> None:
     every = protocol.every_seconds
-    if not 0 <= every < float("inf"):
-        raise RecipeError(f"every_seconds ({every}) must be a number of at least 0. Set every_seconds=1.")
+    check(protocol)
     if every and protocol.features.num_clips != 1:
         raise RecipeError(
             f"num_clips ({protocol.features.num_clips}) and every_seconds ({every:g}) exclude each other: a number of "

@@ -1,4 +1,4 @@
-"""What an evaluation number depends on besides the weights and the videos: plain values, checked where they are used.
+"""What an evaluation number depends on besides the weights and the videos: plain values, legal ones on the fields.
 
 A protocol is *resolved* against a backbone before the first video is read: every automatic value gets its number or
 name, and the resolved protocol stands beside the result.
@@ -6,10 +6,12 @@ name, and the resolved protocol stands beside the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Protocol
 
 from ssvid.backbones import POOLS, BackboneInfo
+from ssvid.bounds import AtLeast, BelowOne, Inside, NotEmpty, OneOf, Positive, UpToHalf, check, told
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.settings import IDLE, ROUNDING
@@ -21,13 +23,6 @@ NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
 FRAMES = ("video", "single_frame", "shuffled")
 DEFECTS = ("drop_last", "color_jitter")
-SOLVERS = ("lbfgs", "sgd")
-HEAD_STAGES = ("together", "each", "both")
-HEAD_SCHEDULES = ("cosine", "step")
-CENTERINGS = ("none", "separate")
-MANNERS = ("own", "vcop", "coclr")
-# The usual margin between resize and crop: 128 for a crop of 112, 256 for one of 224.
-_RESIZE_PER_CROP = 8 / 7
 
 
 @dataclass(frozen=True)
@@ -49,20 +44,20 @@ class FeatureProtocol:
     timeout_seconds: a video that takes a reading process longer stops the evaluation; 0 waits for ever.
     """
 
-    num_frames: int = 16
-    stride_frames: int = 1
-    num_clips: int = 2
-    resize_px: int = 0
-    crop_px: int = 0
+    num_frames: Annotated[int, AtLeast(1)] = 16
+    stride_frames: Annotated[int, AtLeast(1)] = 1
+    num_clips: Annotated[int, AtLeast(1)] = 2
+    resize_px: Annotated[int, AtLeast(0)] = 0
+    crop_px: Annotated[int, AtLeast(0)] = 0
     stages: str = "all"
     untrained_stage: bool = False
-    pool: str = "avg"
-    frames: str = FRAMES[0]
-    defects: tuple[str, ...] = ()
+    pool: Annotated[str, OneOf(*POOLS)] = "avg"
+    frames: Annotated[str, OneOf(*FRAMES)] = FRAMES[0]
+    defects: Annotated[tuple[str, ...], OneOf(*DEFECTS)] = ()
     decoder: str = field(default="auto", metadata=ROUNDING)
-    batch_size: int = field(default=16, metadata=ROUNDING)
-    workers: int = field(default=2, metadata=IDLE)
-    timeout_seconds: float = field(default=120.0, metadata=IDLE)
+    batch_size: Annotated[int, AtLeast(1)] = field(default=16, metadata=ROUNDING)
+    workers: Annotated[int, AtLeast(0)] = field(default=2, metadata=IDLE)
+    timeout_seconds: Annotated[float, AtLeast(0)] = field(default=120.0, metadata=IDLE)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -96,24 +91,24 @@ class ProbeProtocol:
     seed: of the held-out parts.
     """
 
-    regularization: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    holdout_fraction: float = 0.2
-    num_holdouts: int = 5
-    normalization: str = "standard"
-    max_iterations: int = 1000
-    solver: str = "lbfgs"
-    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    head_epochs: int = 100
-    head_batch_size: int = 1024
-    head_momentum: float = 0.9
-    head_schedule: str = "cosine"
-    head_normalizations: tuple[str, ...] = ()
-    head_stages: str = "together"
-    label_fractions: tuple[float, ...] = ()
-    knn_ks: tuple[int, ...] = (20,)
-    knn_temperature: float = 0.07
-    seed: int = 0
+    regularization: Annotated[tuple[float, ...], Positive, NotEmpty] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    holdout_fraction: Annotated[float, UpToHalf] = 0.2
+    num_holdouts: Annotated[int, AtLeast(1)] = 5
+    normalization: Annotated[str, OneOf(*NORMALIZATIONS)] = "standard"
+    max_iterations: Annotated[int, AtLeast(1)] = 1000
+    solver: Annotated[str, OneOf("lbfgs", "sgd")] = "lbfgs"
+    learning_rates: Annotated[tuple[float, ...], Positive, NotEmpty] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    weight_decays: Annotated[tuple[float, ...], AtLeast(0), NotEmpty] = (1e-4, 1e-3, 1e-2, 1e-1)
+    head_epochs: Annotated[int, AtLeast(1)] = 100
+    head_batch_size: Annotated[int, AtLeast(2)] = 1024
+    head_momentum: Annotated[float, BelowOne] = 0.9
+    head_schedule: Annotated[str, OneOf("cosine", "step")] = "cosine"
+    head_normalizations: Annotated[tuple[str, ...], OneOf(*NORMALIZATIONS, BATCH_NORMALIZATION)] = ()
+    head_stages: Annotated[str, OneOf("together", "each", "both")] = "together"
+    label_fractions: Annotated[tuple[float, ...], Inside] = ()
+    knn_ks: Annotated[tuple[int, ...], AtLeast(1), NotEmpty] = (20,)
+    knn_temperature: Annotated[float, Positive] = 0.07
+    seed: Annotated[int, AtLeast(0)] = 0
 
     @property
     def normalizations(self) -> tuple[str, ...]:
@@ -133,11 +128,11 @@ class RetrievalProtocol:
     seed: of these queries, and of the part of train that chooses the form of the random row.
     """
 
-    ks: tuple[int, ...] = (1, 5, 10, 20, 50)
-    manner: str = "own"
-    centering: str = "none"
-    num_shown: int = field(default=12, metadata=IDLE)
-    seed: int = 0
+    ks: Annotated[tuple[int, ...], AtLeast(1), NotEmpty] = (1, 5, 10, 20, 50)
+    manner: Annotated[str, OneOf("own", "vcop", "coclr")] = "own"
+    centering: Annotated[str, OneOf("none", "separate")] = "none"
+    num_shown: Annotated[int, AtLeast(1)] = field(default=12, metadata=IDLE)
+    seed: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -163,10 +158,10 @@ class OnlineProtocol:
     most num_train. features: how a video becomes a vector.
     """
 
-    every_epochs: int = 0
-    num_train: int = 500
-    num_test: int = 500
-    knn_k: int = 20
+    every_epochs: Annotated[int, AtLeast(0)] = 0
+    num_train: Annotated[int, AtLeast(2)] = 500
+    num_test: Annotated[int, AtLeast(1)] = 500
+    knn_k: Annotated[int, AtLeast(1)] = 20
     features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, stages="trained"))
 
 
@@ -182,10 +177,9 @@ def resolve_feature_protocol(
     Raises:
         RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
     """
-    crop_px = protocol.crop_px or info.size
-    resize_px = protocol.resize_px or round(crop_px * _RESIZE_PER_CROP)
+    crop_px, resize_px = sides(protocol.crop_px, protocol.resize_px, info)
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
-    _raise_all(_broken(group, filled, _feature_checks(filled, info)))
+    check(filled, group, size_problems(filled, info, group))
     return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage, group)))
 
 
@@ -197,34 +191,16 @@ def check_probe_protocol(protocol: ProbeProtocol, num_train: int | None = None) 
     """
     p = protocol
     most = num_train or max(p.knn_ks, default=1)
-    checks: list[_Check] = [
-        (
-            "regularization",
-            min(p.regularization, default=0) > 0,
-            "must be a list of positive numbers",
-            "[0.01, 0.1, 1]",
-        ),
-        ("holdout_fraction", 0 < p.holdout_fraction <= 0.5, "must be above 0 and at most 0.5", "0.2"),
-        ("num_holdouts", 1 <= p.num_holdouts <= _parts(p.holdout_fraction), "must be 1 to 1 / holdout_fraction", "1"),
-        ("normalization", p.normalization in NORMALIZATIONS, f"must be one of {', '.join(NORMALIZATIONS)}", "standard"),
-        *_head_checks(p),
-        ("max_iterations", p.max_iterations >= 1, "must be at least 1", "1000"),
-        (
-            "label_fractions",
-            all(0 < share < 1 for share in p.label_fractions),
-            "must be a list of numbers above 0 and below 1",
-            "[0.01, 0.1]",
-        ),
-        ("knn_ks", min(p.knn_ks, default=0) >= 1, "must be a list of whole numbers above 0", "[20]"),
-        (
-            "knn_ks",
-            max(p.knn_ks, default=0) <= most,
-            f"must be at most the number of training videos, {most}",
-            f"[{min(most, 5)}]",
-        ),
-        ("knn_temperature", p.knn_temperature > 0, "must be positive", "0.07"),
-    ]
-    _raise_all(_broken("probe.", protocol, checks))
+    problems = []
+    if p.num_holdouts > (parts := round(1 / p.holdout_fraction) if p.holdout_fraction > 0 else 1):
+        problems.append(told("probe.num_holdouts", p.num_holdouts, f"must be 1 to 1 / holdout_fraction, {parts}", 1))
+    if p.solver != "sgd" and BATCH_NORMALIZATION in p.head_normalizations:
+        rule = f"must name only {', '.join(NORMALIZATIONS)} where probe.solver is {p.solver}"
+        problems.append(told("probe.head_normalizations", p.head_normalizations, rule, ("standard", "l2")))
+    if max(p.knn_ks, default=0) > most:
+        rule = f"must be at most the number of training videos, {most}"
+        problems.append(told("probe.knn_ks", p.knn_ks, rule, [min(most, 5)]))
+    check(protocol, "probe.", problems)
 
 
 def resolve_retrieval(
@@ -236,8 +212,7 @@ def resolve_retrieval(
         RecipeError: a value was set to something else than the manner's, or makes no sense.
     """
     r = retrieval
-    if r.manner not in MANNERS:
-        raise RecipeError(f"retrieval.manner: unknown manner {r.manner!r}. {did_you_mean(str(r.manner), MANNERS)}")
+    check(r, "retrieval.")
     if r.manner == "own":
         return features, r
     pool, centering = {"vcop": ("max1x2x2", "none"), "coclr": ("avg", "separate")}[r.manner]
@@ -263,79 +238,39 @@ def check_retrieval_protocol(protocol: RetrievalProtocol, num_train: int | None 
     p = protocol
     most = num_train or max(p.ks, default=1)
     fitting = [k for k in RetrievalProtocol.ks if k <= most] or [most]
-    checks: list[_Check] = [
-        ("ks", min(p.ks, default=0) >= 1, "must be a list of whole numbers above 0", "[1, 5, 10]"),
-        ("ks", max(p.ks, default=0) <= most, f"must be at most the number of training videos, {most}", str(fitting)),
-        ("centering", p.centering in CENTERINGS, f"must be one of {', '.join(CENTERINGS)}", "none"),
-        ("num_shown", p.num_shown >= 1, "must be at least 1", "12"),
-    ]
-    _raise_all(_broken("retrieval.", protocol, checks))
+    problems = []
+    if max(p.ks, default=0) > most:
+        problems.append(told("retrieval.ks", p.ks, f"must be at most the number of training videos, {most}", fitting))
+    check(protocol, "retrieval.", problems)
 
 
-# name of a value, whether it is fine, the rule in words, a value that is fine
-_Check = tuple[str, bool, str, str]
+class Sizes(Protocol):
+    """What a network must be able to take of a protocol."""
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def crop_px(self) -> int: ...
+    @property
+    def resize_px(self) -> int: ...
 
 
-def _head_checks(p: ProbeProtocol) -> list[_Check]:
-    legal = (*NORMALIZATIONS, BATCH_NORMALIZATION) if p.solver == "sgd" else NORMALIZATIONS
-    known = all(name in legal for name in p.head_normalizations)
-    return [
-        ("solver", p.solver in SOLVERS, f"must be one of {', '.join(SOLVERS)}", "lbfgs"),
-        ("learning_rates", min(p.learning_rates, default=0) > 0, "must be a list of positive numbers", "[0.1, 1]"),
-        ("weight_decays", min(p.weight_decays, default=-1) >= 0, "must be a list of numbers, none negative", "[0.001]"),
-        ("head_epochs", p.head_epochs >= 1, "must be at least 1", "100"),
-        ("head_batch_size", p.head_batch_size >= 2, "must be at least 2", "1024"),
-        ("head_momentum", 0 <= p.head_momentum < 1, "must be at least 0 and below 1", "0.9"),
-        ("head_schedule", p.head_schedule in HEAD_SCHEDULES, f"must be one of {', '.join(HEAD_SCHEDULES)}", "cosine"),
-        (
-            "head_normalizations",
-            known,
-            f"must name only {', '.join(legal)} where probe.solver is {p.solver}",
-            "[standard, l2]",
-        ),
-        ("head_stages", p.head_stages in HEAD_STAGES, f"must be one of {', '.join(HEAD_STAGES)}", "together"),
-    ]
+def sides(crop_px: int, resize_px: int, info: BackboneInfo) -> tuple[int, int]:
+    """Side of the crop and short side before it, where 0 is the backbone's own and the usual margin: 128 for a crop of 112."""
+    crop_px = crop_px or info.size
+    return crop_px, resize_px or round(crop_px * 8 / 7)
 
 
-def _feature_checks(p: FeatureProtocol, info: BackboneInfo) -> list[_Check]:
-    at_least = {
-        "num_frames": (info.min_frames, str(info.num_frames)),
-        "stride_frames": (1, "1"),
-        "num_clips": (1, "2"),
-        "crop_px": (info.min_px, "0 (automatic)"),
-        "batch_size": (1, "16"),
+def size_problems(p: Sizes, info: BackboneInfo, group: str) -> Iterator[str]:
+    """What the network, or the crop, does not admit."""
+    least = {
+        "num_frames": (info.min_frames, f"{info.min_frames} for backbone {info.name}", info.num_frames),
+        "crop_px": (info.min_px, f"{info.min_px} for backbone {info.name}", "0 (automatic)"),
+        "resize_px": (p.crop_px, f"the crop, {p.crop_px}", "0 (automatic)"),
     }
-    checks = [
-        (name, getattr(p, name) >= least, f"must be at least {least} for backbone {info.name}", default)
-        for name, (least, default) in at_least.items()
-    ]
-    return [
-        *checks,
-        ("resize_px", p.resize_px >= p.crop_px, f"must be at least the crop, {p.crop_px}", "0 (automatic)"),
-        ("pool", p.pool in POOLS, f"must be one of {', '.join(POOLS)}", "avg"),
-        ("frames", p.frames in FRAMES, f"must be one of {', '.join(FRAMES)}", FRAMES[0]),
-        ("defects", set(p.defects) <= set(DEFECTS), f"must name only {', '.join(DEFECTS)}", "[]"),
-        ("workers", p.workers >= 0, "must not be negative", "0"),
-        ("timeout_seconds", p.timeout_seconds >= 0, "must not be negative", "120"),
-    ]
-
-
-def _broken(
-    group: str, protocol: FeatureProtocol | ProbeProtocol | RetrievalProtocol, checks: Iterable[_Check]
-) -> list[str]:
-    return [
-        f"{group}{name} ({_shown(getattr(protocol, name))}) {rule}. Set {group}{name}={way_out}."
-        for name, fine, rule, way_out in checks
-        if not fine
-    ]
-
-
-def _shown(value: object) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def _parts(holdout_fraction: float) -> int:
-    return round(1 / holdout_fraction) if holdout_fraction > 0 else 1
+    for name, (low, words, way_out) in least.items():
+        if getattr(p, name) < low:
+            yield told(f"{group}{name}", getattr(p, name), f"must be at least {words}", way_out)
 
 
 def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None, group: str) -> tuple[str, ...]:

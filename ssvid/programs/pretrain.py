@@ -39,7 +39,7 @@ from ssvid.stopping import Stopped
 from ssvid.tasks import PretextTask
 from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
 from ssvid.train.module import VALIDATIONS, PretrainModule
-from ssvid.train.monitors import Monitor, advice_text, check_monitor, read_validations
+from ssvid.train.monitors import Monitor, advice_text, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, fit, resolve_trainer
@@ -152,7 +152,6 @@ def pretrain(
     resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
     changes = check_folder(folder, before, resolved, resume=resume, may_extend=True) if rank == 0 else []
     check_optim(config.optim)
-    check_monitor(config.monitor)
     if before is not None and folder.results.is_file() and not is_longer(diff_recipes(before, resolved)):
         return _finished(folder, config, say)
     if rank == 0:
@@ -435,9 +434,8 @@ def _online(
     task: PretextTask,
 ) -> list[Any]:
     """The callback that scores a labeled slice; none where ``online.every_epochs`` is 0."""
-    from ssvid.evals.online import OnlineEvaluation, check_online
+    from ssvid.evals.online import OnlineEvaluation
 
-    check_online(config.online)
     if not config.online.every_epochs:
         return []
     return [

@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssvid import bounds
 from ssvid.errors import did_you_mean
 from ssvid.recipe.synonyms import settings_for
 from ssvid.recipe.yaml_text import MISSING, cut
@@ -102,15 +103,18 @@ class Typing:
         self.problems: list[str] = []
         self._paths = list(leaf_paths(schema))
 
-    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults with ``values`` on top, converted to the declared types; tuples stay tuples, ``???`` stays."""
+    def apply(self, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+        """Defaults with ``values`` on top, converted to the declared types; tuples stay tuples, ``???`` stays.
+
+        path: where the values stand in the recipe.
+        """
         config = OmegaConf.structured(self.schema)
-        self._group(config, self.schema, values, "")
+        self._group(config, self.schema, values, path)
         return OmegaConf.to_container(config)  # type: ignore[return-value]
 
     def _group(self, node: Any, schema: type, values: Mapping[str, Any], path: str) -> None:
         OmegaConf.set_readonly(node, False)  # frozen dataclasses are read-only configs
-        legal = field_hints(schema)
+        legal, rules = field_hints(schema), bounds.rules_of(schema)
         for key, value in values.items():
             where = join(path, key)
             if key not in legal:
@@ -118,7 +122,10 @@ class Typing:
             elif (group := group_of(legal[key])) is not None:
                 self._subgroup(node, group, key, value, where, hint=legal[key])
             else:
+                was_fine = len(self.problems)
                 self._leaf(node, key, value, where, hint=legal[key])
+                if key in rules and len(self.problems) == was_fine:
+                    self._bounds(node, schema, key, where)
 
     def _subgroup(self, node: Any, group: type, key: str, value: Any, where: str, *, hint: Any) -> None:
         if value is None:
@@ -144,6 +151,11 @@ class Typing:
             self.problems.append(f"{where} ({cut(repr(value))}) must be {describe(hint)}. Set {where}=...")
         else:
             self.problems += _beyond(where, key, value)
+
+    def _bounds(self, node: Any, schema: type, key: str, where: str) -> None:
+        value = OmegaConf.to_container(node[key]) if OmegaConf.is_config(node[key]) else node[key]
+        if problem := bounds.problem(where, value, bounds.rules_of(schema)[key]):
+            self.problems.append(f"{problem}. {bounds.way_out(schema, key, where.removesuffix(key))}")
 
     def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
         if key in GONE:
@@ -285,6 +297,12 @@ def describe(hint: Any) -> str:
     if origin in (dict, Mapping) or hint is dict:
         return "a group of keys"
     return _WORDS.get(hint, f"of type {getattr(hint, '__name__', hint)}")
+
+
+def legal_values(schema: type, key: str) -> str:
+    """What a field may be, in words: its type and its range, or the names that it may have."""
+    kind, values = describe(field_hints(schema)[key]), bounds.range_of(schema, key)
+    return values if values.startswith("one of") else ", ".join(filter(None, (kind, values)))
 
 
 def _takes(hint: Any, kind: type) -> bool:

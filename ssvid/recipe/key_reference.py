@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ssvid.recipe.check import legal_values
 from ssvid.recipe.schema import KINDS
 from ssvid.recipe.yaml_text import MISSING
 
@@ -19,18 +20,19 @@ _HEAD = """\
 # Keys of recipes
 
 Every key that a recipe may have, with its default. On the command line a key is set as `key.path=value`; the values are YAML.
-`ssvid show RECIPE` prints the values that a recipe ends up with, `ssvid recipes` the recipes that come with ssvid. Values that are
-only names are checked when a command starts, and an unknown key is an error that names the nearest one. The last column says
+`ssvid show RECIPE` prints the values that a recipe ends up with, `ssvid recipes` the recipes that come with ssvid. A value that is not
+legal is an error that says what is, and an unknown key one that names the nearest. The last column says
 whether a run that goes on (`--resume`) may have another value. This page is written by `ssvid recipes --keys`; the guides are in
 the [overview](index.md).
 """
 
 
 class Key(NamedTuple):
-    """One key. path: as on the command line. default: as Markdown. resume: "yes", "longer" or "no"."""
+    """One key. path: as on the command line. default: as Markdown. legal: its type and range. resume: "yes", "longer" or "no"."""
 
     path: str
     default: str
+    legal: str
     meaning: str
     resume: str
 
@@ -69,7 +71,15 @@ def _groups(schema: type, path: str, *, may_change: bool) -> Iterator[Group]:
             below += list(_groups(types[field.name], where, may_change=changes))  # type: ignore[arg-type]
         else:
             resume = "yes" if changes else "longer" if field.metadata.get("extends") else "no"
-            keys.append(Key(where, _shown(_default(field)), meanings.get(field.name, ""), resume))
+            keys.append(
+                Key(
+                    where,
+                    _shown(_default(field)),
+                    legal_values(schema, field.name),
+                    meanings.get(field.name, ""),
+                    resume,
+                )
+            )
     yield Group(path, _about(schema), tuple(keys))
     yield from below
 
@@ -107,10 +117,10 @@ def _section(group: Group, kinds: list[str]) -> str:
     lines = [
         f"## {title}\n",
         f"{of}{_markdown(group.about)}\n",
-        "| key | default | meaning | resume |",
-        "|---|---|---|---|",
+        "| key | default | legal | meaning | resume |",
+        "|---|---|---|---|---|",
     ]
-    lines += [f"| `{k.path}` | {k.default} | {_markdown(k.meaning)} | {k.resume} |" for k in group.keys]
+    lines += [f"| `{k.path}` | {k.default} | {k.legal} | {_markdown(k.meaning)} | {k.resume} |" for k in group.keys]
     return "\n".join(lines) + "\n"
 
 

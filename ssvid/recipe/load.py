@@ -333,8 +333,8 @@ def _task_entry(entry: Any, path: str, problems: list[str]) -> dict[str, Any]:
             problems.append(f"{path}.name: {error}")
             return dict(entry)
     typed = Typing(schema)
-    values = typed.apply(entry)
-    problems += [f"{path}: {problem}" for problem in typed.problems]
+    values = typed.apply(entry, path)
+    problems += typed.problems
     problems += [f"{path}.{missing} is not set." for missing in missing_paths(values)]
     return values
 

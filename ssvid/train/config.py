@@ -1,10 +1,17 @@
-"""Options of the recipe groups ``optim``, ``trainer``, ``logger``, ``monitor``: plain types, checked where used."""
+"""Options of the recipe groups ``optim``, ``trainer``, ``logger``, ``monitor``: plain types, legal values on the fields."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from ssvid.bounds import AtLeast, BelowOne, OneOf, Pair, Positive
 from ssvid.settings import EXTENDABLE, IDLE, PROCESSES, ROUNDING
+
+# From what logs to what uploads.
+WANDB_MODES = ("disabled", "offline", "online")
+# With fewer vectors the rank of features is small for lack of vectors, and nothing is measured.
+MIN_VECTORS = 8
 
 
 @dataclass
@@ -21,19 +28,19 @@ class OptimConfig:
         schedule is that of the shorter plan, and then that of the next one. A resumed run fills it in.
     """
 
-    name: str = "sgd"
-    base_lr: float = 0.1
-    epochs: int = field(default=100, metadata=EXTENDABLE)
-    warmup_epochs: float = 5.0
-    schedule: str = "cosine"
-    step_epochs: list[int] = field(default_factory=list)
-    step_gamma: float = 0.1
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    grad_clip_norm: float = 0.0
-    extended_from: list[int] = field(default_factory=list, metadata=EXTENDABLE)
-    max_skipped_steps: int = field(default=10, metadata=IDLE)
+    name: Annotated[str, OneOf("sgd", "adamw")] = "sgd"
+    base_lr: Annotated[float, Positive] = 0.1
+    epochs: Annotated[int, AtLeast(1)] = field(default=100, metadata=EXTENDABLE)
+    warmup_epochs: Annotated[float, AtLeast(0)] = 5.0
+    schedule: Annotated[str, OneOf("cosine", "step", "constant")] = "cosine"
+    step_epochs: Annotated[list[int], AtLeast(0)] = field(default_factory=list)
+    step_gamma: Annotated[float, Positive] = 0.1
+    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    momentum: Annotated[float, BelowOne] = 0.9
+    betas: Annotated[list[float], BelowOne, Pair] = field(default_factory=lambda: [0.9, 0.999])
+    grad_clip_norm: Annotated[float, AtLeast(0)] = 0.0
+    extended_from: Annotated[list[int], AtLeast(1)] = field(default_factory=list, metadata=EXTENDABLE)
+    max_skipped_steps: Annotated[int, AtLeast(0)] = field(default=10, metadata=IDLE)
 
 
 @dataclass
@@ -51,20 +58,20 @@ class TrainerConfig:
     max_steps: stop early after so many optimizer steps; the schedule is still planned for all epochs; -1 is off.
     """
 
-    accelerator: str = field(default="auto", metadata=ROUNDING)
+    accelerator: Annotated[str, OneOf("auto", "cpu", "gpu")] = field(default="auto", metadata=ROUNDING)
     devices: str = field(default="auto", metadata=PROCESSES)
-    num_nodes: int = field(default=1, metadata=PROCESSES)
-    precision: str = "auto"
-    accumulate: int = 1
+    num_nodes: Annotated[int, AtLeast(1)] = field(default=1, metadata=PROCESSES)
+    precision: Annotated[str, OneOf("auto", "32", "bf16")] = "auto"
+    accumulate: Annotated[int, AtLeast(1)] = 1
     deterministic: bool = field(default=False, metadata=ROUNDING)
     compile: bool = field(default=False, metadata=ROUNDING)
     channels_last: bool = field(default=True, metadata=ROUNDING)
-    threads: int = field(default=0, metadata=ROUNDING)
-    log_every_steps: int = field(default=10, metadata=IDLE)
-    val_every_epochs: int = field(default=1, metadata=IDLE)
-    save_every_steps: int = field(default=0, metadata=IDLE)
+    threads: Annotated[int, AtLeast(0)] = field(default=0, metadata=ROUNDING)
+    log_every_steps: Annotated[int, AtLeast(1)] = field(default=10, metadata=IDLE)
+    val_every_epochs: Annotated[int, AtLeast(1)] = field(default=1, metadata=IDLE)
+    save_every_steps: Annotated[int, AtLeast(0)] = field(default=0, metadata=IDLE)
     pictures: bool = field(default=True, metadata=IDLE)
-    max_steps: int = field(default=-1, metadata=EXTENDABLE)
+    max_steps: Annotated[int, AtLeast(-1)] = field(default=-1, metadata=EXTENDABLE)
 
 
 @dataclass
@@ -75,7 +82,7 @@ class LoggerConfig:
     folder; needs the extra ``tensorboard``.
     """
 
-    wandb: str = "disabled"
+    wandb: Annotated[str, OneOf(*WANDB_MODES)] = "disabled"
     project: str = "ssvid"
     tensorboard: bool = False
 
@@ -93,9 +100,9 @@ class MonitorConfig:
     """
 
     features: bool = True
-    max_vectors: int = 2048
-    chance_epochs: int = 5
+    max_vectors: Annotated[int, AtLeast(MIN_VECTORS)] = 2048
+    chance_epochs: Annotated[int, AtLeast(0)] = 5
     keep_best: bool = True
     untrained: bool = True
     best_metric: str = "auto"
-    clips_per_video: int = 0
+    clips_per_video: Annotated[int, AtLeast(0)] = 0

@@ -19,11 +19,10 @@ import numpy as np
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssvid.errors import RecipeError, did_you_mean
+from ssvid.bounds import check
+from ssvid.errors import RecipeError
 from ssvid.files import append_line, write_json, write_text
-from ssvid.train.config import LoggerConfig
-
-WANDB_MODES = ("disabled", "offline", "online")
+from ssvid.train.config import WANDB_MODES, LoggerConfig
 
 
 class JsonLines(Logger):
@@ -85,8 +84,7 @@ def check_loggers(config: LoggerConfig) -> None:
     Raises:
         RecipeError: an unknown mode, no login for wandb, or tensorboard is not installed.
     """
-    if config.wandb not in WANDB_MODES:
-        raise RecipeError(f"logger.wandb ({config.wandb!r}) is unknown. {did_you_mean(config.wandb, WANDB_MODES)}")
+    check(config, "logger.")
     if wandb_mode(config) == "online" and not _has_wandb_login():
         raise RecipeError(
             "logger.wandb (online) needs a login, and there is none on this machine. Run `wandb login` once, or set the "

@@ -21,7 +21,7 @@ from torch import Tensor
 from ssvid.backbones.contract import pool_map
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.intervals import auc_interval, exact_interval
-from ssvid.train.config import MonitorConfig
+from ssvid.train.config import MIN_VECTORS, MonitorConfig
 from ssvid.train.loggers import read_metrics
 
 # Below this rank all features lie on one line, whatever the network.
@@ -29,8 +29,6 @@ COLLAPSE_RANK = 2.0
 # Share of 1 / sqrt(D). Pooled activations after a ReLU are all positive and so far from spread over the sphere even in a
 # healthy network: see docs/monitoring.md for what was measured.
 COLLAPSE_STD_SHARE = 0.01
-# With fewer vectors the rank is small for lack of vectors, and nothing is measured.
-MIN_VECTORS = 8
 _EPSILON = 1e-7
 # With fewer videos than it takes to see a task that is learned half way, nothing is said about chance.
 _HALF_WAY = 0.5
@@ -326,29 +324,6 @@ def advice_text(advice: Mapping[str, Any]) -> str:
     known = [f"  {advice[key]}." for key in ("known", "unknown") if key in advice]
     warned = [f"warning: {text}" for text in advice["warnings"].values()]
     return "\n".join([*warned, f"advice: take {file[advice['take']]}: {advice['why']}.", *known]) + "\n"
-
-
-def check_monitor(config: MonitorConfig) -> None:
-    """Make sure that the values make sense.
-
-    Raises:
-        RecipeError: names the value and its rule.
-    """
-    if config.max_vectors < MIN_VECTORS:
-        raise RecipeError(
-            f"monitor.max_vectors ({config.max_vectors}) must be at least {MIN_VECTORS}. Set monitor.max_vectors=2048, "
-            "or monitor.features=false to measure no features."
-        )
-    if config.clips_per_video < 0:
-        raise RecipeError(
-            f"monitor.clips_per_video ({config.clips_per_video}) must not be negative. Set monitor.clips_per_video=1, or 0 "
-            "to have it chosen by the number of held-out videos."
-        )
-    if config.chance_epochs < 0:
-        raise RecipeError(
-            f"monitor.chance_epochs ({config.chance_epochs}) must not be negative. Set monitor.chance_epochs=0 to never "
-            "warn of chance."
-        )
 
 
 # ---- the callback -----------------------------------------------------------------------------------------------------

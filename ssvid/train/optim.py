@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssvid.errors import RecipeError, did_you_mean
+from ssvid.bounds import check, told
 from ssvid.train.config import OptimConfig
-
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
 
 
 def check_optim(config: OptimConfig) -> None:
@@ -23,33 +20,16 @@ def check_optim(config: OptimConfig) -> None:
     Raises:
         RecipeError: names the value, the rule and the way out.
     """
-    if config.name not in OPTIMIZERS:
-        raise RecipeError(f"optim.name ({config.name!r}) is unknown. {did_you_mean(config.name, OPTIMIZERS)}")
-    if config.schedule not in SCHEDULES:
-        raise RecipeError(
-            f"optim.schedule ({config.schedule!r}) is unknown. {did_you_mean(config.schedule, SCHEDULES)}"
-        )
-    if config.epochs < 1:
-        raise RecipeError(f"optim.epochs ({config.epochs}) must be at least 1. Set optim.epochs=1 or more.")
-    if not 0 < config.base_lr < math.inf:
-        raise RecipeError(f"optim.base_lr ({config.base_lr}) must be positive. Set optim.base_lr=0.1, say.")
-    if config.max_skipped_steps < 0:
-        raise RecipeError(
-            f"optim.max_skipped_steps ({config.max_skipped_steps}) must not be negative. Set optim.max_skipped_steps=0 to stop "
-            "at the first step that is not finite."
-        )
-    if not 0 <= config.warmup_epochs <= config.epochs:
-        raise RecipeError(
-            f"optim.warmup_epochs ({config.warmup_epochs:g}) must lie between 0 and optim.epochs ({config.epochs}). "
-            f"Set optim.warmup_epochs={config.epochs / 10:g}."
-        )
-    _check_extensions(config)
+    check(config, "optim.", _problems(config))
 
 
-def _check_extensions(config: OptimConfig) -> None:
+def _problems(config: OptimConfig) -> Iterator[str]:
+    if config.warmup_epochs > config.epochs:
+        rule = f"must lie between 0 and optim.epochs ({config.epochs})"
+        yield told("optim.warmup_epochs", config.warmup_epochs, rule, f"{config.epochs / 10:g}")
     plans = [*config.extended_from, config.epochs]
     if plans[0] < 1 or sorted(set(plans)) != plans:
-        raise RecipeError(
+        yield (
             f"optim.extended_from ({config.extended_from}) must rise and end below optim.epochs ({config.epochs}). "
             "Leave it out: a run that is made longer fills it in."
         )

@@ -16,8 +16,9 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from ssvid import stopping
+from ssvid.bounds import check
 from ssvid.data.feed.module import UnreadableReport
-from ssvid.errors import RecipeError, SsvidError, did_you_mean
+from ssvid.errors import RecipeError, SsvidError
 from ssvid.machine import num_cores
 from ssvid.ranks import global_rank
 from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, TellSkipped
@@ -27,7 +28,6 @@ from ssvid.train.module import StopRun, shared
 from ssvid.train.progress import ShowProgress
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-ACCELERATORS = ("auto", "cpu", "gpu")
 
 
 def resolve_trainer(config: TrainerConfig, workers_per_device: int = 0) -> TrainerConfig:
@@ -37,12 +37,9 @@ def resolve_trainer(config: TrainerConfig, workers_per_device: int = 0) -> Train
         workers_per_device: reading processes beside each training process; on a CPU they need cores of their own.
 
     Raises:
-        RecipeError: an unknown or absent device, an unknown precision.
+        RecipeError: a value is not legal, or the device is absent.
     """
-    if config.accelerator not in ACCELERATORS:
-        raise RecipeError(
-            f"trainer.accelerator ({config.accelerator!r}) is unknown. {did_you_mean(config.accelerator, ACCELERATORS)}"
-        )
+    check(config, "trainer.")
     has_gpu = torch.cuda.is_available()
     if config.accelerator == "gpu" and not has_gpu:
         raise RecipeError(
@@ -54,15 +51,7 @@ def resolve_trainer(config: TrainerConfig, workers_per_device: int = 0) -> Train
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32"
-    if precision not in PRECISIONS:
-        raise RecipeError(f"trainer.precision ({precision!r}) is unknown. {did_you_mean(precision, PRECISIONS)}")
-    if config.num_nodes < 1 or config.accumulate < 1:
-        raise RecipeError(
-            f"trainer.num_nodes ({config.num_nodes}) and trainer.accumulate ({config.accumulate}) must be at least 1."
-        )
     threads = config.threads
-    if threads < 0:
-        raise RecipeError(f"trainer.threads ({threads}) must not be negative. Set trainer.threads=0 for automatic.")
     if threads == 0 and accelerator == "cpu":
         # More threads than cores make all of them wait for each other: three to four times slower on two cores.
         threads = max(1, num_cores() // devices - workers_per_device)

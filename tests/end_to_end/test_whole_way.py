@@ -289,7 +289,14 @@ def test_a_clip_longer_than_the_videos(video_folder, tmp_path, capsys):
             ["task.options.spacing ('evn') must be one of", "did you mean 'even'", "Set task.options.spacing="],
         ),
         ("task.options.nframes=3", ["nframes", "num_frames"]),
-        ("trainer.accelerator=gpus", ["trainer.accelerator ('gpus') is unknown", "Did you mean 'gpu'"]),
+        (
+            "trainer.accelerator=gpus",
+            [
+                "trainer.accelerator ('gpus') must be one of auto, cpu, gpu",
+                "did you mean 'gpu'",
+                "Set trainer.accelerator=auto",
+            ],
+        ),
         ("loader.decoder=ffmpeg", ["ffmpeg", "pyav"]),
         ("loader.global_batch=5000", ["loader.global_batch (5000)"]),
         ("loader.clips_per_video=3", ["loader.global_batch (4) must be a multiple"]),

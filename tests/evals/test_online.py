@@ -9,9 +9,10 @@ import torch
 
 import ssvid
 from ssvid.backbones import initialize_backbone
+from ssvid.bounds import check
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.online import OnlineEvaluation, check_online, labeled_slice, online_slices
+from ssvid.evals.online import OnlineEvaluation, labeled_slice, online_slices
 from ssvid.features.protocol import FeatureProtocol, OnlineProtocol
 from ssvid.train.loggers import read_metrics
 from ssvid.weights.checkpoints import read_checkpoint
@@ -78,9 +79,9 @@ def test_no_labels_is_an_error_with_a_way_out():
 
 def test_options_are_checked():
     with pytest.raises(RecipeError, match=r"online.num_train \(1\) must be at least 2"):
-        check_online(OnlineProtocol(num_train=1))
+        check(OnlineProtocol(num_train=1), "online.")
     with pytest.raises(RecipeError, match=r"online.every_epochs \(-1\) must be at least 0"):
-        check_online(OnlineProtocol(every_epochs=-1))
+        check(OnlineProtocol(every_epochs=-1), "online.")
 
 
 # ---- what is scored

@@ -319,7 +319,7 @@ def test_two_processes_do_not_share_a_folder_of_parts(backbone, few, protocol, t
     ("name", "changes", "words"),
     [
         ("f.csv", {}, r"out \(.*f\.csv\) must end in \.npz or \.parquet"),
-        ("f.npz", {"every_seconds": -1.0}, r"every_seconds \(-1\.0\) must be a number of at least 0"),
+        ("f.npz", {"every_seconds": -1.0}, r"every_seconds \(-1\.0\) must be at least 0"),
         ("f.npz", {"every_seconds": 2.0}, r"num_clips \(3\) and every_seconds \(2\) exclude each other"),
     ],
 )

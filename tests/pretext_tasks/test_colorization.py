@@ -545,12 +545,12 @@ def test_painting_keeps_the_lightness_and_takes_the_palette():
     [
         ({"num_references": 0}, r"num_references \(0\) must be at least 1"),
         ({"num_colors": 1}, r"num_colors \(1\) must be at least 2"),
-        ({"sample_fps": -1.0}, r"sample_fps \(-1\) must be 0, which takes every frame, or more"),
-        ({"temperature": 0.0}, r"temperature \(0\) must be above 0"),
-        ({"smoothing": 1.0}, r"smoothing \(1\) must lie between 0 and 1"),
-        ({"temporal_layers": -1}, r"temporal_layers \(-1\) must be 0 or more"),
-        ({"frame_shift": 0.7}, r"frame_shift \(0.7\) must lie between 0, which is off, and 0.5"),
-        ({"crop_scale": 1.5}, r"crop_scale \(1.5\) must lie in \(0, 1\]"),
+        ({"sample_fps": -1.0}, r"sample_fps \(-1.0\) must be at least 0"),
+        ({"temperature": 0.0}, r"temperature \(0.0\) must be above 0"),
+        ({"smoothing": 1.0}, r"smoothing \(1.0\) must be above 0 and below 1"),
+        ({"temporal_layers": -1}, r"temporal_layers \(-1\) must be at least 0"),
+        ({"frame_shift": 0.7}, r"frame_shift \(0.7\) must be between 0 and 0.5"),
+        ({"crop_scale": 1.5}, r"crop_scale \(1.5\) must be above 0 and at most 1"),
         ({"frame_px": 100}, r"frame_px \(100\) must be a multiple of 16, the stride of stage4, such as 96"),
         (
             {"together": True},

@@ -668,10 +668,10 @@ def test_what_cannot_work_is_refused_all_at_once():
         "localizer ('argmax') must be one of convolutions, fit",
         "similarity ('cosine') must be one of inliers, dot",
         "num_past (0) must be at least 1",
-        "temperature (-1) must be 0 or more",
+        "temperature (-1) must be at least 0",
         "must not both be 0",
-        "patch_scale (1.5) must lie in (0, 1]",
-        "frame_shift (0.7) must lie between 0",
+        "patch_scale (1.5) must be above 0 and at most 1",
+        "frame_shift (0.7) must be between 0 and 0.5",
         "Set task.options.localizer=",
     ):
         assert words in str(caught.value)

@@ -245,7 +245,7 @@ def test_a_wrong_option_is_told_before_a_video_is_read(labeled, export, tmp_path
         raise AssertionError("the videos were looked at")
 
     monkeypatch.setattr("ssvid.programs.finetune.load_manifest", listing)
-    with pytest.raises(RecipeError, match=r"finetune.optimizer \('rmsprop'\) is unknown"):
+    with pytest.raises(RecipeError, match=r"finetune.optimizer \('rmsprop'\) must be one of sgd, adam, adamw"):
         run(labeled, "finetune.optimizer=rmsprop", backbone=export, run_dir=tmp_path / "run")
 
 

@@ -11,6 +11,7 @@ from torchmetrics.classification import BinaryAUROC
 
 import ssvid
 from ssvid.backbones import initialize_backbone
+from ssvid.bounds import check
 from ssvid.composite import CompositeConfig, CompositeTask, Member
 from ssvid.errors import RecipeError
 from ssvid.tasks import tasks
@@ -21,7 +22,6 @@ from ssvid.train.monitors import (
     Validation,
     _Vectors,
     advice_text,
-    check_monitor,
     effective_rank,
     feature_std,
     gather_rows,
@@ -279,9 +279,9 @@ def test_an_epoch_metric_that_says_so_itself_is_better_when_smaller():
 
 def test_options_are_checked():
     with pytest.raises(RecipeError, match=r"monitor.max_vectors \(3\) must be at least 8"):
-        check_monitor(MonitorConfig(max_vectors=3))
-    with pytest.raises(RecipeError, match=r"monitor.chance_epochs \(-1\) must not be negative"):
-        check_monitor(MonitorConfig(chance_epochs=-1))
+        check(MonitorConfig(max_vectors=3), "monitor.")
+    with pytest.raises(RecipeError, match=r"monitor.chance_epochs \(-1\) must be at least 0"):
+        check(MonitorConfig(chance_epochs=-1), "monitor.")
 
 
 def test_advice_as_text():

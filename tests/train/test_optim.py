@@ -54,10 +54,13 @@ def test_the_schedule_state_is_plain():
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        (OptimConfig(name="adamv"), r"optim.name \('adamv'\) is unknown. Did you mean 'adamw'"),
-        (OptimConfig(schedule="cosin"), r"optim.schedule \('cosin'\) is unknown. Did you mean 'cosine'"),
+        (OptimConfig(name="adamv"), r"optim.name \('adamv'\) must be one of sgd, adamw \(did you mean 'adamw'\?\)"),
+        (
+            OptimConfig(schedule="cosin"),
+            r"optim.schedule \('cosin'\) must be one of cosine, step, constant \(did you mean 'cosine'\?\)",
+        ),
         (OptimConfig(epochs=0), r"optim.epochs \(0\) must be at least 1"),
-        (OptimConfig(base_lr=0.0), r"optim.base_lr \(0.0\) must be positive"),
+        (OptimConfig(base_lr=0.0), r"optim.base_lr \(0.0\) must be above 0"),
         (
             OptimConfig(epochs=3, warmup_epochs=5),
             r"optim.warmup_epochs \(5\) must lie between 0 and optim.epochs \(3\)",

@@ -86,18 +86,20 @@ def test_a_resumed_run_on_a_full_disk_loses_no_line(tmp_path):
 
 
 def test_unknown_wandb_mode(tmp_path):
-    with pytest.raises(RecipeError, match=r"logger.wandb \('of'\) is unknown"):
+    with pytest.raises(
+        RecipeError, match=r"logger.wandb \('of'\) must be one of disabled, offline, online. Set logger.wandb=disabled"
+    ):
         build_loggers(LoggerConfig(wandb="of"), tmp_path, {})
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"accelerator": "tpu"}, r"trainer.accelerator \('tpu'\) is unknown"),
+        ({"accelerator": "tpu"}, r"trainer.accelerator \('tpu'\) must be one of auto, cpu, gpu"),
         ({"devices": "zwei"}, r"trainer.devices \('zwei'\) must be auto or a whole number"),
-        ({"precision": "16"}, r"trainer.precision \('16'\) is unknown"),
-        ({"threads": -1}, r"trainer.threads \(-1\) must not be negative"),
-        ({"num_nodes": 0}, r"trainer.num_nodes \(0\) and trainer.accumulate \(1\) must be at least 1"),
+        ({"precision": "16"}, r"trainer.precision \('16'\) must be one of auto, 32, bf16"),
+        ({"threads": -1}, r"trainer.threads \(-1\) must be at least 0"),
+        ({"num_nodes": 0}, r"trainer.num_nodes \(0\) must be at least 1"),
     ],
 )
 def test_devices_and_precision_are_checked(options, text):

@@ -328,8 +328,11 @@ def test_too_few_or_too_short_videos_are_told_before_any_is_read():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"optimizer": "sgdd"}, r"finetune.optimizer \('sgdd'\) is unknown. Did you mean 'sgd'"),
-        ({"head": "linar"}, r"Did you mean 'linear'"),
+        (
+            {"optimizer": "sgdd"},
+            r"finetune.optimizer \('sgdd'\) must be one of sgd, adam, adamw \(did you mean 'sgd'\?\)",
+        ),
+        ({"head": "linar"}, r"finetune.head \('linar'\) must be .* \(did you mean 'linear'\?\)"),
         ({"num_crops": 5}, r"finetune.num_crops \(5\) must be one of 1, 3, 10"),
         ({"layer_decay": 1.5}, r"finetune.layer_decay \(1.5\) must be above 0 and at most 1"),
         ({"warmup_epochs": 99}, r"must lie between 0 and the epochs, 50. Set finetune.warmup_epochs=5"),

@@ -221,10 +221,10 @@ def test_wrong_values_are_all_named():
     with pytest.raises(RecipeError) as caught:
         linear_probe(toy_features(5), toy_features(5), wrong)
     text = str(caught.value)
-    assert "probe.regularization ([0.0]) must be a list of positive numbers. Set probe.regularization=" in text
+    assert "probe.regularization ([0.0]) must be a list, each item above 0. Set probe.regularization=" in text
     assert "probe.holdout_fraction (0.9) must be above 0 and at most 0.5. Set probe.holdout_fraction=0.2." in text
-    assert "probe.normalization (z) must be one of standard, l2, none." in text
-    assert "probe.knn_temperature (0.0) must be positive." in text
+    assert "probe.normalization ('z') must be one of standard, l2, none." in text
+    assert "probe.knn_temperature (0.0) must be above 0." in text
 
 
 # ---- a bank of heads
@@ -307,11 +307,14 @@ def test_wrong_values_of_the_bank_are_all_named():
     with pytest.raises(RecipeError) as caught:
         select_head(toy_features(5), wrong)
     text = str(caught.value)
-    assert "probe.learning_rates ([]) must be a list of positive numbers. Set probe.learning_rates=[0.1, 1]." in text
-    assert "probe.weight_decays ([-1.0]) must be a list of numbers, none negative." in text
+    assert (
+        "probe.learning_rates ([]) must be a list that is not empty. Set probe.learning_rates=[0.003, 0.01, 0.03, 0.1, 0.3, 1.0]."
+        in text
+    )
+    assert "probe.weight_decays ([-1.0]) must be a list, each item at least 0." in text
     assert "probe.head_epochs (0) must be at least 1." in text
-    assert "probe.head_schedule (linear) must be one of cosine, step." in text
-    assert "probe.head_stages (x) must be one of together, each, both." in text
+    assert "probe.head_schedule ('linear') must be one of cosine, step." in text
+    assert "probe.head_stages ('x') must be one of together, each, both." in text
     with pytest.raises(
         RecipeError, match=r"head_normalizations \(\['l2_batch'\]\) must name only standard, l2, none where"
     ):
