@@ -16,7 +16,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.composite import CompositeClips, CompositeConfig, CompositeTask, Member
 from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.index.building import build_manifest
-from ssvid.data.readers.shelf import list_videos
+from ssvid.data.readers import list_videos
 from ssvid.errors import RecipeError
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import BatchRandom, PretextTask, tasks

@@ -101,6 +101,18 @@ def test_every_page_can_be_reached_from_the_readme(page):
     assert page in reached
 
 
+@pytest.fixture
+def reader_of_the_page(monkeypatch):
+    """The reader of docs/add_a_reader.md, which its commands name."""
+    from ssvid.data.readers.shelf import readers
+
+    readers.load()
+    monkeypatch.setattr(readers, "_entries", dict(readers._entries))
+    code = dict(FENCE.findall((ROOT / "docs" / "add_a_reader.md").read_text(encoding="utf-8")))["python"]
+    exec(compile(code, "json_list.py", "exec"), {"__name__": "my_readers.json_list"})
+
+
+@pytest.mark.usefixtures("reader_of_the_page")
 @pytest.mark.parametrize("words", [w for _, w in COMMANDS], ids=[where for where, _ in COMMANDS])
 def test_every_command_parses_and_its_recipe_exists(words):
     args = parse(build_parser(), words)
@@ -111,6 +123,7 @@ def test_every_command_parses_and_its_recipe_exists(words):
         assert recipe in {known.name for known in list_recipes()} or is_protocol(recipe)
 
 
+@pytest.mark.usefixtures("reader_of_the_page")
 @pytest.mark.parametrize("words", [w for _, w in COMMANDS if "=" in " ".join(w)])
 def test_every_setting_is_one_that_the_recipe_takes(words):
     from ssvid.recipe.load import load_recipe

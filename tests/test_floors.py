@@ -38,6 +38,8 @@ DOORS = {
     "av": ("ssvid/video/",),
     "cv2": ("ssvid/video/",),
     "decord": ("ssvid/video/",),
+    "requests": ("ssvid/data/fetch/",),
+    "urllib3": ("ssvid/data/fetch/",),
     "torchcodec": ("ssvid/video/",),
     "omegaconf": ("ssvid/recipe/",),
     "pytorch_lightning": ("ssvid/train/", "ssvid/evals/finetune/", "ssvid/evals/online.py", "ssvid/data/feed/"),

@@ -9,7 +9,7 @@ from ssvid.cli import main
 from ssvid.data.index.building import build_manifest
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import Entry, list_videos
+from ssvid.data.readers import Entry, list_videos
 from ssvid.errors import SsvidError
 from ssvid.exports import export, initialize, load_backbone
 from ssvid.files import expanded, takes_paths

@@ -10,11 +10,9 @@ from typing import Any
 from ssvid.cli import terminal
 from ssvid.cli.download import add_download
 from ssvid.cli.join_frames import add_join_frames
-from ssvid.cli.parser import add_json, positive, whole
+from ssvid.cli.parser import add_json, positive, reader_name, whole
 from ssvid.errors import DataError
 from ssvid.files import expanded
-
-READERS = ("folder", "class_folder", "list", "ucf101", "hmdb51", "kinetics")
 
 _SYNTH = """\
 Renders and encodes an action data set whose classes are motions: train and test split, manifest.csv, and the ground
@@ -27,6 +25,10 @@ example:
 _INDEX = """\
 Decodes every video once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
 decoders return the right frames. Files that have not changed are taken from a cache.
+
+Readers (--reader NAME), also those of other packages:
+
+{readers}
 
 With --motion the optical flow and small pictures of every frame are measured too, for tasks that plan from them, and
 kept in the cache. A table that exists is then kept as it is, and the motion of its videos is measured.
@@ -82,7 +84,7 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "index",
         help="scan videos and write manifest.csv",
-        description=_INDEX,
+        description=_describe_index,
         epilog=_INDEX_EPILOG,
         parents=[common],
     )
@@ -90,14 +92,18 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="table to write (default: ROOT/manifest.csv)")
     parser.add_argument(
         "--reader",
-        choices=READERS,
+        metavar="NAME",
+        type=reader_name(),
         default="folder",
-        help="folder: no labels; class_folder: the folder is the label; list: lines of 'path label'; ucf101, hmdb51, "
-        "kinetics: as downloaded (default: folder)",
+        help="how ROOT is laid out, one of those above (default: folder)",
     )
-    parser.add_argument("--list", metavar="FILE", help="the list, for --reader list")
+    parser.add_argument("--list", metavar="FILE", help="the list, for a reader that takes one")
     parser.add_argument(
-        "--fold", metavar="N", type=whole(1), default=1, help="official split of ucf101, hmdb51: 1 to 3 (default: 1)"
+        "--fold",
+        metavar="N",
+        type=whole(1),
+        default=1,
+        help="official split of ucf101, hmdb51 and the like (default: 1)",
     )
     parser.add_argument(
         "--annotations", metavar="FOLDER", default="", help="the official split files (default: looked for near ROOT)"
@@ -125,6 +131,12 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
     add_json(parser)
     parser.set_defaults(run=run_index, parser=parser)
+
+
+def _describe_index() -> str:
+    from ssvid.data.readers import list_readers
+
+    return _INDEX.format(readers=terminal.columns([(r.name, r.about) for r in list_readers()], indent="  "))
 
 
 def run_synth(args: argparse.Namespace) -> None:
@@ -172,7 +184,7 @@ def run_index(args: argparse.Namespace) -> None:
 def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
     """The table of the videos below a folder, written."""
     from ssvid.data.index.building import build_manifest
-    from ssvid.data.readers.shelf import OfficialSplit, list_videos
+    from ssvid.data.readers import OfficialSplit, list_videos
 
     official = OfficialSplit(args.fold, args.annotations, args.allow_missing)
     listing = list_videos(args.reader, root, Path(args.list) if args.list else None, official=official)

@@ -10,15 +10,10 @@ from typing import Any
 from ssvid.cli import terminal
 from ssvid.cli.parser import add_json
 
-NAMES = ("ucf101", "hmdb51", "davis", "kinetics")
-
 _DOWNLOAD = """\
 Fetches a data set from its official address, checks it and unpacks it:
 
-  ucf101    13,320 clips of 101 actions, 6.9 GB (.rar)
-  hmdb51    6,766 clips of 51 actions, 2 GB (.rar)
-  davis     DAVIS 2017, train and val at 480p, 0.8 GB
-  kinetics  tables and archives of Kinetics-400, -600 or -700, hundreds of GB
+{data_sets}
 
 Interrupted, it goes on where it stopped when it is called again. download.json in the folder says what came from where,
 with its SHA-256. The terms of use are those of the data set: read its page first.
@@ -36,28 +31,32 @@ def add_download(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb below ``ssvid data``."""
     parser = verbs.add_parser(
         "download",
-        help="fetch UCF101, HMDB51, DAVIS or Kinetics",
-        description=_DOWNLOAD,
+        help="fetch a data set, such as UCF101, HMDB51, DAVIS or Kinetics",
+        description=_describe,
         epilog=_EPILOG,
         parents=[common],
     )
-    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("name", metavar="NAME", help="of a data set above")
     parser.add_argument("folder", metavar="FOLDER", help="where the data set shall lie")
     parser.add_argument("--annotations-only", action="store_true", help="the split files or tables, no videos")
     parser.add_argument(
-        "--mirror", action="store_true", help="ucf101: one zip from THUMOS'14; needs no program for .rar"
+        "--mirror", action="store_true", help="of ucf101: one zip from THUMOS'14; needs no program for .rar"
     )
-    parser.add_argument("--version", choices=("400", "600", "700"), default="400", help="of Kinetics (default: 400)")
+    parser.add_argument("--version", default="", help="of kinetics: 400, 600 or 700 (default: 400)")
     parser.add_argument(
-        "--split",
-        choices=("train", "val", "test"),
-        action="append",
-        help="of Kinetics; may be repeated (default: train and val)",
+        "--split", action="append", help="of kinetics: train, val, test; may be repeated (default: train and val)"
     )
     parser.add_argument("--keep-archives", action="store_true", help="keep the archives after unpacking")
     parser.add_argument("--insecure", action="store_true", help="accept a certificate that cannot be verified")
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
+
+
+def _describe() -> str:
+    from ssvid.data.readers.shelf import list_readers
+
+    found = [reader for reader in list_readers() if reader.download]
+    return _DOWNLOAD.format(data_sets=terminal.columns([(reader.name, reader.about) for reader in found], indent="  "))
 
 
 @contextlib.contextmanager
@@ -78,18 +77,16 @@ def _megabytes() -> Iterator[Callable[[int, int, str], None]]:
 def run(args: argparse.Namespace) -> None:
     """Fetch it, showing the megabytes of each file, and print what came."""
     from ssvid.data.fetch.downloading import download
+    from ssvid.data.fetch.fetching import Connection
+    from ssvid.data.fetch.sources import Order
 
     with _megabytes() as report:
         result = download(
             args.name,
             args.folder,
-            version=args.version,
-            splits=tuple(args.split or ("train", "val")),
-            annotations_only=args.annotations_only,
-            mirror=args.mirror,
+            Order(args.version, tuple(args.split or ()), args.annotations_only, args.mirror),
+            Connection(insecure=args.insecure, progress=report),
             keep_archives=args.keep_archives,
-            insecure=args.insecure,
-            progress=report,
             say=terminal.say,
         )
     terminal.print_result(result, as_json=args.json)

@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.data import READERS
-from ssvid.cli.parser import add_json, positive, whole
+from ssvid.cli.parser import add_json, positive, reader_name, whole
 
 _DESCRIPTION = """\
 Writes one row per clip: path, clip number, frames, seconds, and the pooled features of each stage. Videos that cannot
@@ -48,10 +47,10 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="what the paths of a table or list are relative to")
     parser.add_argument(
         "--reader",
+        type=reader_name("auto"),
         metavar="NAME",
-        choices=("auto", *(name for name in READERS if name != "list")),
         default="auto",
-        help="of a folder, for its labels and splits: auto, folder, class_folder, ucf101, hmdb51, kinetics "
+        help="of a folder, for its labels and splits: auto, or a reader that ssvid data index --help lists "
         "(default: auto, which takes train/<class>/ and test/<class>/ for what they say)",
     )
     parser.add_argument(

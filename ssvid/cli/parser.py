@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ssvid.cli import terminal
@@ -26,12 +26,21 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises instead of exiting, never guesses abbreviations, and names the nearest word."""
+    """An argparse parser that raises instead of exiting, never guesses abbreviations, and names the nearest word.
+
+    ``description`` may be a function that returns it: what lists a shelf is written when somebody asks for it.
+    """
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", _Formatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)
+
+    def format_help(self) -> str:
+        """The text of ``--help``."""
+        if callable(self.description):
+            self.description = self.description()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
@@ -205,3 +214,16 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
     return value
+
+
+def reader_name(*others: str) -> Callable[[str], str]:
+    """An argparse type: the name of a reader of videos, or one of some other words."""
+
+    def read(text: str) -> str:
+        from ssvid.data.readers.shelf import readers
+
+        if text not in (*readers.names(), *others):
+            raise argparse.ArgumentTypeError(f"unknown value {text!r}. {readers.hint(text, *others)}")
+        return text
+
+    return read

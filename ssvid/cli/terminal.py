@@ -87,8 +87,13 @@ def _short(value: Any) -> str:
 
 def print_columns(rows: Sequence[tuple[str, str]], indent: str = "") -> None:
     """Two columns on stdout; the second is wrapped beside the first."""
-    if not rows:
-        return
+    if rows:
+        print(columns(rows, indent))
+
+
+def columns(rows: Sequence[tuple[str, str]], indent: str = "") -> str:
+    """Two columns as text; the second is wrapped beside the first."""
+    lines = []
     left = max(len(name) for name, _ in rows) + 2
     for name, text in rows:
         lead = indent + name.ljust(left)
@@ -96,7 +101,8 @@ def print_columns(rows: Sequence[tuple[str, str]], indent: str = "") -> None:
             text, max(width(), len(lead) + 20), initial_indent=lead, subsequent_indent=" " * len(lead),
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
-        print(filled or lead.rstrip())
+        lines.append(filled or lead.rstrip())
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.contents import Contents
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import OfficialSplit, check_official_unused, list_videos
+from ssvid.data.readers import OfficialSplit, list_videos
+from ssvid.data.readers.shelf import check_official_unused
 from ssvid.errors import DataError, RecipeError
 from ssvid.progress import Say, _index_progress, _names
 

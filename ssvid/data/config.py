@@ -28,16 +28,16 @@ class OutOfDomainConfig:
 class DataConfig:
     """Which videos. A folder of videos is enough.
 
-    name: ``folder`` (every video below ``root``, no labels), ``class_folder`` (``root/<class>/*`` or
+    name: a reader of ``ssvid data index --help``: ``folder`` (every video below ``root``, no labels), ``class_folder`` (``root/<class>/*`` or
         ``root/{train,val,test}/<class>/*``), ``list`` (``list`` names a file of ``path label`` lines), ``manifest``
         (``list`` or ``root/manifest.csv`` is a table written by ``ssvid data index`` or ``ssvid data synth``),
-        ``ucf101``, ``hmdb51``, ``kinetics`` (as downloaded, with their official split files).
+        or a data set as downloaded, with its official split files, such as ``ucf101``.
     root: folder that paths are relative to.
-    list: file for ``list`` and ``manifest``.
+    list: file for ``list``, ``manifest`` and other readers that take one.
     split: use only the rows of this split ("" is all rows; pretraining then still leaves out ``test`` and ``unused``). In an
         evaluation it is the split that is scored, as ``test_split``.
     test_split: the split that an evaluation scores; "" is ``test``, or ``val`` where no video of ``test`` has a label.
-    fold: which official split, 1 to 3, of ``ucf101`` and ``hmdb51``.
+    fold: which official split, from 1, of data sets that have several (``ucf101``, ``hmdb51``).
     annotations: folder of the official split files; "" looks in and beside ``root``, and in the folders of their usual
         names there.
     allow_missing: leave out videos that the official split files list and ``root`` lacks; every result then names them.

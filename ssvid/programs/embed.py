@@ -14,7 +14,9 @@ import numpy as np
 from ssvid.backbones import Backbone
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import COLUMNS, Manifest
-from ssvid.data.readers.shelf import SPLIT_FOLDERS, VIDEO_EXTENSIONS, Entry, Listing, list_videos
+from ssvid.data.readers import Entry, Listing, list_videos
+from ssvid.data.readers.folders import SPLIT_FOLDERS
+from ssvid.data.readers.matching import VIDEO_EXTENSIONS
 from ssvid.errors import DataError
 from ssvid.exports import load_backbone
 from ssvid.features.file import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssvid.data.readers.shelf import several_splits
 from ssvid.errors import RecipeError
 from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
 
@@ -71,7 +72,7 @@ def plan_runs(
         seeded = [(i, seeds[0], b, p) for i, (b, p) in enumerate(zip(backbones, placebos, strict=True))]
     else:
         seeded = [(seed, seed, backbones[0], placebos[0]) for seed in seeds]
-    folds = config.folds or [config.data.fold if config.data.name in OFFICIAL else 0]
+    folds = config.folds or [config.data.fold if config.data.name in several_splits() else 0]
     return [Run(fold, place, b, p, seed) for fold in folds for place, seed, b, p in seeded]
 
 
@@ -85,9 +86,9 @@ def refuse_repetition(
             f"seeds ({config.seeds}) have no effect on the frozen features of {backbones[0]}: every number would be the same. "
             "Set seeds=[], and name the checkpoints of several pretrainings with --backbone again and again."
         )
-    if len(config.folds) > 1 and config.data.name not in OFFICIAL:
+    if len(config.folds) > 1 and config.data.name not in (official := several_splits()):
         raise RecipeError(
-            f"folds ({config.folds}) are official splits of {' and '.join(OFFICIAL)}, and data.name={config.data.name} has one "
+            f"folds ({config.folds}) are official splits of {' and '.join(official)}, and data.name={config.data.name} has one "
             "split: every number would be the same. Set folds=[]."
         )
     named: dict[str, list[Any]] = {
@@ -99,9 +100,6 @@ def refuse_repetition(
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
             raise RecipeError(f"{name} names {twice[0]} twice: its numbers would be the same. Name each once.")
-
-
-OFFICIAL = ("ucf101", "hmdb51")  # data sets with official splits
 
 
 def _listed(value: Any) -> list[Any]:

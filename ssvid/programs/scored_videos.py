@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.readers.shelf import OfficialSplit, list_videos
+from ssvid.data.readers import OfficialSplit, list_videos
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.contract import check_labels
 from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol, check_probe_protocol, check_retrieval_protocol

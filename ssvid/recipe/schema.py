@@ -5,12 +5,13 @@ Values that are only names (an optimizer, a decoder) are checked by the room tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.data.config import DataConfig, LoaderConfig
+from ssvid.data.readers.shelf import names_with_list
 from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
@@ -172,22 +173,26 @@ KINDS: dict[str, type] = {
 
 
 class Used(NamedTuple):
-    """When a key has an effect. decider: path of the key that says so. values: under which it is used; ``off``: under all
-    but these instead.
+    """When a key has an effect. decider: path of the key that says so. values: under which it is used, or a function that
+    returns them; ``off``: under all but these instead.
     """
 
     decider: str
-    values: tuple[Any, ...]
+    values: tuple[Any, ...] | Callable[[], tuple[Any, ...]]
     off: bool = False
 
     def is_used(self, value: Any) -> bool:
         """Whether the key has an effect under this value of the decider."""
-        return (value in self.values) != self.off
+        return (value in self._values) != self.off
 
     @property
     def words(self) -> str:
         """The values under which it is used."""
-        return ("any but " if self.off else "") + " or ".join(map(str, self.values))
+        return ("any but " if self.off else "") + " or ".join(map(str, self._values))
+
+    @property
+    def _values(self) -> tuple[Any, ...]:
+        return self.values() if callable(self.values) else self.values
 
 
 # A key that is set and does nothing misleads. Keys that end in a dot are groups: all that is below them, but the decider.
@@ -222,8 +227,8 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "data.val_fraction": Used("kind", ("pretrain",)),
     "data.segment_seconds": Used("kind", ("pretrain",)),
     "data.gray_range": Used("data.name", ("manifest",), off=True),
-    "data.list": Used("data.name", ("list", "manifest")),
-    "data.out_of_domain.list": Used("data.out_of_domain.name", ("list", "manifest")),
+    "data.list": Used("data.name", names_with_list),
+    "data.out_of_domain.list": Used("data.out_of_domain.name", names_with_list),
     **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
 }
 

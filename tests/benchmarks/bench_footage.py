@@ -24,7 +24,7 @@ import numpy as np
 from ssvid.data.index import processes as scanning
 from ssvid.data.index.building import PATIENCE_SECONDS, build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import Entry
+from ssvid.data.readers import Entry
 from ssvid.video import open_video, scan_video
 from ssvid.video.decoders.pyav import FrameConverter
 from tests.video.clocked import clock_frame, read_clock

@@ -17,7 +17,7 @@ import torch
 
 from ssvid.backbones import convert_to_channels_last_3d, initialize_backbone
 from ssvid.data.index.building import build_manifest
-from ssvid.data.readers.shelf import list_videos
+from ssvid.data.readers import list_videos
 from ssvid.data.synth import synthesize
 from ssvid.machine import environment
 from ssvid.programs.pretrain import pretrain

@@ -23,7 +23,7 @@ from ssvid.data.feed.loader import ClipLoader
 from ssvid.data.feed.sampler import EvalBatches
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import list_videos
+from ssvid.data.readers import list_videos
 from ssvid.data.synth import CRF, GOP, PRESET, synthesize
 from ssvid.machine import environment
 from ssvid.programs.audit import trained_networks

@@ -13,7 +13,7 @@ import pytest
 from ssvid.data.contents import units_of
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.readers.shelf import Entry, list_videos
+from ssvid.data.readers import Entry, list_videos
 from ssvid.data.summary import summarize
 from ssvid.errors import DataError
 from ssvid.video import quick_id

@@ -12,7 +12,7 @@ import ssvid.features.file as embedding
 from ssvid.backbones import initialize_backbone
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import list_videos
+from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.features.extracting import extract_features
 from ssvid.features.file import EmbedProtocol, embed_videos, read_arrays, read_metadata

@@ -27,7 +27,8 @@ def python_with() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """``python_with(target, code, cwd)``: run code in a process that sees the packages in ``target``."""
 
     def run(target: Path, code: str, cwd: Path, *arguments: str, **environment: str):
-        env = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1", **environment}
+        path = os.pathsep.join([str(target), str(Path(__file__).resolve().parents[2])])  # ssvid of this checkout
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 

@@ -12,7 +12,7 @@ from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.index.building import build_manifest
 from ssvid.data.index.signals import load_signals, measure_signals_of, signals_base
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers.shelf import list_videos
+from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, DecodeError
 from ssvid.features.extracting import extract_features
 from ssvid.features.file import EmbedProtocol, embed_videos

@@ -9,29 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssvid.data.fetch.fetching import Patience, Progress, fetch, verify
-from ssvid.data.fetch.sources import (
-    DATA_SETS,
-    KINETICS_HOME,
-    KINETICS_SPLITS,
-    KINETICS_VERSIONS,
-    DataSet,
-    Source,
-    data_set,
-    kinetics_archives,
-    kinetics_list,
-    kinetics_tables,
-)
+from ssvid.data.fetch.fetching import Connection, fetch, verify
+from ssvid.data.fetch.sources import DataSet, Order, Source
 from ssvid.data.fetch.unpacking import is_rar, require_rar_program, unpack
+from ssvid.data.readers.shelf import list_readers
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import expanded, write_json
 
-NAMES = (*DATA_SETS, "kinetics")
 RECORD = "download.json"
 ARCHIVES = "archives"
 
@@ -52,12 +41,12 @@ class Fetched:
 
 @dataclass
 class Download:
-    """What a download left in a folder. reader: the value of data.name that reads it; "" where there is none yet."""
+    """What a download left in a folder. reader: the value of data.name that reads it."""
 
     name: str
     folder: Path
     home: str
-    reader: str = ""
+    reader: str
     files: list[Fetched] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,54 +60,50 @@ class Download:
             for file in self.files
         ]
         lines.append(f"in {self.folder}; terms of use: {self.home}")
-        if self.reader:
-            lines.append(f"next: ssvid data index {self.folder} --reader {self.reader}")
+        lines.append(f"next: ssvid data index {self.folder} --reader {self.reader}")
         return "\n".join(lines)
+
+
+def data_sets() -> dict[str, DataSet]:
+    """What can be fetched, by the name of its reader."""
+    return {reader.name: reader.download for reader in list_readers() if reader.download is not None}
 
 
 def download(
     name: str,
     folder: str | Path,
+    order: Order | None = None,
+    connection: Connection | None = None,
     *,
-    version: str = "400",
-    splits: Sequence[str] = ("train", "val"),
-    annotations_only: bool = False,
-    mirror: bool = False,
     keep_archives: bool = False,
-    insecure: bool = False,
-    patience: Patience | None = None,
-    progress: Progress | None = None,
     say: Say | None = None,
 ) -> Download:
     """Fetch a data set into a folder.
 
     Args:
-        name: ``ucf101``, ``hmdb51``, ``davis`` or ``kinetics``.
-        version, splits: of Kinetics.
-        annotations_only: the split files or tables alone.
-        mirror: take the videos from the mirror.
+        name: of a reader whose data set can be fetched (``data_sets``).
+        order: which part of it; the usual one where None.
+        connection: how, and who hears of it.
         keep_archives: keep the archives in ``archives/`` after unpacking.
-        insecure: accept any certificate.
 
     Raises:
-        DataError: see ``fetch``, ``verify`` and ``unpack``; there is no room; there is no such data set or mirror.
+        DataError: see ``fetch``, ``verify`` and ``unpack``; there is no room; there is no such data set or part of it.
     """
-    if name not in NAMES:
-        raise DataError(f"data set ({name!r}) must be one that can be fetched. {did_you_mean(name, NAMES)}")
+    order, connection = order or Order(), connection or Connection()
+    known = data_sets()
+    if name not in known:
+        raise DataError(f"data set ({name!r}) must be one that can be fetched. {did_you_mean(name, known)}")
+    wanted = known[name]
+    wanted.check(name, order)
     folder = Path(expanded(folder))
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file. Name a folder to download into.")
-    if name != "kinetics":
-        row = data_set(name)
-        sources = _sources(name, row, annotations_only, mirror)
-    if insecure and say:
+    if connection.insecure and say:
         say("warning: certificates are not verified (--insecure); checksums are all that is left.")
     with _locked(folder):
-        files = _Files(folder, keep_archives, insecure, patience, progress)
-        if name == "kinetics":
-            found = files.take(_kinetics_sources(files, version, splits, annotations_only))
-            return Download(name, folder, KINETICS_HOME, "kinetics", found)
-        return Download(name, folder, row.home, row.reader, files.take(sources))
+        files = _Files(folder, keep_archives, connection)
+        found = files.take(wanted.sources(order, files.read))
+    return Download(name, folder, wanted.home, name, found)
 
 
 @contextlib.contextmanager
@@ -135,46 +120,13 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sources(name: str, row: DataSet, annotations_only: bool, mirror: bool) -> tuple[Source, ...]:
-    if mirror and not row.mirror:
-        having = ", ".join(other for other, candidate in DATA_SETS.items() if candidate.mirror)
-        raise DataError(f"--mirror: no mirror of {name} is known, only of {having}. Leave it out.")
-    if annotations_only and not row.annotations:
-        raise DataError(f"--annotations-only: {name} has no separate annotations. Leave it out.")
-    return row.annotations + (() if annotations_only else row.mirror if mirror else row.videos)
-
-
-def _kinetics_sources(files: _Files, version: str, splits: Sequence[str], annotations_only: bool) -> Iterable[Source]:
-    for value, known, what in (
-        (version, KINETICS_VERSIONS, "--version"),
-        *((s, KINETICS_SPLITS, "--split") for s in splits),
-    ):
-        if value not in known:
-            raise DataError(f"{what} ({value!r}) must be one of {', '.join(known)}.")
-    yield from kinetics_tables(version)
-    for split in () if annotations_only else splits:
-        listed = kinetics_list(version, split)
-        files.take([listed])
-        text = (files.folder / listed.into / listed.name).read_text(encoding="utf-8")
-        yield from kinetics_archives(version, split, text)
-
-
 class _Files:
     """The files of one destination folder and what is remembered of them."""
 
-    def __init__(
-        self,
-        folder: Path,
-        keep_archives: bool,
-        insecure: bool,
-        patience: Patience | None,
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, folder: Path, keep_archives: bool, connection: Connection) -> None:
         self.folder = folder
         self._keep = keep_archives
-        self._insecure = insecure
-        self._patience = patience
-        self._progress = progress
+        self._connection = connection
         self._record = _read_record(folder / RECORD)
 
     def take(self, sources: Iterable[Source]) -> list[Fetched]:
@@ -184,6 +136,11 @@ class _Files:
         ):
             require_rar_program()  # before gigabytes come
         return [self._was_there(source) or self._bring(source) for source in sources]
+
+    def read(self, source: Source) -> str:
+        """Fetch a file that lists others: its text."""
+        self.take([source])
+        return (self.folder / source.into / source.name).read_text(encoding="utf-8")
 
     def _is_there(self, source: Source) -> bool:
         """Whether it was unpacked before, and what came out of it still lies there."""
@@ -196,24 +153,17 @@ class _Files:
             return None
         known = self._record[source.url]
         if not source.unpack:
-            verify(source, self.folder / source.into / source.name, known["sha256"], self._progress)
+            verify(source, self.folder / source.into / source.name, known["sha256"], self._connection.progress)
         facts = {key: known[key] for key in ("num_bytes", "sha256", "checked", "num_files")}
         return Fetched(source.url, **facts, was_there=True)
 
     def _bring(self, source: Source) -> Fetched:
         place = self.folder / (ARCHIVES if source.unpack else source.into)
-        path = fetch(
-            source,
-            place,
-            insecure=self._insecure,
-            patience=self._patience,
-            progress=self._progress,
-            check_room=lambda rest: self._check_room(source, place, rest),
-        )
+        path = fetch(source, place, self._connection, check_room=lambda rest: self._check_room(source, place, rest))
         known = self._record.get(source.url, {})
-        sha256, checked = verify(source, path, known.get("sha256", ""), self._progress)
+        sha256, checked = verify(source, path, known.get("sha256", ""), self._connection.progress)
         facts: dict[str, Any] = {"num_bytes": path.stat().st_size, "sha256": sha256, "checked": checked}
-        if self._insecure:
+        if self._connection.insecure:
             facts["checked"] = f"{checked}; certificate not verified"
         self._remember(source, facts)
         names = unpack(path, self.folder / source.into, nested=source.nested) if source.unpack else [source.name]

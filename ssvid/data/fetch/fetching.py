@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import re
-import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from ssvid.data.fetch.sources import Source
 from ssvid.errors import DataError
@@ -37,25 +37,62 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a server is borne with. timeout_seconds: without a byte. attempts: in a row that bring no byte."""
+class Connection:
+    """How files are fetched, and who hears of it.
 
+    insecure: accept any certificate. timeout_seconds: without a byte. attempts: in a row that bring no byte; between them
+    pauses grow from ``pause_seconds``. progress: called with (bytes so far, bytes in all, name).
+    """
+
+    insecure: bool = False
     timeout_seconds: float = 60.0
     attempts: int = 5
     pause_seconds: float = 2.0
+    progress: Progress | None = None
+
+    def session(self) -> requests.Session:
+        """A session that asks a busy server again, and is led nowhere that is not safe."""
+        retry = urllib3.Retry(
+            total=self.attempts - 1,
+            other=0,  # a certificate does not get better
+            status_forcelist=_PASSING,
+            raise_on_status=False,
+            respect_retry_after_header=False,
+            backoff_factor=self.pause_seconds,
+        )
+        session = _Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        session.headers.update({"User-Agent": f"ssvid/{package_version('ssvid')}", "Accept-Encoding": "identity"})
+        if self.insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the caller says it
+        return session
+
+    @property
+    def verify(self) -> bool | str:
+        """Which certificates are trusted: those of requests, or of the file that ``SSL_CERT_FILE`` names."""
+        return not self.insecure and os.environ.get("SSL_CERT_FILE", True)
+
+
+class _Session(requests.Session):
+    """A redirect must not lead from https to something that can be tampered with."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target:
+            require_safe(urllib.parse.urljoin(resp.url, target))
+        return target
 
 
 class _Cut(Exception):
-    """The connection ended before the file did, or the server could not answer now."""
+    """The connection ended before the file did."""
 
 
 def fetch(
     source: Source,
     folder: Path,
+    connection: Connection | None = None,
     *,
-    insecure: bool = False,
-    patience: Patience | None = None,
-    progress: Progress | None = None,
     check_room: Callable[[int], None] | None = None,
 ) -> Path:
     """Bring a file into a folder, or go on with what an earlier call left there.
@@ -63,14 +100,12 @@ def fetch(
     Args:
         source: address and, where known, size; checksums are not looked at here.
         folder: it becomes ``folder/<name>``; until it is whole it is ``<name>.part``.
-        insecure: accept any certificate.
-        progress: called with (bytes so far, bytes in all, name).
         check_room: called with the bytes that are still to come, before they come.
 
     Raises:
         DataError: the address, the certificate, the answer or the size is wrong, or the server broke off too often.
     """
-    patience = patience or Patience()
+    connection = connection or Connection()
     require_safe(source.url)
     target, part = folder / source.name, folder / f"{source.name}.part"
     if target.exists():
@@ -78,29 +113,20 @@ def fetch(
     folder.mkdir(parents=True, exist_ok=True)
     if _read_note(part).get("url") != source.url:
         part.unlink(missing_ok=True)  # nobody knows what it is a part of
-    opener = _opener(insecure)
-    fruitless, problem, most = 0, "", _size(part)
-    while fruitless < patience.attempts:
-        if fruitless:
-            time.sleep(patience.pause_seconds * fruitless)
-        try:
-            _receive(source, part, opener, patience, progress, check_room)
-            os.replace(part, target)
-            _note(part).unlink(missing_ok=True)
-            return target
-        except _Cut as cause:
-            problem = str(cause)
-            fruitless = 0 if _size(part) > most else fruitless + 1
-            most = max(most, _size(part))
-    if not _size(part):
-        raise DataError(
-            f"{source.url} cannot be reached: {patience.attempts} attempts, the last: {problem}. Check the network, or fetch"
-            f" it elsewhere and put it at {target}; then run the same command."
-        )
-    raise DataError(
-        f"{source.url} broke off after {_size(part):,} bytes, {patience.attempts} times in vain ({problem}). What has come is"
-        f" kept in {part}: run the same command again to go on."
-    )
+    fruitless, most = 0, _size(part)
+    with connection.session() as session:
+        while True:
+            time.sleep(connection.pause_seconds * fruitless)
+            try:
+                _receive(source, part, session, connection, check_room)
+                os.replace(part, target)
+                _note(part).unlink(missing_ok=True)
+                return target
+            except _Cut as cause:
+                fruitless = 0 if _size(part) > most else fruitless + 1
+                most = max(most, _size(part))
+                if fruitless == connection.attempts:
+                    raise _given_up(source, part, f"{fruitless} times in vain ({cause})") from cause
 
 
 def require_safe(url: str) -> None:
@@ -110,45 +136,43 @@ def require_safe(url: str) -> None:
         raise DataError(f"address ({url}) must begin with https://, so that nobody can put other data in its place.")
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect must not lead from https to something that can be tampered with."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        require_safe(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener(insecure: bool) -> urllib.request.OpenerDirector:
-    context = ssl.create_default_context()
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _SafeRedirects())
-    opener.addheaders = [("User-Agent", f"ssvid/{package_version('ssvid') or 'unknown'}")]
-    return opener
+def _given_up(source: Source, part: Path, problem: str) -> DataError:
+    if _size(part):
+        return DataError(
+            f"{source.url} broke off after {_size(part):,} bytes, {problem}. What has come is kept in {part}: run the same"
+            " command again to go on."
+        )
+    return DataError(
+        f"{source.url} cannot be reached: {problem}. Check the network, or fetch it elsewhere and put it at"
+        f" {part.with_suffix('')}; then run the same command."
+    )
 
 
 def _receive(
     source: Source,
     part: Path,
-    opener: urllib.request.OpenerDirector,
-    patience: Patience,
-    progress: Progress | None,
+    session: requests.Session,
+    connection: Connection,
     check_room: Callable[[int], None] | None,
 ) -> None:
     """One request: the whole file, or the rest of it."""
-    with contextlib.closing(_open(source, part, opener, patience)) as answer:
+    with contextlib.closing(_open(source, part, session, connection)) as answer:
         start = _start_of(answer, part, _size(part))
         if start is None:  # the server says that there is no more
             return
-        total = _total(answer, start)
+        length = answer.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else None
         _check_size(source, total)
         if check_room and total is not None:
             check_room(total - start)
         if start == 0:
             write_json(_note(part), {"url": source.url, "validator": _validator(answer), "total": total})
         with open(part, "ab" if start else "wb") as file:
-            received = _copy(answer, file, start, total or source.size_bytes or 0, source.name, progress)
+            for block in _blocks(answer):
+                file.write(block)
+                if connection.progress:
+                    connection.progress(file.tell(), max(total or source.size_bytes or 0, file.tell()), source.name)
+    received = _size(part)
     if total is not None and received < total:
         raise _Cut(f"{received:,} of {total:,} bytes came")
     if total is None and source.size_bytes not in (None, received):
@@ -156,59 +180,48 @@ def _receive(
         _check_size(source, received)
 
 
-def _open(source: Source, part: Path, opener: urllib.request.OpenerDirector, patience: Patience) -> Any:
-    """The answer to the request for what the part lacks; also the one that says that it lacks nothing."""
+def _open(source: Source, part: Path, session: requests.Session, connection: Connection) -> requests.Response:
+    """The answer to the request for what the part lacks; also the one that says that it lacks nothing (416)."""
+    headers = {"Range": f"bytes={_size(part)}-"} if _size(part) else {}
+    if headers and (validator := _read_note(part).get("validator")):
+        headers["If-Range"] = validator  # another version is then sent from its start
+    tried = f"{connection.attempts} attempts, the last: "
     try:
-        return opener.open(_request(source, part, _size(part)), timeout=patience.timeout_seconds)
-    except urllib.error.HTTPError as cause:
-        if cause.code == 416:
-            return cause
-        cause.close()
-        if cause.code in _PASSING:
-            raise _Cut(f"HTTP {cause.code} {cause.reason}") from cause
-        raise DataError(
-            f"{source.url} answers HTTP {cause.code} ({cause.reason}). It may have moved: see the page of the data set."
-            f" {source.note}".rstrip()
-        ) from cause
-    except urllib.error.URLError as cause:
-        if isinstance(cause.reason, ssl.SSLCertVerificationError):
-            raise _untrusted(source, cause.reason) from cause
-        raise _Cut(str(cause.reason)) from cause
-    except (OSError, http.client.HTTPException) as cause:
-        raise _Cut(f"{type(cause).__name__}: {cause}") from cause
+        timeout, verify = connection.timeout_seconds, connection.verify
+        answer = session.get(source.url, headers=headers, stream=True, timeout=timeout, verify=verify)
+    except requests.RequestException as cause:
+        raise _untrusted(source, cause) or _given_up(source, part, f"{tried}{_reason(cause)}") from cause
+    if answer.ok or answer.status_code == 416:
+        return answer
+    answer.close()
+    problem = f"HTTP {answer.status_code} ({answer.reason})"
+    if answer.status_code in _PASSING:
+        raise _given_up(source, part, tried + problem)
+    raise DataError(
+        f"{source.url} answers {problem}. It may have moved: see the page of the data set. {source.note}".rstrip()
+    )
 
 
-def _request(source: Source, part: Path, start: int) -> urllib.request.Request:
-    request = urllib.request.Request(urllib.parse.quote(source.url, safe=":/?&=%'()~,+"))
-    request.add_header("Accept-Encoding", "identity")
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-        validator = _read_note(part).get("validator")
-        if validator:
-            request.add_header("If-Range", validator)  # another version is then sent from its start
-    return request
+def _reason(error: Exception) -> str:
+    """What a library has wrapped in errors of its own."""
+    return re.sub(r".*Caused by (.*)\)$", r"\1", str(error))
 
 
-def _start_of(answer: Any, part: Path, start: int) -> int | None:
+def _start_of(answer: requests.Response, part: Path, start: int) -> int | None:
     """The byte that the answer begins with; None where the part is the whole file already."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range") or "")
-    if answer.status == 416:
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if answer.status_code == 416:
         if found and found[2] == str(start):
             return None
         part.unlink(missing_ok=True)
         raise _Cut("the part on disk was longer than the file; it begins anew")
-    if answer.status != 206:
+    if answer.status_code != 206:
         return 0  # a server without ranges, or another version of the file: from the start
     known = _read_note(part).get("total")
     if not found or found[1] != str(start) or (known is not None and found[2] not in ("*", str(known))):
         part.unlink()
         raise _Cut("the server sent another part than was asked for; it begins anew")
     return start
-
-
-def _total(answer: Any, start: int) -> int | None:
-    length = answer.headers.get("Content-Length")
-    return start + int(length) if length and length.isdecimal() else None
 
 
 def _check_size(source: Source, total: int | None) -> None:
@@ -220,29 +233,24 @@ def _check_size(source: Source, total: int | None) -> None:
         )
 
 
-def _copy(answer: Any, file: IO[bytes], start: int, total: int, name: str, progress: Progress | None) -> int:
-    done = start
-    while block := _read(answer):
-        file.write(block)
-        done += len(block)
-        if progress:
-            progress(done, max(total, done), name)
-    return done
-
-
-def _read(answer: Any) -> bytes:
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    """What comes, as it comes: what a connection brought before it was cut is kept to the last byte."""
     try:
-        return answer.read(_BLOCK)
-    except (OSError, http.client.HTTPException) as cause:  # of the network; what the disk says is not caught here
+        while block := answer.raw.read1(_BLOCK):
+            yield block
+    except (urllib3.exceptions.HTTPError, OSError) as cause:  # of the network
         raise _Cut(f"{type(cause).__name__}: {cause}") from cause
 
 
-def _untrusted(source: Source, reason: ssl.SSLCertVerificationError) -> DataError:
+def _untrusted(source: Source, error: Exception) -> DataError | None:
+    found = re.search(r"certificate verify failed: (.*?) \(_ssl", str(error))
+    if not isinstance(error, requests.exceptions.SSLError) or not found:
+        return None
     host = urllib.parse.urlsplit(source.url).hostname
     vouched = f"the checksum that {source.recorded_by} records" if source.sha256 or source.md5 else "no known checksum"
     return DataError(
-        f"the certificate of {host} cannot be verified ({reason.verify_message}). {source.note} Otherwise mend the"
-        " certificates of this machine (SSL_CERT_FILE), or add --insecure to fetch it all the same: then nothing but"
+        f"the certificate of {host} cannot be verified ({found[1]}). {source.note} Otherwise name the certificates that this"
+        " machine trusts (SSL_CERT_FILE=FILE), or add --insecure to fetch it all the same: then nothing but"
         f" {vouched} tells {source.name} from a forgery."
     )
 
@@ -266,10 +274,10 @@ def _read_note(part: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _validator(answer: Any) -> str:
+def _validator(answer: requests.Response) -> str:
     """What tells this version of the file from another: a strong entity tag, else the time of its last change."""
-    tag = answer.headers.get("ETag") or ""
-    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified") or ""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
 
 
 # ---- checksums

@@ -1,7 +1,7 @@
 """Archives from strangers: unpacked beside their destination, looked through, and only then moved into place.
 
 Refused as a whole: names that lead out of the folder, links, devices, more bytes than a data set can hold. ``.zip`` and
-``.tar.*`` are read here and every file is written by this module; ``.rar`` needs a program of the system.
+``.tar.*`` are unpacked by Python; ``.rar`` needs a program of the system.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ssvid.errors import DataError
 
-_BLOCK = 1 << 20
 # Videos hardly shrink and lists of names shrink to a tenth; an archive that grows more than this is a trap.
 MOST_GROWTH = 100
 _LEAST_LIMIT = 1 << 20
@@ -54,17 +52,14 @@ RAR_PROGRAMS = (
     RarProgram(
         "unrar", lambda a: ["lb", "-p-", str(a)], lambda a, f: ["x", "-o+", "-y", "-idq", "-p-", str(a), f"{f}/"]
     ),
-    RarProgram(
-        "7zz",
-        lambda a: ["l", "-ba", "-slt", str(a)],
-        lambda a, f: ["x", "-y", "-bd", f"-o{f}", str(a)],
-        name_prefix="Path = ",
-    ),
-    RarProgram(
-        "7z",
-        lambda a: ["l", "-ba", "-slt", str(a)],
-        lambda a, f: ["x", "-y", "-bd", f"-o{f}", str(a)],
-        name_prefix="Path = ",
+    *(
+        RarProgram(
+            command,
+            lambda a: ["l", "-ba", "-slt", str(a)],
+            lambda a, f: ["x", "-y", "-bd", f"-o{f}", str(a)],
+            name_prefix="Path = ",
+        )
+        for command in ("7zz", "7z")
     ),
     RarProgram("bsdtar", lambda a: ["-tf", str(a)], lambda a, f: ["-xf", str(a), "-C", str(f)]),
 )
@@ -125,9 +120,9 @@ def _unpack_into(archive: Path, staging: Path, limit: int) -> None:
         return
     try:
         if name.endswith(".zip"):
-            _write_all(_zip_files(archive), archive, staging, limit)
+            _unpack_zip(archive, staging, _Gate(archive, limit))
         elif name.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
-            _write_all(_tar_files(archive), archive, staging, limit)
+            _unpack_tar(archive, staging, _Gate(archive, limit))
         else:
             raise DataError(f"{archive} must be a .zip, .tar, .tar.gz, .tgz or .rar. Unpack it by hand.")
     except _DAMAGE as cause:
@@ -144,63 +139,50 @@ def refuse(archive: Path, what: str) -> DataError:
     return DataError(f"{archive} is refused: {what}. Nothing of it was unpacked. Do not use it: it may be a forgery.")
 
 
-def safe_name(archive: Path, name: str) -> str:
-    """A member's name as a relative POSIX path.
-
-    Raises:
-        DataError: it leads out of the folder.
-    """
+def check_name(archive: Path, name: str) -> None:
+    """Raise DataError for the name of a member that leads out of the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or re.match(r"[A-Za-z]:", name):
         raise refuse(archive, f"it holds the name {name!r}, which leads out of its folder")
-    return str(path)
 
 
 # ---- zip and tar
 
 
-def _zip_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Name and opener of each file."""
+class _Gate:
+    """What may come out of an archive: looked at before it does, by what the archive says of it."""
+
+    def __init__(self, archive: Path, limit: int) -> None:
+        self.archive, self.limit, self._left = archive, limit, limit
+
+    def admit(self, name: str, num_bytes: int, *, is_plain: bool) -> None:
+        """Raise DataError for what leads out of the folder, is neither file nor folder, or is too much."""
+        check_name(self.archive, name)
+        if not is_plain:
+            raise refuse(self.archive, f"{name!r} in it is a link or a device")
+        self._left -= num_bytes
+        if self._left < 0:
+            raise refuse(self.archive, f"more than {self.limit:,} bytes come out of it")
+
+
+def _unpack_zip(archive: Path, staging: Path, gate: _Gate) -> None:
     with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            name, mode = safe_name(archive, info.filename), info.external_attr >> 16
-            if info.is_dir():
-                continue
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                raise refuse(archive, f"{name!r} in it is a link or a device")
-            yield name, lambda info=info: file.open(info)  # type: ignore[misc]
+        for info in file.infolist():  # zipfile stops at the size that an entry says
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            gate.admit(info.filename, info.file_size, is_plain=info.is_dir() or kind in (0, stat.S_IFREG))
+        file.extractall(staging)
 
 
-def _tar_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    with tarfile.open(archive, "r:*") as file:
+def _unpack_tar(archive: Path, staging: Path, gate: _Gate) -> None:
+    def admitted(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         for info in file:
-            name = safe_name(archive, info.name)
-            if info.isdir():
-                continue
-            if not info.isreg():
-                raise refuse(archive, f"{name!r} in it is a link or a device")
-            yield name, lambda info=info: _member(file, info)  # type: ignore[misc]
+            gate.admit(info.name, info.size, is_plain=info.isdir() or info.isreg())
+            yield info
 
-
-def _member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    content = file.extractfile(info)
-    if content is None:
-        raise tarfile.ReadError(f"{info.name} has no content")
-    return content
-
-
-def _write_all(files: Iterator[tuple[str, Callable[[], IO[bytes]]]], archive: Path, staging: Path, limit: int) -> None:
-    """Write every file, counting what really comes out: what an archive says of its sizes need not be true."""
-    left = limit
-    for name, open_content in files:
-        path = staging / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_content() as content, open(path, "wb") as target:
-            while block := content.read(_BLOCK):
-                left -= len(block)
-                if left < 0:
-                    raise refuse(archive, f"more than {limit:,} bytes come out of it")
-                target.write(block)
+    with tarfile.open(archive, "r:*") as file:
+        # PEP 706, which the first versions of Python 3.11 lack: what it refuses is refused above as well.
+        file.extraction_filter = getattr(tarfile, "data_filter", lambda info, path: info)
+        file.extractall(staging, admitted(file))
 
 
 # ---- rar
@@ -217,7 +199,7 @@ def _unpack_rar(archive: Path, staging: Path) -> None:
         listing = _run([path, *program.names(archive.absolute())])
         if listing.returncode == 0:
             for name in _rar_names(listing.stdout, program.name_prefix):
-                safe_name(archive, name)
+                check_name(archive, name)
             outcome = _run([path, *program.extract(archive.absolute(), staging.absolute())])
             if outcome.returncode == 0:
                 return

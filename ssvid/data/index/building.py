@@ -12,7 +12,7 @@ from ssvid.data.index import processes as scanning
 from ssvid.data.index.processes import FileFacts, Job, scan_files
 from ssvid.data.index.scan_cache import ScanCache
 from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow, gray_range_problem
-from ssvid.data.readers.shelf import Entry
+from ssvid.data.readers import Entry
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import takes_paths
 from ssvid.video.times import FrameTimes, evenly_spaced

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from ssvid.data.readers.matching import Entry, Listing, find_videos
+from ssvid.data.readers.matching import Entry, Listing, OfficialSplit, find_videos
+from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
 
 SPLIT_FOLDERS = {
@@ -24,13 +25,20 @@ def split_of_folder(name: str) -> str:
     return SPLIT_FOLDERS.get(name.lower(), "")
 
 
-def read_folder(root: Path) -> Listing:
+@register_reader("folder", about="every video below ROOT, at any depth; no labels")
+def read_folder(root: Path, official: OfficialSplit) -> Listing:
     """Every video below ``root``, sorted; without labels."""
     found = find_videos(root)
     return Listing((Entry(path) for path in found), passed_over=found.passed_over)
 
 
-def read_class_folder(root: Path, split_of: Callable[[str], str] = split_of_folder) -> Listing:
+@register_reader("class_folder", about="the folder is the label: <class>/*, or {train,val,test}/<class>/*")
+def read_class_folder(root: Path, official: OfficialSplit) -> Listing:
+    """Videos whose folder is their label, in ``train``, ``val`` or ``test`` where such folders lie above."""
+    return list_class_folders(root, split_of_folder)
+
+
+def list_class_folders(root: Path, split_of: Callable[[str], str]) -> Listing:
     """Videos whose folder is their label, with or without a folder per split above it."""
     found = find_videos(root)
     paths = [PurePosixPath(path) for path in found]

@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ssvid.data.fetch.sources import TORCHVISION, DataSet, Source
 from ssvid.data.readers.matching import (
     Listed,
     Listing,
     OfficialSplit,
     SplitLine,
-    check_fold,
     find_annotations,
     find_videos,
     match_tree,
     no_annotations,
     split_lines,
 )
+from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
 
 FOLDS = 3
@@ -32,12 +33,21 @@ USUAL_FOLDERS = (
     "annotations",
     "splits/hmdb51_testTrainMulti_7030_splits",
 )
+_SERRE = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
+_DOWNLOAD = DataSet(
+    home="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
+    videos=(Source(f"{_SERRE}/hmdb51_org.rar", into="hmdb51_org", nested=True),),
+    annotations=(
+        Source(f"{_SERRE}/test_train_splits.rar", md5="15e67781e70dcfbdce2d7dbb9b3344b5", recorded_by=TORCHVISION),
+    ),
+)
 SPLIT_OF_FLAG = {"0": "unused", "1": "train", "2": "test"}
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<fold>\d+)\.txt")
 # Visible body parts, camera motion, number of people, camera viewpoint, quality, number of the clip.
 _ATTRIBUTES = r"_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+"
 
 
+@register_reader("hmdb51", folds=FOLDS, about="6,766 clips of 51 actions, 2 GB (.rar)", download=_DOWNLOAD)
 def read_hmdb51(root: Path, official: OfficialSplit) -> Listing:
     """The videos of one official split: label, ``train``, ``test`` or ``unused``, group ``<class>/<source>``.
 
@@ -47,7 +57,6 @@ def read_hmdb51(root: Path, official: OfficialSplit) -> Listing:
     Raises:
         DataError: the split files are not found, are damaged or do not match the tree.
     """
-    check_fold(official, "HMDB51", FOLDS)
     what = f"the files <class>_test_split{official.fold}.txt"
     folder = find_annotations(root, official, USUAL_FOLDERS, lambda place: bool(split_files(place, official.fold)))
     files = split_files(folder, official.fold) if folder else {}

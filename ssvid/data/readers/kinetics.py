@@ -9,18 +9,18 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ssvid.data.readers.folders import read_class_folder
+from ssvid.data.fetch.sources import DataSet, Order, Source
+from ssvid.data.readers.folders import list_class_folders
 from ssvid.data.readers.matching import (
     Entry,
     Listed,
     Listing,
     OfficialSplit,
-    check_fold,
     find_annotations,
     find_videos,
     match_tree,
@@ -28,6 +28,7 @@ from ssvid.data.readers.matching import (
     read_text,
     stem_of,
 )
+from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
 
 USUAL_FOLDERS = ("annotations", "csv", "labels")
@@ -40,6 +41,70 @@ _STEM = re.compile(r"(?P<id>.{11})_\d{6}_\d{6}")
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
+# CVDF keeps the videos in some hundred archives per split, and a list of their addresses for each split.
+_CVDF = "https://s3.amazonaws.com/kinetics"
+_CVDF_FOLDER = {"400": "400", "600": "600", "700": "700_2020"}
+_HOME = "https://github.com/cvdfoundation/kinetics-dataset"
+_USUAL = ("train", "val")
+
+
+@dataclass(frozen=True)
+class _Kinetics(DataSet):
+    """The tables of a version, and the archives that its lists name."""
+
+    def sources(self, order: Order, read: Callable[[Source], str]) -> Iterator[Source]:
+        version = order.version or self.versions[0]
+        yield from published_tables(version)
+        for split in () if order.annotations_only else order.splits or _USUAL:
+            yield from archives(version, split, read(archive_list(version, split)))
+
+
+def published_tables(version: str) -> tuple[Source, ...]:
+    """The tables of train, val and test."""
+    folder = f"{_CVDF}/{_CVDF_FOLDER[version]}/annotations"
+    # The tables of Kinetics-600 in .csv are incomplete by CVDF's own words.
+    endings = {"train": "txt" if version == "600" else "csv", "test": "csv"}
+    names = [f"{split}.{endings.get(split, endings['train'])}" for split in ("train", "val", "test")]
+    return tuple(Source(f"{folder}/{name}", into="annotations", unpack=False) for name in names)
+
+
+def archive_list(version: str, split: str) -> Source:
+    """The list of the addresses of a split's archives."""
+    folder = _CVDF_FOLDER[version]
+    return Source(f"{_CVDF}/{folder}/{split}/k{folder}_{split}_path.txt", into="archives", unpack=False)
+
+
+def archives(version: str, split: str, text: str) -> tuple[Source, ...]:
+    """The archives that such a list names, and for the training videos of Kinetics-400 the one that mends damaged ones.
+
+    Raises:
+        DataError: a line is no address of an archive on the same server.
+    """
+    start = f"{_CVDF}/{_CVDF_FOLDER[version]}/"
+    addresses = [line.strip() for line in text.splitlines() if line.strip()]
+    for address in addresses:
+        if not address.startswith(start) or not address.endswith((".tar.gz", ".tgz", ".tar")) or ".." in address:
+            raise DataError(
+                f"{archive_list(version, split).url} must list archives below {start}; it has {address!r}. See"
+                f" {_HOME} for what has changed."
+            )
+    mended = [f"{start}replacement_for_corrupted_k400.tgz"] if (version, split) == ("400", "train") else []
+    return (
+        *(Source(address, into=split) for address in addresses),
+        *(Source(address, into="train/replacement") for address in mended),
+    )
+
+
+_ABOUT = "as class folders, or with the published tables; Kinetics-400, -600, -700: hundreds of GB"
+_DOWNLOAD = _Kinetics(
+    _HOME, annotations=published_tables("400"), versions=tuple(_CVDF_FOLDER), splits=("train", "val", "test")
+)
+
+
+# ---- reading
+
+
+@register_reader("kinetics", folds=1, about=_ABOUT, download=_DOWNLOAD)
 def read_kinetics(root: Path, official: OfficialSplit) -> Listing:
     """The videos of train, val and test: label, split, group (the YouTube video that a clip was cut from).
 
@@ -49,10 +114,9 @@ def read_kinetics(root: Path, official: OfficialSplit) -> Listing:
     Raises:
         DataError: the tables are damaged or do not match the tree, or the folders are no class folders.
     """
-    check_fold(official, "Kinetics", folds=1)
     folder = find_annotations(root, official, USUAL_FOLDERS, lambda place: bool(find_tables(place)))
     if folder is None:
-        return Listing(_with_group(entry) for entry in read_class_folder(root, split_of_folder))
+        return Listing(_with_group(entry) for entry in list_class_folders(root, split_of_folder))
     tables = find_tables(folder)
     if not tables:
         what = f"a table train.csv, val.csv or test.csv with the columns label, {', '.join(_COLUMNS)}"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssvid.data.manifest import contained_path
-from ssvid.data.readers.matching import Entry, read_text
+from ssvid.data.readers.matching import Entry, Listing, OfficialSplit, read_text
+from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
 
 # The header of a CSV list: what each of its columns may be called.
@@ -48,7 +49,8 @@ class _Line:
         return DataError(f"{self.where} ({shown!r}): {rule}. {way_out}")
 
 
-def read_list(root: Path, list_file: Path, *, allow_outside: bool = False) -> list[Entry]:
+@register_reader("list", about="lines of 'path label', or a CSV with a header (--list FILE)", takes_list=True)
+def read_list(root: Path, official: OfficialSplit) -> Listing:
     """Read a list of videos: one path a line, or ``path label [start end]``, or a CSV with a header.
 
     The columns are separated by tab, comma, semicolon or space, the same in the whole file; paths with spaces need one of
@@ -58,6 +60,7 @@ def read_list(root: Path, list_file: Path, *, allow_outside: bool = False) -> li
     Raises:
         DataError: the file is no such list, or a line is bad; the first is named.
     """
+    list_file = Path(official.list_file)
     text = read_text(list_file, "list", "Set data.list to a text file with one path a line.")
     first = next((line for line in text.split("\n") if _is_content(line)), None)
     if first is None:
@@ -74,13 +77,13 @@ def read_list(root: Path, list_file: Path, *, allow_outside: bool = False) -> li
     # Line by line through all the rules: the first bad line is to be named, whatever is wrong with it.
     for line in lines[1:] if header else lines:
         cells = _named_cells(line, header, labeled=len(lines[0].cells) > 1)
-        entry = _entry(root, line, cells, allow_outside=allow_outside)
+        entry = _entry(root, line, cells, allow_outside=official.allow_outside)
         earlier = listed.setdefault((entry.path, entry.start_seconds, entry.end_seconds), line.number)
         if earlier != line.number:
             rule = f"a video or window must be listed once, it stands in line {earlier} already"
             raise line.error(rule, "Remove one of the two.")
         entries.append(entry)
-    return entries
+    return Listing(entries)
 
 
 def _is_content(line: str) -> bool:

@@ -100,11 +100,14 @@ class OfficialSplit:
 
     fold: its number, from 1. annotations: the folder of the split files; "" looks in the usual places.
     allow_missing: leave out listed videos that the folder lacks, instead of refusing.
+    list_file: ``data.list``, for a reader that takes one. allow_outside: accept listed paths that leave the root.
     """
 
     fold: int = 1
     annotations: str = ""
     allow_missing: bool = False
+    list_file: str = ""
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,13 +237,6 @@ def no_annotations(root: Path, official: OfficialSplit, what: str, usual: Sequen
         f"data.root ({root}) must hold {what}, or lie beside a folder that does ({', '.join(usual)}). Set"
         f" data.annotations=FOLDER to the official split files; ssvid data download {dataset} FOLDER fetches them."
     )
-
-
-def check_fold(official: OfficialSplit, dataset: str, folds: int) -> None:
-    """Raise DataError where the data set has no such official split."""
-    if not 1 <= official.fold <= folds:
-        rule = f"from 1 to {folds}: {dataset} has {folds} official splits" if folds > 1 else "1: there is one split"
-        raise DataError(f"data.fold ({official.fold}) must be {rule}. Set data.fold=1.")
 
 
 def read_text(path: Path, what: str, way_out: str) -> str:

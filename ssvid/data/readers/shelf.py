@@ -1,41 +1,72 @@
-"""The table of readers: where the videos of a data set are listed, by the name of ``data.name``. No video is opened here.
+"""The shelf of readers: where the videos of a data set are listed, by the name of ``data.name``. No video is opened here.
 
-A reader returns what is there with its labels, splits and groups, or says what does not fit. No torch is imported here.
+A reader is a function on a file of its own, ours beside this one or in another package (entry points ``ssvid.readers``):
+it returns what is there with its labels, splits and groups, or says what does not fit. No torch is imported here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssvid.data.readers.folders import SPLIT_FOLDERS, read_class_folder, read_folder
-from ssvid.data.readers.hmdb51 import read_hmdb51
-from ssvid.data.readers.kinetics import read_kinetics
-from ssvid.data.readers.lists import LIST_COLUMNS, read_list
-from ssvid.data.readers.matching import VIDEO_EXTENSIONS, Entry, Listing, OfficialSplit
-from ssvid.data.readers.ucf101 import read_ucf101
-from ssvid.errors import DataError, did_you_mean
+from ssvid.data.fetch.sources import DataSet
+from ssvid.data.readers.matching import Listing, OfficialSplit
+from ssvid.errors import DataError
 from ssvid.files import takes_paths
+from ssvid.registry import Registry
 
-__all__ = [
-    "LIST_COLUMNS",
-    "READERS",
-    "SPLIT_FOLDERS",
-    "VIDEO_EXTENSIONS",
-    "Entry",
-    "Listing",
-    "OfficialSplit",
-    "list_videos",
-]
+Read = Callable[[Path, OfficialSplit], Listing]
 
-_FOLDER_READERS: dict[str, Callable[[Path], Listing]] = {"folder": read_folder, "class_folder": read_class_folder}
-# Data sets as they are downloaded, with their official splits.
-OFFICIAL_READERS: dict[str, Callable[[Path, OfficialSplit], Listing]] = {
-    "ucf101": read_ucf101,
-    "hmdb51": read_hmdb51,
-    "kinetics": read_kinetics,
-}
-READERS: tuple[str, ...] = (*_FOLDER_READERS, "list", *OFFICIAL_READERS)
+
+@dataclass(frozen=True)
+class Reader:
+    """A function that lists videos, and what is known of its data set.
+
+    about: in a line, for people. folds: official splits of the data set, 1 where it has one; 0 where no split file is read,
+    and ``data.fold``, ``data.annotations``, ``data.allow_missing`` do nothing. takes_list: ``data.list`` names its file.
+    download: what ``ssvid data download NAME`` fetches; None where it cannot be fetched.
+    """
+
+    name: str
+    read: Read
+    about: str
+    folds: int = 0
+    takes_list: bool = False
+    download: DataSet | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__wrapped__", self.read)  # whose module the registry names
+
+
+readers = Registry("reader", "ssvid.readers", shelf="ssvid.data.readers")
+
+
+def register_reader(
+    name: str, *, about: str, folds: int = 0, takes_list: bool = False, download: DataSet | None = None
+) -> Callable[[Read], Read]:
+    """Decorator of a function ``read(root, official) -> Listing``; see ``Reader`` for its arguments."""
+
+    def add(read: Read) -> Read:
+        readers.register(name)(Reader(name, read, about, folds, takes_list, download))
+        return read
+
+    return add
+
+
+def list_readers() -> list[Reader]:
+    """All readers, those of other packages too, by name."""
+    return [readers.get(name) for name in readers.names()]
+
+
+def several_splits() -> list[str]:
+    """Names of the data sets that have several official splits."""
+    return [reader.name for reader in list_readers() if reader.folds > 1]
+
+
+def names_with_list() -> tuple[str, ...]:
+    """Values of ``data.name`` under which ``data.list`` is read."""
+    return (*(reader.name for reader in list_readers() if reader.takes_list), "manifest")
 
 
 @takes_paths("root", "list_file")
@@ -50,11 +81,11 @@ def list_videos(
     """List the videos of a data set.
 
     Args:
-        name: ``folder`` (every video below ``root``, nested, no labels), ``class_folder`` (``root/<class>/*`` or
-            ``root/{train,val,test}/<class>/*``), ``list`` (``list_file`` holds paths relative to ``root``), ``ucf101``,
-            ``hmdb51`` or ``kinetics`` (as downloaded, with the official split files).
+        name: of a reader: ``folder`` (every video below ``root``, nested, no labels), ``class_folder``
+            (``root/<class>/*`` or ``root/{train,val,test}/<class>/*``), ``list`` (``list_file`` holds paths relative to
+            ``root``), or a data set as it is downloaded, with its official split files.
         root: the folder that holds the videos.
-        list_file: the list, for ``list`` alone.
+        list_file: the list, for readers that take one.
         official: which official split, for data sets that have them; the first where None.
         allow_outside: accept listed paths that leave the root.
 
@@ -66,34 +97,42 @@ def list_videos(
         DataError: nothing was found, the layout is another, or a line is bad; it says which, the rule, the way out.
     """
     root = Path(root)
-    if name not in READERS:
-        raise DataError(
-            f"data.name ({name!r}) must name a reader of videos. {did_you_mean(name, (*READERS, 'manifest'))}"
-        )
+    if name not in readers.names():
+        raise DataError(f"data.name ({name!r}) must name a reader of videos. {readers.hint(name, 'manifest')}")
+    reader: Reader = readers.get(name)
     if not root.is_dir():
         what = "it is a file" if root.exists() else "it does not exist"
         raise DataError(f"root ({root}) must be a folder: {what}. Set data.root to the folder that holds the videos.")
-    if list_file and name != "list":
+    if list_file and not reader.takes_list:
         raise DataError(f"list ({list_file}) must be empty for data.name={name}. Set data.name=list to read it.")
-    if name in OFFICIAL_READERS:
-        return OFFICIAL_READERS[name](root, official or OfficialSplit())
-    check_official_unused(name, official)
-    if name == "list":
-        if not list_file:
-            raise DataError("list must name a file for data.name=list. Set data.list to it, or set data.name=folder.")
-        return Listing(read_list(root, Path(list_file), allow_outside=allow_outside))
-    return _FOLDER_READERS[name](root)
+    if reader.takes_list and not list_file:
+        raise DataError(f"list must name a file for data.name={name}. Set data.list to it, or set data.name=folder.")
+    official = official or OfficialSplit()
+    if reader.folds:
+        _check_fold(reader, official)
+    else:
+        check_official_unused(name, official)
+    given = replace(official, list_file=str(list_file or ""), allow_outside=allow_outside)
+    return reader.read(root, given)
 
 
-def check_official_unused(name: str, official: OfficialSplit | None) -> None:
+def _check_fold(reader: Reader, official: OfficialSplit) -> None:
+    if not 1 <= official.fold <= reader.folds:
+        several = f"from 1 to {reader.folds}: {reader.name} has {reader.folds} official splits"
+        rule = several if reader.folds > 1 else "1: there is one split"
+        raise DataError(f"data.fold ({official.fold}) must be {rule}. Set data.fold=1.")
+
+
+def check_official_unused(name: str, official: OfficialSplit) -> None:
     """Refuse values about official splits where the reader knows none, so that nobody believes they had an effect.
 
     Raises:
         DataError: names the value and the readers that take it.
     """
-    default, known = OfficialSplit(), ", ".join(OFFICIAL_READERS)
-    for key, value in vars(official or default).items():
-        if value != getattr(default, key):
+    for key in ("fold", "annotations", "allow_missing"):
+        value = getattr(official, key)
+        if value != getattr(OfficialSplit(), key):
+            known = ", ".join(reader.name for reader in list_readers() if reader.folds)
             raise DataError(
                 f"data.{key} ({value!r}) does nothing for data.name={name}; it is for {known}. Remove it, or set data.name."
             )

@@ -10,20 +10,20 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ssvid.data.fetch.sources import TFDS, DataSet, Source
 from ssvid.data.readers.matching import (
     Listed,
     Listing,
     OfficialSplit,
     SplitLine,
-    check_fold,
     find_annotations,
     find_videos,
     match_tree,
     no_annotations,
     split_lines,
 )
+from ssvid.data.readers.shelf import register_reader
 
-FOLDS = 3
 USUAL_FOLDERS = (
     "ucfTrainTestlist",
     "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist",
@@ -31,10 +31,39 @@ USUAL_FOLDERS = (
     "splits/ucfTrainTestlist",
 )
 _CLASSES = "classInd.txt"
+
+_CRCV = "https://www.crcv.ucf.edu/data/UCF101"
+_CRCV_NOTE = (
+    "This server is known for a certificate chain that many machines cannot verify. --mirror takes the videos from"
+    " THUMOS'14 instead."
+)
+_DOWNLOAD = DataSet(
+    home="https://www.crcv.ucf.edu/research/data-sets/ucf101/",
+    videos=(Source(f"{_CRCV}/UCF101.rar", size_bytes=6_932_971_618, note=_CRCV_NOTE),),
+    annotations=(
+        Source(
+            f"{_CRCV}/UCF101TrainTestSplits-RecognitionTask.zip",
+            size_bytes=113_943,
+            sha256="5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
+            recorded_by=TFDS,
+            note=_CRCV_NOTE,
+        ),
+    ),
+    # The same clips, flat in one zip, as THUMOS'14 (by the authors of UCF101) hands them out: needs no unrar.
+    mirror=(
+        Source(
+            "https://storage.googleapis.com/thumos14_files/UCF101_videos.zip",
+            size_bytes=6_960_400_115,
+            sha256="dabf56f573cd19c79e096563529fec8126a2a34e18e10c72eb621dd687532b0d",
+            recorded_by=TFDS,
+        ),
+    ),
+)
 # The folder is HandstandPushups and its files are v_HandStandPushups_...: names are compared without their case.
 _STEM = re.compile(r"v_(?P<action>.+)_g(?P<group>\d+)_c\d+")
 
 
+@register_reader("ucf101", folds=3, about="13,320 clips of 101 actions, 6.9 GB (.rar)", download=_DOWNLOAD)
 def read_ucf101(root: Path, official: OfficialSplit) -> Listing:
     """The videos of one official split: label, ``train`` or ``test``, group ``<Class>/g<number>``.
 
@@ -43,7 +72,6 @@ def read_ucf101(root: Path, official: OfficialSplit) -> Listing:
     Raises:
         DataError: the split files are not found, are damaged or do not match the tree.
     """
-    check_fold(official, "UCF101", FOLDS)
     names = [f"{side}list{official.fold:02d}.txt" for side in ("train", "test")]
     needed = (_CLASSES, *names)
 

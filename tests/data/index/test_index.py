@@ -24,7 +24,7 @@ from ssvid.data.index import processes as scanning
 from ssvid.data.index import scan_cache
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.readers.shelf import Entry, list_videos
+from ssvid.data.readers import Entry, list_videos
 from ssvid.data.summary import summarize
 from ssvid.errors import DataError
 from ssvid.video.identity import quick_id
@@ -413,7 +413,7 @@ def test_workers_end_with_the_process_that_asked(tmp_path: Path, scanned: Path) 
     """Killed outright, and from a script without a main guard, read from stdin."""
     root = folder(tmp_path, a="hang", b="hang", c="ok")
     script = (
-        "from ssvid.data.index import building as index, processes as scanning; from ssvid.data.readers.shelf import list_videos\n"
+        "from ssvid.data.index import building as index, processes as scanning; from ssvid.data.readers import list_videos\n"
         f"scanning.SCANNER = 'stub_video'; index.build_manifest({str(root)!r}, list_videos('folder', {str(root)!r}),"
         " workers=2, progress=lambda *_: print('done', flush=True))\n"
     )

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ssvid.cli import main
+from ssvid.data.readers import list_videos
 from ssvid.data.readers.frames import join_frames
-from ssvid.data.readers.shelf import list_videos
 from ssvid.errors import DataError
 from ssvid.video import open_video, read_clips, scan_video
 

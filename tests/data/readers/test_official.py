@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssvid.cli import main
-from ssvid.cli.data import READERS as CLI_READERS
+import ssvid.data.readers
+from ssvid.cli import build_parser, main
 from ssvid.data.collection import load_manifest, split_rows
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow, missing_path
+from ssvid.data.readers import OfficialSplit, list_readers, list_videos
 from ssvid.data.readers.hmdb51 import read_class_split, source_of, split_files
 from ssvid.data.readers.kinetics import plain_label, split_of_folder
 from ssvid.data.readers.matching import Listing
-from ssvid.data.readers.shelf import READERS, OfficialSplit, list_videos
+from ssvid.data.readers.shelf import readers
 from ssvid.data.readers.ucf101 import read_classes, read_split
 from ssvid.data.summary import summarize
 from ssvid.errors import DataError
@@ -188,7 +192,7 @@ def test_a_tree_that_does_not_match_is_told(ucf: Path) -> None:
 
 @pytest.mark.parametrize("fold", [0, 4, -1])
 def test_there_are_three_folds(ucf: Path, fold: int) -> None:
-    with pytest.raises(DataError, match=rf"data\.fold \({fold}\) must be from 1 to 3: UCF101 has 3 official splits"):
+    with pytest.raises(DataError, match=rf"data\.fold \({fold}\) must be from 1 to 3: ucf101 has 3 official splits"):
         ucf_rows(ucf, fold=fold)
 
 
@@ -333,11 +337,53 @@ def test_kinetics_names_of_folders() -> None:
     assert [split_of_folder(name) for name in names] == ["train", "val", "train", "val", "test", "", ""]
 
 
+# ---- DAVIS
+
+
+def test_davis_is_the_joined_sequences_and_the_lists_of_its_splits(tmp_path: Path) -> None:
+    root = touch(tmp_path / "videos", "480p/bear.mov", "480p/bmx-bumps.mov", "480p/dog.mov", "480p/extra.mov")
+    write(tmp_path / "DAVIS/ImageSets/2017/train.txt", ["bear", "bmx-bumps"])
+    with pytest.raises(DataError, match=r"train\.txt and val\.txt.*ssvid data download davis FOLDER"):
+        list_videos("davis", root)
+    write(tmp_path / "DAVIS/ImageSets/2017/val.txt", ["dog", "cows"], end="\r\n")
+    with pytest.raises(DataError, match=r"1 of the 4 videos .*are missing.*: cows"):
+        list_videos("davis", root)
+    found = list_videos("davis", root, official=OfficialSplit(allow_missing=True))
+    assert [(e.path, e.label, e.split, e.group) for e in found] == [
+        ("480p/bear.mov", "", "train", "bear"),
+        ("480p/bmx-bumps.mov", "", "train", "bmx-bumps"),
+        ("480p/dog.mov", "", "val", "dog"),
+    ]
+    assert (found.missing, found.unlisted) == (("cows",), ("480p/extra.mov",))
+    pictures = touch(tmp_path / "DAVIS", "JPEGImages/480p/bear/00000.jpg")
+    with pytest.raises(DataError, match=r"ssvid data join-frames FOLDER OUT"):
+        list_videos("davis", pictures)
+
+
 # ---- the table of readers, recipes, manifests
 
 
-def test_the_command_line_offers_every_reader() -> None:
-    assert CLI_READERS == READERS
+def test_every_reader_of_the_shelf_is_found_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [path.read_text(encoding="utf-8") for path in Path(ssvid.data.readers.__file__).parent.glob("*.py")]
+    written = sum(len(re.findall(r"^@register_reader\(", text, re.MULTILINE)) for text in files)
+    found = list_readers()
+    assert len([r for r in found if r.read.__module__.startswith("ssvid.data.readers.")]) == written > 0
+    assert not readers.broken
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["data", "index", "--help"])
+    shown = capsys.readouterr().out
+    for reader in found:
+        assert re.search(rf"^  {reader.name} +{re.escape(reader.about[:30])}", shown, re.MULTILINE)
+        assert f"`{reader.name}`" in page
+
+
+def test_readers_and_their_help_need_no_torch_and_help_of_all_needs_no_reader() -> None:
+    code = (
+        "import sys; from ssvid.cli import main; main(['--help']); early = 'ssvid.data.readers.ucf101' in sys.modules; "
+        "from ssvid.data.readers import list_readers; assert list_readers(); sys.exit(2 * early + ('torch' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -345,7 +391,7 @@ def test_the_command_line_offers_every_reader() -> None:
     [
         (
             OfficialSplit(fold=2),
-            r"data\.fold \(2\) does nothing for data\.name=folder; it is for ucf101, hmdb51, kinetics",
+            r"data\.fold \(2\) does nothing for data\.name=folder; it is for davis, hmdb51, kinetics, ucf101",
         ),
         (OfficialSplit(allow_missing=True), r"data\.allow_missing \(True\) does nothing"),
         (OfficialSplit(annotations="x"), r"data\.annotations \('x'\) does nothing"),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ssvid.data.index.building import build_manifest
-from ssvid.data.readers.shelf import VIDEO_EXTENSIONS, Entry, list_videos
+from ssvid.data.readers import Entry, list_videos
+from ssvid.data.readers.matching import VIDEO_EXTENSIONS
 from ssvid.errors import DataError
 from ssvid.video import open_video, read_clips
 from ssvid.video.writer import write_video
@@ -87,7 +88,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be a folder: it is a file"):
         list_videos("folder", touch(tmp_path, "a.mp4") / "a.mp4")
     with pytest.raises(
-        DataError, match=r"data\.name \('foldr'\).*Did you mean 'folder'\? Known: class_folder, folder, hmdb51, .*list"
+        DataError,
+        match=r"data\.name \('foldr'\).*Did you mean 'folder'\? Known: class_folder, davis, folder, hmdb51, .*list",
     ):
         list_videos("foldr", tmp_path)
     with pytest.raises(DataError, match=r"list must name a file for data\.name=list\. Set data\.list"):
