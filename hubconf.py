@@ -24,9 +24,10 @@ def _create(name: str, pretrained: str = "", seed: int = 0, **options) -> _netwo
     backbone = _networks.initialize_backbone(name, options, seed=seed)
     if pretrained:
         from ssvid.exports import initialize
+        from ssvid.weights.provenance import Provenance
 
         report = initialize(backbone, pretrained)
-        backbone.provenance = {"init": report.as_dict(), "content_ids": None}
+        backbone.provenance = Provenance(init=report.as_dict())
         print(report)
     return backbone.eval()
 

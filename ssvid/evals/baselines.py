@@ -33,6 +33,7 @@ from ssvid.files import write_atomic
 from ssvid.ranks import ranks
 from ssvid.results.rows import ResultRow
 from ssvid.weights.checkpoints import weights_sha256
+from ssvid.weights.provenance import Provenance
 
 AS_INITIALIZED = "initial"  # running mean 0 and variance 1
 CALIBRATED = "calibrated"  # batch norm has statistics of training clips
@@ -167,11 +168,7 @@ def random_forms(
             network, manifest, train_rows, protocol, torch.device(device), trained_stage, cache_dir
         )
     for form, backbone in forms.items():
-        backbone.provenance = {
-            "stage": trained_stage,
-            "content_ids": [],
-            "random": {"seed": seed, "form": form},
-        }
+        backbone.provenance = Provenance(stage=trained_stage, content_ids=[], random={"seed": seed, "form": form})
     return forms
 
 

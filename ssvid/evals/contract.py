@@ -22,6 +22,7 @@ from ssvid.features.store import Features, Listed
 from ssvid.machine import versions
 from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import ResultRow
+from ssvid.weights.provenance import Provenance
 
 
 def wants_probe(metrics: Sequence[str]) -> bool:
@@ -78,7 +79,7 @@ def extract_for(
     context = {
         "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
         "weights_sha256": train.weights_sha256,
-        "weights": origin_of(origin),
+        "weights": Provenance.of(origin).to_row(),
         "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
         "device": str(device),
         **data_context(manifest, train_rows, test_rows, train, test),
@@ -148,14 +149,6 @@ def check_labels(train: Sequence[_Labeled], test: Sequence[_Labeled], *, readabl
             f"{readable}training video: a probe cannot learn it. "
             "Add training videos of it, or take its videos out of test."
         )
-
-
-def origin_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result says about where its weights come from; the list of training videos stays with the weights."""
-    known = {key: value for key, value in provenance.items() if key != "content_ids"}
-    if provenance.get("content_ids") is not None:
-        known["num_pretraining_videos"] = len(provenance["content_ids"])
-    return {"stage": None, "placebo": False, "partial": False} | known
 
 
 class Side(Protocol):

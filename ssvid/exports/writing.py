@@ -21,8 +21,9 @@ from ssvid.files import takes_paths, telling_full_disk, write_atomic, write_json
 from ssvid.weights.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
 from ssvid.weights.foreign import TORCHVISION
 from ssvid.weights.hub import HUB
-from ssvid.weights.initializing import COMMAND_LINE, InitReport, initialize, is_foreign_file
+from ssvid.weights.initializing import COMMAND_LINE, InitReport, initialize, open_weights
 from ssvid.weights.loading import CONFIG, CONTENT_IDS, EXPORT_FORMAT, EXPORT_KIND, WEIGHTS, Source, outline, read_source
+from ssvid.weights.provenance import Provenance
 
 FORMATS = ("ssvid", "torchvision", "onnx")
 CARD, PROGRAM = "README.md", "backbone.pt2"
@@ -117,20 +118,17 @@ def _foreign_source(
     checkpoint: str | Path, name: str, options: Mapping[str, Any] | None, which: str, inflate: bool, partial: bool
 ) -> tuple[Source, InitReport]:
     """Weights of another program in the network that is named, and what became of each of their keys."""
-    if not (str(checkpoint).startswith(TORCHVISION) or is_foreign_file(Path(checkpoint))):
+    found = checkpoint if str(checkpoint).startswith(TORCHVISION) else open_weights(checkpoint)
+    if isinstance(found, Source):
         raise CheckpointError(
             f"{checkpoint} is no torchvision:NAME and no file of another program's weights; weights of ssvid say themselves "
             "which network they are of. Leave --backbone-name out, or mend the path."
         )
     backbone = initialize_backbone(name, options)
-    report = initialize(backbone, checkpoint, which=which, inflate=inflate, partial=partial, ways=COMMAND_LINE)
-    meta = {
-        "backbone": {"name": name, "options": dict(backbone.info.options)},
-        "stage": None,
-        "partial": report.is_partial,
-        "init": report.as_dict(),
-    }
-    return Source(Path("weights"), meta, dict(backbone.state_dict()), None, backbone.info, report.label), report
+    report = initialize(backbone, found, which=which, inflate=inflate, partial=partial, ways=COMMAND_LINE)
+    network = {"name": name, "options": dict(backbone.info.options)}
+    known = Provenance(backbone=network, partial=report.is_partial, init=report.as_dict())
+    return Source(Path("weights"), known, dict(backbone.state_dict()), backbone.info, report.label), report
 
 
 def _filled(source: Source) -> tuple[Backbone, LoadReport]:
@@ -161,8 +159,8 @@ def _fill_folder(folder: Path, source: Source, backbone: Backbone, program: bool
     if program and not same:
         config["program"], notes = _write_program(folder / PROGRAM, backbone, config["stage"])
     write_json(folder / CONFIG, config)
-    if source.content_ids is not None:
-        write_json(folder / CONTENT_IDS, source.content_ids)
+    if source.provenance.content_ids is not None:
+        write_json(folder / CONTENT_IDS, list(source.provenance.content_ids))
     write_text(folder / CARD, model_card(config, backbone.info, torchvision=backbone if same else None))
     return notes
 
@@ -194,34 +192,18 @@ def _hidden(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(source: Source, info: BackboneInfo) -> dict[str, Any]:
-    meta = source.meta
-    data = meta.get("data", {})
+    known = source.provenance
     return {
         "kind": EXPORT_KIND,
         "format": EXPORT_FORMAT,
         "backbone": {"name": source.name, "options": dict(info.options)},
         "info": info.to_dict(),
-        "stage": info.stage(meta.get("stage")).name,
+        "stage": info.stage(known.stage).name,
         "weights_sha256": weights_sha256(source.state),
         "num_parameters": sum(
             v.numel() for k, v in source.state.items() if v.is_floating_point() and "running_" not in k
         ),
-        "provenance": {
-            "task": meta.get("task"),
-            "recipe": _without_paths(meta.get("recipe")),
-            "data": {key: value for key, value in data.items() if key != "content_ids"},
-            "seed": meta.get("seed"),
-            "placebo": meta.get("placebo", False),
-            "placebo_answers": meta.get("placebo_answers"),
-            "partial": meta.get("partial", False),
-            "epoch": meta.get("epoch"),
-            "global_step": meta.get("global_step"),
-            "pretext_metrics": meta.get("pretext_metrics", {}),
-            "out_of_domain_metrics": meta.get("out_of_domain_metrics", {}),
-            "chance": meta.get("chance", {}),
-            "versions": meta.get("versions", {}),
-            "init": meta.get("init"),
-        },
+        "provenance": known.to_export() | {"recipe": _without_paths(known.recipe)},
     }
 
 

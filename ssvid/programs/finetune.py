@@ -54,6 +54,7 @@ from ssvid.train.loggers import check_loggers
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import resolve_trainer
 from ssvid.weights.checkpoints import weights_sha256
+from ssvid.weights.provenance import Provenance
 
 STARTS = "starts.json"
 
@@ -253,7 +254,6 @@ def random_forms(
     """
     origin, info = network.provenance, network.info
     seed = origin.get("seed", config.seed)
-    past = {"stage": origin.get("stage"), "content_ids": [], "placebo": False, "partial": False, "seed": seed}
     forms = {AS_INITIALIZED: initialize_backbone(info.name, info.options, seed=seed)}
     if config.finetune.frozen:
         stage = origin.get("stage")
@@ -261,7 +261,8 @@ def random_forms(
         where: dict[str, Any] = {"cache_dir": cache_folder() / "features", "trained_stage": stage}
         forms = anchors.random_forms(info.name, info.options, seed, manifest, train_rows, reading, **where)
     for form, backbone in forms.items():
-        backbone.provenance = past | {"random": {"seed": seed, "form": form}}
+        random = {"seed": seed, "form": form}
+        backbone.provenance = Provenance(stage=origin.get("stage"), content_ids=[], seed=seed, random=random)
     if len(forms) == 1:
         return {"random": forms[AS_INITIALIZED]}
     return {f"random, {form}": backbone for form, backbone in forms.items()}

@@ -33,6 +33,7 @@ from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
 from ssvid.weights.checkpoints import read_checkpoint
 from ssvid.weights.initializing import EXPORT_FIRST, initialize
+from ssvid.weights.provenance import Provenance
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
 
@@ -98,7 +99,7 @@ def supervised_network(network: Backbone, weights: str) -> Backbone:
     report = initialize(other, weights, ways=EXPORT_FIRST)
     stage = getattr(network, "provenance", {}).get("stage")
     ids = None if report.unknown_videos else list(report.content_ids)
-    other.provenance = {"stage": stage, "content_ids": ids, "supervised": weights, "init": report.as_dict()}
+    other.provenance = Provenance(stage=stage, content_ids=ids, supervised=weights, init=report.as_dict())
     return other
 
 

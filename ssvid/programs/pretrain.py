@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
 from ssvid.train.trainer import build_trainer, fit, resolve_trainer
 from ssvid.train.untrained import Untrained
-from ssvid.weights.checkpoints import make_meta, read_checkpoint
+from ssvid.weights.checkpoints import read_checkpoint
+from ssvid.weights.provenance import Provenance
 
 RUNS = Path("runs")
 
@@ -185,7 +186,7 @@ def pretrain(
         lr=lr,
         steps_per_epoch=steps_per_epoch,
         placebo=config.task.placebo,
-        meta=_meta_maker(config, resolved, manifest, train_rows, task, backbone.provenance),
+        provenance=_provenance(config, resolved, manifest, train_rows, task, backbone.provenance),
     )
     if rank == 0:
         folder.create(resume=resume)
@@ -388,41 +389,30 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
     task.prepare(Samples())
 
 
-def _meta_maker(
+def _provenance(
     config: PretrainRecipe,
     resolved: dict[str, Any],
     manifest: Manifest,
     train_rows: Manifest,
     task: PretextTask,
     start: Mapping[str, Any],
-) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
-    own = {row.source_id or row.content_id for row in train_rows.rows if row.is_readable}
-    content_ids = sorted(own | set(start.get("content_ids") or ()))  # what the initialization saw, these weights saw
-    known = versions()
-
-    def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:
-        return make_meta(
-            backbone=resolved["backbone"]["name"],
-            backbone_options=resolved["backbone"]["options"],
-            task=config.task.name,
-            task_options=resolved["task"]["options"] | ({"tasks": resolved["tasks"]} if config.tasks else {}),
-            stage=task.stage,
-            recipe=resolved,
-            manifest_sha256=manifest.sha256(),
-            num_videos=len(train_rows),
-            content_ids=content_ids,
-            seed=config.seed,
-            placebo=config.task.placebo,
-            epoch=epoch,
-            global_step=global_step,
-            pretext_metrics=metrics,
-            chance=dict(task.chance()),
-            versions=known,
-            init=start.get("init"),
-            out_of_domain_metrics=elsewhere,
-        )
-
-    return meta
+) -> Provenance:
+    """Of the weights that the run trains. start: of those that it starts from."""
+    options = resolved["task"]["options"] | ({"tasks": resolved["tasks"]} if config.tasks else {})
+    return Provenance.of_training(
+        start.get("init"),
+        seen=(row.source_id or row.content_id for row in train_rows.rows if row.is_readable),
+        before=start.get("content_ids") or (),
+        backbone={key: resolved["backbone"][key] for key in ("name", "options")},
+        task={"name": config.task.name, "options": options},
+        stage=task.stage,
+        recipe=resolved,
+        data={"manifest_sha256": manifest.sha256(), "num_videos": len(train_rows)},
+        seed=config.seed,
+        placebo=config.task.placebo,
+        chance=dict(task.chance()),
+        versions=versions(),
+    )
 
 
 def _online(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import FinetuneRecipe, PretrainRecipe
 from ssvid.tasks import PretextTask, tasks
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
+from ssvid.weights.provenance import Provenance
 
 RANDOM, TORCHVISION = "random", "torchvision:"
 
@@ -87,8 +89,8 @@ def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | No
             )
         return ""
     if resumed is not None:
-        meta = read_checkpoint(resumed).meta
-        backbone.provenance = {"init": meta.get("init"), "content_ids": meta["data"]["content_ids"]}
+        known = read_checkpoint(resumed).provenance
+        backbone.provenance = Provenance(init=known.init, content_ids=known.content_ids)
         return ""
     from ssvid.exports import initialize
 
@@ -99,7 +101,7 @@ def start_weights(backbone: Backbone, config: PretrainRecipe, resumed: Path | No
         inflate=config.init_inflate,
         which=config.init_which,
     )
-    backbone.provenance = {"init": report.as_dict(), "content_ids": list(report.content_ids)}
+    backbone.provenance = Provenance(init=report.as_dict(), content_ids=list(report.content_ids))
     return str(report)
 
 
@@ -112,16 +114,18 @@ def start_backbone(
         CheckpointError: no such weights, or they do not fit. RecipeError: the network is not named.
     """
     from ssvid.exports import initialize, load_backbone
-    from ssvid.weights.initializing import COMMAND_LINE
+    from ssvid.weights.initializing import COMMAND_LINE, open_weights
+    from ssvid.weights.loading import Source
 
     options = config.backbone.options or None
     text, name = str(spec), config.backbone.name or None
-    if not is_foreign(text):
-        network = load_backbone(spec, name=name, options=options, partial=partial, seed=config.seed)
-        if text == RANDOM:
-            return network
-        start = initialize(initialize_backbone(network.info.name, network.info.options), spec, partial=partial)
-        network.provenance = {**network.provenance, "start": start.as_dict()}
+    if text == RANDOM:
+        return load_backbone(spec, name=name, options=options, seed=config.seed)
+    opened = None if text.startswith(TORCHVISION) else open_weights(spec)
+    if isinstance(opened, Source):
+        network = load_backbone(opened, name=name, options=options, partial=partial, seed=config.seed)
+        start = initialize(initialize_backbone(network.info.name, network.info.options), opened, partial=partial)
+        network.provenance = replace(Provenance.of(network.provenance), start=start.as_dict())
         return network
     name = name or _named_by(text)
     if name is None:
@@ -131,27 +135,17 @@ def start_backbone(
         )
     network = initialize_backbone(name, options, seed=config.seed)
     report = initialize(
-        network, _weights_of(text, name), partial=partial, inflate=inflate, which=which, ways=COMMAND_LINE
+        network, opened or _weights_of(text, name), partial=partial, inflate=inflate, which=which, ways=COMMAND_LINE
     )
-    network.provenance = {
-        "stage": None,
-        "content_ids": None if report.unknown_videos else list(report.content_ids),
-        "placebo": False,
-        "partial": report.is_partial,
-        "seed": config.seed,
-        "init": report.as_dict(),
-        "start": report.as_dict(),
-        "weights_sha256": weights_sha256(network.state_dict()),
-    }
+    network.provenance = Provenance(
+        content_ids=None if report.unknown_videos else list(report.content_ids),
+        partial=report.is_partial,
+        seed=config.seed,
+        init=report.as_dict(),
+        start=report.as_dict(),
+        weights_sha256=weights_sha256(network.state_dict()),
+    )
     return network
-
-
-def is_foreign(text: str) -> bool:
-    """Whether a specification names weights that ssvid did not make."""
-    from ssvid.weights.initializing import is_foreign_file
-    from ssvid.weights.loading import HUB
-
-    return text.startswith(TORCHVISION) or (not text.startswith(HUB) and is_foreign_file(Path(text)))
 
 
 def _named_by(text: str) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.train.config import OptimConfig
 from ssvid.train.optim import build_optimizer, build_schedule
 from ssvid.types import Stream, TaskOutput, Ticket
+from ssvid.weights.provenance import Provenance
 
 # The prefixes of what is measured on held-out videos and on those from elsewhere, in the order of the trainer's loaders.
 VALIDATIONS = ("val", "val_ood")
@@ -124,7 +126,7 @@ class PretrainModule(pl.LightningModule):
         backbone, task: what is trained; the task is handed the backbone in every step.
         seed: of the recipe. optim: the recipe's group. lr: the learning rate after scaling.
         steps_per_epoch: optimizer steps, for the schedule. placebo: train on wrong answers, those of other videos.
-        meta: called when a checkpoint is saved, with (epoch, global step, val_metrics, ood_metrics); plain types.
+        provenance: what a checkpoint says of the weights, but how far they are.
 
     Attributes:
         val_metrics, ood_metrics: of the latest validation, on held-out videos and on those from elsewhere.
@@ -142,12 +144,12 @@ class PretrainModule(pl.LightningModule):
         lr: float,
         steps_per_epoch: int,
         placebo: bool = False,
-        meta: Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.task = backbone, task
         self.seed, self.optim, self.lr = seed, optim, lr
-        self.steps_per_epoch, self.placebo, self.meta = steps_per_epoch, placebo, meta
+        self.steps_per_epoch, self.placebo, self.provenance = steps_per_epoch, placebo, provenance
         self.val_metrics: dict[str, float] = {}
         self.ood_metrics: dict[str, float] = {}
         self.last_output: TaskOutput | None = None
@@ -315,10 +317,15 @@ class PretrainModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.meta is not None:
-            metrics = dict(self.val_metrics), dict(self.ood_metrics)
-            checkpoint["ssvid"] = self.meta(self.current_epoch, self.global_step, *metrics)
-            checkpoint["ssvid"]["skipped_steps"] = self.skipped._asdict()
+        if self.provenance is not None:
+            now = replace(
+                self.provenance,
+                epoch=self.current_epoch,
+                global_step=self.global_step,
+                pretext_metrics=self.val_metrics,
+                out_of_domain_metrics=self.ood_metrics,
+            )
+            checkpoint["ssvid"] = now.to_checkpoint() | {"skipped_steps": self.skipped._asdict()}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         meta = checkpoint.get("ssvid", {})

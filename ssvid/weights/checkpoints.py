@@ -12,7 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +23,8 @@ from torch import Tensor
 from ssvid.backbones import Backbone
 from ssvid.errors import CheckpointError
 from ssvid.files import write_atomic
+from ssvid.weights.provenance import FORMAT, Provenance
 
-FORMAT = 1
 BACKBONE_PREFIX, TASK_PREFIX = "backbone.", "task."
 # torch's words for a class or function that ``weights_only`` does not let in.
 UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
@@ -38,6 +38,11 @@ class Checkpoint:
     meta: dict[str, Any]
     backbone_state: dict[str, Tensor]
     task_state: dict[str, Tensor]
+
+    @property
+    def provenance(self) -> Provenance:
+        """The meta data as what is known of the weights."""
+        return Provenance.from_dict(self.meta)
 
 
 @dataclass(frozen=True)
@@ -61,55 +66,6 @@ class LoadReport:
             shown = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
             counts.append(f"{len(keys)} {name}{shown}")
         return ", ".join(counts)
-
-
-def make_meta(
-    *,
-    backbone: str,
-    backbone_options: Mapping[str, Any],
-    task: str | None,
-    task_options: Mapping[str, Any],
-    stage: str | None,
-    recipe: Mapping[str, Any],
-    manifest_sha256: str,
-    num_videos: int,
-    content_ids: Sequence[str],
-    seed: int,
-    placebo: bool,
-    epoch: int,
-    global_step: int,
-    pretext_metrics: Mapping[str, float],
-    chance: Mapping[str, float],
-    versions: Mapping[str, str],
-    init: Mapping[str, Any] | None = None,
-    out_of_domain_metrics: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """The plain dict under the key ``ssvid``.
-
-    stage: the deepest stage that was trained; None is the last. content_ids: of all videos that the weights have seen, in
-    their initialization too. init: what they started from (``exports.InitReport.as_dict``); None is the seed.
-    out_of_domain_metrics: the pretext metrics on videos from elsewhere; None where they were not measured.
-    """
-    return {
-        "format": FORMAT,
-        "kind": "checkpoint",
-        "backbone": {"name": backbone, "options": dict(backbone_options)},
-        "task": None if task is None else {"name": task, "options": dict(task_options)},
-        "stage": stage,
-        "recipe": dict(recipe),
-        "data": {"manifest_sha256": manifest_sha256, "num_videos": num_videos, "content_ids": list(content_ids)},
-        "seed": seed,
-        "placebo": placebo,
-        "placebo_answers": "of other videos" if placebo else None,  # not said by versions that kept some true ones
-        "epoch": epoch,
-        "global_step": global_step,
-        "pretext_metrics": dict(pretext_metrics),
-        "out_of_domain_metrics": dict(out_of_domain_metrics or {}),
-        "chance": dict(chance),
-        "versions": dict(versions),
-        "partial": bool(init and init["partial"]),
-        "init": None if init is None else dict(init),
-    }
 
 
 # ---- the checksum: over the whole file, in the comment that ends a zip archive, which is what torch writes
@@ -294,8 +250,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: another program's file, a newer format, or a damaged one.
     """
-    path = Path(path)
-    content = load_checkpoint_dict(path)
+    return checkpoint_of(Path(path), load_checkpoint_dict(Path(path)))
+
+
+def checkpoint_of(path: Path, content: Mapping[str, Any]) -> Checkpoint:
+    """The same of what ``load_checkpoint_dict`` gave; raises as ``read_checkpoint``."""
     meta, state = content.get("ssvid"), content.get("state_dict")
     if not isinstance(meta, dict) or not isinstance(state, dict):
         raise CheckpointError(_foreign(path, content))

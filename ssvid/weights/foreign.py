@@ -12,19 +12,17 @@ from torch import Tensor
 from ssvid.backbones import Backbone
 from ssvid.errors import CheckpointError, did_you_mean
 from ssvid.weights.choosing import Opened, open_content
-from ssvid.weights.strangers import load_strangers_dict
 
 TORCHVISION = "torchvision:"
 
 
 def read_state_file(path: Path) -> Opened:
-    """What a .pth, .pt or .safetensors file holds, without running any code that it may hold.
+    """What a .safetensors file holds.
 
     Raises:
-        CheckpointError: damaged, or it cannot be read without running code.
+        CheckpointError: damaged.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else load_strangers_dict(path)
-    return open_content(content, f"file {path.name}")
+    return open_content(_read_safetensors(path), f"file {path.name}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -13,10 +13,18 @@ from torch import Tensor
 from ssvid.backbones import Backbone
 from ssvid.errors import CheckpointError
 from ssvid.files import takes_paths
-from ssvid.weights.checkpoints import LoadReport, match_keys, weights_sha256
-from ssvid.weights.choosing import BATCH_COUNTER, CLASSIFIERS, ForeignWeights, choose_network, is_inside
+from ssvid.weights.checkpoints import LoadReport, checkpoint_of, match_keys, weights_sha256
+from ssvid.weights.choosing import (
+    BATCH_COUNTER,
+    CLASSIFIERS,
+    ForeignWeights,
+    Opened,
+    choose_network,
+    is_inside,
+    open_content,
+)
 from ssvid.weights.foreign import TORCHVISION, read_state_file, read_torchvision
-from ssvid.weights.loading import HUB, Source, is_part_of_an_export, read_source
+from ssvid.weights.loading import HUB, Source, is_part_of_an_export, read_source, source_of
 from ssvid.weights.strangers import load_strangers_dict
 
 
@@ -114,7 +122,7 @@ def _listed(keys: Sequence[str], most: int = 6) -> str:
 @takes_paths("spec")
 def initialize(
     backbone: Backbone,
-    spec: str | Path,
+    spec: str | Path | Source | Opened,
     *,
     partial: bool = False,
     inflate: bool = False,
@@ -125,7 +133,7 @@ def initialize(
 
     Args:
         spec: a checkpoint, run folder, export or ``hf://owner/name`` of ours; ``torchvision:NAME``; or a file with a
-            state dict (.pth, .pt, .safetensors).
+            state dict (.pth, .pt, .safetensors); or what ``open_weights`` gave.
         partial: fill what fits, keep the rest as it is; the report says so.
         inflate: give 2D kernels a time axis (``backbones.inflation``). Networks that are inflated 2D ones do so unasked.
         which: of a file that holds the network several times, a word before the keys of the one that is meant.
@@ -145,27 +153,37 @@ def initialize(
     return report
 
 
-def _read(spec: str | Path, backbone: Backbone, which: str, ways: Ways) -> tuple[ForeignWeights, Source | None]:
+@takes_paths("spec")
+def open_weights(spec: str | Path) -> Source | Opened:
+    """What a spec names, read from disk once: a ``Source`` where ssvid wrote it, otherwise what the file holds.
+
+    Raises:
+        CheckpointError: as ``initialize``; torchvision's weights are opened for a network (``read_torchvision``).
+    """
+    path = Path(spec)
+    if str(spec).startswith(HUB) or not path.is_file() or is_part_of_an_export(path):
+        return read_source(spec)  # which says to name the folder
+    if path.suffix == ".safetensors":
+        return read_state_file(path)
+    content = load_strangers_dict(path)
+    return source_of(checkpoint_of(path, content)) if "ssvid" in content else open_content(content, f"file {path.name}")
+
+
+def _read(
+    spec: str | Path | Source | Opened, backbone: Backbone, which: str, ways: Ways
+) -> tuple[ForeignWeights, Source | None]:
     """The weights that a spec names, and their Source where ssvid wrote them."""
-    text = str(spec)
-    own = backbone.state_dict()
-    if text.startswith(TORCHVISION):
-        return choose_network(read_torchvision(text.removeprefix(TORCHVISION), backbone), own, which, ways.which), None
-    if not text.startswith(HUB) and is_foreign_file(Path(text)):
-        return choose_network(read_state_file(Path(text)), own, which, ways.which), None
-    source = read_source(spec)
+    if isinstance(spec, str) and spec.startswith(TORCHVISION):
+        opened: Source | Opened = read_torchvision(spec.removeprefix(TORCHVISION), backbone)
+    else:
+        opened = open_weights(spec) if isinstance(spec, str | Path) else spec
+    if isinstance(opened, Opened):
+        return choose_network(opened, backbone.state_dict(), which, ways.which), None
     if which:
         raise CheckpointError(
-            f"{ways.which}{which} does nothing: {source.label} of ssvid holds one network. Leave it out."
+            f"{ways.which}{which} does nothing: {opened.label} of ssvid holds one network. Leave it out."
         )
-    return ForeignWeights(source.label, source.state), source
-
-
-def is_foreign_file(path: Path) -> bool:
-    """Whether the path is a file of weights that ssvid did not write."""
-    if not path.is_file() or is_part_of_an_export(path):
-        return False  # read_source says to name the folder
-    return path.suffix == ".safetensors" or "ssvid" not in load_strangers_dict(path)
+    return ForeignWeights(opened.label, opened.state), opened
 
 
 def _inflated(
@@ -225,17 +243,11 @@ def _report(
 def _past(source: Source | None) -> dict[str, Any]:
     if source is None:
         return {}
-    before = source.meta.get("init") or {}
+    known = source.provenance
     return {
-        "content_ids": tuple(source.content_ids or ()),
-        "unknown_videos": source.content_ids is None or bool(before.get("unknown_videos")),
-        "origin": {
-            "task": source.meta.get("task"),
-            "placebo": bool(source.meta.get("placebo")),
-            "partial": bool(source.meta.get("partial")),
-            "global_step": source.meta.get("global_step"),
-            "init": before or None,
-        },
+        "content_ids": tuple(known.content_ids or ()),
+        "unknown_videos": known.content_ids is None or bool(known.init and known.init.get("unknown_videos")),
+        "origin": known.to_origin(),
     }
 
 

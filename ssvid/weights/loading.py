@@ -16,7 +16,6 @@ from ssvid.errors import CheckpointError, RecipeError
 from ssvid.files import takes_paths
 from ssvid.weights.checkpoints import (
     Checkpoint,
-    LoadReport,
     check_fit,
     check_meta,
     load_backbone_weights,
@@ -24,6 +23,7 @@ from ssvid.weights.checkpoints import (
     weights_sha256,
 )
 from ssvid.weights.hub import HUB, fetch_export
+from ssvid.weights.provenance import Provenance
 
 EXPORT_FORMAT = 1
 EXPORT_KIND = "ssvid-export"
@@ -35,31 +35,29 @@ WEIGHTS, CONFIG, CONTENT_IDS = "backbone.safetensors", "config.json", "content_i
 class Source:
     """Weights and what is known of them, wherever they lay.
 
-    meta: as ``checkpoints.make_meta`` builds it, without the list of content ids. info: as an export recorded it.
-    label: what it is, in words that tell no path.
+    info: as an export recorded it. label: what it is, in words that tell no path.
     """
 
     path: Path
-    meta: dict[str, Any]
+    provenance: Provenance
     state: dict[str, Tensor]
-    content_ids: list[str] | None
     info: BackboneInfo | None = None
     label: str = "checkpoint"
 
     @property
     def name(self) -> str:
         """Registered name of the network."""
-        return self.meta["backbone"]["name"]
+        return self.provenance.backbone["name"]
 
     @property
     def options(self) -> dict[str, Any]:
         """Options it was trained with."""
-        return self.meta["backbone"]["options"]
+        return self.provenance.backbone["options"]
 
 
 @takes_paths("path")
 def load_backbone(
-    path: str | Path,
+    path: str | Path | Source,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
     *,
@@ -68,13 +66,13 @@ def load_backbone(
 ) -> Backbone:
     """A backbone in evaluation mode, with its weights, from wherever they lie.
 
-    The result has an attribute ``provenance``: a dict with ``stage`` (deepest trained), ``content_ids`` (videos seen; None
-    where unknown), ``placebo``, ``partial``, ``seed``, ``init`` (what training started from), ``weights`` (the counts of
-    keys) and ``weights_sha256``.
+    The result has an attribute ``provenance`` (``Provenance``), which can be read as a dict: ``stage`` (deepest trained),
+    ``content_ids`` (videos seen; None where unknown), ``placebo``, ``partial``, ``seed``, ``init`` (what training started
+    from), ``weights`` (the counts of keys) and ``weights_sha256``.
 
     Args:
         path: a checkpoint, a run folder (its last checkpoint), an exported folder, ``hf://owner/name[@revision]`` for one
-            on the Hub, or ``random`` for fresh weights.
+            on the Hub, or ``random`` for fresh weights; or what ``read_source`` gave.
         name: registered network; needed for ``random``, otherwise it must be that of the weights unless ``partial``.
         options: of the network, over those it was trained with: other strides take the same weights.
         partial: fill what fits and keep fresh weights elsewhere; ``provenance`` says so.
@@ -86,10 +84,10 @@ def load_backbone(
     """
     if str(path) == RANDOM:
         return _random_backbone(name, options, seed)
-    source = read_source(path)
+    source = path if isinstance(path, Source) else read_source(path)
     if name not in (None, source.name) and not partial:
         raise CheckpointError(
-            f"{path} holds weights of backbone {source.name!r}, but {name!r} was asked for. "
+            f"{source.path} holds weights of backbone {source.name!r}, but {name!r} was asked for. "
             f"Set backbone.name={source.name} or name other weights, or accept what fits with --partial."
         )
     merged = (source.options if name in (None, source.name) else {}) | dict(options or {})
@@ -98,7 +96,15 @@ def load_backbone(
     if not options:
         _check_normalization(source, backbone.info)
     report = load_backbone_weights(backbone, source.state, partial=partial)
-    backbone.provenance = _provenance(source, backbone, report)
+    known = source.provenance
+    backbone.provenance = replace(
+        known,
+        stage=known.stage if known.stage in backbone.info.stage_names else backbone.info.stages[-1].name,
+        partial=known.partial or not report.is_complete,
+        seed=known.seed or 0,  # weights of another program have none; their random row takes 0
+        weights=str(report),
+        weights_sha256=weights_sha256(backbone.state_dict()),
+    )
     return backbone.eval()
 
 
@@ -133,15 +139,8 @@ def _random_backbone(name: str | None, options: Mapping[str, Any] | None, seed: 
             "backbone 'random' needs the name of a network. Set backbone.name in the recipe, or --backbone-name NAME."
         )
     backbone = initialize_backbone(name, options, seed=seed).eval()
-    backbone.provenance = {
-        "stage": None,
-        "content_ids": [],
-        "placebo": False,
-        "partial": False,
-        "seed": seed,
-        "random": {"seed": seed},
-        "weights_sha256": weights_sha256(backbone.state_dict()),
-    }
+    identity = weights_sha256(backbone.state_dict())
+    backbone.provenance = Provenance(content_ids=[], seed=seed, random={"seed": seed}, weights_sha256=identity)
     return backbone
 
 
@@ -153,26 +152,6 @@ def _check_normalization(source: Source, info: BackboneInfo) -> None:
             f"{source.path} was trained with mean {trained.mean} and std {trained.std}; this ssvid builds {info.name} with "
             f"{info.mean} and {info.std}. Install the ssvid that wrote it."
         )
-
-
-def _provenance(source: Source, backbone: Backbone, report: LoadReport) -> dict[str, Any]:
-    meta = source.meta
-    stage = meta.get("stage")
-    return {
-        "stage": stage if stage in backbone.info.stage_names else backbone.info.stages[-1].name,
-        "content_ids": source.content_ids,
-        "placebo": bool(meta.get("placebo", False)),
-        "placebo_answers": meta.get("placebo_answers"),
-        "partial": bool(meta.get("partial", False)) or not report.is_complete,
-        "seed": meta.get("seed") or 0,  # weights of another program have none; their random row takes 0
-        "init": meta.get("init"),
-        "task": meta.get("task"),
-        "epoch": meta.get("epoch"),
-        "global_step": meta.get("global_step"),
-        "manifest_sha256": meta.get("data", {}).get("manifest_sha256"),
-        "weights": str(report),
-        "weights_sha256": weights_sha256(backbone.state_dict()),
-    }
 
 
 @takes_paths("path")
@@ -195,7 +174,7 @@ def read_source(path: str | Path) -> Source:
         return _read_export(path)
     last = path / "checkpoints" / "last.ckpt"
     if last.is_file():
-        return _from_checkpoint(read_checkpoint(last), "run")
+        return source_of(read_checkpoint(last), "run")
     if path.is_dir():
         raise CheckpointError(
             f"folder {path} has neither {CONFIG} (an export) nor checkpoints/last.ckpt (a run). {_runs_below(path)}"
@@ -206,7 +185,7 @@ def read_source(path: str | Path) -> Source:
         )
     if path.suffix in (".safetensors", ".pt2"):
         raise CheckpointError(_one_file(path))
-    return _from_checkpoint(read_checkpoint(path))
+    return source_of(read_checkpoint(path))
 
 
 def _runs_below(folder: Path) -> str:
@@ -237,11 +216,9 @@ def _one_file(path: Path) -> str:
     )
 
 
-def _from_checkpoint(checkpoint: Checkpoint, label: str = "checkpoint") -> Source:
-    meta = dict(checkpoint.meta)
-    data = dict(meta.get("data", {}))
-    ids = data.pop("content_ids", None)
-    return Source(checkpoint.path, meta | {"data": data}, checkpoint.backbone_state, ids, label=label)
+def source_of(checkpoint: Checkpoint, label: str = "checkpoint") -> Source:
+    """The backbone of a checkpoint."""
+    return Source(checkpoint.path, checkpoint.provenance, checkpoint.backbone_state, label=label)
 
 
 def _read_export(folder: Path) -> Source:
@@ -269,7 +246,8 @@ def _read_export(folder: Path) -> Source:
         raise CheckpointError(f"{folder / CONFIG} does not describe a network ({error}). Export it again.") from error
     if ids is not None and not (isinstance(ids, list) and all(isinstance(name, str) for name in ids)):
         raise CheckpointError(f"{folder / CONTENT_IDS} is no list of names of videos. Export the checkpoint again.")
-    return Source(folder, meta, state, ids, info, "export")
+    known = replace(Provenance.from_dict(meta), content_ids=ids)
+    return Source(folder, known, state, info, "export")
 
 
 def _read_json(path: Path) -> Any:

@@ -22,27 +22,26 @@ from ssvid.weights.checkpoints import (
     LoadReport,
     load_backbone_weights,
     load_checkpoint_dict,
-    make_meta,
     not_finite,
     read_checkpoint,
     split_state_dict,
     weights_sha256,
     write_checkpoint,
 )
+from ssvid.weights.provenance import Provenance
 
 
 def meta_of(backbone: Backbone, **changes: Any) -> dict[str, Any]:
     """Meta data such as a run writes."""
     values: dict[str, Any] = {
-        "backbone": backbone.info.name,
-        "backbone_options": backbone.info.options,
-        "task": "speediness",
-        "task_options": {"num_frames": 16},
+        "start": None,
+        "seen": ["v1", "v2", "v3"],
+        "before": (),
+        "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
+        "task": {"name": "speediness", "options": {"num_frames": 16}},
         "stage": None,
         "recipe": {"kind": "pretrain", "data": {"name": "folder", "root": "/home/somebody/videos"}},
-        "manifest_sha256": "abc",
-        "num_videos": 3,
-        "content_ids": ["v1", "v2", "v3"],
+        "data": {"manifest_sha256": "abc", "num_videos": 3},
         "seed": 7,
         "placebo": False,
         "epoch": 2,
@@ -51,7 +50,7 @@ def meta_of(backbone: Backbone, **changes: Any) -> dict[str, Any]:
         "chance": {"accuracy": 0.5},
         "versions": {"torch": "2.11"},
     }
-    return make_meta(**(values | changes))
+    return Provenance.of_training(**(values | changes)).to_checkpoint()
 
 
 def content_of(backbone: Backbone, **changes: Any) -> dict[str, Any]:

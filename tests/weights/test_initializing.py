@@ -457,7 +457,7 @@ def test_what_is_not_known_of_a_start_stays_unknown_through_the_next(tmp_path: P
     first = initialize(tiny(), tmp_path / "theirs.pth").as_dict()
     assert first["unknown_videos"]
     assert first["num_videos"] is None
-    torch.save(content_of(tiny(), init=first | {"partial": True}), tmp_path / "second.ckpt")
+    torch.save(content_of(tiny(), start=first | {"partial": True}), tmp_path / "second.ckpt")
     second = initialize(tiny(), tmp_path / "second.ckpt")
     assert second.unknown_videos
     assert second.content_ids == ("v1", "v2", "v3")

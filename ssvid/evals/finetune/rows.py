@@ -14,7 +14,7 @@ from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading
 from ssvid.classifiers.scoring import VideoScores
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
-from ssvid.evals.contract import data_context, notes_of, origin_of
+from ssvid.evals.contract import data_context, notes_of
 from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.features.protocol import decoder_of
@@ -24,6 +24,7 @@ from ssvid.machine import versions
 from ssvid.results.leaks import leak_note
 from ssvid.results.rows import ResultRow
 from ssvid.weights.checkpoints import weights_sha256
+from ssvid.weights.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fit
         "backbone": {"name": info.name, "options": dict(info.options)},
         "weights_sha256": start.weights,
         "trained_sha256": weights_sha256(state),
-        "weights": origin_of({key: value for key, value in start.origin.items() if key != "start"}),
+        "weights": Provenance.of(start.origin).to_row(),
         "finetune_protocol": p.as_dict(),
         "seed": setup.seed,
         "device": fitted.device.type,

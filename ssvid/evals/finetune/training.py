@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
-from ssvid.weights.checkpoints import load_checkpoint_dict, make_meta, read_checkpoint, weights_sha256
+from ssvid.weights.checkpoints import load_checkpoint_dict, read_checkpoint, weights_sha256
+from ssvid.weights.provenance import Provenance
 
 
 def finetune_backbone(
@@ -223,7 +224,7 @@ def fit(
         optim=optim_config(p),
         lr=p.learning_rate,
         steps_per_epoch=steps,
-        meta=_meta_maker(start, fit_rows, task),
+        provenance=_provenance(start, fit_rows, task),
     )
     run = RunFolder(folder)
     if global_rank() == 0:  # the others write nothing
@@ -405,33 +406,19 @@ class ChooseEpoch(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
-def _meta_maker(
-    start: Start, fit_rows: Sequence[VideoRow], task: Classification
-) -> Callable[[int, int, dict[str, float], dict[str, float]], dict[str, Any]]:
-    own = {row.source_id or row.content_id for row in fit_rows if row.is_readable}
-    content_ids = sorted((own | set(start.origin.get("content_ids") or ())) - {""})
-    info, setup, known = task.backbone_info, start.setup, versions()
-    sha256 = start.manifest.sha256()
-
-    def meta(epoch: int, global_step: int, metrics: dict[str, float], elsewhere: dict[str, float]) -> dict[str, Any]:
-        return make_meta(
-            backbone=info.name,
-            backbone_options=info.options,
-            task=None,
-            task_options={},
-            stage=task.stage,
-            recipe=setup.recipe,
-            manifest_sha256=sha256,
-            num_videos=len(fit_rows),
-            content_ids=content_ids,
-            seed=setup.seed,
-            placebo=bool(start.origin.get("placebo")),
-            epoch=epoch,
-            global_step=global_step,
-            pretext_metrics=metrics,
-            chance=task.chance(),
-            versions=known,
-            init=start.origin.get("start"),
-        )
-
-    return meta
+def _provenance(start: Start, fit_rows: Sequence[VideoRow], task: Classification) -> Provenance:
+    """Of the weights that a training makes."""
+    info, setup = task.backbone_info, start.setup
+    return Provenance.of_training(
+        start.origin.get("start"),
+        seen={row.source_id or row.content_id for row in fit_rows if row.is_readable} - {""},
+        before=start.origin.get("content_ids") or (),
+        backbone={"name": info.name, "options": dict(info.options)},
+        stage=task.stage,
+        recipe=setup.recipe,
+        data={"manifest_sha256": start.manifest.sha256(), "num_videos": len(fit_rows)},
+        seed=setup.seed,
+        placebo=bool(start.origin.get("placebo")),
+        chance=task.chance(),
+        versions=versions(),
+    )
