@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "types": 0, "errors": 0, "registry": 0, "files": 0, "machine": 0, "settings": 0, "intervals": 0, "stopping": 0,
-    "ranks": 0, "progress": 0, "bounds": 0, "pictures": 0,
+    "ranks": 0, "progress": 0, "bounds": 0, "pictures": 0, "templates": 0,
     "video": 1, "transforms": 1,
     "backbones": 2, "data": 2,
     "tasks": 3,
@@ -37,6 +37,7 @@ HIGHEST_FOR_TASKS = 3
 DOORS = {
     "av": ("ssvid/video/",),
     "cv2": ("ssvid/video/",),
+    "jinja2": ("ssvid/templates/",),
     "decord": ("ssvid/video/",),
     "requests": ("ssvid/data/fetch/",),
     "urllib3": ("ssvid/data/fetch/",),

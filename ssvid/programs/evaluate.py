@@ -186,10 +186,9 @@ def conclude(
     }
     is_first, pictures = is_first_process(), []
     path = write_results(folder / name, rows, extra=extra) if is_first else folder / name
-    picture = confusion_picture(rows, manifest) if is_first else None
-    if picture is not None:
-        pictures.append(folder / "confusion.png")
-        write_atomic(pictures[0], lambda file: picture.save(file, "PNG"))
+    if is_first and (picture := confusion_picture(rows, manifest)):
+        pictures.append(folder / "confusion.svg")
+        write_atomic(pictures[0], lambda file: file.write(picture.encode()))
     protocol = named_protocol(loaded.protocol) if loaded.protocol else None
     repeated = recorded.compare(rows) if recorded is not None else ""
     return Evaluation(rows, path, summaries, protocol, pictures, repeated)

@@ -51,7 +51,7 @@ def retrieve(
     Args:
         recipe: shipped name, path, named protocol, or mapping of kind ``retrieve``. overrides, nested: as for ``pretrain``.
         backbone, backbone_name, placebo, partial, untrained_stage, device, from_results: as for ``probe``.
-        out: folder for ``results.json``, ``neighbors.png`` and ``neighbors.html``; beside the checkpoint, numbered, where
+        out: folder for ``results.json``, ``neighbors.svg`` and ``neighbors.html``; beside the checkpoint, numbered, where
             None.
 
     Raises:
@@ -189,8 +189,8 @@ def _draw(
     stem: Path, lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], protocol: RetrievalProtocol
 ) -> list[Path]:
     """Write the picture and the page of some queries; their paths."""
-    picture, page = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")
-    write_atomic(picture, lambda file: neighbor_picture(lines, rows).save(file, "PNG"))
-    text = neighbor_page(lines, rows, seed=protocol.seed)
+    page, picture = stem.with_name(f"{stem.name}.html"), stem.with_name(f"{stem.name}.svg")
+    text, drawing = neighbor_page(lines, rows, seed=protocol.seed), neighbor_picture(lines, rows)
     write_atomic(page, lambda file: file.write(text.encode()))
+    write_atomic(picture, lambda file: file.write(drawing.encode()))
     return [page, picture]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from rich.cells import cell_len
 
 from ssvid.data.manifest import Manifest, row_id
 from ssvid.protocols.metrics import title_of
-from ssvid.results.lettering import drawable, short_names, width_px, write
+from ssvid.results.names import short_names
 from ssvid.results.rows import ResultRow
+from ssvid.templates import render
 
 UNREADABLE = "(unreadable)"
 _LARGEST_CELL_PX, _SMALLEST_CELL_PX, _ABOUT_PX = 44, 8, 800
-_LINE_PX, _MARGIN_PX, _LONGEST_NAME = 14, 12, 40
+_LINE_PX, _MARGIN_PX, _SIGN_PX, _LONGEST_NAME = 14, 12, 6.6, 40
 _WRITTEN_FROM_PX = 28  # cells from this size on hold their number
-_PAPER, _INK, _RIGHT, _WRONG = (255, 255, 255), (20, 20, 20), (31, 111, 180), (192, 80, 77)
 
 
 def labels_of(manifest: Manifest) -> dict[str, str]:
@@ -59,55 +58,42 @@ def confusion(rows: Sequence[ResultRow], labels: Mapping[str, str]) -> tuple[tup
     return tuple(columns), counts
 
 
-def confusion_picture(rows: Sequence[ResultRow], manifest: Manifest) -> Image.Image | None:
-    """The first network's confusions, each class's videos as shares of a line; None where no class was predicted."""
+def confusion_picture(rows: Sequence[ResultRow], manifest: Manifest) -> str:
+    """The first network's confusions as SVG, each class's videos as shares of a line; "" where no class was predicted."""
     predicted = [row for row in rows if row.context.get("predictions")]
     if not predicted:
-        return None
+        return ""
     mine = [row for row in predicted if (row.name, row.metric) == (predicted[0].name, predicted[0].metric)]
     columns, counts = confusion(mine, labels_of(manifest))
     title = f"{mine[0].name}, {title_of(mine[0].metric)}: rows: true class; columns: prediction; % of the row"
     return draw_confusion(title, columns, counts)
 
 
-def draw_confusion(title: str, columns: Sequence[str], counts: np.ndarray) -> Image.Image:
-    """One cell for each pair of classes; right answers blue, wrong ones red, darker is more."""
+def draw_confusion(title: str, columns: Sequence[str], counts: np.ndarray) -> str:
+    """One cell for each pair of classes that occurs; right answers blue, wrong ones red, darker is more."""
     num_rows, num_columns = counts.shape
-    names = short_names(columns, _LONGEST_NAME)
+    names = [*short_names(columns, _LONGEST_NAME).values()]
     cell = min(_LARGEST_CELL_PX, max(_SMALLEST_CELL_PX, _ABOUT_PX // num_columns))
     step = max(1, -(-_LINE_PX // cell))  # classes whose names are written, where lines are lower than letters
-    side = max(map(width_px, names.values())) + 2 * _MARGIN_PX
+    side = round(_SIGN_PX * max(map(cell_len, names))) + 2 * _MARGIN_PX
     top = side + 2 * _LINE_PX
-    width = max(side + num_columns * cell, width_px(drawable(title))) + 2 * _MARGIN_PX
-    picture = Image.new("RGB", (width, top + num_rows * cell + _MARGIN_PX), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    write(draw, (_MARGIN_PX, _MARGIN_PX // 2), drawable(title), _INK)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for i in range(num_rows):
-        for j in range(num_columns):
-            _draw_cell(draw, (side + j * cell, top + i * cell), cell, float(share[i, j]), i == j)
-    for i in range(0, num_rows, step):
-        write(draw, (_MARGIN_PX, top + i * cell + (cell - _LINE_PX) // 2), names[columns[i]], _INK)
-    for j in range(0, num_columns, step):
-        name = _vertical(names[columns[j]])
-        picture.paste(name, (side + j * cell + (cell - name.width) // 2, top - name.height - 4))
-    return picture
-
-
-def _draw_cell(draw: ImageDraw.ImageDraw, place: tuple[int, int], cell: int, share: float, is_right: bool) -> None:
-    color = _RIGHT if is_right else _WRONG
-    depth = share**0.5  # so that one mistake in a hundred is seen
-    shade: Any = tuple(round(paper + (ink - paper) * depth) for paper, ink in zip((245, 245, 245), color, strict=True))
-    left, top = place
-    draw.rectangle((left, top, left + cell - 2, top + cell - 2), fill=shade)
-    if cell >= _WRITTEN_FROM_PX and share > 0:
-        text = f"{100 * share:.0f}"
-        ink = _PAPER if depth > 0.6 else _INK
-        write(draw, (left + (cell - width_px(text)) // 2, top + (cell - _LINE_PX) // 2), text, ink)
-
-
-def _vertical(text: str) -> Image.Image:
-    """The text from bottom to top."""
-    line = Image.new("RGB", (max(1, width_px(text)) + 2, _LINE_PX), _PAPER)
-    write(ImageDraw.Draw(line), (0, 0), text, _INK)
-    return line.rotate(90, expand=True)
+    cells = [
+        (i, j, share[i, j], share[i, j] ** 0.5, f"{columns[i]} as {columns[j]}: {counts[i, j]} of {counts[i].sum()}")
+        for i, j in np.argwhere(counts)
+    ]  # the root, so that one mistake in a hundred is seen
+    return render(
+        "confusion.svg",
+        title=title,
+        width=max(side + num_columns * cell, round(_SIGN_PX * len(title))) + 2 * _MARGIN_PX,
+        height=top + num_rows * cell + _MARGIN_PX,
+        cell=cell,
+        has_numbers=cell >= _WRITTEN_FROM_PX,
+        side=side,
+        top=top,
+        cells=cells,
+        num_rows=num_rows,
+        num_columns=num_columns,
+        rows=[(i, names[i]) for i in range(0, num_rows, step)],
+        columns=[(j, names[j]) for j in range(0, num_columns, step)],
+    )

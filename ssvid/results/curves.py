@@ -1,34 +1,20 @@
-"""Curves of a run as SVG: readable in light and dark, told apart without color, drawn without another package."""
+"""Curves of a run as SVG: readable in light and dark, told apart without color."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ssvid.templates import render
+
 WIDTH_PX, HEIGHT_PX = 430, 264  # of a panel, everything included
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 30, 72
-_DASHES = ("", "7 3", "2 3", "9 3 2 3")
-_NUM_COLORS = 4
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 _MOST_POINTS = 400  # of a drawn line; from more on the lowest and the highest of each stretch are drawn
 _DOTTED_BELOW = 40
 
 Points = Sequence[tuple[float, float]]
-
-STYLE = """
-.curves { color: #1e1e1e; font: 11px system-ui, sans-serif; }
-.curves text { fill: currentColor; } .curves .grid { stroke: currentColor; stroke-opacity: .15; }
-.curves .frame { fill: none; stroke: currentColor; stroke-opacity: .45; }
-.curves .chance { stroke: currentColor; stroke-opacity: .7; stroke-dasharray: 1 3; stroke-width: 1.4; }
-.curves polyline { fill: none; stroke-width: 1.8; }
-.curves .c0 { stroke: #1f6fb4; } .curves .c1 { stroke: #b4432f; } .curves .c2 { stroke: #3c7a26; } .curves .c3 { stroke: #7a5aa6; }
-@media (prefers-color-scheme: dark) {
-  .curves { color: #e6e6e6; }
-  .curves .c0 { stroke: #6cb2f0; } .curves .c1 { stroke: #f0907c; } .curves .c2 { stroke: #8fcf74; } .curves .c3 { stroke: #bfa3ea; }
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -103,11 +89,21 @@ def _place(title: str) -> tuple[int, int]:
 
 def draw_panel(panel: Panel, name: str) -> str:
     """The panel as an ``<svg>`` that a page can hold. name: an id that no other drawing of the page has."""
-    title, told = html.escape(panel.title), html.escape(describe(panel))
-    return (
-        f'<svg class="curves" role="img" aria-labelledby="{name}-t {name}-d" viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" '
-        f'width="{WIDTH_PX}" height="{HEIGHT_PX}">'
-        f'<title id="{name}-t">{title}</title><desc id="{name}-d">{told}</desc>{_drawn(panel)}</svg>'
+    return render(
+        "curves.svg",
+        panel=panel,
+        name=name,
+        told=describe(panel),
+        f=_frame(panel),
+        legend=_legend(panel),
+        stretches=lambda points: _stretches(thinned(points)),
+        px=lambda place: f"{place:.1f}",
+        ticks=ticks,
+        number=number,
+        width=WIDTH_PX,
+        height=HEIGHT_PX,
+        dashes=_DASHES,
+        dotted_below=_DOTTED_BELOW,
     )
 
 
@@ -138,23 +134,16 @@ class _Frame:
     steps: float
     low: float
     high: float
+    left_px: int = 52
+    right_px: int = WIDTH_PX - 10
+    top_px: int = 30
+    bottom_px: int = HEIGHT_PX - 72
 
     def x(self, step: float) -> float:
-        return _LEFT + (WIDTH_PX - _LEFT - _RIGHT) * step / self.steps
+        return self.left_px + (self.right_px - self.left_px) * step / self.steps
 
     def y(self, value: float) -> float:
-        return _TOP + (HEIGHT_PX - _TOP - _BOTTOM) * (self.high - value) / (self.high - self.low)
-
-
-def _drawn(panel: Panel) -> str:
-    frame = _frame(panel)
-    parts = [f'<text x="{_LEFT}" y="{_TOP - 11}" font-weight="bold">{html.escape(panel.title)}</text>', *_axes(frame)]
-    for level in panel.levels.values():
-        y = frame.y(level)
-        parts.append(f'<line class="chance" x1="{_LEFT}" x2="{WIDTH_PX - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    for i, points in enumerate(panel.lines.values()):
-        parts += _line(points, frame, i)
-    return "".join([*parts, *_legend(panel)])
+        return self.top_px + (self.bottom_px - self.top_px) * (self.high - value) / (self.high - self.low)
 
 
 def _frame(panel: Panel) -> _Frame:
@@ -165,20 +154,6 @@ def _frame(panel: Panel) -> _Frame:
     return _Frame(panel.steps or max(x for x, _ in every) or 1.0, low - margin, high + margin)
 
 
-def _axes(frame: _Frame) -> list[str]:
-    bottom, right = HEIGHT_PX - _BOTTOM, WIDTH_PX - _RIGHT
-    parts = []
-    for value in ticks(frame.low, frame.high):
-        y = frame.y(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    for step in ticks(0.0, frame.steps, least=1.0):
-        parts.append(f'<text x="{frame.x(step):.1f}" y="{bottom + 14}" text-anchor="middle">{number(step)}</text>')
-    parts.append(f'<text x="{(_LEFT + right) / 2:.0f}" y="{bottom + 29}" text-anchor="middle">optimizer steps</text>')
-    size = f'width="{right - _LEFT}" height="{bottom - _TOP}"'
-    return [*parts, f'<rect class="frame" x="{_LEFT}" y="{_TOP}" {size}/>']
-
-
 def ticks(low: float, high: float, *, about: int = 5, least: float = 0.0) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten, and at least ``least``, apart) from low to high."""
     rough = max((high - low) / about, least)
@@ -186,20 +161,6 @@ def ticks(low: float, high: float, *, about: int = 5, least: float = 0.0) -> lis
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _line(points: Points, frame: _Frame, i: int) -> list[str]:
-    look = f'class="c{i % _NUM_COLORS}"' + (f' stroke-dasharray="{_DASHES[i % 4]}"' if _DASHES[i % 4] else "")
-    parts = []
-    for stretch in _stretches(thinned(points)):
-        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in stretch)
-        parts.append(f'<polyline {look} points="{path}"/>')
-        if len(points) < _DOTTED_BELOW:
-            parts += [
-                f'<circle class="c{i % _NUM_COLORS}" fill="none" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.2"/>'
-                for x, y in stretch
-            ]
-    return parts
 
 
 def _stretches(points: Points) -> list[list[tuple[float, float]]]:
@@ -228,19 +189,16 @@ def thinned(points: Points) -> Points:
     return kept
 
 
-def _legend(panel: Panel) -> list[str]:
-    """Names beside a piece of their line, in two rows where one is too short."""
-    parts, x, y = [], float(_LEFT), HEIGHT_PX - 26
-    entries = [(name, f'class="c{i % _NUM_COLORS}"', _DASHES[i % 4]) for i, name in enumerate(panel.lines)]
-    entries += [(f"{name} {number(level)}", 'class="chance"', "") for name, level in panel.levels.items()]
-    for name, look, dash in entries:
-        width = 27 + 6.2 * len(name) + 14
-        if x > _LEFT and x + width - 14 > WIDTH_PX:
-            x, y = float(_LEFT), y + 16
-        dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        parts.append(
-            f'<line {look}{dashed} stroke-width="2" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{y - 4}" y2="{y - 4}"/>'
-        )
-        parts.append(f'<text x="{x + 27:.0f}" y="{y}">{html.escape(name)}</text>')
+def _legend(panel: Panel) -> list[tuple[str, str, str, int, int]]:
+    """(text, class, dashes, x, y) of each name beside a piece of its line, in two rows where one is too short."""
+    entries = [(name, f"c{i % 4}", _DASHES[i % 4]) for i, name in enumerate(panel.lines)]
+    entries += [(f"{name} {number(level)}", "chance", "none") for name, level in panel.levels.items()]
+    placed, left = [], _Frame.left_px
+    x, y = left, HEIGHT_PX - 26
+    for text, kind, dashes in entries:
+        width = round(27 + 6.2 * len(text) + 14)
+        if x > left and x + width - 14 > WIDTH_PX:
+            x, y = left, y + 16
+        placed.append((text, kind, dashes, x, y))
         x += width
-    return parts
+    return placed

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from ssvid.results.summaries import Summary
-from ssvid.results.table import Line, PublishedLine, Table
+from ssvid.results.table import Line, Table
 
 PUBLISHED = "published by others, not measured here"
 DIFFERENCES = "paired differences over the same videos, in points"
@@ -36,11 +36,6 @@ def line_title(line: Line) -> str:
     return f"{line.title} {marks}".rstrip()
 
 
-def published_title(line: PublishedLine) -> str:
-    """Whose number it is: method, network and what it was pretrained on."""
-    return f"{line.method}, {line.backbone}, {line.pretraining}"
-
-
 def measured_grid(table: Table) -> Grid:
     """Lines of cells, without heads; the last is chance."""
     count = range(len(table.columns))
@@ -61,7 +56,7 @@ def published_grid(table: Table) -> Grid:
     count = range(len(table.columns))
     return [
         [
-            published_title(line),
+            line.title,
             *(f"{100 * line.values[i]:.1f}" if i in line.values else "-" for i in count),
             line.source,
         ]
@@ -75,7 +70,7 @@ def published_grid(table: Table) -> Grid:
 def as_text(table: Table) -> str:
     """Columns of characters with three lines of heads; where they are wider than a screen, one block below another."""
     blocks = [_block(table, columns) for columns in _blocks(table)]
-    sources = [f"  {published_title(line)}: {line.source}" for line in table.published]
+    sources = [f"  {line.title}: {line.source}" for line in table.published]
     parts = [*blocks, "\n".join([f"{PUBLISHED}; where they stand:", *sources])] if sources else blocks
     return "\n\n".join([*parts, "\n".join(_below(table))])
 
@@ -181,7 +176,7 @@ def as_latex(table: Table) -> str:
         lines += [*_heading(DIFFERENCES, width), *_rows(difference_grid(table))]
     if table.published:
         lines += [*_heading(PUBLISHED, width), *_rows([line[:-1] for line in published_grid(table)])]
-    sources = [f"{published_title(line)}: {line.source}" for line in table.published]
+    sources = [f"{line.title}: {line.source}" for line in table.published]
     below = [rf"\par {_tex(line)}" for line in (*_below(table), *sources)]
     return "\n".join([*lines, r"\hline", r"\end{tabular}", *below, r"\end{table}"])
 
@@ -221,7 +216,7 @@ def as_csv(table: Table) -> str:
                 writer.writerows(_csv_lines(table, what, line, i, cell))
     for published in table.published:
         for i, value in published.values.items():
-            own = {"what": "published", "network": published_title(published), "value": repr(value)}
+            own = {"what": "published", "network": published.title, "value": repr(value)}
             writer.writerow(_csv_column(table, i) | own | {"source": published.source})
     return content.getvalue().rstrip("\n")
 

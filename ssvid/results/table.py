@@ -52,6 +52,11 @@ class PublishedLine:
     protocol: str
     values: Mapping[int, float]
 
+    @property
+    def title(self) -> str:
+        """Whose number it is: method, network and what it was pretrained on."""
+        return f"{self.method}, {self.backbone}, {self.pretraining}"
+
 
 @dataclass(frozen=True)
 class Table:

@@ -83,7 +83,8 @@ def test_the_wheel_holds_both_packages_and_the_recipes_and_nothing_else(built):
     names = set(contents(built["direct"]))
     meta = {name for name in names if ".dist-info/" in name}
     recipes = {name for name in names if name.startswith("ssvid/shipped_recipes/")}
-    python = names - meta - recipes
+    templates = {name for name in names if name.startswith("ssvid/templates/") and not name.endswith(".py")}
+    python = names - meta - recipes - templates
     assert {name.partition("/")[2] for name in meta} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE",
     }  # fmt: skip
@@ -95,6 +96,10 @@ def test_the_wheel_holds_both_packages_and_the_recipes_and_nothing_else(built):
         )
         shipped = {name.removeprefix("ssvid/shipped_") for name in recipes}
         assert shipped == sources("recipes", ".yaml")
+        assert templates == {
+            name for ending in (".html", ".svg", ".css", ".md") for name in sources("ssvid/templates", ending)
+        }
+        assert len(templates) > 5
 
 
 def test_the_metadata_says_what_pyproject_says(built):

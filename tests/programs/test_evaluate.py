@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import ssvid
 from ssvid.backbones import initialize_backbone
@@ -147,8 +147,9 @@ def test_classes_are_told_apart_in_numbers_and_in_a_picture(evaluated):
     outcome, _, folder = evaluated
     plain = json.loads(outcome.path.read_text())["per_class"]["histograms"]["probe_top1"]
     assert plain == {label: [8, 8] for label in CLASSES}, "2 test videos, 2 folds, 2 seeds"
-    picture = Image.open(folder / "out" / "confusion.png")
-    assert picture.size[0] > 100
+    picture = ET.parse(folder / "out" / "confusion.svg").getroot()
+    assert int(picture.get("width")) > 100
+    assert set(CLASSES) <= {element.text for element in picture.iter()}
 
 
 def test_a_result_repeats_to_the_last_digit(evaluated, tmp_path):

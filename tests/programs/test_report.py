@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import ssvid
 from ssvid.cli import main
 from ssvid.errors import DataError, RecipeError, RunFolderError
+from ssvid.results.confusion import draw_confusion
 from ssvid.results.rows import write_results
 from tests.results.test_page import Page, save_picture
 from tests.results.test_table import CHANGED, LINEAR, row
@@ -106,7 +108,8 @@ def test_what_is_no_result_is_told(runs, tmp_path):
 
 
 def test_the_page_of_a_run_has_its_curves_pictures_and_evaluations(runs):
-    save_picture(runs / "mine" / "probe-folder" / "confusion.png")
+    (runs / "mine" / "probe-folder" / "confusion.svg").write_text(draw_confusion("t", ["a", "b"], np.eye(2, dtype=int)))
+    save_picture(runs / "mine" / "probe-folder" / "older.png")
     found = ssvid.report(runs / "mine", html=runs / "mine.html")
     page = Page((runs / "mine.html").read_text(encoding="utf-8"))
     text = " ".join(page.texts)
@@ -121,7 +124,9 @@ def test_the_page_of_a_run_has_its_curves_pictures_and_evaluations(runs):
         "seed: 3",
     ):
         assert words in text
-    assert [img["alt"].partition(":")[0] for img in page.all("img")] == ["confusion.png", "val_epoch0000_clips.png"]
+    assert [img["alt"].partition(":")[0] for img in page.all("img")] == [
+        "confusion.svg", "older.png", "val_epoch0000_clips.png",
+    ]  # fmt: skip
     assert len(page.all("svg")) == 2  # loss, learning rate
     assert f"page: {runs / 'mine.html'}" in str(found)
 

@@ -5,9 +5,11 @@ import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from ssvid.results.confusion import draw_confusion
 from ssvid.results.curves import panels_of
 from ssvid.results.page import RunPage, embed_pictures, render_page
 from ssvid.results.table import build_table
@@ -53,12 +55,17 @@ def save_picture(path, size=(40, 30), noise=False):
     return path
 
 
+def save_drawing(path):
+    path.write_text(draw_confusion(EVIL, [EVIL, "walk"], np.eye(2, dtype=np.int64)), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> RunPage:
     """A run whose names, classes, warnings and recipe try to be HTML."""
     folder = tmp_path_factory.mktemp("page")
     files = [
-        ("mine", save_picture(folder / "confusion.png")),
+        ("mine", save_drawing(folder / "confusion.svg")),
         ("pretraining", save_picture(folder / "<img src=x>.png")),
     ]
     pictures, left_out = embed_pictures(files)
@@ -214,7 +221,7 @@ def test_a_real_browser_opens_it(page, tmp_path):
     with open_browser(BROWSER, tmp_path / "profile") as browser:
         browser.open(path)
         decoded = browser.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
-        assert decoded == [40, 40]
+        assert decoded == [page.pictures[0].width_px, 40]
         assert browser.evaluate("document.compatMode") == "CSS1Compat"
         assert browser.evaluate("document.querySelector('h1').textContent") == EVIL
         assert browser.evaluate("document.scripts.length") == 0

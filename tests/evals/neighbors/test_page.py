@@ -2,6 +2,7 @@
 
 import base64
 import io
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,8 +21,6 @@ from ssvid.evals.neighbors.retrieval import retrieve_with
 from ssvid.features.protocol import RetrievalProtocol
 from ssvid.results.rows import ResultRow
 from tests.browser import find_browser, open_browser
-
-GREEN, RED = (26, 127, 55), (207, 34, 46)
 
 
 class Page(HTMLParser):
@@ -137,14 +136,18 @@ def test_the_picture_frames_right_and_wrong_and_marks_them(found):
     line = [
         Shown(blank, "caf\u00e9 \u6f22", "q"),
         Shown(blank, "a", "r", 0.9, True),
-        Shown(blank, "b", "w", 0.8, False),
+        Shown(blank, "b", '<w>"', 0.8, False),
     ]
-    sheet = np.asarray(neighbor_picture([line], result.rows))
-    count = {color: int((sheet == color).all(axis=2).sum()) for color in (GREEN, RED)}
-    frame = 2 * 5 * (TILE_PX[0] + TILE_PX[1] + 10)
-    assert min(count.values()) > frame
-    both = neighbor_picture([[line[0], line[1], line[1]]], result.rows)
-    assert (np.asarray(both) == RED).all(axis=2).sum() == 0
+    picture = ET.fromstring(neighbor_picture([line], result.rows))
+    frames, marks = ([e.get("class") for e in picture.iter() if e.tag.endswith(tag)] for tag in ("}rect", "}circle"))
+    assert frames == ["paper", "frame query", "frame right", "frame wrong"]
+    assert marks == ["mark right", "mark wrong"]
+    images = [element for element in picture.iter() if element.tag.endswith("}image")]
+    assert [image[0].text for image in images] == ["middle frame of q", "middle frame of r", 'middle frame of <w>"']
+    assert all(image.get("href").startswith("data:image/jpeg;base64,") for image in images)
+    written = [element.text for element in picture.iter() if element.tag.endswith("}text")]
+    assert written[-6:] == ["caf\u00e9 \u6f22", "query", "a", "cosine 0.900", "b", "cosine 0.800"]
+    assert written[0].startswith("Retrieval, ") and written[3].startswith("R@1 ")
 
 
 def test_a_video_that_is_gone_is_a_gray_tile_that_says_so(found, manifest):
