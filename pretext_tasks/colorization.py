@@ -271,7 +271,7 @@ class Colorization(PretextTask):
 
     def __init__(self, config: ColorizationConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        check_config(config, backbone)
+        check_options("colorization", config, _network_problems(config, backbone))
         self.stage = config.stage or None
         stage = backbone.stage(self.stage)
         self.map_px = config.frame_px // stage.stride_space
@@ -388,21 +388,9 @@ def paint(gray_CHW: Tensor, colors_HW: Tensor, palette_K2: Tensor) -> Tensor:
 # ---- what cannot work ------------------------------------------------------------------------------------------------
 
 
-def check_config(config: ColorizationConfig, backbone: BackboneInfo) -> None:
-    """Refuse options that cannot work, all problems at once.
-
-    Raises:
-        OptionError: names each option, its value, the rule and a way out.
-    """
-    problems = [
-        *map_problems(config.frame_px, config.stage or None, backbone, "colors"),
-        *_network_problems(config, backbone),
-    ]
-    check_options("colorization", config, problems)
-
-
 def _network_problems(config: ColorizationConfig, backbone: BackboneInfo) -> Iterable[str]:
-    """What the network does not allow of frames that are shown together, or one by one."""
+    """What the network does not allow of maps of colors, and of frames that are shown together, or one by one."""
+    yield from map_problems(config.frame_px, config.stage or None, backbone, "colors")
     stage, T = backbone.stage(config.stage or None), config.num_references + 1
     if config.together and stage.stride_time != 1:
         way = "set backbone.options.stride_time=1 where the network has it, or together=false"

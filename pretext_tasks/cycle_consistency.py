@@ -266,7 +266,7 @@ class CycleConsistency(PretextTask):
 
     def __init__(self, config: CycleConsistencyConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        check_config(config, backbone)
+        check_options("cycle_consistency", config, _problems(config, backbone))
         self.stage = config.stage or None
         stage = backbone.stage(self.stage)
         self.frame_side = config.frame_px // stage.stride_space
@@ -480,21 +480,9 @@ def _ratio_metric(*, is_gain: bool) -> Metric:
     return OfCenter()
 
 
-# ---- what cannot work ------------------------------------------------------------------------------------------------
-
-
 def patch_cells(config: CycleConsistencyConfig, frame_side: int) -> int:
     """Cells of the patch's map to a side."""
     return max(1, round(config.patch_scale * frame_side))
-
-
-def check_config(config: CycleConsistencyConfig, backbone: BackboneInfo) -> None:
-    """Refuse options that cannot work, all problems at once.
-
-    Raises:
-        OptionError: names each option, its value, the rule and a way out.
-    """
-    check_options("cycle_consistency", config, _problems(config, backbone))
 
 
 def _problems(config: CycleConsistencyConfig, backbone: BackboneInfo) -> Iterable[str]:

@@ -219,7 +219,7 @@ class Speediness(PretextTask):
 
     def __init__(self, config: SpeedinessConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        check_config(config, backbone)
+        check_options("speediness", config, _problems(config, max(2, backbone.min_frames)))
         self.stage = config.stage or None
         self.head = nn.Linear(backbone.stage(self.stage).channels, 1)
 
@@ -278,15 +278,6 @@ class Speediness(PretextTask):
             for v in range(clips_BVCTHW.shape[1])
         ]
         return {"clips": sheet(rows)}
-
-
-def check_config(config: SpeedinessConfig, backbone: BackboneInfo) -> None:
-    """Refuse options that cannot work, all problems at once.
-
-    Raises:
-        OptionError: names each option, its value, the rule and a way out.
-    """
-    check_options("speediness", config, _problems(config, max(2, backbone.min_frames)))
 
 
 def _problems(c: SpeedinessConfig, least: int) -> Iterator[str]:

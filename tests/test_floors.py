@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "types": 0, "errors": 0, "registry": 0, "files": 0, "machine": 0, "settings": 0, "intervals": 0, "stopping": 0,
-    "ranks": 0, "progress": 0, "bounds": 0, "pictures": 0, "templates": 0,
+    "ranks": 0, "progress": 0, "bounds": 0, "pictures": 0, "templates": 0, "columns": 0,
     "video": 1, "transforms": 1,
     "backbones": 2, "data": 2,
     "tasks": 3,

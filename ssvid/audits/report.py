@@ -10,6 +10,7 @@ from ssvid.audits.counterfactuals import Counterfactual
 from ssvid.audits.intervals import Estimate, Resampler
 from ssvid.audits.measuring import CLEAN, Answers
 from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge_all, worst
+from ssvid.columns import aligned
 from ssvid.intervals import LEVEL, Interval
 
 # Of a family of counterfactuals the worst is told, so that its interval must bear being picked (Bonferroni).
@@ -73,22 +74,7 @@ def table(rows: Sequence[AuditRow], standard: Standard) -> list[str]:
         difference = f"{_signed(row.difference, standard)} ({_signed(low, standard)} to {_signed(high, standard)})"
         mark = "<- held against it" if row.held_against else ""
         cells.append((row.label, standard.number(row.measured), difference, row.declared or "-", mark))
-    return _aligned(cells)
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns of text: words to the left, numbers to the right; the last column as it is."""
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    found = []
-    for name, measured, difference, declared, mark in lines:
-        cells = (
-            name.ljust(widths[0]),
-            measured.rjust(widths[1]),
-            difference.rjust(widths[2]),
-            declared.ljust(widths[3]),
-        )
-        found.append("  ".join([*cells, mark]).rstrip())
-    return found
+    return aligned(cells, right=(1, 2))
 
 
 def _signed(difference: float, standard: Standard) -> str:

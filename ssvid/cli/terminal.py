@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
+from ssvid.columns import aligned
+
 _INDENT = re.compile(r"\s*(?:- )?")
 
 
-class Report(Protocol):
+class Tell(Protocol):
     """Called with (items done, items in all, what was done last)."""
 
     def __call__(self, done: int, total: int, what: str = "", /) -> None: ...
@@ -87,26 +89,17 @@ def _short(value: Any) -> str:
 
 def print_columns(rows: Sequence[tuple[str, str]], indent: str = "") -> None:
     """Two columns on stdout; the second is wrapped beside the first."""
-    if rows:
-        print(columns(rows, indent))
-
-
-def columns(rows: Sequence[tuple[str, str]], indent: str = "") -> str:
-    """Two columns as text; the second is wrapped beside the first."""
+    left = len(indent) + max((len(name) for name, _ in rows), default=0) + 2
     lines = []
-    left = max(len(name) for name, _ in rows) + 2
     for name, text in rows:
-        lead = indent + name.ljust(left)
-        filled = textwrap.fill(
-            text, max(width(), len(lead) + 20), initial_indent=lead, subsequent_indent=" " * len(lead),
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
-        lines.append(filled or lead.rstrip())
-    return "\n".join(lines)
+        parts = textwrap.wrap(text, max(width() - left, 20), break_long_words=False, break_on_hyphens=False) or [""]
+        lines += [(name, parts[0]), *(("", part) for part in parts[1:])]
+    for line in aligned(lines):
+        print(f"{indent}{line}")
 
 
 @contextlib.contextmanager
-def progress(title: str, *, lines: int = 10) -> Iterator[Report]:
+def progress(title: str, *, lines: int = 10) -> Iterator[Tell]:
     """Show how far long work has come: a bar on a terminal, else about ``lines`` lines; always on stderr."""
     if sys.stderr.isatty():
         with _bar(title) as report:
@@ -116,7 +109,7 @@ def progress(title: str, *, lines: int = 10) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def _bar(title: str) -> Iterator[Report]:
+def _bar(title: str) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -130,7 +123,7 @@ def _bar(title: str) -> Iterator[Report]:
         yield report
 
 
-def _line_report(title: str, lines: int) -> Report:
+def _line_report(title: str, lines: int) -> Tell:
     started = time.monotonic()
     shown = 0
 

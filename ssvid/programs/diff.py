@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.columns import aligned
+from ssvid.data.manifest import Manifest, row_id
 from ssvid.errors import RecipeError, RunFolderError
 from ssvid.files import takes_paths
 from ssvid.recipe.load import diff_recipes
@@ -181,17 +182,11 @@ def _read_run(folder: RunFolder) -> Finished:
         without_gone(resolved),
         _json(folder.env) if folder.env.is_file() else {},
         manifest.sha256() if manifest else "",
-        {_name(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
+        {row_id(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
         _last_metrics(folder),
         finished,
-        {_name(row): row.quick_id for row in manifest.rows} if manifest else {},
+        {row_id(row): row.quick_id for row in manifest.rows} if manifest else {},
     )
-
-
-def _name(row: VideoRow) -> str:
-    """A video, or a window of one, as ``row_id`` of the evaluations names it."""
-    windowed = row.start_frame or row.end_frame >= 0
-    return f"{row.path}#{row.start_frame}-{row.end_frame}" if windowed else row.path
 
 
 def _last_metrics(folder: RunFolder) -> dict[str, float]:
@@ -253,10 +248,7 @@ def _kind(side: Finished) -> str:
 
 def _number_lines(metrics: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
     """One line per number: name, first, second, difference."""
-    wide = max((len(name) for name in metrics), default=0)
-    return [
-        f"{name:{wide}}  {_text(a):>10}  {_text(b):>10}  {_change(a, b)}".rstrip() for name, (a, b) in metrics.items()
-    ]
+    return aligned([(name, _text(a), _text(b), _change(a, b)) for name, (a, b) in metrics.items()], right=(1, 2))
 
 
 def _text(value: float | None) -> str:

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from ssvid.columns import aligned, rule
 from ssvid.results.summaries import Summary
 from ssvid.results.table import Line, Table
 
@@ -105,17 +106,17 @@ def _block(table: Table, columns: Sequence[int]) -> str:
     measured, differences, published = (
         [line for line in part if set(line[1:]) != {"-"}] for part in (measured, differences, published)
     )
-    every = [*heads, *measured, *differences, *published]
-    widths = [max(len(cell) for cell in column) for column in zip(*every, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [*_aligned(heads, widths), rule, *_aligned(measured[:-1], widths), rule, *_aligned(measured[-1:], widths)]
-    lines += ["", f"{DIFFERENCES}:", *_aligned(differences, widths)] if differences else []
-    lines += ["", f"{PUBLISHED}:", *_aligned(published, widths)] if published else []
-    return "\n".join(lines)
-
-
-def _aligned(grid: Grid, widths: Sequence[int]) -> list[str]:
-    return ["  ".join(c.ljust(width) for c, width in zip(line, widths, strict=True)).rstrip() for line in grid]
+    lines = aligned([*heads, *measured, *differences, *published])
+    line = rule(lines)
+    lines.insert(len(heads) + len(measured) - 1, line)
+    lines.insert(len(heads), line)
+    below = len(heads) + len(measured) + 2
+    parts_below = [
+        (DIFFERENCES, lines[below : below + len(differences)]),
+        (PUBLISHED, lines[below + len(differences) :]),
+    ]
+    told = [text for title, part in parts_below if part for text in ("", f"{title}:", *part)]
+    return "\n".join([*lines[:below], *told])
 
 
 def _below(table: Table) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssvid.columns import aligned, rule
 from ssvid.errors import DataError
 from ssvid.files import write_atomic
 from ssvid.intervals import METHOD, Interval, difference_interval, share_interval
@@ -271,8 +272,9 @@ def render_table(rows: Sequence[ResultRow], *, notes: bool = True) -> str:
     lines = [["%", *(title_of(metric) for metric in metrics)]]
     lines += [[name, *(cells.get((name, metric), "-") for metric in metrics)] for name in names]
     lines.append(["chance", *(_chance(rows, metric) for metric in metrics)])
-    table = _align(lines)
-    return "\n".join([*table, *(_notes(rows) if notes else [])])
+    head, *body, chance = aligned(lines)
+    line = rule([head, *body, chance])
+    return "\n".join([head, line, *body, line, chance, *(_notes(rows) if notes else [])])
 
 
 def videos_in_groups(num_videos: int, num_groups: int, kind: str = "test videos") -> str:
@@ -289,13 +291,6 @@ def _cell(row: ResultRow) -> str:
 def _chance(rows: Sequence[ResultRow], metric: str) -> str:
     levels = sorted({f"{100 * row.chance:.1f}" for row in rows if row.metric == metric})
     return " or ".join(levels)
-
-
-def _align(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    rule = "-" * max(len(line) for line in drawn)
-    return [drawn[0], rule, *drawn[1:-1], rule, drawn[-1]]
 
 
 def _notes(rows: Sequence[ResultRow]) -> list[str]:
