@@ -13,7 +13,7 @@ from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
-from ssvid.video.decoders.pyav import packet_table
+from ssvid.video.random_access import packet_table
 
 TOO_MUCH, TOO_LONG_SECONDS = 0.5, 5.0  # share of the time, and in all; a short run waits for its readers to start
 _FILES_LOOKED_AT, _MOST_BYTES = 5, 200e6  # larger ones take seconds to walk through

@@ -105,7 +105,7 @@ class _Flow:
 def _frames(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
     """Every frame (H, W, 3) uint8 in the order that defines frame numbers."""
     from ssvid.video.decoders.contract import checked_path
-    from ssvid.video.decoders.pyav import FrameConverter, SequentialDecode, open_stream
+    from ssvid.video.streams import FrameConverter, SequentialDecode, open_stream
 
     convert, shape = FrameConverter(gray_range), None
     with open_stream(checked_path(path)) as (container, stream):

@@ -21,19 +21,10 @@ from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders.choice import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
 from ssvid.video.decoders.contract import checked_path
-from ssvid.video.decoders.pyav import (
-    FrameConverter,
-    PacketTable,
-    SequentialDecode,
-    is_deep_gray,
-    keep_packet_table,
-    num_listed_packets,
-    open_stream,
-    read_packets,
-    table_of,
-)
 from ssvid.video.packets import UNKNOWN, PacketLog
 from ssvid.video.progress import beat
+from ssvid.video.random_access import PacketTable, keep_packet_table, read_packets, table_of
+from ssvid.video.streams import FrameConverter, SequentialDecode, is_deep_gray, num_listed_packets, open_stream
 from ssvid.video.times import FrameTimes, frame_times, long_last_frame
 
 if TYPE_CHECKING:

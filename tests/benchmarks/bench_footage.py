@@ -26,7 +26,7 @@ from ssvid.data.index.building import PATIENCE_SECONDS, build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import Entry
 from ssvid.video import open_video, scan_video
-from ssvid.video.decoders.pyav import FrameConverter
+from ssvid.video.streams import FrameConverter
 from tests.video.clocked import clock_frame, read_clock
 
 FPS, HEIGHT, WIDTH = 25, 1080, 1920
@@ -34,7 +34,7 @@ NUM_READS = 6
 SLOW = """
 import time
 from ssvid.video import available_decoders, scan_video
-from ssvid.video.decoders.pyav import FrameConverter
+from ssvid.video.streams import FrameConverter
 
 at_full_speed = FrameConverter.__call__
 

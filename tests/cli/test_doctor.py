@@ -144,7 +144,7 @@ def test_a_decoder_that_can_be_imported_and_decodes_nothing_is_no_decoder(monkey
     def fails(self, frame):
         raise TypeError("reformat() got an unexpected keyword argument 'threads'")
 
-    monkeypatch.setattr("ssvid.video.decoders.pyav.FrameConverter.__call__", fails)
+    monkeypatch.setattr("ssvid.video.streams.FrameConverter.__call__", fails)
     found = doctor.examine()
     assert not found["decoders"]["pyav"]["works"]
     assert found["auto_decoder"] != "pyav"
@@ -156,7 +156,7 @@ def test_a_decoder_that_can_be_imported_and_decodes_nothing_is_no_decoder(monkey
 
 
 def test_a_decoder_that_decodes_wrongly_is_no_decoder(monkeypatch):
-    from ssvid.video.decoders.pyav import FrameConverter
+    from ssvid.video.streams import FrameConverter
 
     right = FrameConverter.__call__
     monkeypatch.setattr(FrameConverter, "__call__", lambda self, frame: right(self, frame) // 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ssvid.video.decoders.pyav import OPEN_LENIENTLY
+from ssvid.video.streams import OPEN_LENIENTLY
 
 HEIGHT, WIDTH, NUM_BARS = 64, 96, 8
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import ssvid.video.decoders.choice as decoders_module
-import ssvid.video.decoders.pyav as pyav_module
+import ssvid.video.random_access as pyav_module
+import ssvid.video.streams as streams
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.types import VideoInfo
 from ssvid.video import (
@@ -30,7 +31,8 @@ from ssvid.video import (
 )
 from ssvid.video.decoders.choice import DecoderStatus, create_reader
 from ssvid.video.decoders.contract import ReaderBase
-from ssvid.video.decoders.pyav import FrameConverter, matrix_orientation, open_stream, packet_table
+from ssvid.video.random_access import packet_table
+from ssvid.video.streams import FrameConverter, matrix_orientation, open_stream
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 
 NUM_FRAMES = 90
@@ -363,7 +365,8 @@ def test_packets_are_given_back_before_their_file_is_closed(
     kind: str, seek: bool, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suspended demuxer that outlives its file leaked 5 kB at every open."""
-    monkeypatch.setattr(pyav_module, "demux", Watched)
+    for module in (pyav_module, streams):
+        monkeypatch.setattr(module, "demux", Watched)
     monkeypatch.setattr(Watched, "all", [])
     info = VideoInfo(str(files[kind]), NUM_FRAMES, 25.0, HEIGHT, WIDTH)
     with create_reader("pyav", str(files[kind]), info, seek=seek) as reader:
@@ -426,10 +429,10 @@ def test_a_decoder_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.
 
 
 def test_a_decoder_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> None:
+    def broken() -> None:
         raise OSError("\nlibavutil.so.57: cannot open shared object file\nmore")
 
-    monkeypatch.setattr(decoders_module.importlib, "import_module", broken)
+    monkeypatch.setattr("ssvid.video.decoders.torchcodec.load", broken)
     decoders_module.decoder_status.cache_clear()
     try:
         status = decoders_module.decoder_status("torchcodec")

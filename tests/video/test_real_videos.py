@@ -15,7 +15,7 @@ import pytest
 from ssvid.errors import DecodeError
 from ssvid.video import VideoScan, available_decoders, open_video, read_clips, scan_video
 from ssvid.video.decoders.choice import create_reader
-from ssvid.video.decoders.pyav import OPEN_LENIENTLY
+from ssvid.video.streams import OPEN_LENIENTLY
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 

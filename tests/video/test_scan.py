@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 import ssvid.video.decoders.choice as decoders_module
-import ssvid.video.decoders.pyav as pyav_reader
+import ssvid.video.random_access as pyav_reader
 import ssvid.video.scan as scan_module
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.video import available_decoders, open_video, scan_video, write_video
 from ssvid.video.decoders.choice import DecoderStatus, create_reader
-from ssvid.video.decoders.pyav import SequentialDecode, open_stream
 from ssvid.video.scan import MAX_DAMAGED_FRACTION, WitnessKeeper, distance, measure_fps
+from ssvid.video.streams import SequentialDecode, open_stream
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
 
 INSTALLED = tuple(name for name, status in available_decoders().items() if status.works)

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ssvid.errors import DecodeError, SsvidError, did_you_mean
@@ -19,15 +20,9 @@ if TYPE_CHECKING:
     from ssvid.types import VideoInfo
     from ssvid.video.decoders.contract import VideoReader
 
-# Measured by tests/benchmarks/bench_decoders.py, fastest first.
+# Measured by tests/benchmarks/bench_decoders.py, fastest first. Each is a file beside this one, which says the library's
+# ``DISTRIBUTION`` and the ``WAY_OUT`` where it lacks, and has ``load()`` and ``open_reader(path, info, seek=...)``.
 DECODERS_BY_SPEED = ("torchcodec", "pyav", "decord")
-
-_DISTRIBUTIONS = {"torchcodec": "torchcodec", "decord": "decord", "pyav": "av"}
-_WAYS_OUT = {
-    "torchcodec": "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)",
-    "decord": "pip install decord (wheels exist for x86-64 Linux and Windows only)",
-    "pyav": "pip install 'av>=17.1,<20'",
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,12 @@ class DecoderStatus:
 
 def way_out(name: str) -> str:
     """The command that installs a decoder that works."""
-    return _WAYS_OUT[name]
+    return str(_file_of(name).WAY_OUT)
+
+
+def _file_of(name: str) -> ModuleType:
+    """The file of a decoder; it imports the library in ``load`` alone."""
+    return importlib.import_module(f"ssvid.video.decoders.{name}")
 
 
 def available_decoders() -> dict[str, DecoderStatus]:
@@ -56,18 +56,18 @@ def available_decoders() -> dict[str, DecoderStatus]:
 @cache
 def decoder_status(name: str) -> DecoderStatus:
     """Try to import one decoder. Cached: a process asks once."""
-    distribution = _DISTRIBUTIONS[name]
-    if importlib.util.find_spec(distribution) is None:
-        return DecoderStatus(None, f"not installed: {_WAYS_OUT[name]}")
+    decoder = _file_of(name)
+    if importlib.util.find_spec(decoder.DISTRIBUTION) is None:
+        return DecoderStatus(None, f"not installed: {decoder.WAY_OUT}")
     try:
-        version = importlib.metadata.version(distribution)
+        version = importlib.metadata.version(decoder.DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
     try:
-        importlib.import_module(f"ssvid.video.decoders.{name}")
+        decoder.load()
     except (ImportError, OSError, RuntimeError) as error:  # a shared library is missing or of the wrong version
         first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return DecoderStatus(version, f"cannot be imported ({first_line.strip()}). {_WAYS_OUT[name]}")
+        return DecoderStatus(version, f"cannot be imported ({first_line.strip()}). {decoder.WAY_OUT}")
     return DecoderStatus(version, None)
 
 
@@ -112,7 +112,5 @@ def create_reader(name: str, path: str, info: VideoInfo, *, seek: bool = True) -
     """
     if info.gray_range and name != "pyav":
         raise DecodeError(path, f"decoder {name!r} stretches no gray values. Set loader.decoder=auto")
-    module = importlib.import_module(f"ssvid.video.decoders.{name}")
-    if name == "pyav":
-        return module.PyavReader(path, info, seek=seek)
-    return module.TorchcodecReader(path, info) if name == "torchcodec" else module.DecordReader(path, info)
+    reader: VideoReader = _file_of(name).open_reader(path, info, seek=seek)
+    return reader

@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
-import decord
 import numpy as np
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders.contract import ReaderBase, portions
+from ssvid.video.decoders.contract import ReaderBase, VideoReader, portions
 
-_ERRORS = (decord.DECORDError, RuntimeError, ValueError, IndexError, TypeError, OSError)
+DISTRIBUTION = "decord"
+WAY_OUT = "pip install decord (wheels exist for x86-64 Linux and Windows only)"
+
+
+def load() -> Any:
+    """Import the library."""
+    import decord
+
+    return decord
+
+
+def open_reader(path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:
+    """Open a file; it always seeks."""
+    return DecordReader(path, info)
 
 
 class DecordReader(ReaderBase):
@@ -23,10 +36,12 @@ class DecordReader(ReaderBase):
 
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
         super().__init__(path, info)
+        decord = load()
+        self._errors = (decord.DECORDError, RuntimeError, ValueError, IndexError, TypeError, OSError)
         decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's warnings would flood the terminal
         try:
-            self._decoder: decord.VideoReader | None = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
-        except _ERRORS as error:
+            self._decoder = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
+        except self._errors as error:
             raise DecodeError(self.path, "decord cannot open it", _first_line(error)) from error
 
     def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
@@ -38,7 +53,7 @@ class DecordReader(ReaderBase):
             raise DecodeError(self.path, "the reader is closed")
         try:
             frames_THWC = self._decoder.get_batch(indices.tolist())
-        except _ERRORS as error:
+        except self._errors as error:
             what = f"decord, frames {indices[0]} to {indices[-1]}"
             raise DecodeError(self.path, what, _first_line(error)) from error
         # Depends on the bridge, which is a global setting of decord that is not ours to change.

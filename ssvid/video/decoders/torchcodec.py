@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
-from torchcodec.decoders import VideoDecoder
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders.contract import ReaderBase, portions
+from ssvid.video.decoders.contract import ReaderBase, VideoReader, portions
+
+DISTRIBUTION = "torchcodec"
+WAY_OUT = "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)"
 
 # What torchcodec was seen to raise on broken files; nothing of it is a mistake of the caller's.
 _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, OSError)
+
+
+def load() -> Any:
+    """Import the library: its class that opens a video."""
+    from torchcodec.decoders import VideoDecoder
+
+    return VideoDecoder
+
+
+def open_reader(path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:
+    """Open a file; it always seeks."""
+    return TorchcodecReader(path, info)
 
 
 class TorchcodecReader(ReaderBase):
@@ -25,9 +40,7 @@ class TorchcodecReader(ReaderBase):
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
         super().__init__(path, info)
         try:
-            self._decoder: VideoDecoder | None = VideoDecoder(
-                self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NCHW"
-            )
+            self._decoder = load()(self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NCHW")
         except _ERRORS as error:
             raise DecodeError(self.path, "torchcodec cannot open it", error) from error
 
