@@ -89,13 +89,18 @@ def _short(value: Any) -> str:
 
 def print_columns(rows: Sequence[tuple[str, str]], indent: str = "") -> None:
     """Two columns on stdout; the second is wrapped beside the first."""
+    if rows:
+        print(columns(rows, indent))
+
+
+def columns(rows: Sequence[tuple[str, str]], indent: str = "") -> str:
+    """Two columns as text; the second is wrapped beside the first."""
     left = len(indent) + max((len(name) for name, _ in rows), default=0) + 2
     lines = []
     for name, text in rows:
         parts = textwrap.wrap(text, max(width() - left, 20), break_long_words=False, break_on_hyphens=False) or [""]
         lines += [(name, parts[0]), *(("", part) for part in parts[1:])]
-    for line in aligned(lines):
-        print(f"{indent}{line}")
+    return "\n".join(f"{indent}{line}" for line in aligned(lines))
 
 
 @contextlib.contextmanager
