@@ -60,6 +60,7 @@ def encode(
             2_000_000,
             time_base,
         )
+        context.thread_count = 3  # else the bytes, and how frames fall into packets, depend on the number of cores
         if rotation:
             stream.set_display_rotation(rotation)
         if matrix:

@@ -146,6 +146,8 @@ def test_pyav_seeks_where_it_may_and_only_there(
         np.array([3, 47, 89])
     )  # what the times are worth is known then
     table = packet_table(str(files[kind]))
+    if "two packets of one time" in kind and table is not None and len(set(table.pts)) == len(table.pts):
+        pytest.skip("this encoder puts no two packets at one time")
     untimed = table is None or not table.times_hold
     for way, name in ways.items():
         if (
