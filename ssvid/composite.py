@@ -1,6 +1,6 @@
 """Several pretext tasks on one backbone, as one task that is built from any registered ones.
 
-Each member keeps its own views, targets, head, placebo and metrics. Whatever is a member's carries its label: keys of a
+Each member keeps its own views, targets, head, placebo and metrics. Every name of a member starts with its label: keys of a
 sample and metrics (``speediness/accuracy``), weights (``task.speediness.head.weight``).
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class SsvidError(Exception):
-    """A mistake that the user can mend. The command line prints it as one paragraph and exits with 2.
+    """A mistake that the user can fix. The command line prints it as one paragraph and exits with 2.
 
     Attributes:
         is_shared: all processes of a run raise it together, and the first tells.

@@ -233,7 +233,7 @@ class _Sheet:
 
 
 def without_replaced(found: dict[Counterfactual, Answers]) -> dict[Counterfactual, Answers]:
-    """The answers without the clips whose video could not be read in some pass: a stand-in answers for nobody."""
+    """The answers without clips whose video was replaced in some pass, as it could not be read."""
     if not found:
         return found
     keep = ~np.any([answers.replaced_N for answers in found.values()], axis=0)

@@ -163,14 +163,12 @@ def _run(words: list[str]) -> int:
 
 
 def _system_error(error: OSError, debug: bool) -> int:
-    """A path that the system refuses is the user's to mend; any other OSError is ours."""
+    """A path that the system refuses is the user's to fix; any other OSError is ours."""
     if error.errno not in _USER_ERRNOS or error.filename is None:
         return _defect()
     if debug:
         traceback.print_exc()
-    terminal.say(
-        f"ssvid: {error.filename}: {error.strerror}. Mend the path, its permissions or the disk and try again."
-    )
+    terminal.say(f"ssvid: {error.filename}: {error.strerror}. Fix the path, its permissions or the disk and try again.")
     return YOURS
 
 

@@ -21,7 +21,7 @@ def add_doctor(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "doctor",
-        help="versions, devices, decoders, and what to mend",
+        help="versions, devices, decoders, and what to fix",
         description="Says what was found here, what is known to be bad, and the one command that makes it faster.",
         epilog="example:\n  ssvid doctor --json\n",
         parents=[common],
@@ -83,7 +83,7 @@ def paragraph(found: dict[str, Any]) -> str:
     if found["faster"]:
         lines.append(f"To make it faster: {found['faster']}")
     elif len(lines) == 1:
-        lines.append("Nothing to mend was found.")
+        lines.append("Nothing to fix was found.")
     return "\n".join(lines)
 
 
@@ -135,13 +135,13 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     warnings = []
     missing = [name for name, version in found["packages"].items() if version is None]
     if missing:
-        warnings.append(f"{', '.join(missing)} is not installed. Mend it with: pip install {' '.join(missing)}")
+        warnings.append(f"{', '.join(missing)} is not installed. Fix it with: pip install {' '.join(missing)}")
     pyav = found["decoders"].get("pyav")
     if pyav and not pyav["works"]:
         warnings.append(f"no video can be read here: PyAV, which says what the frames of a file are, {pyav['problem']}")
     if not found["gpus"] and shutil.which("nvidia-smi"):
         warnings.append(
-            "there is an NVIDIA driver, but torch sees no GPU. Install a torch build for CUDA, or mend the driver."
+            "there is an NVIDIA driver, but torch sees no GPU. Install a torch build for CUDA, or fix the driver."
         )
     return warnings
 

@@ -350,7 +350,7 @@ class CsvLine:
         return DataError(f"{self.file}, line {self.number}: {rule}. {way_out}")
 
 
-_REWRITE = "Mend the line, or write the manifest again with: ssvid data index."
+_REWRITE = "Fix the line, or write the manifest again with: ssvid data index."
 
 
 def read_csv(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[CsvLine]:

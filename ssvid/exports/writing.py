@@ -122,7 +122,7 @@ def _foreign_source(
     if isinstance(found, Source):
         raise CheckpointError(
             f"{checkpoint} is no torchvision:NAME and no file of another program's weights; weights of ssvid say themselves "
-            "which network they are of. Leave --backbone-name out, or mend the path."
+            "which network they are of. Leave --backbone-name out, or fix the path."
         )
     backbone = initialize_backbone(name, options)
     report = initialize(backbone, found, which=which, inflate=inflate, partial=partial, ways=COMMAND_LINE)

@@ -384,7 +384,7 @@ def _widths(parts: _Parts, video: _Video, backbone: Backbone, protocol: FeatureP
     if rest or not factor:
         raise SsvidError(
             f"backbone {backbone.info.name} gives {values.shape[1]} values per clip, and its info promises "
-            f"{sum(channels.values())} channels. Mend the channels of its stages: ssvid.testing.check_backbone finds them."
+            f"{sum(channels.values())} channels. Fix the channels of its stages: ssvid.testing.check_backbone finds them."
         )
     return {name: width * factor for name, width in channels.items()}
 

@@ -32,7 +32,7 @@ UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds for others than the trainer: its meta data, and the weights without their prefixes."""
+    """What a checkpoint holds for everything but the trainer: its meta data, and the weights without their prefixes."""
 
     path: Path
     meta: dict[str, Any]

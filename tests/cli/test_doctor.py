@@ -56,7 +56,7 @@ def test_the_paragraph():
         "1 task, 2 backbones, 0 recipes",
     ]:
         assert part in text
-    assert text.endswith("Nothing to mend was found.")
+    assert text.endswith("Nothing to fix was found.")
     gpu = {"name": "Big", "memory_gib": 80.0, "bf16": True}
     text = doctor.paragraph(
         found_with(
@@ -77,7 +77,7 @@ def test_the_paragraph():
         "torchcodec 0.17 (cannot be imported (no lib))",
     ]:
         assert part in text
-    assert "Nothing to mend" not in text
+    assert "Nothing to fix" not in text
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_doctor_reports_a_broken_installation_instead_of_breaking(monkeypatch, c
     assert main(["doctor"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "warning: decoders could not be examined: OSError: libsomething.so is missing" in text
-    assert "omegaconf is not installed. Mend it with: pip install omegaconf" in text
+    assert "omegaconf is not installed. Fix it with: pip install omegaconf" in text
     assert "plug-in shelf.bad failed to import" in text
 
 
@@ -152,7 +152,7 @@ def test_a_decoder_that_can_be_imported_and_decodes_nothing_is_no_decoder(monkey
     assert "decodes nothing (TypeError: reformat() got an unexpected keyword argument 'threads')" in text
     assert "pip install 'av>=17.1,<20'" in text
     assert "warning: no video can be read here" in text
-    assert "Nothing to mend" not in text
+    assert "Nothing to fix" not in text
 
 
 def test_a_decoder_that_decodes_wrongly_is_no_decoder(monkeypatch):

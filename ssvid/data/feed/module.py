@@ -67,7 +67,7 @@ class UnreadableReport:
             more = f"\n  ... and {len(self.reasons) - 20} more" if len(self.reasons) > 20 else ""
             raise DataError(
                 f"{len(self.reasons)} of {self.num_videos} videos cannot be read ({share:.1%}), more than "
-                f"loader.max_unreadable_fraction ({self.max_fraction:g}) allows. Mend or remove them, or set "
+                f"loader.max_unreadable_fraction ({self.max_fraction:g}) allows. Fix or remove them, or set "
                 f"loader.max_unreadable_fraction={share * 1.1:.3f}:\n{listing}{more}"
             )
 

@@ -126,7 +126,7 @@ def fetch(
                 fruitless = 0 if _size(part) > most else fruitless + 1
                 most = max(most, _size(part))
                 if fruitless == connection.attempts:
-                    raise _given_up(source, part, f"{fruitless} times in vain ({cause})") from cause
+                    raise _given_up(source, part, f"{fruitless} attempts without progress ({cause})") from cause
 
 
 def require_safe(url: str) -> None:

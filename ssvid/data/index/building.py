@@ -198,7 +198,7 @@ def _last_frame_text(times: FrameTimes) -> str:
 
 def _window_error(entry: Entry, what: str, rule: str) -> DataError:
     where = f"{entry.where}: " if entry.where else ""
-    return DataError(f"{where}{what} of {entry.path!r} {rule}. Mend its times, or remove the line.")
+    return DataError(f"{where}{what} of {entry.path!r} {rule}. Fix its times, or remove the line.")
 
 
 def _warn_of_choking(facts: Mapping[str, FileFacts]) -> None:

@@ -24,7 +24,7 @@ class ScanCache:
 
     Believed of a file while its path, size, inode and times of change are the same, under the same decoders and scan
     version. A time that was set back (``touch -r``, ``rsync --times``) misleads nobody: the system notes down when it was.
-    It is only ever an economy: whatever is wrong with it is told once in a warning, and the scan goes on without.
+    The cache only saves time: what is wrong with it is told once in a warning, and the scan goes on without it.
 
     versions: of the decoders, by which scans differ. patience_seconds: of this scan; a decoder that once made no progress
     for less long is tried again.
@@ -63,7 +63,7 @@ class ScanCache:
         try:
             facts = read_facts(json.loads(found[0])) if found else None
         except (TypeError, ValueError):
-            return None  # written by a broken hand: the file is scanned again and the entry replaced
+            return None  # a damaged entry: the file is scanned again and the entry replaced
         return facts if facts and not 0 < facts.waited_seconds < self._patience_seconds else None
 
     def put(self, file: str, stat: os.stat_result, facts: FileFacts) -> None:

@@ -231,7 +231,7 @@ def _seconds(text: str) -> int:
 
 def _bad(path: Path, number: int, rule: str) -> DataError:
     return DataError(
-        f"{path}, line {number}: {rule}. Mend the line, or set data.annotations to the folder of the published tables."
+        f"{path}, line {number}: {rule}. Fix the line, or set data.annotations to the folder of the published tables."
     )
 
 

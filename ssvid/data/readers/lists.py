@@ -189,7 +189,7 @@ def _named_cells(line: _Line, header: tuple[str, ...], *, labeled: bool) -> dict
     if header:
         if count != len(header):
             rule = f"it must have {len(header)} columns as the header, it has {count}"
-            raise line.error(rule, "Mend the line; quote cells that hold a comma.")
+            raise line.error(rule, "Fix the line; quote cells that hold a comma.")
         return dict(zip(header, line.cells, strict=True))
     if count > len(_POSITIONS):
         rule = f"it must have at most {len(_POSITIONS)} columns (path, label, start, end), it has {count}"
@@ -207,7 +207,7 @@ def _entry(root: Path, line: _Line, cells: dict[str, str], *, allow_outside: boo
     if end is not None and end <= (start or 0.0):
         raise line.error(
             f"end ({end:g} s) must be greater than start ({start or 0.0:g} s)",
-            "Mend them; an empty end is the last frame.",
+            "Fix them; an empty end is the last frame.",
         )
     names = {name: cells.get(name, "") for name in ("label", "split", "group")}
     return Entry(path, **names, start_seconds=start or 0.0, end_seconds=end, where=line.where)
@@ -224,7 +224,7 @@ def _listed_path(root: Path, line: _Line, text: str, *, allow_outside: bool) -> 
     if not _is_file(root / path):
         general = (
             f"path ({text!r}) must name a file below the root ({root}); there is none",
-            "Mend the path or data.root; a path or label with spaces needs tab, comma or semicolon as separator; the words "
+            "Fix the path or data.root; a path or label with spaces needs tab, comma or semicolon as separator; the words "
             f"of a header must be among {_KNOWN_WORDS}.",
         )
         raise line.error(*(_other_cause(root, line, text) or general))
@@ -291,6 +291,6 @@ def _seconds(line: _Line, name: str, text: str) -> float | None:
     if not math.isfinite(value) or value < 0:
         raise line.error(
             f"{name} ({text!r}) must be seconds, 0 or more",
-            "Mend it; the columns are path, label, start, end; a path or label with spaces needs tab or comma.",
+            "Fix it; the columns are path, label, start, end; a path or label with spaces needs tab or comma.",
         )
     return value

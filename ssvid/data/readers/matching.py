@@ -157,7 +157,7 @@ def walk(root: Path) -> Iterator[Path]:
 
     def refuse(cause: OSError) -> None:
         raise DataError(
-            f"folder ({cause.filename}) must be readable: {cause.strerror}. Mend its permissions or set data.root to"
+            f"folder ({cause.filename}) must be readable: {cause.strerror}. Fix its permissions or set data.root to"
             " another folder."
         ) from cause
 
@@ -274,7 +274,7 @@ class SplitLine:
     def error(self, rule: str) -> DataError:
         """The error that names this line."""
         return DataError(
-            f"{self.where} ({self.text!r}): {rule}. Mend the line, or set data.annotations to the official split files."
+            f"{self.where} ({self.text!r}): {rule}. Fix the line, or set data.annotations to the official split files."
         )
 
 
@@ -335,7 +335,7 @@ def match_tree(
         if lies_in != video.label:
             raise DataError(
                 f"{video.where}: {video.name!r} is of class {video.label!r}, but below data.root ({root}) it lies in the"
-                f" folder of {lies_in!r} ({path}). The split files do not match the tree: mend one of them."
+                f" folder of {lies_in!r} ({path}). The split files do not match the tree: fix one of them."
             )
         entries.append(Entry(path, video.label, video.split, video.group, where=video.where))
         used.add(path)

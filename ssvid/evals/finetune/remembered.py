@@ -57,7 +57,7 @@ def _file(key: str) -> Path:
 
 
 def read_trained(key: str) -> list[ResultRow] | None:
-    """The rows that were written under a key, or None. A damaged file is told of, and written anew after the training."""
+    """The rows that were written under a key, or None. Warns about a damaged file, which is written anew after the training."""
     if not _file(key).is_file():
         return None
     try:

@@ -286,7 +286,7 @@ def test_a_window_outside_the_video_is_named(tmp_path: Path, scanned: Path) -> N
     entry = Entry("a.mp4", start_seconds=3.5, end_seconds=4.0, where="list.txt, line 7")
     message = (
         r"list\.txt, line 7: start \(3\.5 s\) of 'a\.mp4' must lie inside the video, whose last frame begins at 2\.96963 s"
-        r" and ends at 3\.003 s\. Mend"
+        r" and ends at 3\.003 s\. Fix"
     )
     with pytest.raises(DataError, match=message):
         build_manifest(root, [entry])
