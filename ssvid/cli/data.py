@@ -141,7 +141,7 @@ def _describe_index() -> str:
 
 def run_synth(args: argparse.Namespace) -> None:
     """Make the videos and print where they are."""
-    from ssvid.data.synth import synthesize
+    from ssvid.data.synth import SyntheticVideos, synthesize
 
     if args.train + args.test == 0:
         raise DataError("--train (0) and --test (0) must not both be 0: there would be no video. Set --train 400.")
@@ -149,16 +149,8 @@ def run_synth(args: argparse.Namespace) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Nothing is overwritten: name another folder.")
     with terminal.progress("videos") as report:
-        manifest = synthesize(
-            out,
-            num_train=args.train,
-            num_test=args.test,
-            seconds=args.seconds,
-            size_px=args.size,
-            seed=args.seed,
-            workers=args.workers,
-            progress=report,
-        )
+        videos = SyntheticVideos(args.train, args.test, args.seconds, size_px=args.size, seed=args.seed)
+        manifest = synthesize(out, videos, workers=args.workers, progress=report)
     _print_manifest(manifest, out / "manifest.csv", as_json=args.json)
 
 
@@ -198,7 +190,6 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
             timeout_seconds=args.timeout,
             cache=not args.no_cache,
             progress=report,
-            missing=listing.missing,
             gray_range=args.gray_range,
         )
     manifest.save(out)

@@ -9,7 +9,7 @@ from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.contents import Contents
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
-from ssvid.data.readers import OfficialSplit, list_videos
+from ssvid.data.readers import Listing, OfficialSplit, list_videos
 from ssvid.data.readers.shelf import check_official_unused
 from ssvid.errors import DataError, RecipeError
 from ssvid.progress import Say, _index_progress, _names
@@ -32,9 +32,8 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         raise DataError(
             f"{group}.root ({data.root}) must be a folder of videos, but there is {kind}. Set {group}.root=FOLDER."
         )
-    official = OfficialSplit(data.fold, data.annotations, data.allow_missing)
     if data.name == "manifest":
-        check_official_unused(data.name, official)
+        check_official_unused(data.name, _official(data))
         manifest = Manifest.load(Path(data.list) if data.list else root / "manifest.csv", root)
         manifest.check_files()
         return manifest
@@ -43,7 +42,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         say(
             f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
         )
-    listing = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
+    listing = listing_of(data)
     if say:
         for note in listing.notes():
             say(f"note: {note}")
@@ -56,9 +55,17 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         workers=data.index_workers,
         timeout_seconds=data.index_timeout_seconds,
         progress=progress,
-        missing=listing.missing,
         gray_range=data.gray_range,
     )
+
+
+def listing_of(data: DataConfig) -> Listing:
+    """The videos that a recipe's ``data`` group names, by their names alone; for all but ``manifest``."""
+    return list_videos(data.name, data.root, data.list or None, official=_official(data))
+
+
+def _official(data: DataConfig) -> OfficialSplit:
+    return OfficialSplit(data.fold, data.annotations, data.allow_missing)
 
 
 def split_rows(manifest: Manifest, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:

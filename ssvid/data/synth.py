@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +43,48 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class SyntheticVideos:
+    """Which videos are made; the classes (``MOTIONS``) take turns, so that they are balanced.
+
+    seconds, fps: length and rate of every video. size_px: height and width, even. seed: another one gives other videos.
+    """
+
+    num_train: int = 400
+    num_test: int = 200
+    seconds: float = 3.0
+    fps: float = 25.0
+    size_px: int = 128
+    seed: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a video."""
+        return round(self.seconds * self.fps)
+
+    def check(self) -> None:
+        """Raise DataError for what cannot be rendered."""
+        for name in ("num_train", "num_test", "seed"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name} ({getattr(self, name)}) must be 0 or more.")
+        if self.num_train + self.num_test == 0:
+            raise DataError("num_train (0) and num_test (0) must not both be 0. Ask for at least one video.")
+        if not 0 < self.fps <= 1000:
+            raise DataError(f"fps ({self.fps}) must be above 0 and at most 1000.")
+        if not MIN_FRAMES <= self.seconds * self.fps < math.inf:  # NaN fails too
+            rule = f"must be a finite length that gives at least {MIN_FRAMES} frames at {self.fps} fps"
+            raise DataError(f"seconds ({self.seconds}) {rule}.")
+        if self.size_px < MIN_SIZE_PX or self.size_px % 2:
+            raise DataError(f"size_px ({self.size_px}) must be even (H.264) and at least {MIN_SIZE_PX}.")
+
+
+@dataclass(frozen=True)
 class _Job:
     """One video to be made; pickled to a worker."""
 
     out: Path
     split: str
     index: int
-    seed: int
-    num_frames: int
-    fps: float
-    size_px: int
+    videos: SyntheticVideos
 
     @property
     def name(self) -> str:
@@ -63,23 +95,15 @@ class _Job:
 @takes_paths("out")
 def synthesize(
     out: str | os.PathLike[str],
+    videos: SyntheticVideos | None = None,
     *,
-    num_train: int = 400,
-    num_test: int = 200,
-    seconds: float = 3.0,
-    fps: float = 25.0,
-    size_px: int = 128,
-    seed: int = 0,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Render, encode and write the data set; the classes (``MOTIONS``) take turns, so that they are balanced.
+    """Render, encode and write the data set.
 
     Args:
         out: a new or empty folder.
-        seconds, fps: length and rate of every video.
-        size_px: height and width, even.
-        seed: another seed gives another data set.
         workers: processes; 0 takes as many as this process may use. Does not change a pixel.
         progress: called as progress(videos done, videos in all).
 
@@ -89,11 +113,14 @@ def synthesize(
     Raises:
         DataError: a bad argument, or ``out`` holds something. What was written is removed when the work fails.
     """
-    num_frames = _check_arguments(num_train, num_test, seconds, fps, size_px, seed, workers)
+    videos = videos or SyntheticVideos()
+    videos.check()
+    if workers < 0:
+        raise DataError(f"workers ({workers}) must be 0 or more.")
     out = Path(out)
     _check_out(out)
-    counts = dict(zip(SPLITS, (num_train, num_test), strict=True))
-    jobs = [_Job(out, split, i, seed, num_frames, fps, size_px) for split in SPLITS for i in range(counts[split])]
+    counts = dict(zip(SPLITS, (videos.num_train, videos.num_test), strict=True))
+    jobs = [_Job(out, split, i, videos) for split in SPLITS for i in range(counts[split])]
     try:
         rows = _run(jobs, min(workers or num_cores(), len(jobs)), progress or (lambda done, total: None))
         manifest = Manifest(out, tuple(rows))
@@ -115,25 +142,6 @@ def truth_path(row_path: str) -> str:
     return str(Path("truth", row_path).with_suffix(".npz"))
 
 
-def _check_arguments(
-    num_train: int, num_test: int, seconds: float, fps: float, size_px: int, seed: int, workers: int
-) -> int:
-    """Refuse what cannot be rendered; returns the number of frames of a video."""
-    for name, value in (("num_train", num_train), ("num_test", num_test), ("seed", seed), ("workers", workers)):
-        if value < 0:
-            raise DataError(f"{name} ({value}) must be 0 or more.")
-    if num_train + num_test == 0:
-        raise DataError("num_train (0) and num_test (0) must not both be 0. Ask for at least one video.")
-    if not 0 < fps <= 1000:
-        raise DataError(f"fps ({fps}) must be above 0 and at most 1000.")
-    if not MIN_FRAMES <= seconds * fps < math.inf:  # NaN fails too
-        rule = f"must be a finite length that gives at least {MIN_FRAMES} frames at {fps} fps"
-        raise DataError(f"seconds ({seconds}) {rule}.")
-    if size_px < MIN_SIZE_PX or size_px % 2:
-        raise DataError(f"size_px ({size_px}) must be even (H.264) and at least {MIN_SIZE_PX}.")
-    return round(seconds * fps)
-
-
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"out ({out}) must be a folder, but it is a file. Choose another name.")
@@ -147,7 +155,7 @@ def _run(jobs: list[_Job], workers: int, progress: Progress) -> list[VideoRow]:
         rows[row.path] = row
         progress(done, len(jobs))
     decoders = _agreed_decoders(rows.values())
-    return [_with_decoders(rows[f"{job.name}.mp4"], decoders) for job in jobs]
+    return [replace(rows[f"{job.name}.mp4"], decoders_ok=decoders) for job in jobs]
 
 
 def _results(jobs: list[_Job], workers: int) -> Iterator[VideoRow]:
@@ -167,15 +175,15 @@ def _results(jobs: list[_Job], workers: int) -> Iterator[VideoRow]:
 
 def _make_video(job: _Job) -> VideoRow:
     """Render and encode one video and write its truth; returns its row, scanned for a few videos only."""
-    scene = scene_of(job.seed, job.split, job.index, job.size_px)
-    rendering = render(scene, np.arange(job.num_frames) / job.fps)
-    path = job.out / f"{job.name}.mp4"
-    write_video(path, rendering.frames_THWC, job.fps, crf=CRF, preset=PRESET, gop=GOP)
+    made, path = job.videos, job.out / f"{job.name}.mp4"
+    scene = scene_of(made.seed, job.split, job.index, made.size_px)
+    rendering = render(scene, np.arange(made.num_frames) / made.fps)
+    write_video(path, rendering.frames_THWC, made.fps, crf=CRF, preset=PRESET, gop=GOP)
     _write_truth(job.out / truth_path(f"{job.name}.mp4"), scene, rendering)
     # All files come from one encoder with one setting, so a scan of a few of them tells of all.
     decoders = scan_video(path).decoders_ok if job.index < NUM_SCANNED else ()
     return VideoRow(
-        path=f"{job.name}.mp4", num_frames=job.num_frames, fps=float(job.fps), height=job.size_px, width=job.size_px,
+        path=f"{job.name}.mp4", num_frames=made.num_frames, fps=float(made.fps), height=made.size_px, width=made.size_px,
         label=scene.motion, split=job.split, decoders_ok=decoders, content_id=content_id(path),
         quick_id=quick_id(path),
     )  # fmt: skip
@@ -197,7 +205,3 @@ def _agreed_decoders(rows: Iterable[VideoRow]) -> tuple[str, ...]:
     """The decoders that were right for every scanned video, in the scan's order."""
     scanned = [row.decoders_ok for row in rows if row.decoders_ok]
     return tuple(name for name in scanned[0] if all(name in other for other in scanned)) if scanned else ()
-
-
-def _with_decoders(row: VideoRow, decoders: tuple[str, ...]) -> VideoRow:
-    return VideoRow(**{**vars(row), "decoders_ok": decoders})

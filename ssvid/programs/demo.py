@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.data.collection import load_manifest
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.errors import SsvidError
 from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
@@ -93,9 +93,8 @@ def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = 
     videos = folder / "videos"
     with _timed("videos", seconds):
         say(f"1/4 rendering and encoding {NUM_TRAIN + NUM_TEST} videos, {SECONDS:g} s at {SIZE_PX} px -> {videos}")
-        synthesize(
-            videos, num_train=NUM_TRAIN, num_test=NUM_TEST, seconds=SECONDS, size_px=SIZE_PX, progress=_every_tenth(say)
-        )
+        made = SyntheticVideos(NUM_TRAIN, NUM_TEST, SECONDS, size_px=SIZE_PX)
+        synthesize(videos, made, progress=_every_tenth(say))
     with _timed("pretraining", seconds):
         say("2/4 pretraining without labels, and its placebo beside it")
         train_side_by_side(folder, videos, seed, say)

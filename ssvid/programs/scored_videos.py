@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ssvid.data.collection import listing_of
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.readers import OfficialSplit, list_videos
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.contract import check_labels
 from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol, check_probe_protocol, check_retrieval_protocol
@@ -96,8 +96,7 @@ def check_listed(
     root = Path(data.root)
     if data.name == "manifest" or not root.is_dir():
         return  # a table is read as quickly as a list, and what is no folder is told where it is read
-    official = OfficialSplit(data.fold, data.annotations, data.allow_missing)
-    listed = list_videos(data.name, root, Path(data.list) if data.list else None, official=official)
+    listed = listing_of(data)
     train, test = _sides(listed, data, data.root)
     check_labels(train, test)
     if probe is not None:

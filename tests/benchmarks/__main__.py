@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 
 
 def run(module: str, *arguments: str) -> None:
@@ -15,7 +15,7 @@ def run(module: str, *arguments: str) -> None:
 
 with tempfile.TemporaryDirectory() as scratch:
     videos = Path(scratch) / "videos"
-    synthesize(videos, num_train=40, num_test=1)
+    synthesize(videos, SyntheticVideos(num_train=40, num_test=1))
     run("bench_startup")
     run("bench_decoders", "--data", str(videos))
     run("bench_gpu", "--out", str(Path(scratch) / "steps"), "--device", "cpu", "--quick")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.machine import environment
 from ssvid.programs import demo as demonstration
 from ssvid.programs.demo import ARMS, evaluate_arms, read_result, read_untrained, train_side_by_side
@@ -102,7 +102,9 @@ def main() -> None:
     videos = args.out / "videos"
     started = time.perf_counter()
     if not videos.exists():
-        synthesize(videos, num_train=d.NUM_TRAIN, num_test=d.NUM_TEST, seconds=d.SECONDS, size_px=d.SIZE_PX)
+        synthesize(
+            videos, SyntheticVideos(num_train=d.NUM_TRAIN, num_test=d.NUM_TEST, seconds=d.SECONDS, size_px=d.SIZE_PX)
+        )
     report: dict[str, Any] = {
         "environment": environment(),
         "videos_seconds": time.perf_counter() - started,

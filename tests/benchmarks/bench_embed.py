@@ -157,11 +157,11 @@ def in_a_process(what: str, name: str, videos: Path, workers: int, device: str) 
 
 
 def report(names: list[str], workers: int, device: str) -> None:
-    from ssvid.data.synth import synthesize
+    from ssvid.data.synth import SyntheticVideos, synthesize
 
     with tempfile.TemporaryDirectory() as scratch:
         videos = Path(scratch) / "videos"
-        synthesize(videos, num_train=max(NUM_VIDEOS[name] for name in names), num_test=0)
+        synthesize(videos, SyntheticVideos(num_train=max(NUM_VIDEOS[name] for name in names), num_test=0))
         print(f"{'':26}{'clips':>6}{'seconds':>9}{'clips/s':>9}{'peak RSS, MB':>14}{'peak PSS, MB':>14}", flush=True)
         for name in names:
             for what in MEASURES:

@@ -23,7 +23,7 @@ from ssvid.data.collection import load_manifest
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.exports import load_backbone
 from ssvid.features.extracting import Subject
 from ssvid.files import write_atomic
@@ -188,7 +188,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     videos = out / "videos"
     if not videos.exists():
-        synthesize(videos, num_train=400, num_test=600)
+        synthesize(videos, SyntheticVideos(num_train=400, num_test=600))
     manifest = Manifest.load(videos / "manifest.csv")
     measure_signals_of(manifest)
     rows = {**{name: f"smoke/{name}" for name in TASKS}, JOINT: joint_recipe(out)}

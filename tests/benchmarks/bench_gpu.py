@@ -18,7 +18,7 @@ import torch
 from ssvid.backbones import convert_to_channels_last_3d, initialize_backbone
 from ssvid.data.index.building import build_manifest
 from ssvid.data.readers import list_videos
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.machine import environment
 from ssvid.programs.pretrain import pretrain
 from ssvid.recipe.options import make_task_config
@@ -128,7 +128,9 @@ def agreement(device: str, *, quick: bool) -> dict[str, float]:
 def videos_of(scratch: Path, *, quick: bool) -> tuple[Path, str]:
     if PACKED.is_dir() and any(PACKED.iterdir()):
         return PACKED, f"{len(list(PACKED.iterdir()))} real videos"
-    synthesize(scratch / "videos", num_train=16 if quick else 200, num_test=1, size_px=64 if quick else 160)
+    synthesize(
+        scratch / "videos", SyntheticVideos(num_train=16 if quick else 200, num_test=1, size_px=64 if quick else 160)
+    )
     return scratch / "videos" / "train", "synthetic videos"
 
 

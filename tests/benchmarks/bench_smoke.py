@@ -35,7 +35,7 @@ from ssvid.data.feed.loader import ClipLoader
 from ssvid.data.feed.sampler import BatchLayout, EvalBatches, TrainBatches
 from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.machine import environment
 from ssvid.programs.audit import trained_networks
 from ssvid.programs.pretrain import _prepare
@@ -180,7 +180,7 @@ def main() -> None:
     args = parser.parse_args()
     videos = args.out / "videos"
     if not videos.exists():
-        synthesize(videos, num_train=args.train, num_test=args.test)
+        synthesize(videos, SyntheticVideos(num_train=args.train, num_test=args.test))
     manifest = Manifest.load(videos / "manifest.csv")
     if signals_of(args.recipe):
         measure_signals_of(manifest)

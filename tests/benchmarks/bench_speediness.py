@@ -24,7 +24,7 @@ from ssvid.data.feed.sampler import EvalBatches
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import list_videos
-from ssvid.data.synth import CRF, GOP, PRESET, synthesize
+from ssvid.data.synth import CRF, GOP, PRESET, SyntheticVideos, synthesize
 from ssvid.machine import environment
 from ssvid.programs.audit import trained_networks
 from ssvid.programs.pretrain import pretrain
@@ -86,7 +86,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     videos = args.out / "videos"
     if not videos.exists():
-        synthesize(videos, num_train=args.clips, num_test=1, size_px=args.size, seed=1)
+        synthesize(videos, SyntheticVideos(num_train=args.clips, num_test=1, size_px=args.size, seed=1))
     moving = Manifest.load(videos / "manifest.csv")
     static_folder = freeze(videos, args.out / "static", limit=args.clips)
     static = build_manifest(static_folder, list_videos("folder", static_folder))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, scene_of, synthesize, truth_path
+from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, render
@@ -19,7 +19,7 @@ SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return synthesize(tmp_path_factory.mktemp("synth"), workers=1, **SMALL)
+    return synthesize(tmp_path_factory.mktemp("synth"), workers=1, videos=SyntheticVideos(**SMALL))
 
 
 def file_bytes(manifest: Manifest) -> dict[str, bytes]:
@@ -29,19 +29,21 @@ def file_bytes(manifest: Manifest) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_files_are_the_same_for_any_number_of_workers(made: Manifest, tmp_path: Path) -> None:
     ticks: list[tuple[int, int]] = []
-    again = synthesize(tmp_path, workers=2, progress=lambda *tick: ticks.append(tick), **SMALL)
+    again = synthesize(tmp_path, workers=2, videos=SyntheticVideos(**SMALL), progress=lambda *tick: ticks.append(tick))
     assert file_bytes(again) == file_bytes(made)
     assert again.rows == made.rows
     assert ticks == [(i, 22) for i in range(1, 23)]
 
 
 def test_a_video_does_not_depend_on_how_many_there_are(made: Manifest, tmp_path: Path) -> None:
-    fewer = synthesize(tmp_path, workers=1, **{**SMALL, "num_train": 2, "num_test": 1})
+    fewer = synthesize(tmp_path, workers=1, videos=SyntheticVideos(**{**SMALL, "num_train": 2, "num_test": 1}))
     assert file_bytes(fewer).items() <= file_bytes(made).items()
 
 
 def test_another_seed_gives_other_videos(made: Manifest, tmp_path: Path) -> None:
-    other = synthesize(tmp_path, workers=1, **{**SMALL, "num_train": 2, "num_test": 0, "seed": 4})
+    other = synthesize(
+        tmp_path, workers=1, videos=SyntheticVideos(**{**SMALL, "num_train": 2, "num_test": 0, "seed": 4})
+    )
     assert not {row.content_id for row in other.rows} & {row.content_id for row in made.rows}
 
 
@@ -77,7 +79,7 @@ def test_train_and_test_share_no_scene(made: Manifest) -> None:
 
 
 def test_decoded_frames_are_near_the_rendered_ones(tmp_path: Path) -> None:
-    manifest = synthesize(tmp_path, num_train=4, num_test=0, seconds=1.0, seed=1, workers=1)
+    manifest = synthesize(tmp_path, SyntheticVideos(num_train=4, num_test=0, seconds=1.0, seed=1), workers=1)
     for i, row in enumerate(manifest.rows):
         rendered = render(scene_of(1, "train", i), np.arange(25) / 25).frames_THWC
         with open_video(manifest.path_of(row), "pyav", info=row.video_info(manifest.root)) as reader:
@@ -110,10 +112,10 @@ def test_speed_and_direction_do_not_depend_on_the_class() -> None:
 def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="must be new or empty, but it holds files"):
-        synthesize(tmp_path, **SMALL)
+        synthesize(tmp_path, SyntheticVideos(**SMALL))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(DataError, match="must be a folder, but it is a file"):
-        synthesize(tmp_path / "mine.txt", **SMALL)
+        synthesize(tmp_path / "mine.txt", SyntheticVideos(**SMALL))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,10 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path)
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, change: dict[str, float], message: str) -> None:
+    workers = int(change.get("workers", 0))
+    change = {key: value for key, value in change.items() if key != "workers"}
     with pytest.raises(DataError, match=message):
-        synthesize(tmp_path / "out", **{**SMALL, **change})  # type: ignore[arg-type]
+        synthesize(tmp_path / "out", SyntheticVideos(**{**SMALL, **change}), workers=workers)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
@@ -144,7 +148,7 @@ def test_what_was_written_is_removed_when_the_work_fails(tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesize(tmp_path, workers=1, progress=interrupt, **SMALL)
+        synthesize(tmp_path, workers=1, progress=interrupt, videos=SyntheticVideos(**SMALL))
     assert not list(tmp_path.iterdir())
 
 

@@ -8,7 +8,7 @@ import torch
 
 import ssvid
 from ssvid.cli import main
-from ssvid.data.synth import synthesize
+from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.weights.checkpoints import read_checkpoint
 
 SMALL_TASK = "task.options={num_frames: 6, frame_px: 32, min_px: 16, max_px: 32, eval_px: 24}"
@@ -39,9 +39,8 @@ def first_weight(network):
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory):
     """Synthetic motions: 20 to train on, 10 to test on."""
-    return synthesize(
-        tmp_path_factory.mktemp("synth") / "videos", num_train=20, num_test=10, seconds=1.0, size_px=32
-    ).root
+    made = SyntheticVideos(num_train=20, num_test=10, seconds=1.0, size_px=32)
+    return synthesize(tmp_path_factory.mktemp("synth") / "videos", made).root
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ssvid.data.index import processes as scanning
 from ssvid.data.index.processes import FileFacts, Job, scan_files
 from ssvid.data.index.scan_cache import ScanCache
 from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow, gray_range_problem
-from ssvid.data.readers import Entry
+from ssvid.data.readers import Entry, Listing
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import takes_paths
 from ssvid.video.times import FrameTimes, evenly_spaced
@@ -35,7 +35,6 @@ def build_manifest(
     timeout_seconds: float = PATIENCE_SECONDS,
     cache: bool = True,
     progress: Progress | None = None,
-    missing: Sequence[str] = (),
     gray_range: Sequence[int] = (),
 ) -> Manifest:
     """Scan the files of a data set and write down what they hold.
@@ -45,14 +44,14 @@ def build_manifest(
 
     Args:
         root: the folder that the entries' paths are relative to.
-        entries: from ``list_videos``; several may be windows of one file, which is scanned once.
+        entries: from ``list_videos``; several may be windows of one file, which is scanned once. Videos that the data set
+            lists and its folder lacks are remembered.
         workers: processes that decode, one thread each; 0 is one per core.
         decoders: compare these decoders; None is all that are installed.
         timeout_seconds: a file hangs in which nothing moves for so long: no packet, no frame. However long it takes
             otherwise, it is scanned to its end.
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
-        missing: videos that the data set lists and its folder lacks, to be remembered.
         gray_range: the values of gray videos of more than 8 bits that become 0 and 255; () keeps their upper 8 bits.
 
     Returns:
@@ -76,7 +75,8 @@ def build_manifest(
     _warn_of_choking(facts)
     if all(found.problem for found in facts.values()):
         raise _nothing_readable(root, facts)
-    return Manifest(root, tuple(_row(entry, facts[entry.path]) for entry in entries), tuple(missing))
+    missing = entries.missing if isinstance(entries, Listing) else ()
+    return Manifest(root, tuple(_row(entry, facts[entry.path]) for entry in entries), missing)
 
 
 def _decoder_versions(decoders: Sequence[str] | None) -> str:

@@ -413,10 +413,10 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the index is called with, instead of a scan."""
     calls: list[dict[str, Any]] = []
 
-    def build(root: Path, entries: Listing, *, missing: tuple[str, ...] = (), **options: Any) -> Manifest:
-        calls.append({"entries": list(entries), "missing": missing})
+    def build(root: Path, entries: Listing, **options: Any) -> Manifest:
+        calls.append({"entries": list(entries), "missing": entries.missing})
         rows = [VideoRow(e.path, 10, 25.0, 48, 64, label=e.label, split=e.split, group=e.group) for e in entries]
-        return Manifest(root, tuple(rows), missing)
+        return Manifest(root, tuple(rows), entries.missing)
 
     monkeypatch.setattr("ssvid.data.collection.build_manifest", build)
     monkeypatch.setattr("ssvid.data.index.building.build_manifest", build)
