@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ssvid.columns import aligned, rule
 from ssvid.results.summaries import Summary
@@ -37,32 +37,24 @@ def line_title(line: Line) -> str:
     return f"{line.title} {marks}".rstrip()
 
 
-def measured_grid(table: Table) -> Grid:
-    """Lines of cells, without heads; the last is chance."""
-    count = range(len(table.columns))
-    lines = [[line_title(line), *(cell_text(line.cells.get(i)) for i in count)] for line in table.lines]
-    return [*lines, ["chance", *(f"{100 * chance:.1f}" for chance in table.chances)]]
-
-
-def difference_grid(table: Table) -> Grid:
-    """Lines of signed cells; none where no result has both networks."""
-    count = range(len(table.columns))
-    return [
-        [line_title(line), *(cell_text(line.cells.get(i), signed=True) for i in count)] for line in table.differences
-    ]
-
-
-def published_grid(table: Table) -> Grid:
-    """Lines of numbers of others, the last cell is where they stand."""
-    count = range(len(table.columns))
-    return [
-        [
-            line.title,
-            *(f"{100 * line.values[i]:.1f}" if i in line.values else "-" for i in count),
-            line.source,
-        ]
+def grids(table: Table) -> tuple[Grid, Grid, Grid]:
+    """Lines of cells without heads: what was measured, chance last; differences; others' numbers, last where they stand."""
+    chance = ["chance", *(f"{100 * level:.1f}" for level in table.chances)]
+    columns = range(len(table.columns))
+    published = [
+        [line.title, *(f"{100 * line.values[i]:.1f}" if i in line.values else "-" for i in columns), line.source]
         for line in table.published
     ]
+    return [*_cells(table.lines, columns), chance], _cells(table.differences, columns, signed=True), published
+
+
+def _cells(lines: Iterable[Line], columns: range, *, signed: bool = False) -> Grid:
+    return [[line_title(line), *(cell_text(line.cells.get(i), signed=signed) for i in columns)] for line in lines]
+
+
+def _heads(table: Table) -> Grid:
+    """Three lines of heads: metric, protocol, videos."""
+    return [[corner, *(head[k] for head in table.heads)] for k, corner in enumerate(("%", "", ""))]
 
 
 # ---- text
@@ -99,13 +91,8 @@ def _width(table: Table, columns: Sequence[int]) -> int:
 def _block(table: Table, columns: Sequence[int]) -> str:
     """Some columns of the table, without the lines that have nothing there."""
     picked = [0, *(i + 1 for i in columns)]
-    heads = [["%", *(head[0] for head in table.heads)]]
-    heads += [["", *(head[k] for head in table.heads)] for k in (1, 2)]
-    parts = [heads, measured_grid(table), difference_grid(table), [line[:-1] for line in published_grid(table)]]
-    heads, measured, differences, published = ([[line[i] for i in picked] for line in part] for part in parts)
-    measured, differences, published = (
-        [line for line in part if set(line[1:]) != {"-"}] for part in (measured, differences, published)
-    )
+    heads, *parts = ([[line[i] for i in picked] for line in part] for part in (_heads(table), *grids(table)))
+    measured, differences, published = ([line for line in part if set(line[1:]) != {"-"}] for part in parts)
     lines = aligned([*heads, *measured, *differences, *published])
     line = rule(lines)
     lines.insert(len(heads) + len(measured) - 1, line)
@@ -129,11 +116,12 @@ def _below(table: Table) -> list[str]:
 def as_markdown(table: Table) -> str:
     """Pipe tables, as GitHub and Sphinx read them."""
     heads = ["%", *("<br>".join(map(_markdown, head)) for head in table.heads)]
-    parts = [_pipes(heads, measured_grid(table))]
-    if table.differences:
-        parts += [f"**{DIFFERENCES}**", _pipes(["points", *heads[1:]], difference_grid(table))]
-    if table.published:
-        parts += [f"**{PUBLISHED}**", _pipes([*heads, "source"], published_grid(table))]
+    measured, differences, published = grids(table)
+    parts = [_pipes(heads, measured)]
+    if differences:
+        parts += [f"**{DIFFERENCES}**", _pipes(["points", *heads[1:]], differences)]
+    if published:
+        parts += [f"**{PUBLISHED}**", _pipes([*heads, "source"], published)]
     return "\n\n".join([*parts, "\n".join(f"* {_markdown(line)}" for line in _below(table))])
 
 
@@ -164,19 +152,18 @@ _TEX = {
 def as_latex(table: Table) -> str:
     """A ``table`` that needs no package: the measured lines, the differences, then what others published."""
     width = 1 + len(table.columns)
+    measured, differences, published = grids(table)
     lines = [
         r"\begin{table}",
         r"\centering\footnotesize",
         rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         r"\hline",
-        *_rows([["%", *(head[0] for head in table.heads)], *(["", *(h[k] for h in table.heads)] for k in (1, 2))]),
+        *_rows(_heads(table)),
         r"\hline",
-        *_rows(measured_grid(table)),
+        *_rows(measured),
     ]
-    if table.differences:
-        lines += [*_heading(DIFFERENCES, width), *_rows(difference_grid(table))]
-    if table.published:
-        lines += [*_heading(PUBLISHED, width), *_rows([line[:-1] for line in published_grid(table)])]
+    for title, grid in ((DIFFERENCES, differences), (PUBLISHED, [line[:-1] for line in published])):
+        lines += [*_heading(title, width), *_rows(grid)] if grid else []
     sources = [f"{line.title}: {line.source}" for line in table.published]
     below = [rf"\par {_tex(line)}" for line in (*_below(table), *sources)]
     return "\n".join([*lines, r"\hline", r"\end{tabular}", *below, r"\end{table}"])

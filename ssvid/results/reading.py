@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
-from ssvid.results.rows import ResultRow, read_results
+from ssvid.results.rows import ResultRow, list_name, read_results
 from ssvid.results.summaries import fold_of
 from ssvid.settings import without_gone, without_speed
 
@@ -110,9 +110,5 @@ def numbers_of(result: Result) -> Numbers:
 
 
 def _data_of(rows: Sequence[ResultRow]) -> tuple[tuple[int, str, str], ...]:
-    found = {
-        (fold_of(row), hashlib.sha256("\0".join(row.ids).encode("utf-8", "surrogateescape")).hexdigest()[:16],
-         str(row.context.get("manifest_sha256", ""))[:16])
-        for row in rows
-    }  # fmt: skip
+    found = {(fold_of(row), list_name(row.ids), str(row.context.get("manifest_sha256", ""))[:16]) for row in rows}
     return tuple(sorted(found))

@@ -171,7 +171,7 @@ def write_results(path: str | Path, rows: Iterable[ResultRow], *, extra: Mapping
         "format": RESULTS_FORMAT,
         "versions": versions(),
         **(extra or {}),
-        "video_lists": {_list_name(names): list(names) for row in rows for names in (row.ids, row.groups) if names},
+        "video_lists": {list_name(names): list(names) for row in rows for names in (row.ids, row.groups) if names},
         "rows": [_plain_row(row) for row in rows],
     }
     text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=True, default=_refuse)
@@ -209,8 +209,8 @@ def _plain_row(row: ResultRow) -> dict[str, Any]:
         "chance": row.chance,
         "num_videos": len(row.ids),
         "num_groups": row.num_groups,
-        "video_list": _list_name(row.ids),
-        "group_list": _list_name(row.groups) if row.groups else "",
+        "video_list": list_name(row.ids),
+        "group_list": list_name(row.groups) if row.groups else "",
         "correct": _plain_correct(row.correct_N),
         **row.context,
     }
@@ -248,7 +248,8 @@ def _correct_of(plain: str | Sequence[float]) -> np.ndarray:
     return np.array(plain, dtype=np.float64)
 
 
-def _list_name(ids: Sequence[str]) -> str:
+def list_name(ids: Sequence[str]) -> str:
+    """What tells one list of names from another."""
     return hashlib.sha256("\0".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
