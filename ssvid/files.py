@@ -199,3 +199,15 @@ def write_json(path: str | Path, content: Mapping[str, Any] | list[Any], *, inde
     """Write plain types as JSON, atomically."""
     text = json.dumps(content, indent=indent)
     write_atomic(path, lambda file: file.write(text.encode() + b"\n"))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A file of JSON that holds names and values.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it holds something else.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}")
+    return content

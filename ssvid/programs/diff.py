@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ssvid.columns import aligned
 from ssvid.data.manifest import Manifest, row_id
 from ssvid.errors import RecipeError, RunFolderError
-from ssvid.files import takes_paths
+from ssvid.files import read_json_object, takes_paths
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.settings import without_gone
@@ -180,7 +179,7 @@ def _read_run(folder: RunFolder) -> Finished:
         folder.path,
         RUN,
         without_gone(resolved),
-        _json(folder.env) if folder.env.is_file() else {},
+        read_json_object(folder.env) if folder.env.is_file() else {},
         manifest.sha256() if manifest else "",
         {row_id(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
         _last_metrics(folder),
@@ -196,7 +195,7 @@ def _last_metrics(folder: RunFolder) -> dict[str, float]:
         last |= {key: value for key, value in line.items() if isinstance(value, int | float)}
     found = {key: value for key, value in last.items() if key in ("step", "epoch") or _is_result(key)}
     if folder.results.is_file():
-        results = _json(folder.results)
+        results = read_json_object(folder.results)
         found |= {f"val/{name}": value for name, value in results.get("metrics", {}).items()}
         found |= {key: results[key] for key in ("num_steps",) if key in results}
     return found
@@ -207,7 +206,7 @@ def _is_result(key: str) -> bool:
 
 
 def _read_evaluation(folder: RunFolder) -> Finished:
-    results = _json(folder.results)
+    results = read_json_object(folder.results)
     rows = results["rows"]
     context = rows[0] if rows else {}
     environment = {"packages": results.get("versions", {})}
@@ -229,13 +228,6 @@ def _what_was_scored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Beside its recipe, an evaluation depends on the weights."""
     weights = {row["name"]: row["weights_sha256"][:16] for row in rows if "weights_sha256" in row}
     return {"weights": weights} if weights else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}")
-    return content
 
 
 def _described(side: Finished) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.errors import DataError, RecipeError, RunFolderError, did_you_mean
-from ssvid.files import takes_paths, write_atomic
+from ssvid.files import read_json_object, takes_paths, write_atomic
 from ssvid.protocols.metrics import title_of
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.protocol_notes import brought_up
@@ -278,9 +278,9 @@ def page_of(path: Path, results: Sequence[Result], table: Table | None) -> RunPa
     folder = RunFolder(path if path.is_dir() else path.parent)
     is_run = not (folder.results.is_file() and _is_evaluation(folder.results)) and folder.resolved.is_file()
     try:
-        outcome = _json(folder.results) if is_run and folder.results.is_file() else {}
+        outcome = read_json_object(folder.results) if is_run and folder.results.is_file() else {}
         panels = _panels(folder, outcome.get("chance", {}))
-        environment = _json(folder.env) if folder.env.is_file() else _versions(results)
+        environment = read_json_object(folder.env) if folder.env.is_file() else _versions(results)
         recipe = folder.resolved.read_text(encoding="utf-8") if folder.resolved.is_file() else _recipes(results)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -316,13 +316,6 @@ def _panels(folder: RunFolder, chance: Mapping[str, float]) -> list[Panel]:
         where = log.parent.relative_to(folder.path).as_posix()
         panels += [replace(panel, title=f"{where}: {panel.title}") for panel in panels_of(read_metrics(log), chance)]
     return panels
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}")
-    return content
 
 
 def _versions(results: Sequence[Result]) -> dict[str, Any]:

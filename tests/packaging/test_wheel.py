@@ -23,6 +23,7 @@ import contextlib, importlib.metadata, io, json, sys
 from pathlib import Path
 import ssvid, pretext_tasks
 from ssvid.cli import main
+from ssvid.templates import render
 
 def cli(*words):
     out = io.StringIO()
@@ -38,6 +39,7 @@ print(json.dumps({
     "entry_points": [e.value for e in importlib.metadata.entry_points(group="ssvid.tasks")],
     "tasks": [t["name"] for t in json.loads(cli("tasks", "--json"))["tasks"]],
     "shown": cli("show", "demo/speediness"),
+    "page": render("base.html", title="<alone>"),
 }))
 """
 
@@ -133,3 +135,4 @@ def test_an_installed_wheel_works_without_the_checkout(built, tmp_path):
     assert "pretext_tasks" in found["entry_points"]
     assert "speediness" in found["tasks"]
     assert "speediness" in found["shown"]
+    assert "<title>&lt;alone&gt;</title>" in found["page"]
