@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssvid.backbones import initialize_backbone
+from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.evals.contract import LabeledData, Subject, Tools, evaluations
+from ssvid.evals.measuring import measure, see
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol
 from ssvid.features.store import Features
+from ssvid.programs.evaluate import score
 from ssvid.video import content_id, write_video
 
 HEIGHT, WIDTH, NUM_FRAMES = 36, 44, 14
@@ -55,6 +58,31 @@ def manifest(tmp_path_factory) -> Manifest:
         for i in range(count)
     ]
     return Manifest(root, tuple(rows))
+
+
+def labeled(manifest: Manifest, *, train=None, test=None) -> LabeledData:
+    """Both sides of a table, or the rows that are given."""
+    own = ([row for row in manifest.rows if row.split == split] for split in ("train", "test"))
+    sides = (given if given is not None else rows for given, rows in zip((train, test), own, strict=True))
+    return LabeledData.checked(manifest, *sides)
+
+
+def ask(
+    evaluation: str, network: Backbone, data: LabeledData, options, features=None, *, tools=None, name="pretrained"
+):
+    """The rows of one network, as the loop makes them."""
+    tools, asked = tools or Tools(), evaluations.get(evaluation)()
+    features, options = asked.prepare(features or FeatureProtocol(), options, network, tools)
+    asked.check(options, data.num_train)
+    asked.check_data(network, data, options, tools)
+    subject = Subject(name, network, features)
+    seen = see([subject], data, tools)[name] if asked.needs == "vectors" else None
+    return list(measure({asked: options}, subject, seen, data, tools))
+
+
+def beside(recipe, network: Backbone, data: LabeledData, *, tools=None, metrics=(), **networks: Backbone):
+    """The rows of the baselines of a recipe, and of the networks that are named."""
+    return score(recipe, networks, network, data, tools or Tools(), metrics=metrics).rows
 
 
 @pytest.fixture

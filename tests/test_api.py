@@ -15,7 +15,20 @@ from ssvid.cli.parser import Parser
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.video import content_id
 
-VERBS = {"pretrain", "probe", "finetune", "retrieve", "report", "audit", "embed", "export", "demo", "show", "diff"}
+VERBS = {
+    "pretrain",
+    "probe",
+    "finetune",
+    "retrieve",
+    "evaluate",
+    "report",
+    "audit",
+    "embed",
+    "export",
+    "demo",
+    "show",
+    "diff",
+}
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
 OTHERS |= {"from_pretrained", "push_to_hub"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object

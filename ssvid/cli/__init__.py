@@ -23,6 +23,7 @@ from ssvid.cli import (
     diff,
     doctor,
     embed,
+    evaluate,
     export,
     finetune,
     listings,
@@ -47,6 +48,7 @@ _VERBS = (
     probe.add_probe,
     finetune.add_finetune,
     retrieve.add_retrieve,
+    evaluate.add_evaluate,
     report.add_report,
     audit.add_audit,
     embed.add_embed,
@@ -155,7 +157,7 @@ def _run(words: list[str]) -> int:
     args = parse(parser, words)
     if args.verb is None:
         raise UsageError("a verb is missing. See: ssvid --help")
-    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "show") and args.recipe:
+    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "evaluate", "show") and args.recipe:
         check_early(args.recipe)
     code = args.run(args)
     sys.stdout.flush()

@@ -169,8 +169,15 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
 
 
-def add_frozen(parser: argparse.ArgumentParser) -> None:
-    """``--partial --untrained-stage --device``: how the weights of a frozen backbone are taken."""
+def add_frozen(verbs: Any, common: argparse.ArgumentParser, verb: str, **words: str) -> None:
+    """A verb that evaluates a frozen backbone. words: its help, description and epilog."""
+    parser = verbs.add_parser(verb, parents=[common], **words)
+    add_evaluated(parser)
+    parser.add_argument(
+        "--supervised",
+        metavar="WEIGHTS",
+        help="weights of the same network trained on labels, for a row beside: a file, or torchvision:NAME",
+    )
     parser.add_argument(
         "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
     )
@@ -178,6 +185,35 @@ def add_frozen(parser: argparse.ArgumentParser) -> None:
         "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for results and pictures (default: beside the checkpoint, numbered)"
+    )
+    add_from(parser)
+    add_json(parser)
+    parser.set_defaults(run=run_frozen, parser=parser)
+
+
+def run_frozen(args: argparse.Namespace) -> None:
+    """Score and print the table."""
+    import ssvid
+    from ssvid.ranks import joined_processes
+
+    with joined_processes(args.device) as (device, is_first):
+        result = getattr(ssvid, args.verb)(
+            args.recipe,
+            *args.overrides,
+            backbone=args.backbone,
+            backbone_name=args.backbone_name,
+            placebo=args.placebo,
+            supervised=args.supervised,
+            out=args.out,
+            partial=args.partial,
+            untrained_stage=args.untrained_stage,
+            device=device,
+            from_results=args.from_results,
+        )
+    if is_first:
+        terminal.print_result(result, as_json=args.json)
 
 
 def add_from(parser: argparse.ArgumentParser) -> None:

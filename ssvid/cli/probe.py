@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_evaluated, add_from, add_frozen, add_json
+from ssvid.cli.parser import add_frozen
 
 _DESCRIPTION = """\
 Takes frozen features of every video, fits a linear probe and k-NN on the train split and scores the test split.
@@ -23,46 +22,11 @@ examples:
 
 def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    add_frozen(
+        verbs,
+        common,
         "probe",
         help="score a frozen backbone: linear probe and k-NN",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        parents=[common],
     )
-    add_evaluated(parser)
-    parser.add_argument(
-        "--supervised",
-        metavar="WEIGHTS",
-        help="weights of the same network trained on labels, for a row beside: a file, or torchvision:NAME",
-    )
-    add_frozen(parser)
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder for results.json (default: beside the checkpoint, numbered)"
-    )
-    add_from(parser)
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Score and print the table."""
-    from ssvid.programs.probe import probe
-    from ssvid.ranks import joined_processes
-
-    with joined_processes(args.device) as (device, is_first):
-        result = probe(
-            args.recipe,
-            *args.overrides,
-            backbone=args.backbone,
-            backbone_name=args.backbone_name,
-            placebo=args.placebo,
-            supervised=args.supervised,
-            out=args.out,
-            partial=args.partial,
-            untrained_stage=args.untrained_stage,
-            device=device,
-            from_results=args.from_results,
-        )
-    if is_first:
-        terminal.print_result(result, as_json=args.json)

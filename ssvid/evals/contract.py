@@ -1,100 +1,253 @@
-"""One network under one protocol: linear probe, k-NN and retrieval, each number with all that it depends on."""
+"""What an evaluation is: a question about networks, put to labeled videos, and answered by numbers.
+
+An evaluation is one file with one class, registered by ``@register_evaluation(name)``; the files of this package are found by
+themselves, and those of other packages through the entry points ``ssvid.evaluations``. The loop that asks it of every network
+of a table, and all that evaluations share, is in ``ssvid.programs.evaluate``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from ssvid.backbones import Backbone
+from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError
-from ssvid.features.extracting import Progress, extract_features
-from ssvid.features.protocol import (
-    FeatureProtocol,
-    resolve_feature_protocol,
-)
+from ssvid.evals.holdouts import Parts, held_out
+from ssvid.features.protocol import FeatureProtocol, ProbeProtocol
 from ssvid.features.store import Features, Listed
-from ssvid.machine import versions
-from ssvid.results.leaks import leak_note, leak_words
+from ssvid.progress import Say
+from ssvid.registry import Registry
 from ssvid.results.rows import ResultRow
-from ssvid.weights.provenance import Provenance
+from ssvid.train.config import LoggerConfig, TrainerConfig
+
+NEEDS = ("vectors", "maps", "training")  # what an evaluation makes its numbers of
+
+evaluations = Registry("evaluation", "ssvid.evaluations", "ssvid.evals")
+register_evaluation = evaluations.register
+
+Made = TypeVar("Made")
 
 
-def wants_probe(metrics: Sequence[str]) -> bool:
-    """Whether metrics of a trained probe are asked for; () asks for everything."""
-    return not metrics or any(wanted.startswith("probe") for wanted in metrics)
+# ---- what an evaluation is handed
 
 
-def wants_neighbors(metrics: Sequence[str]) -> bool:
-    """Whether k-NN or R@1 is asked for; () asks for everything."""
-    return not metrics or any(wanted.startswith(("knn", "recall")) for wanted in metrics)
+@dataclass(frozen=True)
+class LabeledData:
+    """The videos of one split and seed. manifest: the whole table. train, test: its rows that are learned from and that are
+    scored, unreadable ones included (they are counted, never replaced).
+    """
+
+    manifest: Manifest
+    train: tuple[VideoRow, ...]
+    test: tuple[VideoRow, ...]
+
+    @classmethod
+    def checked(cls, manifest: Manifest, train: Sequence[VideoRow], test: Sequence[VideoRow]) -> LabeledData:
+        """The same, once it is sure that there is something to learn from and to test on; no video is read.
+
+        Raises:
+            DataError: says what is missing and how to get it.
+        """
+        check_rows(manifest, train, test)
+        return cls(manifest, tuple(train), tuple(test))
+
+    @property
+    def num_train(self) -> int:
+        """How many training videos can be read."""
+        return sum(row.is_readable for row in self.train)
+
+    def in_batches_of(self, size: int) -> LabeledData:
+        """Both sides without the videos that do not fill a last batch, as loaders with drop_last deliver them."""
+        train, test = (rows[: len(rows) - len(rows) % size] or rows for rows in (self.train, self.test))
+        return replace(self, train=train, test=test)
 
 
-class Evaluated(NamedTuple):
-    """Features of both sides, and what a number made of them depends on. notes: what its reader must know."""
+@dataclass(frozen=True)
+class Subject:
+    """A network that stands in the table. name: of its rows. protocol: how it is shown the videos."""
+
+    name: str
+    network: Backbone
+    protocol: FeatureProtocol
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Where the weights come from: "stage", "content_ids", "placebo", "partial" and more."""
+        return getattr(self.network, "provenance", {})
+
+    @property
+    def stage(self) -> str | None:
+        """The deepest stage that was trained; None where all are, or none is."""
+        return self.origin.get("stage")
+
+
+class Side(Protocol):
+    """What became of the videos of one side, train or test: ``Features`` say it, and ``VideoScores``."""
+
+    @property
+    def unreadable(self) -> tuple[Listed, ...]: ...
+    @property
+    def padded(self) -> tuple[str, ...]: ...
+    @property
+    def decoders(self) -> Mapping[str, int] | None: ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of the videos: a vector of each, with labels and groups; NaN where one could not be read."""
 
     train: Features
     test: Features
-    context: dict[str, Any]
-    notes: list[str]
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, made once under that name: a fit that several numbers are read from."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]  # type: ignore[no-any-return]
 
 
-def extract_for(
-    backbone: Backbone,
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    feature_protocol: FeatureProtocol,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> Evaluated:
-    """What every evaluation of frozen features starts with. Arguments and errors as of ``evaluate_backbone``."""
-    check_rows(manifest, train_rows, test_rows)
-    origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
-    if "drop_last" in feature_protocol.defects:
-        train_rows, test_rows = _full_batches(train_rows), _full_batches(test_rows)
-    stage = origin.get("stage")
-    total = len(train_rows) + len(test_rows)
-    train, test = (
-        extract_features(
-            backbone,
-            manifest,
-            rows,
-            feature_protocol,
-            device=device,
-            cache_dir=cache_dir,
-            trained_stage=stage,
-            progress=None if progress is None else _shifted(progress, before, total),
-        )
-        for rows, before in ((train_rows, 0), (test_rows, len(train_rows)))
-    )
-    context = {
-        "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
-        "weights_sha256": train.weights_sha256,
-        "weights": Provenance.of(origin).to_row(),
-        "feature_protocol": asdict(resolve_feature_protocol(feature_protocol, backbone.info, stage)),
-        "device": str(device),
-        **data_context(manifest, train_rows, test_rows, train, test),
-        "leak": leak_note(test_rows, train_rows, origin, manifest.rows),
-        "versions": versions(),
-    }
-    return Evaluated(train, test, context, notes_of(context))
+def plain(settings: Any) -> dict[str, Any]:
+    """A dataclass of options as results hold it: lists in the place of tuples."""
+    values = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-_DROPPED_BATCH = 8  # of VCOP's script
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
-def _full_batches(rows: Sequence[VideoRow]) -> Sequence[VideoRow]:
-    """The rows without those that do not fill a batch of 8, as loaders with drop_last deliver them."""
-    return rows[: len(rows) - len(rows) % _DROPPED_BATCH] or rows
+@dataclass(frozen=True)
+class Tools:
+    """Where and how an evaluation computes.
+
+    device: of networks that are not trained. cache_dir: for features and batch statistics; None keeps nothing. seed: of all
+    that is drawn. say: tells how far it has come. loader, trainer (resolved), logger, folder, resume, recipe (resolved, plain
+    types, for checkpoints and loggers), show_progress: of an evaluation that trains networks.
+    """
+
+    device: str = "cpu"
+    cache_dir: Path | None = None
+    seed: int = 0
+    say: Say = _silent
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    folder: Path = Path()
+    resume: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    show_progress: bool = False
+
+    @property
+    def num_processes(self) -> int:
+        """Training processes on all machines."""
+        return int(self.trainer.devices) * self.trainer.num_nodes
+
+
+# ---- what it gives back
+
+
+class Number(NamedTuple):
+    """One number of a network, video by video.
+
+    metric: its name, which tables are sorted by. correct_N: for each test video whether it was right (bool), or a share
+    (float); an unreadable one never is. chance: what a guess blind to the videos scores. more: what else it depends on, plain
+    types. notes: what its reader must know. title: of its column in tables; "" is ``metric``. seen: what became of the
+    videos, (train, test), where the evaluation has read them itself.
+    """
+
+    metric: str
+    correct_N: np.ndarray
+    chance: float
+    more: Mapping[str, Any] = {}
+    notes: Sequence[str] = ()
+    title: str = ""
+    seen: tuple[Side, Side] | None = None
+
+
+class Evaluation:
+    """A question. Subclasses are registered with ``@register_evaluation(name)``, and are made without arguments.
+
+    Config: its options, a frozen dataclass; none where it is left out. settings_name: what results call them. needs: "vectors" (of every video, handed to it), or "maps" or "training", where
+    it reads the videos itself. verb: of the command that asks it. metrics: what the
+    names of its numbers start with. heldout_name: what results call the score
+    that chooses the form of the random network.
+    """
+
+    Config: ClassVar[type] = type(None)
+    needs: ClassVar[str] = "vectors"
+    verb: ClassVar[str] = "evaluate"
+    metrics: ClassVar[tuple[str, ...]] = ("",)
+    settings_name: ClassVar[str] = "options"
+    heldout_name: ClassVar[str] = "heldout_top1"
+
+    def check(self, config: Any, num_train: int | None = None) -> None:
+        """Raise RecipeError where the options make no sense, or do not fit so many readable training videos."""
+
+    def check_data(self, network: Backbone, data: LabeledData, config: Any, tools: Tools) -> None:
+        """Raise RecipeError or DataError for whatever the table of videos can tell to be wrong before one is read."""
+
+    def prepare(self, features: FeatureProtocol, config: Any, network: Backbone, tools: Tools) -> tuple[Any, Any]:
+        """How the videos are shown, and the options, with all filled in that follows from others or from the network."""
+        return features, config
+
+    def has_two_random_forms(self, config: Any) -> bool:
+        """Whether the random network stands as initialized and with the batch statistics of training clips as well."""
+        return True
+
+    def score(self, subject: Subject, seen: Seen, data: LabeledData, config: Any, tools: Tools) -> Iterator[Number]:
+        """The numbers of one network. Nothing may be chosen on ``data.test``.
+
+        Args:
+            seen: its vectors; None where ``needs`` says that the evaluation reads the videos itself.
+        """
+        raise NotImplementedError
+
+    def heldout(
+        self, rows: Sequence[ResultRow], subject: Subject, seen: Seen, data: LabeledData, config: Any, tools: Tools
+    ) -> float:
+        """What a network scores on held-out train: by it the better of two random networks is chosen, and test has no say.
+
+        The first number, of a fifth of train, where nothing is overridden.
+
+        Args:
+            rows: of this network on test, for what was chosen on train on the way.
+        """
+        (parts,) = held_out(seen.train, ProbeProtocol(num_holdouts=1, seed=tools.seed))
+        return float(self.score_held_out(parts, subject, seen, data, config, tools).mean())
+
+    def score_held_out(
+        self, parts: Parts, subject: Subject, seen: Seen, data: LabeledData, config: Any, tools: Tools
+    ) -> np.ndarray:
+        """The first number, video by video, where one part of train is learned from and the other one is scored."""
+        gallery, queries = parts
+        few = Seen(seen.train.at(gallery), seen.train.at(queries))
+        rows = LabeledData(data.manifest, *(tuple(data.train[i] for i in part) for part in parts))
+        return np.asarray(next(iter(self.score(subject, few, rows, config, tools))).correct_N, dtype=np.float64)
+
+    def draw(
+        self, folder: Path, ending: str, rows: Sequence[ResultRow], seen: Seen, data: LabeledData, config: Any
+    ) -> list[Path]:
+        """Write pictures of what the first network does, beside the results; their paths.
+
+        Args:
+            ending: of the names of the files, where there are several splits or seeds. rows: of that network.
+        """
+        return []
+
+
+def guess_chance(labels: Sequence[str] | np.ndarray) -> float:
+    """Share of the most frequent label: what a guess blind to the videos scores."""
+    return float(np.unique(np.asarray(labels).astype(str), return_counts=True)[1].max() / len(labels))
+
+
+# ---- what must be there
 
 
 def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Sequence[VideoRow]) -> None:
@@ -149,87 +302,3 @@ def check_labels(train: Sequence[_Labeled], test: Sequence[_Labeled], *, readabl
             f"{readable}training video: a probe cannot learn it. "
             "Add training videos of it, or take its videos out of test."
         )
-
-
-class Side(Protocol):
-    """What became of the videos of one side, train or test: ``Features`` say it, and ``VideoScores``."""
-
-    @property
-    def unreadable(self) -> tuple[Listed, ...]: ...
-    @property
-    def padded(self) -> tuple[str, ...]: ...
-    @property
-    def decoders(self) -> Mapping[str, int] | None: ...
-
-
-def data_context(
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    train: Side,
-    test: Side,
-) -> dict[str, Any]:
-    """What a result says of its videos."""
-    return {
-        "manifest_sha256": manifest.sha256(),
-        "data": {
-            side: {
-                "split": sorted({row.split for row in rows}),
-                "num_videos": len(rows),
-                "num_classes": len({row.label for row in rows}),
-                "unreadable": [list(listed) for listed in features.unreadable],
-                "padded": list(features.padded),
-                "decoders": dict(features.decoders or {}),
-            }
-            for side, rows, features in (("train", train_rows, train), ("test", test_rows, test))
-        },
-    }
-
-
-def _row(
-    name: str,
-    metric: str,
-    test: Features,
-    correct_N: np.ndarray,
-    chance: float,
-    context: Mapping[str, Any],
-) -> ResultRow:
-    return ResultRow.counted(name, metric, correct_N, chance, test.ids, test.groups, context)
-
-
-def notes_of(context: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that a reader of the number must know."""
-    test, train = context["data"]["test"], context["data"]["train"]
-    weights = context["weights"]
-    listed = {
-        "unreadable test videos, counted as wrong": [video for video, _ in test["unreadable"]],
-        "unreadable training videos, left out": [video for video, _ in train["unreadable"]],
-        "test videos shorter than a clip, last frame repeated": test["padded"],
-        "training videos shorter than a clip, last frame repeated": train["padded"],
-    }
-    said = [f"{what}: {len(videos)} ({_first(videos)})" for what, videos in listed.items() if videos]
-    said += leak_words(context["leak"])
-    if defects := context.get("feature_protocol", {}).get("defects"):
-        said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")
-    if weights["placebo"] and not weights.get("placebo_answers"):
-        said.append(
-            "this placebo was trained by an earlier ssvid, and about one sample in each batch kept its true answer"
-        )
-    if weights["partial"]:
-        said.append("the weights were loaded in part (--partial or init_partial)")
-    init = weights.get("init")
-    if init and init["unknown_videos"]:
-        said.append(f"the weights started from {init['from']}; whether that has seen test videos is not known")
-    return said
-
-
-def _first(videos: Sequence[str], most: int = 5) -> str:
-    return ", ".join(videos[:most]) + (", ..." if len(videos) > most else "")
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)
-
-
-def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,11 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo, StageInfo
-from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.evals.contract import Evaluated, extract_for, wants_neighbors, wants_probe
-from ssvid.evals.linear_probe.probe import holdouts, readable_train
-from ssvid.evals.neighbors.knn import neighbor_rows, score_neighbors
-from ssvid.features.extracting import Progress, Subject
-from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, check_probe_protocol, resolve_feature_protocol
+from ssvid.evals.contract import Number, Seen, Subject, guess_chance
+from ssvid.evals.holdouts import holdouts
+from ssvid.evals.linear_probe.probe import readable_train
+from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
 from ssvid.features.store import Features
-from ssvid.results.rows import ResultRow
 
 FLOOR = "histograms"
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
@@ -43,6 +39,7 @@ class Histograms(Backbone):
     def __init__(self) -> None:
         width = _LEVELS**3 + _CELLS**2 * (len(_CHANGES) + 1)
         super().__init__(BackboneInfo("histograms", (StageInfo(_STAGE, width, 1, 1),), min_frames=2, size=112))
+        self.provenance = {"stage": _STAGE, "content_ids": []}
 
     def embed_stages(
         self, clip_BCTHW: Tensor, stages: Sequence[str] | None = None, pool: str = "avg"
@@ -77,69 +74,27 @@ def _shares(code_BN: Tensor, num_bins: int) -> Tensor:
     return counts / code_BN.shape[1]
 
 
-def floor_subject(protocol: FeatureProtocol) -> Subject:
-    """The histograms that ``floor_rows`` takes under a protocol."""
-    return Subject(Histograms(), as_histograms(protocol), _STAGE)
-
-
 def at_size_of(protocol: FeatureProtocol, info: BackboneInfo) -> FeatureProtocol:
     """The protocol at the size that a network is shown, so that histograms come from the same reading as its features."""
     resolved = resolve_feature_protocol(replace(protocol, stages="all"), info)
     return replace(protocol, crop_px=resolved.crop_px, resize_px=resolved.resize_px)
 
 
-def floor_rows(
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    feature_protocol: FeatureProtocol,
-    probe_protocol: ProbeProtocol,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
-    name: str = FLOOR,
-    metrics: Sequence[str] = (),
-) -> list[ResultRow]:
-    """Histograms of the same clips: a linear SVM, its cost chosen on held-out train, in the column of the linear probe;
-    k-NN and R@1 in theirs. metrics and errors as of ``evaluate_backbone``.
-    """
-    p = probe_protocol
-    check_probe_protocol(p, sum(row.is_readable for row in train_rows) if wants_neighbors(metrics) else None)
-    found = extract_for(
-        Histograms(),
-        manifest,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        feature_protocol=as_histograms(feature_protocol),
-        device=device,
-        cache_dir=cache_dir,
-        progress=progress,
-        provenance={"stage": _STAGE, "content_ids": []},
-    )
-    rows = [_of_svm(name, found, p)] if wants_probe(metrics) else []
-    return rows + (
-        list(neighbor_rows(name, found, score_neighbors(found.train, found.test, p)))
-        if wants_neighbors(metrics)
-        else []
-    )
+def floor_subject(protocol: FeatureProtocol, info: BackboneInfo) -> Subject:
+    """The histograms that stand beside a network which is shown the videos under a protocol."""
+    return Subject(FLOOR, Histograms(), as_histograms(at_size_of(protocol, info)))
 
 
-def _of_svm(name: str, found: Evaluated, p: ProbeProtocol) -> ResultRow:
-    chosen, heldout = select_cost(found.train, p)
-    x, y = readable_train(found.train)
-    readable, labels = found.test.readable, np.array(found.test.labels, dtype=object)
+def svm_number(metric: str, seen: Seen, protocol: ProbeProtocol) -> Number:
+    """Histograms in the column of a trained head: a linear SVM, its cost chosen on held-out train."""
+    chosen, heldout = select_cost(seen.train, protocol)
+    x, y = readable_train(seen.train)
+    readable, labels = seen.test.readable, np.array(seen.test.labels, dtype=object)
     predictions = np.full(len(labels), "", dtype=object)
-    predictions[readable] = _fit(x, y, chosen, p.seed)(found.test.values_ND[readable])
+    predictions[readable] = _fit(x, y, chosen, protocol.seed)(seen.test.values_ND[readable])
+    head = {"svm": "linear, one against the rest", "cost": chosen, "heldout_top1": heldout}
     correct_N = (predictions == labels) & readable
-    context = {
-        **found.context,
-        "head": {"svm": "linear, one against the rest", "cost": chosen, "heldout_top1": heldout},
-        "predictions": predictions.tolist(),
-        "notes": found.notes,
-    }
-    chance = float(np.unique(labels.astype(str), return_counts=True)[1].max() / len(labels))
-    return ResultRow.counted(name, "probe_top1", correct_N, chance, found.test.ids, found.test.groups, context)
+    return Number(metric, correct_N, guess_chance(labels), {"head": head, "predictions": predictions.tolist()})
 
 
 def as_histograms(protocol: FeatureProtocol) -> FeatureProtocol:

@@ -15,10 +15,11 @@ from typing import Any
 from ssvid.data.collection import load_manifest
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.errors import SsvidError
+from ssvid.evals.contract import LabeledData, Tools
 from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
+from ssvid.programs.evaluate import score
 from ssvid.programs.pretrain import PretrainResult
-from ssvid.programs.probe import score
 from ssvid.programs.scored_videos import labeled_rows
 from ssvid.progress import Say, speaker
 from ssvid.recipe.load import load_recipe
@@ -178,19 +179,10 @@ def evaluate_arms(folder: Path, videos: Path, say: Say) -> list[ResultRow]:
     loaded = load_recipe(PROBE, [f"data.root={videos}"], kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     manifest = load_manifest(config.data)
-    train_rows, test_rows = labeled_rows(manifest)
+    data = LabeledData.checked(manifest, *labeled_rows(manifest))
     networks = {name: load_backbone(folder / name) for name in ARMS}
-    return score(
-        networks,
-        networks["pretrained"],
-        config,
-        manifest,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        cache_dir=folder / "features",
-        device="cpu",
-        say=lambda text: say(f"    {text}"),
-    )
+    tools = Tools(cache_dir=folder / "features", seed=config.seed, say=lambda text: say(f"    {text}"))
+    return score(config, networks, networks["pretrained"], data, tools).rows
 
 
 class _timed:  # noqa: N801  reads as a word

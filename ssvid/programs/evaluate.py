@@ -1,31 +1,230 @@
-"""What all evaluations share: folds and seeds in one command, the named protocol beside each number, and repeating a
-number from its ``results.json``.
+"""The one loop behind ``probe``, ``retrieve``, ``finetune`` and ``evaluate``: every network of a table is asked the same
+questions, on every official split and with every seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+from ssvid.backbones import Backbone
+from ssvid.data.collection import load_manifest
+from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest
-from ssvid.files import write_atomic
+from ssvid.errors import RecipeError
+from ssvid.evals.contract import Evaluation, LabeledData, Seen, Subject, Tools, evaluations
+from ssvid.evals.measuring import RANDOM_FORM, better_random_first, measure, see
+from ssvid.exports import load_backbone
+from ssvid.features.protocol import FeatureProtocol
+from ssvid.files import takes_paths
+from ssvid.programs.lineup import lineup, networks_beside, stills_note, supervised_network
+from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.pretrain import RUNS
-from ssvid.programs.repeating import Recorded
-from ssvid.programs.runs import (
-    RANDOM,
-    Weights,
-)
-from ssvid.protocols.metrics import title_of
-from ssvid.protocols.named import NamedProtocol, Published, named_protocol
-from ssvid.ranks import agreed, is_first_process
-from ssvid.recipe.load import LoadedRecipe
-from ssvid.results.confusion import confusion_picture, per_class
-from ssvid.results.rows import ResultRow, render_table, write_results
-from ssvid.results.summaries import Summary, fold_of, seed_of, summarize, summarize_difference
-from ssvid.results.table import BASELINES, PRETRAINED
+from ssvid.programs.repeating import taken_from
+from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides, plan_runs, refuse_repetition
+from ssvid.programs.scored_videos import check_listed, labeled_rows, split_note
+from ssvid.progress import speaker
+from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
+from ssvid.recipe.load import LoadedRecipe, load_recipe
+from ssvid.recipe.protocol_notes import tagged, wanted_metrics
+from ssvid.recipe.schema import EvaluationRecipe
+from ssvid.results.rows import ResultRow
 from ssvid.train.run_folder import next_beside, next_free
+
+Asked = dict[Evaluation, Any]  # with the options of each
+DROPPED_BATCH = 8  # of VCOP's script
+
+
+# ---- the networks of one table
+
+
+class Around:
+    """What is done around the rows of the networks: nothing, where nothing is trained."""
+
+    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> AbstractContextManager[Any]:
+        """Entered before the first network is asked."""
+        return contextlib.nullcontext()
+
+    def rows(self, subject: Subject, measured: Callable[[Tools], Iterable[ResultRow]], tools: Tools) -> list[ResultRow]:
+        """The rows of one network, as they are measured now or as they are known."""
+        tools.say(f"scoring {subject.name}")
+        return list(measured(tools))
+
+
+class Scored(NamedTuple):
+    """The rows of a table. asked: what they answer. seen: the vectors of each subject; {} where none were needed."""
+
+    rows: list[ResultRow]
+    asked: Asked
+    seen: dict[str, Seen]
+
+
+def score(
+    config: EvaluationRecipe,
+    networks: Mapping[str, Backbone],
+    architecture: Backbone,
+    data: LabeledData,
+    tools: Tools,
+    *,
+    metrics: Sequence[str] = (),
+    around: Around | None = None,
+) -> Scored:
+    """The rows of each named network, then the baselines of the recipe: the random row of the same architecture, seed and
+    stage, the first network on single and on shuffled frames, and histograms without a network.
+
+    Args:
+        architecture: what the baselines are made of.
+        metrics: what is asked for, by the starts of its names; () is everything. What is not asked for is not computed.
+    """
+    around = around or Around()
+    asked, features = prepared(config, architecture, tools, metrics)
+    for evaluation, options in asked.items():
+        evaluation.check(options, data.num_train)
+        evaluation.check_data(architecture, data, options, tools)
+    shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
+    needs_vectors = any(evaluation.needs == "vectors" for evaluation in asked)
+    cores = cores_for_network(tools.device, features.workers) if needs_vectors else contextlib.nullcontext()
+    with cores:
+        two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
+        subjects = lineup(networks, architecture, features, config.anchors, data, tools, two_forms=two_forms)
+        seen = see(subjects, shown, tools) if needs_vectors else {}
+        with around.begun(asked, subjects, data):
+            found = {
+                one.name: around.rows(one, partial(measure, asked, one, seen.get(one.name), shown), tools)
+                for one in subjects
+            }
+        chooser, options = next(iter(asked.items()))
+        heldout = {
+            one.name: chooser.heldout(found[one.name], one, seen.get(one.name), shown, options, tools)  # type: ignore[arg-type]
+            for one in subjects
+            if one.name.startswith(RANDOM_FORM)
+        }
+    if heldout and seen:
+        seen[RANDOM] = seen[max(heldout, key=lambda form: heldout[form])]
+    rows = better_random_first(found, heldout, chooser.heldout_name)
+    return Scored(with_note(rows, stills_note(config.anchors, architecture)), asked, seen)
+
+
+def prepared(
+    config: EvaluationRecipe, network: Backbone, tools: Tools, metrics: Sequence[str] = ()
+) -> tuple[Asked, FeatureProtocol]:
+    """The evaluations that a recipe asks for, with their options, and how they show videos to networks of this kind.
+
+    Raises:
+        RecipeError: an option makes no sense or does not fit the network.
+    """
+    features, asked = config.shown, Asked()
+    for name, options in config.asks().items():
+        evaluation = evaluations.get(name)()
+        if not metrics or any(wanted.startswith(evaluation.metrics) for wanted in metrics):
+            features, options = evaluation.prepare(features, options, network, tools)
+            evaluation.check(options)
+            asked[evaluation] = options
+    return asked, features
+
+
+def with_note(rows: Iterable[ResultRow], note: str) -> list[ResultRow]:
+    """The rows with one more thing that their reader must know."""
+    more = [note] * bool(note)
+    return [replace(r, context={**r.context, "notes": [*r.context.get("notes", ()), *more]}) for r in rows]
+
+
+# ---- the splits and seeds of one command
+
+
+class Command:
+    """A command that evaluates a backbone: its recipe, its runs and what all of them come to. Kinds that load weights in
+    another way, or train, override a step.
+
+    kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if one is.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        recipe: Any,
+        overrides: Sequence[str],
+        arguments: dict[str, Any],
+        *,
+        nested: Mapping[str, Any],
+        from_results: Weights | None,
+        show_progress: bool,
+    ) -> None:
+        self.kind, self.show_progress, self.say = kind, show_progress, speaker(show_progress)
+        recipe, overrides, self.arguments, self.recorded = taken_from(
+            from_results, self.kind, recipe, overrides, arguments
+        )
+        self.loaded = load_recipe(recipe, [*overrides, *more_overrides(self.arguments)], nested=nested, kind=self.kind)
+        self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
+        self.metrics = wanted_metrics(self.loaded)
+        for name in self.config.asks():
+            verb = evaluations.get(name).verb
+            if kind == "evaluate" and verb != kind:
+                raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
+        refuse_repetition(self.config, self.arguments["backbone"])
+        self.runs = plan_runs(self.config, self.arguments["backbone"], self.arguments["placebo"])
+
+    def folder(self, out: Weights | None = None) -> Path:
+        """Where results go: ``out``, or a new folder beside the run that the backbone belongs to."""
+        return evaluation_folder(self.kind, out, self.runs[0].backbone, self.loaded)
+
+    def evaluate(self, folder: Path) -> Outcome:
+        """Every split with every seed, one after the other; the results are written into the folder."""
+        rows: list[ResultRow] = []
+        pictures: list[Path] = []
+        for run in self.runs:
+            if len(self.runs) > 1:
+                self.say(f"fold {run.fold}, seed {run.seed}")
+            scored, data = self.score(run)
+            of_run = tagged(scored.rows, run.fold, run.seed, run.recipe_seed, self.loaded, data.manifest)
+            rows += of_run
+            first = [row for row in of_run if row.name == of_run[0].name]
+            ending = f"-{run.name}" * (len(self.runs) > 1)
+            for evaluation, options in scored.asked.items() if is_first_process() else ():
+                pictures += evaluation.draw(folder, ending, first, scored.seen.get(first[0].name), data, options)  # type: ignore[arg-type]
+        outcome = conclude(folder, rows, self.loaded, self.arguments, data.manifest, recorded=self.recorded)
+        outcome.pictures += pictures
+        return outcome
+
+    def score(self, run: Run) -> tuple[Scored, LabeledData]:
+        """The rows of one split and seed, once weights and videos are there, and are those of a result to repeat."""
+        config = config_of(self.config, run)
+        tools = self.tools(config, run)
+        network = self.network(config, run)
+        asked, _ = prepared(config, network, tools, self.metrics)
+        manifest = self.manifest(config, asked, run)
+        data = LabeledData.checked(manifest, *labeled_rows(manifest, config.data))
+        networks = networks_beside(network, run, self.show_progress)
+        if self.recorded is not None:
+            self.recorded.check_data(manifest, run)
+            self.recorded.check_weights(networks, run)
+        if supervised := self.arguments.get("supervised"):
+            networks["supervised"] = supervised_network(network, str(supervised))
+        scored = score(config, networks, network, data, tools, metrics=self.metrics, around=self.around(run, config))
+        return scored._replace(rows=with_note(scored.rows, split_note(manifest, config.data))), data
+
+    def tools(self, config: Any, run: Run) -> Tools:
+        """What the evaluations of one run are handed."""
+        return Tools(self.arguments["device"], cache_folder() / "features", config.seed, self.say)
+
+    def network(self, config: Any, run: Run) -> Backbone:
+        """The network with its weights."""
+        named = {"name": config.backbone.name or None, "options": config.backbone.options or None}
+        return load_backbone(run.backbone, partial=self.arguments["partial"], seed=config.seed, **named)
+
+    def manifest(self, config: Any, asked: Asked, run: Run) -> Manifest:
+        """The table of videos. What their list can tell to be wrong is told before a file is read."""
+        check_listed(config.data, asked)
+        return load_manifest(config.data, self.say)
+
+    def around(self, run: Run, config: Any) -> Around:
+        """What is done around the rows of one run."""
+        return Around()
 
 
 def evaluation_folder(kind: str, out: Weights | None, backbone: Weights, loaded: LoadedRecipe) -> Path:
@@ -42,162 +241,62 @@ def evaluation_folder(kind: str, out: Weights | None, backbone: Weights, loaded:
     return Path(agreed("out", choose))
 
 
-# ---- one reading
+# ---- the programs
 
 
-# ---- the outcome
+def program(kind: str, about: str) -> Callable[..., Outcome]:
+    """The program for recipes of one kind that train no network. about: its docstring, to the point where all are alike."""
 
-
-@dataclass
-class Evaluation:
-    """The rows of an evaluation, their summaries over folds and seeds, and where they were written. Prints as the table.
-
-    pictures: files beside the results. repeated: what came of the comparison where an older result was repeated.
-    """
-
-    rows: list[ResultRow]
-    path: Path
-    summaries: list[Summary] = field(default_factory=list)
-    protocol: NamedProtocol | None = None
-    pictures: list[Path] = field(default_factory=list)
-    repeated: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types: the numbers and the files that hold everything else."""
-        rows = [
-            {
-                "name": r.name,
-                "metric": r.metric,
-                "fold": fold_of(r),
-                "seed": seed_of(r),
-                "value": r.value,
-                "interval95": list(r.interval),
-                "chance": r.chance,
-            }
-            for r in self.rows
-        ]
-        return {
-            "rows": rows,
-            "summaries": [summary.as_dict() for summary in self.summaries],
-            "differences": [difference.as_dict() for difference in differences(self.rows)],
-            "results": str(self.path),
-            "pictures": [str(path) for path in self.pictures],
-            "repeated": self.repeated,
+    @takes_paths("recipe", "backbone", "placebo", "supervised", "out", "from_results")
+    def call(
+        recipe: str | Path | Mapping[str, Any] | None = None,
+        *overrides: str,
+        backbone: Weights | Sequence[Weights] = (),
+        backbone_name: str | None = None,
+        placebo: Weights | Sequence[Weights] | None = None,
+        supervised: str | Path | None = None,
+        out: str | Path | None = None,
+        partial: bool = False,
+        untrained_stage: bool = False,
+        device: str = "auto",
+        from_results: str | Path | None = None,
+        show_progress: bool = True,
+        **nested: Any,
+    ) -> Outcome:
+        arguments: dict[str, Any] = {
+            "backbone": backbone,
+            "backbone_name": backbone_name,
+            "placebo": placebo,
+            "supervised": supervised,
+            "partial": partial,
+            "untrained_stage": untrained_stage,
+            "device": resolve_device(device),
         }
+        more: dict[str, Any] = {"nested": nested, "from_results": from_results, "show_progress": show_progress}
+        command = Command(kind, recipe, overrides, arguments, **more)
+        return command.evaluate(command.folder(out))
 
-    def __str__(self) -> str:
-        parts = [render_table(summary_rows(self.rows, self.summaries) or self.rows)]
-        parts += [_spread_lines(self.summaries)] if self.summaries else []
-        parts += [_difference_lines(differences(self.rows))]
-        if self.protocol is not None and self.protocol.published:
-            parts.append(published_lines(self.protocol.published, {row.metric for row in self.rows}))
-        files = "\n".join([f"full results: {self.path}", *(f"picture: {p}" for p in self.pictures)])
-        return "\n\n".join(part for part in (*parts, files, self.repeated) if part)
+    call.__name__ = call.__qualname__ = kind
+    call.__doc__ = f"""{about}
 
+    Args:
+        recipe: shipped name, path, named protocol, or mapping of kind ``{kind}``. overrides, nested: as for ``pretrain``.
+        backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` or the recipe names the network);
+            several of them are taken for the same pretraining with several seeds.
+        placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
+            the checkpoint's recipe.
+        supervised: weights of the same network that were trained on labels, for a row beside: as ``init_from`` takes them
+            (``torchvision:KINETICS400_V1``).
+        out: folder for ``results.json`` and pictures; beside the checkpoint, numbered, where None.
+        partial: accept weights that fill the network only in part; every result says so.
+        untrained_stage: score stages that pretraining never trained, too.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        from_results: a ``results.json`` to repeat: its recipe and arguments are taken, and its hashes must fit.
 
-def summary_rows(rows: Sequence[ResultRow], summaries: Sequence[Summary]) -> list[ResultRow]:
-    """The summaries as rows of a table, with the notes of the rows they come from."""
-    found = []
-    for summary in summaries:
-        mine = [row for row in rows if (row.name, row.metric) == (summary.name, summary.metric)]
-        notes = list(dict.fromkeys(note for row in mine for note in row.context.get("notes", ())))
-        ids = tuple(dict.fromkeys(video for row in mine for video in row.ids))
-        context = {**mine[0].context, "notes": notes}
-        found.append(
-            replace(
-                mine[0], value=summary.value, interval=summary.interval, chance=summary.chance, ids=ids, context=context
-            )
-        )
-    return found
-
-
-def _spread_lines(summaries: Sequence[Summary]) -> str:
-    """What each summary is a mean of, and how far it spreads."""
-    lines = []
-    for s in summaries:
-        deviations = {"folds": s.over_folds, "seeds": s.over_seeds}
-        spread = [f"over {what} {100 * value:.1f}" for what, value in deviations.items() if value is not None]
-        each = "; ".join(
-            f"fold {fold}: " * bool(fold) + ", ".join(f"{100 * v:.1f}" for v in seeds.values())
-            for fold, seeds in s.values.items()
-        )
-        lines.append(f"{s.name}, {title_of(s.metric)}: standard deviation {', '.join(spread)} ({each})")
-    return "\n".join(lines)
-
-
-def differences(rows: Sequence[ResultRow]) -> list[Summary]:
-    """The pretrained network minus its placebo and minus the random one, in every metric that both have, paired."""
-    found = []
-    for baseline in BASELINES:
-        theirs = {row.metric for row in rows if row.name == baseline}
-        for metric in dict.fromkeys(row.metric for row in rows if row.name == PRETRAINED):
-            if metric in theirs:
-                found.append(summarize_difference(rows, PRETRAINED, baseline, metric))
-    return found
-
-
-def _difference_lines(found: Sequence[Summary]) -> str:
-    """One line for each network that the pretrained one is compared with."""
-    if not found:
-        return ""
-    lines = ["paired over the test videos, in points, with 95 % intervals:"]
-    for name in dict.fromkeys(d.name for d in found):
-        told = (
-            f"{title_of(d.metric)} {100 * d.value:+.1f} [{100 * d.interval[0]:+.1f}, {100 * d.interval[1]:+.1f}]"
-            for d in found
-            if d.name == name
-        )
-        lines.append(f"  {name}: {'; '.join(told)}")
-    return "\n".join(lines)
-
-
-def published_lines(published: Sequence[Published], metrics: set[str]) -> str:
-    """Numbers of others, told apart from those measured here."""
-    lines = ["published under this protocol; not measured here:"]
-    for p in published:
-        values = ", ".join(f"{title_of(metric)} {value:g}" for metric, value in p.values.items() if metric in metrics)
-        lines += [f"  {p.method}, {p.backbone}, pretrained on {p.pretraining}: {values}  [{p.source}]"] * bool(values)
-    return "\n".join(lines) if len(lines) > 1 else ""
-
-
-def conclude(
-    folder: Path,
-    rows: list[ResultRow],
-    loaded: LoadedRecipe,
-    arguments: Mapping[str, Any],
-    manifest: Manifest,
-    *,
-    recorded: Recorded | None = None,
-    name: str = "results.json",
-) -> Evaluation:
-    """Write ``results.json`` and the picture of what was taken for what; compare with the result that was repeated. Of
-    several processes the first one writes.
-
-    arguments: of the program, by which ``--from`` repeats it.
+    Raises:
+        SsvidError: any mistake in the recipe, the weights or the data.
     """
-    # The worse form of the random network is another one from fold to fold: only the better one has a mean.
-    summaries = summarize(row for row in rows if not row.name.startswith("random, "))
-    extra = {
-        "kind": loaded.resolved["kind"],
-        "recipe": loaded.resolved,
-        "arguments": {key: _as_text(value) for key, value in arguments.items()},
-        "summaries": [summary.as_dict() for summary in summaries],
-        "per_class": per_class(rows, manifest),
-    }
-    is_first, pictures = is_first_process(), []
-    path = write_results(folder / name, rows, extra=extra) if is_first else folder / name
-    if is_first and (picture := confusion_picture(rows, manifest)):
-        pictures.append(folder / "confusion.svg")
-        write_atomic(pictures[0], lambda file: file.write(picture.encode()))
-    protocol = named_protocol(loaded.protocol) if loaded.protocol else None
-    repeated = recorded.compare(rows) if recorded is not None else ""
-    return Evaluation(rows, path, summaries, protocol, pictures, repeated)
+    return call
 
 
-def _as_text(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_as_text(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-# ---- repeating a number
+evaluate = program("evaluate", "Ask one evaluation, ours or that of another package, of a backbone and its baselines.")

@@ -5,38 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ssvid.backbones import Backbone, BackboneInfo, initialize_backbone
-from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
-from ssvid.data.collection import load_manifest
+from ssvid.backbones import Backbone, BackboneInfo
+from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.data.index.scan_cache import cache_folder
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.manifest import Manifest
 from ssvid.errors import RunFolderError
-from ssvid.evals import baselines as anchors
-from ssvid.evals.baselines import AS_INITIALIZED
+from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.remembered import read_trained, trained_key, write_trained
-from ssvid.evals.finetune.state import FinetuneSetup, Parts
-from ssvid.evals.finetune.training import check_finetuning, finetune_backbone
-from ssvid.evals.histograms import floor_rows
-from ssvid.features.protocol import ProbeProtocol
+from ssvid.evals.finetune.training import hold_out
+from ssvid.evals.histograms import Histograms
 from ssvid.files import takes_paths, write_json, write_text
 from ssvid.machine import environment
-from ssvid.programs.evaluate import Evaluation, conclude, evaluation_folder
-from ssvid.programs.lineup import frame_anchors, networks_beside
-from ssvid.programs.probe import stills_note, with_note
-from ssvid.programs.repeating import Recorded, taken_from
-from ssvid.programs.runs import Run, Weights, config_of, more_overrides, plan_runs, refuse_repetition
-from ssvid.programs.scored_videos import check_listed, labeled_rows, split_note
-from ssvid.progress import Say, speaker
-from ssvid.ranks import global_rank, over_ranks, threads_kept
+from ssvid.programs.evaluate import Around, Asked, Command
+from ssvid.programs.outcome import Outcome
+from ssvid.programs.runs import Run, Weights
+from ssvid.ranks import global_rank, threads_kept
 from ssvid.recipe.building import start_backbone
-from ssvid.recipe.load import LoadedRecipe, load_recipe
-from ssvid.recipe.protocol_notes import tagged
+from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.resuming import (
     check_folder,
     kept_manifest,
@@ -54,13 +45,12 @@ from ssvid.train.loggers import check_loggers
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import resolve_trainer
 from ssvid.weights.checkpoints import weights_sha256
-from ssvid.weights.provenance import Provenance
 
 STARTS = "starts.json"
 
 
 @dataclass
-class FinetuneOutcome(Evaluation):
+class FinetuneOutcome(Outcome):
     """The rows of a fine-tuning and where they were written. Prints as the table.
 
     run_dir: holds a folder for each network, with its checkpoints (``best.ckpt`` is the chosen epoch); where there are
@@ -122,266 +112,147 @@ def finetune(
         "inflate": inflate,
         "which": which,
     }
-    recipe, overrides, arguments, recorded = taken_from(from_results, "finetune", recipe, overrides, arguments)
-    loaded = load_recipe(recipe, [*overrides, *more_overrides(arguments)], nested=nested, kind="finetune")
-    config: FinetuneRecipe = loaded.recipe  # type: ignore[assignment]
-    config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
-    loaded = loaded._replace(resolved=loaded.resolved | {"trainer": asdict(config.trainer)})
-    check_loggers(config.logger)
-    refuse_repetition(config, arguments["backbone"])
-    runs, resume = plan_runs(config, arguments["backbone"], arguments["placebo"]), resume or was_restarted()
-    folder = run_folder(run_dir, resume, lambda: evaluation_folder("finetune", None, runs[0].backbone, loaded))
-    before = recorded_recipe(folder, "finetune") if resume else None
-    changes = check_folder(folder, before, loaded.resolved, resume=resume) if global_rank() == 0 else []
-    say = speaker(show_progress)
-    for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
-        say(note)
-    if global_rank() == 0:
-        write_recipe(folder, loaded.resolved, changes)
-    old_root = None if before is None else before["data"]["root"]
-    rows: list[ResultRow] = []
-    try:
-        for run in runs:
-            own = folder if len(runs) == 1 else RunFolder(folder.path / run.name)
-            if len(runs) > 1:
-                say(f"fold {run.fold}, seed {run.seed}")
-            found, manifest = _finetune_once(
-                config_of(config, run),
-                run,
-                loaded,
-                folder,
-                own,
-                arguments,
-                recorded,
-                say,
-                show_progress,
-                resume=resume,
-                old_root=old_root,
-            )
-            rows += tagged(found, run.fold, run.seed, run.recipe_seed, loaded, manifest)
-    except (KeyboardInterrupt, Stopped) as error:
-        words = " ".join(
-            f"--backbone {run.backbone}" for run in runs[:1] + [r for r in runs[1:] if r.seed != runs[0].seed]
+    more: dict[str, Any] = {"nested": nested, "from_results": from_results, "show_progress": show_progress}
+    return Finetuning("finetune", recipe, overrides, arguments, **more).into(run_dir, resume or was_restarted())
+
+
+class Finetuning(Command):
+    """A command that trains, and can be gone on with. run: its folder. old_root: of the videos before they were moved."""
+
+    def into(self, run_dir: str | Path | None, resume: bool) -> FinetuneOutcome:
+        """Train and score everything that is not there yet."""
+        self.resume = resume
+        self.config.trainer = resolve_trainer(self.config.trainer, self.config.loader.workers_per_device)
+        self.config.anchors = replace(
+            self.config.anchors, random=self.config.anchors.random and self.arguments["random"]
         )
-        raise type(error)(f"{error} Go on with: ssvid finetune {folder.path} {words} --resume".lstrip()) from None
-    if global_rank() != 0:
-        return FinetuneOutcome(rows, folder.results, run_dir=folder.path)
-    done = conclude(folder.path, rows, loaded, arguments, manifest, recorded=recorded)
-    return FinetuneOutcome(**vars(done), run_dir=folder.path)
+        self.loaded = self.loaded._replace(resolved=self.loaded.resolved | {"trainer": asdict(self.config.trainer)})
+        check_loggers(self.config.logger)
+        self.run = run_folder(run_dir, resume, self.folder)
+        before = recorded_recipe(self.run, "finetune") if resume else None
+        self.old_root = None if before is None else before["data"]["root"]
+        is_first = global_rank() == 0
+        changes = check_folder(self.run, before, self.loaded.resolved, resume=resume) if is_first else []
+        for note in (*self.loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
+            self.say(note)
+        if is_first:
+            write_recipe(self.run, self.loaded.resolved, changes)
+        try:
+            done = self.evaluate(self.run.path)
+        except (KeyboardInterrupt, Stopped) as error:
+            raise type(error)(f"{error} Go on with: {self._again()}".lstrip()) from None
+        return FinetuneOutcome(**vars(done), run_dir=self.run.path)
 
+    def _again(self) -> str:
+        runs = self.runs[:1] + [run for run in self.runs[1:] if run.seed != self.runs[0].seed]
+        return f"ssvid finetune {self.run.path} {' '.join(f'--backbone {run.backbone}' for run in runs)} --resume"
 
-def _finetune_once(
-    config: FinetuneRecipe,
-    run: Run,
-    loaded: LoadedRecipe,
-    folder: RunFolder,
-    own: RunFolder,
-    arguments: Mapping[str, Any],
-    recorded: Recorded | None,
-    say: Say,
-    show_progress: bool,
-    *,
-    resume: bool,
-    old_root: str | None,
-) -> tuple[list[ResultRow], Manifest]:
-    """The rows of one fold and seed, in a folder of their own; ``folder`` is that of the whole command."""
-    resume = resume and own.resolved.is_file()
-    network = start_backbone(
-        run.backbone,
-        config,
-        partial=arguments["partial"],
-        inflate=arguments["inflate"],
-        which=arguments.get("which", ""),  # results of older versions do not have it
-    )
-    networks = networks_beside(network, run, show_progress)
-    resolve_finetune_protocol(config.finetune, network.info, network.provenance.get("stage"))  # before videos are read
-    if resume and own.manifest.is_file():
-        manifest = kept_manifest(own.manifest, config.data.root, old_root)
-    else:
-        check_listed(config.data)
-        manifest = load_manifest(config.data, say if global_rank() == 0 else None)
-    train_rows, test_rows = labeled_rows(manifest, config.data)
-    if recorded is not None:
-        recorded.check_data(manifest, run)
-        recorded.check_weights(networks, run)
-    setup = FinetuneSetup(config.seed, config.loader, config.trainer, config.logger, loaded.resolved, show_progress)
-    protocol, parts = check_finetuning(
-        network.info,
-        manifest,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        protocol=config.finetune,
-        setup=setup,
-        trained_stage=network.provenance.get("stage"),
-    )
-    if (arguments["random"] and config.anchors.random) or not networks:
-        networks |= random_forms(network, config, manifest, train_rows)
-    trainings = {name: Training(one, config.finetune) for name, one in networks.items()}
-    for name, frames in frame_anchors(config.anchors, network).items():
-        trainings[name] = Training(network, replace(config.finetune, frames=frames))
-    say(_header(network.info, protocol, parts, test_rows, setup))
-    if len(trainings) > 1:
-        say(f"one training each: {'; '.join(trainings)} (turn one off with anchors.single_frame=false and so on)")
-    if global_rank() == 0:
-        _write_folder(folder, own, loaded, manifest, networks, resume)
-    with _locked(own):
-        rows = _all_rows(
-            trainings, manifest, train_rows, test_rows, setup, own, say, resume=resume, cached=recorded is None
+    def own_folder(self, run: Run) -> RunFolder:
+        """Where the networks of one split and seed are trained."""
+        return self.run if len(self.runs) == 1 else RunFolder(self.run.path / run.name)
+
+    def tools(self, config: FinetuneRecipe, run: Run) -> Tools:
+        own = self.own_folder(run)
+        return Tools(
+            cache_dir=cache_folder() / "features",
+            seed=config.seed,
+            say=self.say,
+            loader=config.loader,
+            trainer=config.trainer,
+            logger=config.logger,
+            folder=own.path,
+            resume=self.resume and own.resolved.is_file(),
+            recipe=self.loaded.resolved,
+            show_progress=self.show_progress,
         )
-        if config.anchors.floor:
-            say("histograms of colors and changes")
-            rows += _floor(manifest, train_rows, test_rows, protocol, setup)
-    for note in (stills_note(config.anchors, network), split_note(manifest, config.data)):
-        rows = with_note(rows, note)
-    return rows, manifest
 
+    def network(self, config: FinetuneRecipe, run: Run) -> Backbone:
+        which = self.arguments.get("which", "")  # results of older versions do not have it
+        partial, inflate = self.arguments["partial"], self.arguments["inflate"]
+        return start_backbone(run.backbone, config, partial=partial, inflate=inflate, which=which)
 
-# ---- the networks
+    def manifest(self, config: FinetuneRecipe, asked: Asked, run: Run) -> Manifest:
+        kept = self.own_folder(run).manifest
+        if self.tools(config, run).resume and kept.is_file():
+            return kept_manifest(kept, config.data.root, self.old_root)
+        return super().manifest(config, asked, run)
 
-
-class Training(NamedTuple):
-    """One network to train, and how."""
-
-    network: Backbone
-    protocol: FinetuneProtocol
-
-
-def random_forms(
-    network: Backbone, config: FinetuneRecipe, manifest: Manifest, train_rows: Sequence[VideoRow]
-) -> dict[str, Backbone]:
-    """The random networks to train beside: the seed's; where the backbone stays frozen also with batch statistics of
-    training clips, as either form can be the better one. A backbone that is trained makes its own statistics.
-    """
-    origin, info = network.provenance, network.info
-    seed = origin.get("seed", config.seed)
-    forms = {AS_INITIALIZED: initialize_backbone(info.name, info.options, seed=seed)}
-    if config.finetune.frozen:
-        stage = origin.get("stage")
-        reading = clip_reading(resolve_finetune_protocol(config.finetune, info, stage), config.loader)
-        where: dict[str, Any] = {"cache_dir": cache_folder() / "features", "trained_stage": stage}
-        forms = anchors.random_forms(info.name, info.options, seed, manifest, train_rows, reading, **where)
-    for form, backbone in forms.items():
-        random = {"seed": seed, "form": form}
-        backbone.provenance = Provenance(stage=origin.get("stage"), content_ids=[], seed=seed, random=random)
-    if len(forms) == 1:
-        return {"random": forms[AS_INITIALIZED]}
-    return {f"random, {form}": backbone for form, backbone in forms.items()}
+    def around(self, run: Run, config: FinetuneRecipe) -> Around:
+        return Trainings(self, self.own_folder(run), self.tools(config, run))
 
 
 # ---- the rows
 
 
-def _header(
-    info: BackboneInfo, protocol: FinetuneProtocol, parts: Parts, test_rows: Sequence[VideoRow], setup: FinetuneSetup
-) -> str:
+@dataclass
+class Trainings(Around):
+    """The trainings of one split and seed, each with a folder of its own."""
+
+    command: Finetuning
+    own: RunFolder
+    tools: Tools
+
+    @contextlib.contextmanager
+    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> Iterator[None]:
+        """Say what will be trained, and write down all that it depends on."""
+        ((_, self.protocol),) = asked.items()
+        self.data, trained = data, [one for one in subjects if not isinstance(one.network, Histograms)]
+        self.tools.say(_header(trained[0].network.info, self.protocol, data, self.tools))
+        if len(trained) > 1:
+            names = "; ".join(one.name for one in trained)
+            self.tools.say(f"one training each: {names} (turn one off with anchors.single_frame=false and so on)")
+        if global_rank() != 0:
+            yield
+            return
+        networks = {one.name: one.network for one in trained if one.protocol.frames == trained[0].protocol.frames}
+        _write_folder(self.command.run, self.own, self.command.loaded, data.manifest, networks, self.tools.resume)
+        with self.own.locked():
+            yield
+
+    def rows(self, subject: Subject, measured: Callable[[Tools], Iterable[ResultRow]], tools: Tools) -> list[ResultRow]:
+        """The rows of a training that an interrupted run had finished are taken as they are, and so are those of a baseline
+        of one process that was trained before from the same weights, videos and settings.
+        """
+        if isinstance(subject.network, Histograms):
+            tools.say("histograms of colors and changes")
+            return list(measured(tools))
+        own = RunFolder(tools.folder / re.sub(r"\W+", "-", subject.name))
+        if tools.resume and own.results.is_file():
+            return read_results(own.results)
+        remembers = self.command.recorded is None and tools.num_processes == 1
+        key = ""
+        if remembers and subject.name not in ("pretrained", "placebo"):
+            key = trained_key(subject, self.data, self.protocol, tools)
+        rows = read_trained(key) if key else None
+        if rows is not None:
+            tools.say(f"{subject.name}: trained before with the same weights, videos and settings ({key[:16]})")
+        else:
+            epochs = self.protocol.epochs
+            tools.say(f"fine-tuning, {subject.name}: {len(self.data.train)} training videos, {epochs} epochs")
+            rows = list(measured(replace(tools, folder=own.path)))
+            if key:
+                write_trained(key, rows)
+        if global_rank() == 0:
+            own.path.mkdir(parents=True, exist_ok=True)
+            write_results(own.results, rows)
+        return rows
+
+
+def _header(info: BackboneInfo, protocol: FinetuneProtocol, data: LabeledData, tools: Tools) -> str:
     """What will be done, in numbers."""
-    p, trainer = protocol, setup.trainer
-    views = len(test_rows) * p.num_clips * p.num_crops
+    p, trainer, parts = protocol, tools.trainer, hold_out(data.train, protocol, tools.seed)
+    views = len(data.test) * p.num_clips * p.num_crops
     rates = ", ".join(f"{name} {lr:.3g}" for name, lr in learning_rates(info, p).items())
     return "\n".join(
         [
-            f"backbone {info.name}{', frozen' if p.frozen else ''}, {p.head} head on {p.stage}, seed {setup.seed}",
+            f"backbone {info.name}{', frozen' if p.frozen else ''}, {p.head} head on {p.stage}, seed {tools.seed}",
             f"{len(parts.fit)} videos to train on, {len(parts.held)} held out of train to choose the epoch on",
-            f"{len(test_rows)} test videos x {p.num_clips} clips x {p.num_crops} crops = {views} views, averaging {p.averaging}",
-            f"batch {p.batch_size} on {setup.num_processes} x {trainer.accelerator}, {trainer.accumulate} accumulated; "
+            f"{len(data.test)} test videos x {p.num_clips} clips x {p.num_crops} crops = {views} views, averaging {p.averaging}",
+            f"batch {p.batch_size} on {tools.num_processes} x {trainer.accelerator}, {trainer.accumulate} accumulated; "
             f"precision {trainer.precision}; {p.epochs} epochs, {p.optimizer}, {p.schedule}",
             f"lr {p.learning_rate:.6g} = base_lr {p.base_lr:g} x {p.batch_size} / 256: {rates}",
         ]
     )
-
-
-def _all_rows(
-    trainings: Mapping[str, Training],
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    setup: FinetuneSetup,
-    run: RunFolder,
-    say: Say,
-    *,
-    resume: bool,
-    cached: bool,
-) -> list[ResultRow]:
-    """The rows of each training in turn; those that an interrupted run had finished are taken as they are, and so are
-    anchors of one process that were trained before from the same weights, videos and settings (``cached``).
-    """
-    folders = {name: run.path / re.sub(r"\W+", "-", name) for name in trainings}
-    finished = {name for name, folder in folders.items() if resume and RunFolder(folder).results.is_file()}
-    found: dict[str, list[ResultRow]] = {}
-    for name, (network, protocol) in trainings.items():
-        own = RunFolder(folders[name])
-        if name in finished:
-            found[name] = read_results(own.results)
-            continue
-        remembers = cached and setup.num_processes == 1 and name not in ("pretrained", "placebo")
-        key = trained_key(name, network, manifest, train_rows, test_rows, protocol, setup) if remembers else ""
-        before = read_trained(key) if key else None
-        if before is not None:
-            say(f"{name}: trained before with the same weights, videos and settings ({key[:16]})")
-            found[name] = before
-        else:
-            say(f"fine-tuning, {name}: {len(train_rows)} training videos, {protocol.epochs} epochs")
-            found[name] = finetune_backbone(
-                network,
-                manifest,
-                train_rows=train_rows,
-                test_rows=test_rows,
-                protocol=protocol,
-                setup=setup,
-                folder=own.path,
-                name=name,
-                resume=resume,
-            )
-            if key:
-                write_trained(key, found[name])
-        if global_rank() == 0:
-            own.path.mkdir(parents=True, exist_ok=True)
-            write_results(own.results, found[name])
-    return better_random_first(found)
-
-
-def _floor(
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    protocol: FinetuneProtocol,
-    setup: FinetuneSetup,
-) -> list[ResultRow]:
-    """Histograms of the test's clips of all videos and a linear SVM, in the column of the videos' top-1."""
-    with over_ranks():
-        rows = floor_rows(
-            manifest,
-            train_rows=train_rows,
-            test_rows=test_rows,
-            feature_protocol=clip_reading(protocol, setup.loader),
-            probe_protocol=ProbeProtocol(knn_ks=(1,), seed=setup.seed),
-            cache_dir=cache_folder() / "features",
-        )
-    return [replace(row, metric=f"{protocol.metric}_top1") for row in rows if row.metric == "probe_top1"]
-
-
-def better_random_first(found: Mapping[str, list[ResultRow]]) -> list[ResultRow]:
-    """All rows; of two random forms the one that was better on held-out train is called "random", the other stays named."""
-    forms = {name: rows for name, rows in found.items() if name.startswith("random, ")}
-    if not forms:
-        return [row for rows in found.values() for row in rows]
-    heldout = {name: rows[0].context["head"]["heldout_top1"] or 0.0 for name, rows in forms.items()}
-    best = max(heldout, key=lambda name: heldout[name])
-    choice = {
-        "form": best.removeprefix("random, "),
-        "on": "held-out part of train",
-        "heldout_top1": {name.removeprefix("random, "): value for name, value in heldout.items()},
-    }
-    named = [row for name, rows in found.items() if name not in forms for row in rows]
-    for name in sorted(forms, key=lambda name: name != best):
-        title = "random" if name == best else name
-        named += [_renamed(row, title, choice) for row in forms[name]]
-    return named
-
-
-def _renamed(row: ResultRow, name: str, choice: Mapping[str, Any]) -> ResultRow:
-    context = {**row.context, "better_form": dict(choice)}
-    return replace(row, name=name, context=context)
 
 
 # ---- the folder
@@ -421,7 +292,3 @@ def _write_folder(
 def _starts_alike(before: str | None, now: str | None, name: str) -> bool:
     """Whether a network is the one it was; anchors may come and go."""
     return before == now or (name.startswith("random") and None in (before, now))
-
-
-def _locked(run: RunFolder) -> contextlib.AbstractContextManager[Any]:
-    return run.locked() if global_rank() == 0 else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Who stands in the table of an evaluation beside the pretrained network, and one reading of the videos for all of them."""
+"""Who stands in the table of an evaluation beside the pretrained network."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ssvid.backbones import Backbone, initialize_backbone
-from ssvid.data.collection import load_manifest
-from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, RecipeError, RunFolderError
 from ssvid.evals.baselines import random_forms, sees_stills
-from ssvid.evals.contract import check_rows, wants_neighbors
-from ssvid.evals.histograms import at_size_of, floor_subject
+from ssvid.evals.contract import LabeledData, Subject, Tools
+from ssvid.evals.histograms import floor_subject
+from ssvid.evals.measuring import RANDOM_FORM
 from ssvid.exports import load_backbone
-from ssvid.features.extracting import Subject, extract_together
-from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, resolve_retrieval
+from ssvid.features.protocol import AnchorProtocol, FeatureProtocol
 from ssvid.files import write_text
 from ssvid.programs.pretrain import pretrain
-from ssvid.programs.repeating import Recorded
 from ssvid.programs.runs import RANDOM, Run
-from ssvid.programs.scored_videos import check_listed, labeled_rows
-from ssvid.progress import Say, tenths
 from ssvid.ranks import done_by_first, without_launcher
-from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
 from ssvid.weights.checkpoints import read_checkpoint
@@ -36,49 +30,6 @@ from ssvid.weights.initializing import EXPORT_FIRST, initialize
 from ssvid.weights.provenance import Provenance
 
 TRAIN_AGAIN = "train"  # what --placebo says to have the placebo trained now
-
-
-class FrozenSubjects(NamedTuple):
-    """What an evaluation of frozen features is about. networks: by the names of their rows, without the random one."""
-
-    network: Backbone
-    networks: dict[str, Backbone]
-    manifest: Manifest
-    train_rows: list[VideoRow]
-    test_rows: list[VideoRow]
-
-
-def frozen_subjects(
-    config: ProbeRecipe | RetrieveRecipe,
-    run: Run,
-    arguments: Mapping[str, Any],
-    recorded: Recorded | None,
-    say: Say,
-    show_progress: bool,
-    metrics: Sequence[str] = (),
-) -> FrozenSubjects:
-    """Load the weights and the videos of one fold and seed, and make sure that they are those of a result to repeat.
-
-    metrics: what is asked for; where no neighbors are, there may be fewer videos than them.
-    """
-    named: dict[str, Any] = {
-        "name": config.backbone.name or None,
-        "options": config.backbone.options or None,
-        "seed": config.seed,
-    }
-    network = load_backbone(run.backbone, partial=arguments["partial"], **named)
-    if isinstance(config, ProbeRecipe):
-        check_listed(config.data, probe=config.probe if wants_neighbors(metrics) else None)
-    else:
-        check_listed(config.data, retrieval=resolve_retrieval(config.features, config.retrieval)[1])
-    manifest = load_manifest(config.data, say)
-    train_rows, test_rows = labeled_rows(manifest, config.data)
-    check_rows(manifest, train_rows, test_rows)
-    networks = networks_beside(network, run, show_progress)
-    if recorded is not None:
-        recorded.check_data(manifest, run)
-        recorded.check_weights(networks, run)
-    return FrozenSubjects(network, networks, manifest, train_rows, test_rows)
 
 
 def networks_beside(network: Backbone, run: Run, show_progress: bool) -> dict[str, Backbone]:
@@ -103,52 +54,34 @@ def supervised_network(network: Backbone, weights: str) -> Backbone:
     return other
 
 
-def read_all(
+def lineup(
     networks: Mapping[str, Backbone],
     architecture: Backbone,
     features: FeatureProtocol,
     anchors: AnchorProtocol,
-    seed: int,
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
+    data: LabeledData,
+    tools: Tools,
     *,
-    cache_dir: Path,
-    device: str,
-    say: Say,
-) -> tuple[dict[str, Backbone], dict[str, FeatureProtocol]]:
-    """Take the features of all networks and anchors from one reading; they wait in the cache.
+    two_forms: bool = True,
+) -> list[Subject]:
+    """All that stands in the table, in its order: the networks by their names, the forms of the random one, the first network
+    on other frames, and histograms in the place of a network.
 
-    Returns:
-        The forms of the random network (none where it is not wanted), and the protocols of the anchors on other frames.
+    Args:
+        architecture: the network that the baselines are made of. two_forms: the random network as initialized, and with the
+            batch statistics of training clips.
     """
-    info, stage = architecture.info, getattr(architecture, "provenance", {}).get("stage")
-    forms: dict[str, Backbone] = {}
+    subjects = [Subject(name, network, features) for name, network in networks.items()]
     if anchors.random or not networks:
-        say("the random network, and its batch statistics on training clips")
-        forms = random_forms(
-            info.name,
-            info.options,
-            seed,
-            manifest,
-            train_rows,
-            features,
-            device=device,
-            cache_dir=cache_dir,
-            trained_stage=stage,
-        )
-    by_frames = {
-        name: replace(features, frames=frames) for name, frames in frame_anchors(anchors, architecture).items()
-    }
-    subjects = [
-        Subject(network, features, getattr(network, "provenance", {}).get("stage"))
-        for network in (*networks.values(), *forms.values())
-    ]
-    subjects += [Subject(architecture, protocol, stage) for protocol in by_frames.values()]
-    if anchors.floor:
-        subjects.append(floor_subject(at_size_of(features, info)))
-    read_once(subjects, manifest, train_rows, test_rows, device=device, cache_dir=cache_dir, say=say)
-    return forms, by_frames
+        tools.say("the random network, and its batch statistics on training clips")
+        seed = getattr(architecture, "provenance", {}).get("seed", tools.seed)
+        forms = random_forms(architecture, seed, features, data, tools, both=two_forms)
+        for form, network in forms.items():
+            name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
+            subjects.append(Subject(name, network, features))
+    for name, frames in frame_anchors(anchors, architecture).items():
+        subjects.append(Subject(name, architecture, replace(features, frames=frames)))
+    return subjects + ([floor_subject(features, architecture.info)] if anchors.floor else [])
 
 
 def frame_anchors(anchors: AnchorProtocol, network: Backbone | None = None) -> dict[str, str]:
@@ -157,6 +90,13 @@ def frame_anchors(anchors: AnchorProtocol, network: Backbone | None = None) -> d
     wanted = {"single_frame": anchors.single_frame and sees_them, "shuffled": anchors.shuffled_frames}
     names = {"single_frame": "single frame", "shuffled": "shuffled frames"}
     return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
+
+
+def stills_note(anchors: AnchorProtocol, network: Backbone) -> str:
+    """Why there is no row of single frames; "" where there is one, or none is wanted."""
+    if not anchors.single_frame or sees_stills(network):
+        return ""
+    return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
 
 
 def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:
@@ -212,22 +152,3 @@ def require_same_network(network: Backbone, other: Backbone, path: str | Path) -
             f"the placebo {path} is {its[0]} {its[1]}, but the backbone is {mine[0]} {mine[1]}; they must be the same "
             "network. Train the placebo from the same recipe: --placebo train."
         )
-
-
-def read_once(
-    subjects: Sequence[Subject],
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    *,
-    device: str,
-    cache_dir: Path,
-    say: Say,
-) -> None:
-    """Take the features of all that an evaluation is about from one reading of the videos."""
-    say(
-        f"features of {len(subjects)} networks and anchors from one reading of {len(train_rows) + len(test_rows)} videos"
-    )
-    for side, rows in (("train", train_rows), ("test", test_rows)):
-        told = tenths(say, f"{side} videos")
-        extract_together(subjects, manifest, rows, device=device, cache_dir=cache_dir, progress=told)

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from ssvid.data.readers.shelf import several_splits
 from ssvid.errors import RecipeError
-from ssvid.recipe.schema import FinetuneRecipe, ProbeRecipe, RetrieveRecipe
+from ssvid.evals.contract import evaluations
+from ssvid.recipe.schema import EvaluationRecipe
 
-Config = TypeVar("Config", ProbeRecipe, RetrieveRecipe, FinetuneRecipe)
+Config = TypeVar("Config", bound=EvaluationRecipe)
 
 
 Weights = str | Path
@@ -45,7 +46,7 @@ class Run:
 
 
 def plan_runs(
-    config: ProbeRecipe | RetrieveRecipe | FinetuneRecipe,
+    config: EvaluationRecipe,
     backbone: Weights | Sequence[Weights],
     placebo: Weights | Sequence[Weights] | None = None,
 ) -> list[Run]:
@@ -76,12 +77,11 @@ def plan_runs(
     return [Run(fold, place, b, p, seed) for fold in folds for place, seed, b, p in seeded]
 
 
-def refuse_repetition(
-    config: ProbeRecipe | RetrieveRecipe | FinetuneRecipe, backbone: Weights | Sequence[Weights]
-) -> None:
+def refuse_repetition(config: EvaluationRecipe, backbone: Weights | Sequence[Weights]) -> None:
     """Raise RecipeError where one evaluation would be done several times: its spread would be 0.0 and mean nothing."""
     backbones = _listed(backbone)
-    if config.kind != "finetune" and len(config.seeds) > 1 and str(backbones[0]) != RANDOM:
+    trains = any(evaluations.get(name).needs == "training" for name in config.asks())
+    if not trains and len(config.seeds) > 1 and str(backbones[0]) != RANDOM:
         raise RecipeError(
             f"seeds ({config.seeds}) have no effect on the frozen features of {backbones[0]}: every number would be the same. "
             "Set seeds=[], and name the checkpoints of several pretrainings with --backbone again and again."

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ssvid.data.collection import listing_of
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.contract import check_labels
-from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol, check_probe_protocol, check_retrieval_protocol
+from ssvid.evals.contract import Evaluation, check_labels
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
@@ -85,10 +84,8 @@ def _sides(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[
     return train, test
 
 
-def check_listed(
-    data: DataConfig, *, probe: ProbeProtocol | None = None, retrieval: RetrievalProtocol | None = None
-) -> None:
-    """Make sure, from names alone, that there is something to learn from and to score, and enough neighbors.
+def check_listed(data: DataConfig, asked: Mapping[Evaluation, Any]) -> None:
+    """Make sure, from names alone, that there is something to learn from and to score, and enough for the evaluations.
 
     Raises:
         DataError: a split, a label or a class is missing. RecipeError: more neighbors are asked for than there are.
@@ -99,7 +96,5 @@ def check_listed(
     listed = listing_of(data)
     train, test = _sides(listed, data, data.root)
     check_labels(train, test)
-    if probe is not None:
-        check_probe_protocol(probe, len(train))
-    if retrieval is not None:
-        check_retrieval_protocol(retrieval, len(train))
+    for evaluation, options in asked.items():
+        evaluation.check(options, len(train))

@@ -86,11 +86,13 @@ def _groups(schema: type, path: str, *, may_change: bool) -> Iterator[Group]:
 
 def meanings_of(schema: type) -> dict[str, str]:
     """Field -> what the docstring of its class says of it."""
+    inherited = [meanings_of(base) for base in schema.__bases__ if dataclasses.is_dataclass(base)]
+    known = {field: meaning for base in inherited for field, meaning in base.items()}
     text = " ".join((inspect.getdoc(schema) or "").split())
     name = "|".join(sorted((field.name for field in dataclasses.fields(schema)), key=len, reverse=True))
     found = list(re.finditer(rf"(?:^|(?<=\s))((?:{name})(?:, (?:{name}))*): ", text))
     ends = [*(match.start() for match in found[1:]), *([len(text)] if found else [])]
-    return {
+    return known | {
         field: text[match.end() : end].strip()
         for match, end in zip(found, ends, strict=True)
         for field in match[1].split(", ")

@@ -32,7 +32,7 @@ from ssvid.recipe.check import (
     to_plain,
 )
 from ssvid.recipe.find import RESOLVED, find_recipe, read_recipe_text
-from ssvid.recipe.options import backbone_options, task_options
+from ssvid.recipe.options import backbone_options, evaluation_options, task_options
 from ssvid.recipe.schema import KINDS, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
 from ssvid.settings import without_gone
@@ -343,7 +343,11 @@ def _with_options(schema: type, merged: Mapping[str, Any], problems: list[str]) 
     """The schema with ``task.options`` and ``backbone.options`` typed by what the recipe names."""
     groups = {f.name: f for f in dataclasses.fields(schema)}
     typed: list[tuple[str, Any, Any]] = []
-    finders: dict[str, Callable[[str], type]] = {"task": task_options, "backbone": backbone_options}
+    finders: dict[str, Callable[[str], type]] = {
+        "task": task_options,
+        "backbone": backbone_options,
+        "evaluation": evaluation_options,
+    }
     for group, options_for in finders.items():
         said = merged.get(group)
         name = said.get("name") if isinstance(said, Mapping) else None

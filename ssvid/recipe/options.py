@@ -21,11 +21,26 @@ def task_options(name: str) -> type:
 
     if name == COMPOSITE:
         return CompositeConfig
-    config = tasks.get(name).Config
+    return _config_of("task", name, tasks.get(name))
+
+
+def evaluation_options(name: str) -> type:
+    """The Config dataclass of a registered evaluation; one without fields where it takes no options.
+
+    Raises:
+        PluginError: no evaluation has that name, or its Config is not a dataclass.
+    """
+    from ssvid.evals.contract import evaluations  # here, because it imports torch
+
+    return _config_of("evaluation", name, evaluations.get(name))
+
+
+def _config_of(kind: str, name: str, plugin: Any) -> type:
+    config = plugin.Config
     if config is type(None):
         return dataclasses.make_dataclass("Options", [])
     if not dataclasses.is_dataclass(config):
-        raise PluginError(f"task {name!r} cannot be configured: its Config ({config!r}) must be a dataclass.")
+        raise PluginError(f"{kind} {name!r} cannot be configured: its Config ({config!r}) must be a dataclass.")
     return cast(type, config)
 
 
@@ -48,6 +63,12 @@ def make_task_config(name: str, options: Mapping[str, Any]) -> Any:
         PluginError: no task has that name.
     """
     return build(task_options(name), _converted(task_options(name), options, f"task {name}"))
+
+
+def make_evaluation_config(name: str, options: Mapping[str, Any]) -> Any:
+    """The evaluation's Config with these options, converted to the declared types. Errors as of ``make_task_config``."""
+    schema = evaluation_options(name)
+    return build(schema, _converted(schema, options, f"evaluation {name}"))
 
 
 def make_backbone_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
 from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
+from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
 from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
@@ -96,79 +97,120 @@ class ProbeBackboneConfig:
 
 
 @dataclass
-class ProbeRecipe:
-    """What a frozen backbone is worth, measured on labeled videos.
+class EvaluationRecipe:
+    """What the recipes of all evaluations say.
 
-    kind: ``probe``. seed: of the random row, and of all that the evaluation draws.
-    features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN. anchors: rows
-        beside the network's.
+    seed: of the random row, and of all that the evaluation draws.
     protocol: a named protocol (``ssvid protocols``), whose settings lie below those of the recipe. folds: official splits
         to evaluate on, one after the other; [] is ``data.fold`` alone. seeds: as many evaluations; [] is ``seed`` alone.
+    anchors: rows beside the network's.
+    """
+
+    kind: str = ""
+    protocol: str = ""
+    seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
+    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
+
+    @property
+    def shown(self) -> FeatureProtocol:
+        """How videos are shown to networks, as far as the recipe says it by itself."""
+        return getattr(self, "features", FeatureProtocol())
+
+    def asks(self) -> dict[str, Any]:
+        """The evaluations that are asked for, by their names, with the options of each; the first one chooses what is chosen."""
+        raise NotImplementedError
+
+
+@dataclass
+class ProbeRecipe(EvaluationRecipe):
+    """What a frozen backbone is worth, measured on labeled videos.
+
+    kind: ``probe``.
+    features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN.
     """
 
     kind: str = "probe"
-    protocol: str = ""
-    seed: int = 0
-    seeds: list[int] = field(default_factory=list)
-    folds: list[int] = field(default_factory=list)
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     probe: ProbeProtocol = field(default_factory=ProbeProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
+
+    def asks(self) -> dict[str, Any]:
+        """The linear probe, k-NN, and the probe with few labels."""
+        return dict.fromkeys(("linear_probe", "knn", "low_shot"), self.probe)
 
 
 @dataclass
-class RetrieveRecipe:
+class RetrieveRecipe(EvaluationRecipe):
     """Whether test videos find their class among the training videos, by frozen features.
 
-    kind: ``retrieve``. seed: of the random row, and of all that the evaluation draws.
-    protocol, folds, seeds, features, anchors: as of a probe. retrieval: which neighbors count, and in whose manner.
+    kind: ``retrieve``. features: as of a probe. retrieval: which neighbors count, and in whose manner.
     """
 
     kind: str = "retrieve"
-    protocol: str = ""
-    seed: int = 0
-    seeds: list[int] = field(default_factory=list)
-    folds: list[int] = field(default_factory=list)
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     retrieval: RetrievalProtocol = field(default_factory=RetrievalProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
+
+    def asks(self) -> dict[str, Any]:
+        """Retrieval alone."""
+        return {"retrieval": self.retrieval}
 
 
 @dataclass
-class FinetuneRecipe:
+class FinetuneRecipe(EvaluationRecipe):
     """A network learns labels, whole or (``finetune.frozen``) its head alone.
 
     kind: ``finetune``. seed: of the head, of the random row, and of all that training draws.
-    protocol, folds, seeds: as of a probe. finetune: how it is trained, how its epoch is chosen and how it is tested.
+    finetune: how it is trained, how its epoch is chosen and how it is tested.
     loader: its batches are ``finetune.batch_size``, one clip of each video. anchors: each network among them is one more
     training.
     """
 
     kind: str = "finetune"
-    protocol: str = ""
-    seed: int = 0
-    seeds: list[int] = field(default_factory=list)
-    folds: list[int] = field(default_factory=list)
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
     finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
 
+    def asks(self) -> dict[str, Any]:
+        """Fine-tuning alone."""
+        return {"finetune": self.finetune}
 
-Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe
+
+@dataclass
+class QuestionConfig:
+    """Which evaluation is asked. name: it is registered under. options: fields of the evaluation's own Config."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateRecipe(EvaluationRecipe):
+    """One evaluation of a frozen backbone, ours or that of another package.
+
+    kind: ``evaluate``. features: as of a probe. evaluation: which one, and its options.
+    """
+
+    kind: str = "evaluate"
+    features: FeatureProtocol = field(default_factory=FeatureProtocol)
+    evaluation: QuestionConfig = field(default_factory=QuestionConfig)
+
+    def asks(self) -> dict[str, Any]:
+        """The evaluation that is named."""
+        return {self.evaluation.name: make_evaluation_config(self.evaluation.name, self.evaluation.options)}
+
+
+Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe | EvaluateRecipe
 
 KINDS: dict[str, type] = {
     "pretrain": PretrainRecipe,
     "probe": ProbeRecipe,
     "retrieve": RetrieveRecipe,
     "finetune": FinetuneRecipe,
+    "evaluate": EvaluateRecipe,
 }
 
 

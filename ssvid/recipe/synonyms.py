@@ -86,6 +86,7 @@ _GROUPS = {
     "finetune": ("data", "finetune", "loader", "trainer", "logger", "backbone", "seed"),
     "probe": ("data", "features", "probe", "backbone", "seed"),
     "retrieve": ("data", "features", "retrieval", "backbone", "seed"),
+    "evaluate": ("data", "features", "evaluation", "backbone", "seed"),
 }
 # Options under other names, the likeliest first; the verb's own are taken.
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -123,7 +124,7 @@ _OPTION_WORDS = {
 _OPTION_MEANT = {word: option for option, words in _OPTION_WORDS.items() for word in words.split()}
 _VERBS = {
     "pretrain": "train fit run pretraining start",
-    "probe": "eval evaluate test linear linear-probe score validate-backbone",
+    "probe": "eval test linear linear-probe score validate-backbone",
     "finetune": "fine-tune ft tune",
     "retrieve": "retrieval search knn nearest",
     "report": "table results summarize plot",

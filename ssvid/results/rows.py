@@ -17,7 +17,7 @@ from ssvid.errors import DataError
 from ssvid.files import write_atomic
 from ssvid.intervals import METHOD, Interval, difference_interval, share_interval
 from ssvid.machine import versions
-from ssvid.protocols.metrics import title_of
+from ssvid.protocols.metrics import remember_title, title_of
 from ssvid.ranks import ranks
 
 RESULTS_FORMAT = 1
@@ -50,6 +50,10 @@ class ResultRow:
     ids: tuple[str, ...]
     context: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if title := self.context.get("title"):
+            remember_title(self.metric, title)
 
     @classmethod
     def counted(

@@ -24,11 +24,11 @@ from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
 from ssvid.data.synth import SyntheticVideos, synthesize
+from ssvid.evals.contract import LabeledData, Subject, Tools
+from ssvid.evals.measuring import see
 from ssvid.exports import load_backbone
-from ssvid.features.extracting import Subject
 from ssvid.files import write_atomic
 from ssvid.machine import environment
-from ssvid.programs.lineup import read_once
 from ssvid.programs.scored_videos import labeled_rows
 from ssvid.protocols.metrics import title_of
 from ssvid.recipe.find import find_recipe
@@ -109,14 +109,10 @@ def read_all(rows: Sequence[str], out: Path, seeds: int, data: dict[str, Any]) -
     """The features of all networks from one reading of the videos; the probes find them in the cache."""
     config: Any = load_recipe(probe_recipe(data), kind="probe").recipe
     manifest = load_manifest(config.data)
-    networks = [load_backbone(out / name_of(row, arm, seed)) for row in rows for arm in ARMS for seed in range(seeds)]
-    subjects = [Subject(network, config.features, network.provenance.get("stage")) for network in networks]
-    where: Any = {
-        "device": "cpu",
-        "cache_dir": cache_folder() / "features",
-        "say": lambda text: print(text, flush=True),
-    }
-    read_once(subjects, manifest, *labeled_rows(manifest), **where)
+    names = [name_of(row, arm, seed) for row in rows for arm in ARMS for seed in range(seeds)]
+    subjects = [Subject(name, load_backbone(out / name), config.features) for name in names]
+    videos = LabeledData.checked(manifest, *labeled_rows(manifest))
+    see(subjects, videos, Tools(cache_dir=cache_folder() / "features", say=lambda text: print(text, flush=True)))
 
 
 def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -> list[ResultRow]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import ssvid
 from ssvid.machine import environment
-from ssvid.programs.evaluate import summary_rows
+from ssvid.programs.outcome import summary_rows
 from ssvid.results.rows import ResultRow, read_results, render_table
 from ssvid.results.summaries import summarize, summarize_difference
 

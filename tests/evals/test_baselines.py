@@ -8,12 +8,13 @@ import torch
 
 from ssvid.backbones import initialize_backbone
 from ssvid.errors import DataError
-from ssvid.evals.baselines import calibrate_batch_norm, random_rows
-from ssvid.evals.linear_probe.evaluation import evaluate_backbone
+from ssvid.evals.baselines import calibrate_batch_norm
 from ssvid.features.extracting import extract_features
-from ssvid.features.protocol import resolve_feature_protocol
+from ssvid.features.protocol import AnchorProtocol, resolve_feature_protocol
 from ssvid.features.reading import clips_of, read_videos
+from ssvid.recipe.schema import ProbeRecipe
 from ssvid.weights.checkpoints import weights_sha256
+from tests.frozen import ask, beside, labeled
 
 OPTIONS = {"width": 4}
 
@@ -23,33 +24,41 @@ def split(manifest):
     return {"train_rows": manifest.select("train").rows, "test_rows": manifest.select("test").rows}
 
 
-def test_the_random_row_is_the_network_of_the_seed(manifest, split, quick, probe):
+def random_rows(seed, data, quick, probe):
+    """Both forms, the better one first."""
+    network = initialize_backbone("tiny3d", OPTIONS, seed=99)
+    network.provenance = {"seed": seed}
+    only = AnchorProtocol(floor=False, single_frame=False, shuffled_frames=False)
+    return beside(ProbeRecipe(features=quick, probe=probe, anchors=only), network, data)
+
+
+def test_the_random_row_is_the_network_of_the_seed(manifest, quick, probe):
     """Whatever torch drew before; and its numbers are those of that network evaluated by itself."""
     torch.randn(17)
-    found = random_rows("tiny3d", OPTIONS, 5, manifest, feature_protocol=quick, probe_protocol=probe, **split)
-    by_form = {
-        r.context["weights"]["random"]["form"]: r for r in (*found.better, *found.other) if r.metric == "probe_top1"
-    }
+    data = labeled(manifest)
+    rows = random_rows(5, data, quick, probe)
+    by_form = {r.context["weights"]["random"]["form"]: r for r in rows if r.metric == "probe_top1"}
     network = initialize_backbone("tiny3d", OPTIONS, seed=5)
     row = by_form["initial"]
     assert row.context["weights_sha256"] == weights_sha256(network.state_dict())
     assert row.context["weights_sha256"] != weights_sha256(initialize_backbone("tiny3d", OPTIONS, seed=6).state_dict())
-    alone = evaluate_backbone(network, manifest, feature_protocol=quick, probe_protocol=probe, **split)[0]
+    alone = ask("linear_probe", network, data, probe, quick)[0]
     np.testing.assert_array_equal(row.correct_N, alone.correct_N)
 
 
 def test_the_better_form_is_chosen_on_train_and_both_are_reported(manifest, split, quick, probe):
-    found = random_rows("tiny3d", OPTIONS, 0, manifest, feature_protocol=quick, probe_protocol=probe, **split)
-    assert {row.name for row in found.better} == {"random"}
-    assert len(found.other) == len(found.better) == 3
-    choice = found.better[0].context["better_form"]
+    rows = random_rows(0, labeled(manifest), quick, probe)
+    better, other = rows[:3], rows[3:]
+    assert {row.name for row in better} == {"random"}
+    assert len(other) == len(better) == 3
+    choice = better[0].context["better_form"]
     assert choice["heldout_top1"][choice["form"]] == max(choice["heldout_top1"].values())
-    assert found.better[0].context["weights"]["random"] == {"seed": 0, "form": choice["form"]}
-    (name,) = {row.name for row in found.other}
+    assert better[0].context["weights"]["random"] == {"seed": 0, "form": choice["form"]}
+    (name,) = {row.name for row in other}
     assert name in ("random, initial", "random, calibrated")
-    swapped = {"train_rows": split["train_rows"], "test_rows": _with_turned_labels(split["test_rows"])}
-    again = random_rows("tiny3d", OPTIONS, 0, manifest, feature_protocol=quick, probe_protocol=probe, **swapped)
-    assert again.better[0].context["better_form"] == choice  # test has no say
+    swapped = labeled(manifest, test=_with_turned_labels(split["test_rows"]))
+    again = random_rows(0, swapped, quick, probe)
+    assert again[0].context["better_form"] == choice  # test has no say
 
 
 def _with_turned_labels(rows):
@@ -104,7 +113,7 @@ def test_nothing_to_calibrate_on(manifest, quick, backbone):
         calibrate_batch_norm(backbone, manifest, rows, quick)
 
 
-def test_a_network_without_batch_norm_has_one_form(manifest, split, quick, probe, monkeypatch):
+def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monkeypatch):
     from ssvid.evals import baselines as anchors
 
     def without_norm(name, options=None, *, seed=0):
@@ -114,17 +123,14 @@ def test_a_network_without_batch_norm_has_one_form(manifest, split, quick, probe
         return network
 
     monkeypatch.setattr(anchors, "initialize_backbone", without_norm)
-    found = random_rows("tiny3d", OPTIONS, 0, manifest, feature_protocol=quick, probe_protocol=probe, **split)
-    assert len(found.better) == 3
-    assert not found.other
+    found = random_rows(0, labeled(manifest), quick, probe)
+    assert [row.name for row in found] == ["random"] * 3
 
 
 def test_a_network_of_differences_is_shown_no_single_frames():
     """All clips of one frame are black to it, so that a score on them is that of the class that comes first."""
     from ssvid.evals.baselines import sees_stills
-    from ssvid.features.protocol import AnchorProtocol
-    from ssvid.programs.lineup import frame_anchors
-    from ssvid.programs.probe import stills_note
+    from ssvid.programs.lineup import frame_anchors, stills_note
 
     rgb, difference = (initialize_backbone("tiny3d", {"width": 2, "input": i}, seed=0) for i in ("rgb", "difference"))
     assert (sees_stills(rgb), sees_stills(difference)) == (True, False)

@@ -1,30 +1,35 @@
 """One network under one protocol, from encoded videos to rows and a file."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ssvid.backbones import initialize_backbone
 from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.contract import leak_note, notes_of
-from ssvid.evals.linear_probe.evaluation import evaluate_backbone
-from ssvid.results.leaks import leak_words
+from ssvid.evals.contract import Subject, Tools
+from ssvid.evals.measuring import notes_of, see
+from ssvid.features.protocol import AnchorProtocol
+from ssvid.programs import evaluate as evaluating
+from ssvid.recipe.schema import ProbeRecipe
+from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import read_results, render_table, write_results
+from tests.frozen import ask, beside, labeled
+
+ALONE = AnchorProtocol(random=False, floor=False, single_frame=False, shuffled_frames=False)
 
 
 @pytest.fixture
 def evaluate(backbone, manifest, quick, probe):
-    def run(**changes):
-        given = {
-            "manifest": manifest,
-            "train_rows": manifest.select("train", readable=False).rows,
-            "test_rows": manifest.select("test", readable=False).rows,
-            "feature_protocol": quick,
-            "probe_protocol": probe,
-        } | changes
-        return evaluate_backbone(backbone, given.pop("manifest"), **given)
+    def run(*, manifest=manifest, train=None, test=None, provenance=None, name="pretrained", probe=probe, tools=None):
+        backbone.provenance = provenance or {}
+        data = labeled(manifest, train=train, test=test)
+        tools = tools or Tools()
+        rows = ask("linear_probe", backbone, data, probe, quick, tools=tools, name=name)
+        return rows + ask("knn", backbone, data, probe, quick, tools=tools, name=name)
 
     return run
 
@@ -64,7 +69,11 @@ def test_each_number_carries_its_whole_protocol(evaluate, manifest, backbone, tm
 
 
 def test_the_same_evaluation_gives_the_same_rows(evaluate, tmp_path):
-    first, again, cached = evaluate(), evaluate(cache_dir=tmp_path), evaluate(cache_dir=tmp_path)
+    first, again, cached = (
+        evaluate(),
+        evaluate(tools=Tools(cache_dir=tmp_path)),
+        evaluate(tools=Tools(cache_dir=tmp_path)),
+    )
     for rows in (again, cached):
         for row, other in zip(first, rows, strict=True):
             np.testing.assert_array_equal(row.correct_N, other.correct_N)
@@ -77,7 +86,7 @@ def test_an_unreadable_test_video_is_wrong_and_listed(evaluate, manifest):
     train = list(manifest.select("train").rows)
     train[0] = replace(train[0], path="train/blue/gone.mp4")
     whole = Manifest(manifest.root, (*train, *test))
-    rows = evaluate(manifest=whole, train_rows=train, test_rows=test)
+    rows = evaluate(manifest=whole, train=train, test=test)
     for row in rows:
         assert len(row.ids) == 9
         assert not row.correct_N[0]
@@ -89,11 +98,16 @@ def test_an_unreadable_test_video_is_wrong_and_listed(evaluate, manifest):
     assert "unreadable training videos, left out: 1 (train/blue/gone.mp4)" in table
 
 
-def test_progress_runs_once_over_train_and_test(evaluate):
-    seen = []
-    evaluate(progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (27, 27)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+def test_progress_runs_once_over_train_and_test(backbone, manifest, quick, tmp_path):
+    told = []
+    subjects = [
+        Subject(name, initialize_backbone("tiny3d", {"width": 4}, seed=i), quick) for i, name in enumerate("ab")
+    ]
+    seen = see(subjects, labeled(manifest), Tools(cache_dir=tmp_path, say=told.append))
+    assert [(len(one.train.ids), len(one.test.ids)) for one in seen.values()] == [(18, 9)] * 2
+    counts = [[int(n) for n in re.findall(r"(\d+)/(\d+)", text)[0]] for text in told[1:]]
+    assert [18, 18] in counts and counts[-1] == [9, 9]
+    assert [done for done, total in counts if total == 18] == sorted({done for done, total in counts if total == 18})
 
 
 def test_a_leak_is_counted(manifest):
@@ -148,36 +162,38 @@ def test_a_placebo_that_kept_true_answers_is_told_from_one_that_did_not(evaluate
 def test_no_labels(evaluate, manifest):
     bare = manifest.with_rows(replace(row, label="") for row in manifest.rows)
     with pytest.raises(DataError, match=r"none of the 27 videos of the manifest has a label.*data.name=class_folder"):
-        evaluate(manifest=bare, train_rows=bare.rows[:18], test_rows=bare.rows[18:])
+        evaluate(manifest=bare, train=bare.rows[:18], test=bare.rows[18:])
 
 
 def test_some_labels(evaluate, manifest):
     test = [replace(manifest.rows[-1], label=""), *manifest.rows[18:20]]
     with pytest.raises(DataError, match=r"1 of 3 test videos have no label, the first is 'test/red/2.mp4'"):
-        evaluate(test_rows=test)
+        evaluate(test=test)
 
 
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_no_split(evaluate, side):
     with pytest.raises(DataError, match=f"there is no {side} video; the manifest's splits are test, train"):
-        evaluate(**{f"{side}_rows": ()})
+        evaluate(**{side: ()})
 
 
 def test_a_class_that_is_only_in_test(evaluate, manifest):
     train = [row for row in manifest.select("train").rows if row.label != "green"]
     with pytest.raises(DataError, match=r"class 'green' is in test and has no readable training video"):
-        evaluate(train_rows=train)
+        evaluate(train=train)
 
 
 def test_a_video_in_both_splits(evaluate, manifest):
     with pytest.raises(DataError, match=r"1 videos are in both train and test, the first is 'train/blue/0.mp4'"):
-        evaluate(test_rows=[manifest.rows[0]])
+        evaluate(test=[manifest.rows[0]])
 
 
-def test_a_protocol_that_does_not_fit_is_refused_before_a_video_is_read(evaluate, probe, quick):
+def test_a_protocol_that_does_not_fit_is_refused_before_a_video_is_read(backbone, manifest, quick, probe, monkeypatch):
     seen = []
+    monkeypatch.setattr(evaluating, "see", lambda *_: seen.append(1))
+    recipe = ProbeRecipe(features=quick, probe=replace(probe, knn_ks=(30,)))
     with pytest.raises(RecipeError, match=r"probe.knn_ks \(\[30\]\) must be at most the number of training videos, 18"):
-        evaluate(probe_protocol=replace(probe, knn_ks=(30,)), progress=lambda *_: seen.append(1))
+        beside(recipe, backbone, labeled(manifest), pretrained=backbone)
     assert not seen
 
 
@@ -200,30 +216,26 @@ def test_weights_and_tables_of_before_are_compared_by_quick_ids_and_that_is_said
 
 
 def test_nothing_is_trained_where_neighbors_alone_are_asked_for(backbone, manifest, quick, probe, monkeypatch):
-    from ssvid.evals import baselines as anchors
-    from ssvid.evals import histograms as floor
+    from ssvid.evals import histograms
     from ssvid.evals.linear_probe import evaluation
 
     def trained(*args, **more):
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(evaluation, "linear_probe", trained)
-    monkeypatch.setattr(floor, "select_cost", trained)
-    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-    shared = {"feature_protocol": quick, "probe_protocol": probe, "metrics": ("knn",), **rows}
-    found = evaluate_backbone(backbone, manifest, **shared)
-    assert {row.metric for row in found} == {"knn3_top1", "recall_at_1"}
-    assert {row.metric for row in floor.floor_rows(manifest, **shared)} == {"knn3_top1", "recall_at_1"}
-    random = anchors.random_rows("tiny3d", {"width": 4}, 0, manifest, **shared)
-    choice = random.better[0].context["better_form"]
+    monkeypatch.setattr(histograms, "select_cost", trained)
+    rows = beside(
+        ProbeRecipe(features=quick, probe=probe), backbone, labeled(manifest), metrics=("knn",), pretrained=backbone
+    )
+    for name in ("pretrained", "histograms", "random"):
+        assert {row.metric for row in rows if row.name == name} == {"knn3_top1", "recall_at_1"}
+    choice = next(row for row in rows if row.name == "random").context["better_form"]
     assert set(choice["heldout_top1"]) == {"initial", "calibrated"}
     assert choice["heldout_top1"][choice["form"]] == max(choice["heldout_top1"].values())
 
 
 def test_neighbors_are_not_searched_where_a_probe_alone_is_asked_for(backbone, manifest, quick, probe):
-    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
     many = replace(probe, knn_ks=(500,))  # more than there are: nobody asked
-    found = evaluate_backbone(
-        backbone, manifest, feature_protocol=quick, probe_protocol=many, metrics=("probe_",), **rows
-    )
+    recipe = ProbeRecipe(features=quick, probe=many, anchors=ALONE)
+    found = beside(recipe, backbone, labeled(manifest), metrics=("probe_",), pretrained=backbone)
     assert {row.metric for row in found} == {"probe_top1"}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssvid.evals.contract import extract_for
-from ssvid.evals.histograms import Histograms, change_histogram, color_histogram, floor_rows
+from ssvid.evals.histograms import Histograms, as_histograms, change_histogram, color_histogram
 from ssvid.features.extracting import extract_features
+from ssvid.features.protocol import AnchorProtocol
 from ssvid.features.reading import frame_order, read_videos
+from ssvid.recipe.schema import ProbeRecipe
+from tests.frozen import ask, beside, labeled
 
 
 def clips(manifest, protocol):
@@ -75,28 +77,37 @@ def test_histograms_are_those_of_plain_loops():
 
 
 def test_the_floor_tells_colors_apart_and_never_looks_at_test_labels(manifest, quick, probe):
-    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-    first = floor_rows(manifest, **rows, feature_protocol=quick, probe_protocol=probe)
+    def floor(data):
+        rows = ask("linear_probe", Histograms(), data, probe, as_histograms(quick), name="histograms")
+        return rows + ask("knn", Histograms(), data, probe, as_histograms(quick), name="histograms")
+
+    data = labeled(manifest)
+    first = floor(data)
     assert [(row.name, row.metric) for row in first] == [
         ("histograms", "probe_top1"), ("histograms", "knn3_top1"), ("histograms", "recall_at_1")
     ]  # fmt: skip
     assert first[0].value == 1.0
     turned = {"blue": "red", "red": "green", "green": "blue"}
-    rows["test_rows"] = [replace(row, label=turned[row.label]) for row in rows["test_rows"]]
-    other = floor_rows(manifest, **rows, feature_protocol=quick, probe_protocol=probe)
+    other = floor(labeled(manifest, test=[replace(row, label=turned[row.label]) for row in data.test]))
     assert other[0].value == 0.0
     assert other[0].context["predictions"] == first[0].context["predictions"]
     assert other[0].context["head"] == first[0].context["head"]
 
 
-def test_a_dropped_last_batch_is_dropped_and_said(backbone, manifest, quick):
-    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-    found = extract_for(backbone, manifest, **rows, feature_protocol=replace(quick, defects=("drop_last",)))
-    assert (len(found.train.ids), len(found.test.ids)) == (16, 8), "of 18 and 9 videos in batches of 4"
-    assert any("with defects of released scripts" in note and "drop_last" in note for note in found.notes)
-    whole = extract_for(backbone, manifest, **rows, feature_protocol=quick)
-    assert (len(whole.train.ids), len(whole.test.ids)) == (18, 9)
-    assert not any("defects" in note for note in whole.notes)
+def test_a_dropped_last_batch_is_dropped_and_said(backbone, manifest, quick, probe):
+    alone = AnchorProtocol(random=False, floor=False, single_frame=False, shuffled_frames=False)
+
+    def rows(**changes):
+        recipe = ProbeRecipe(features=replace(quick, **changes), probe=probe, anchors=alone)
+        return beside(recipe, backbone, labeled(manifest), metrics=("knn",), pretrained=backbone)
+
+    (found, *_) = rows(defects=("drop_last",))
+    counts = [found.context["data"][side]["num_videos"] for side in ("train", "test")]
+    assert (counts, len(found.ids)) == ([16, 8], 8), "of 18 and 9 videos in batches of 4"
+    assert any("with defects of released scripts" in note and "drop_last" in note for note in found.context["notes"])
+    (whole, *_) = rows()
+    assert len(whole.ids) == 9
+    assert not any("defects" in note for note in whole.context["notes"])
 
 
 def test_jitter_changes_three_clips_in_ten_and_whole_clips_alike(manifest, quick):

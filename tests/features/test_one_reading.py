@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from ssvid.backbones import initialize_backbone
-from ssvid.evals.histograms import Histograms, floor_subject
+from ssvid.evals.contract import Tools
+from ssvid.evals.histograms import Histograms, as_histograms
 from ssvid.features import extracting as features_module
 from ssvid.features.extracting import Subject, extract_features, extract_together
-from ssvid.programs.probe import score
-from ssvid.programs.retrieve import retrieve_all
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
-from tests.frozen import make_row
+from tests.frozen import beside, labeled, make_row
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_each_gets_the_bits_that_it_gets_alone(manifest, quick, rows, tmp_path, 
         *(Subject(networks[0], protocol) for protocol in protocols[1:]),
         Subject(networks[0], replace(quick, stages="stage2", pool="avgmax")),
         Subject(networks[0], protocols[0]),  # twice: of one reading, and of one cache
-        floor_subject(quick),
+        Subject(Histograms(), as_histograms(quick), "histograms"),
     ]
     seen = []
     extract_together(
@@ -137,13 +136,10 @@ def test_histograms_come_from_the_reading_of_the_network_at_whatever_size_it_has
     network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
     assert network.info.size != Histograms().info.size
     network.provenance = {"stage": None, "content_ids": [], "seed": 3}
-    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
     recipe = ProbeRecipe()
     recipe.features = replace(quick, num_clips=1, crop_px=0, resize_px=0)
     recipe.probe = replace(recipe.probe, knn_ks=(3,), num_holdouts=1)
-    rows = score(
-        {"pretrained": network}, network, recipe, manifest, cache_dir=tmp_path, device="cpu", say=print, **split
-    )
+    rows = beside(recipe, network, labeled(manifest), tools=Tools(cache_dir=tmp_path), pretrained=network)
     assert "histograms" in {row.name for row in rows}
     assert readings == [18, 9]
 
@@ -161,7 +157,6 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     }
     for network in networks.values():
         network.provenance = {"stage": None, "content_ids": [], "seed": 3}
-    split = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
     recipe = ProbeRecipe() if what == "probe" else RetrieveRecipe()
     recipe.features = replace(quick, num_clips=1)
     if what == "probe":
@@ -169,26 +164,23 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     else:
         recipe.retrieval = replace(recipe.retrieval, ks=(1,))
     told = []
-    run = score if what == "probe" else retrieve_all
-    found = run(
-        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
-    )
-    rows = found if what == "probe" else found[0]
+    data, tools = labeled(manifest), Tools(cache_dir=tmp_path, say=told.append)
+
+    def run():
+        return beside(recipe, networks["pretrained"], data, tools=tools, **networks)
+
+    rows = run()
     names = {row.name for row in rows}
     assert {"pretrained", "placebo", "random", "single frame", "shuffled frames", "histograms"} <= names
     assert (readings, calibrated) == ([18, 9], [18])
-    again = run(
-        networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split
-    )
+    again = run()
     assert (readings, calibrated) == ([18, 9], [18]), "all is remembered, batch statistics included"
-    assert [(r.name, r.metric, r.value) for r in (again if what == "probe" else again[0])] == [
-        (r.name, r.metric, r.value) for r in rows
-    ]
+    assert [(r.name, r.metric, r.value) for r in again] == [(r.name, r.metric, r.value) for r in rows]
     (file,) = tmp_path.glob("statistics-*")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    run(networks, networks["pretrained"], recipe, manifest, cache_dir=tmp_path, device="cpu", say=told.append, **split)
+    run()
     assert (readings, calibrated) == ([18, 9], [18, 18]), "a damaged file is noticed"
     assert file.read_bytes() != bytes(content)
     assert "features of 7 networks and anchors from one reading of 27 videos" in told

@@ -17,7 +17,7 @@ from ssvid.data.collection import load_manifest
 from ssvid.data.config import DataConfig
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.errors import DataError, RecipeError
-from ssvid.programs.evaluate import Evaluation
+from ssvid.programs.outcome import Outcome
 from ssvid.programs.runs import config_of, plan_runs, refuse_repetition
 from ssvid.recipe.load import load_recipe
 from ssvid.results.rows import ResultRow, read_results
@@ -340,10 +340,10 @@ def test_differences_stand_below_the_table(tmp_path):
         for name, right in (("pretrained", 70), ("random", 60), ("placebo", 70))
         for metric in ("probe_top1", "knn20_top1")
     ]
-    text = str(Evaluation(rows, tmp_path / "results.json"))
+    text = str(Outcome(rows, tmp_path / "results.json"))
     assert "paired over the test videos, in points, with 95 % intervals:" in text
     assert "pretrained - placebo: probe top-1 +0.0 [-4.0, +4.0]; k-NN (k=20) +0.0 [-4.0, +4.0]" in text
     assert "pretrained - random: probe top-1 +11.1 [" in text
-    assert [d["name"] for d in Evaluation(rows, tmp_path).as_dict()["differences"]] == [
+    assert [d["name"] for d in Outcome(rows, tmp_path).as_dict()["differences"]] == [
         "pretrained - placebo", "pretrained - placebo", "pretrained - random", "pretrained - random",
     ]  # fmt: skip

@@ -13,8 +13,9 @@ from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals.finetune import training as training
+from ssvid.evals.finetune.training import Finetune
+from ssvid.evals.measuring import better_random_first
 from ssvid.programs import finetune as finetuning
-from ssvid.programs.finetune import better_random_first
 from ssvid.recipe import building as starting
 from ssvid.recipe.building import start_backbone
 from ssvid.recipe.load import load_recipe
@@ -207,7 +208,7 @@ def test_an_interrupted_run_takes_what_is_done_and_goes_on(outcome, labeled, exp
 
 
 def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(finetuning, "_all_rows", lambda *args, **more: 1 / 0)
+    monkeypatch.setattr(finetuning.Trainings, "rows", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ssvid.finetune(
             RECIPE, f"data.root={labeled}", "finetune.epochs=1", "finetune.layer_decay=0.5", backbone=export,
@@ -244,7 +245,7 @@ def test_a_wrong_option_is_told_before_a_video_is_read(labeled, export, tmp_path
     def listing(*args, **options):
         raise AssertionError("the videos were looked at")
 
-    monkeypatch.setattr("ssvid.programs.finetune.load_manifest", listing)
+    monkeypatch.setattr("ssvid.programs.evaluate.load_manifest", listing)
     with pytest.raises(RecipeError, match=r"finetune.optimizer \('rmsprop'\) must be one of sgd, adam, adamw"):
         run(labeled, "finetune.optimizer=rmsprop", backbone=export, run_dir=tmp_path / "run")
 
@@ -373,12 +374,11 @@ def test_the_better_form_is_chosen_on_held_out_train():
         context = {"head": {"heldout_top1": heldout}}
         return [ResultRow(name, "linear_top1", 0.5, (0, 1), 0.5, torch.ones(1).numpy(), ("a",), context)]
 
+    forms = {"random, initial": 0.2, "random, calibrated": 0.3}
     found = better_random_first(
-        {
-            "pretrained": rows("pretrained", 0.1),
-            "random, initial": rows("random, initial", 0.2),
-            "random, calibrated": rows("random, calibrated", 0.3),
-        }
+        {name: rows(name, heldout) for name, heldout in {"pretrained": 0.1, **forms}.items()},
+        {name: Finetune().heldout(rows(name, heldout)) for name, heldout in forms.items()},
+        Finetune.heldout_name,
     )
     assert [row.name for row in found] == ["pretrained", "random", "random, initial"]
     assert found[1].context["better_form"]["form"] == "calibrated"

@@ -5,6 +5,8 @@ import pytest
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
+from ssvid.evals.neighbors.knn import KNN
+from ssvid.evals.neighbors.retrieval import Retrieval
 from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol
 from ssvid.programs.scored_videos import check_listed, labeled_rows, scored_split, split_note
 from ssvid.protocols.named import PROTOCOLS
@@ -74,23 +76,23 @@ def folder(tmp_path):
 def test_a_class_that_train_lacks_is_told_from_names(folder):
     data = folder(train={"a": 3, "b": 3}, test={"A": 3})
     with pytest.raises(DataError, match="class 'A' is in test and has no training video"):
-        check_listed(data)
+        check_listed(data, {})
 
 
 def test_too_many_neighbors_are_told_from_names(folder):
     data = folder(train={"a": 3, "b": 3}, test={"a": 3})
     with pytest.raises(RecipeError, match=r"probe\.knn_ks \(\[20\]\) must be at most the number of training videos, 6"):
-        check_listed(data, probe=ProbeProtocol(knn_ks=(20,)))
+        check_listed(data, {KNN(): ProbeProtocol(knn_ks=(20,))})
     with pytest.raises(RecipeError, match=r"retrieval\.ks .* must be at most the number of training videos, 6"):
-        check_listed(data, retrieval=RetrievalProtocol(ks=(1, 50)))
-    check_listed(data, probe=ProbeProtocol(knn_ks=(6,)), retrieval=RetrievalProtocol(ks=(1, 6)))
+        check_listed(data, {Retrieval(): RetrievalProtocol(ks=(1, 50))})
+    check_listed(data, {KNN(): ProbeProtocol(knn_ks=(6,)), Retrieval(): RetrievalProtocol(ks=(1, 6))})
 
 
 def test_a_missing_split_is_told_from_names(folder):
     data = folder(train={"a": 3, "b": 3})
     with pytest.raises(DataError, match="needs videos of the splits train and test"):
-        check_listed(data)
-    check_listed(folder(val={"a": 1}))  # now val is there, and is scored
+        check_listed(data, {})
+    check_listed(folder(val={"a": 1}), {})  # now val is there, and is scored
 
 
 def test_the_folder_protocols_read_a_folder_of_classes_and_no_other_place_is_a_change():

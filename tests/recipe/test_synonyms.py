@@ -90,7 +90,7 @@ def test_an_option_under_another_name_is_answered_with_ours(command, meant):
         ("train", "pretrain"),
         ("ls", "recipes"),
         ("help", "--help"),
-        ("evaluate", "probe"),
+        ("eval", "probe"),
         ("index", "data index"),
         ("prob", "probe"),
     ],

@@ -12,41 +12,33 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ssvid.backbones import Backbone
 from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.data.index.scan_cache import cache_folder
-from ssvid.data.manifest import Manifest, VideoRow, row_id
+from ssvid.data.manifest import row_id
 from ssvid.errors import DataError
-from ssvid.evals.finetune.state import FinetuneSetup
+from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.machine import versions
 from ssvid.results.rows import ResultRow, read_results, write_results
 from ssvid.weights.checkpoints import weights_sha256
 
 
-def trained_key(
-    name: str,
-    network: Backbone,
-    manifest: Manifest,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    protocol: FinetuneProtocol,
-    setup: FinetuneSetup,
-) -> str:
+def trained_key(subject: Subject, data: LabeledData, protocol: FinetuneProtocol, tools: Tools) -> str:
     """SHA-256 of all that the rows of a training depend on: its name, the weights and what is known of them, videos and
     splits, settings, seed, trainer, loader and versions.
     """
     parts = [
-        name,
-        network.info.name,
-        dict(network.info.options),
-        weights_sha256(network.state_dict()),
-        {key: str(value) for key, value in getattr(network, "provenance", {}).items()},
-        manifest.sha256(),
-        [[row_id(row) for row in rows] for rows in (train_rows, test_rows)],
+        subject.name,
+        subject.network.info.name,
+        dict(subject.network.info.options),
+        weights_sha256(subject.network.state_dict()),
+        {key: str(value) for key, value in subject.origin.items()},
+        subject.protocol.frames,
+        data.manifest.sha256(),
+        [[row_id(row) for row in rows] for rows in (data.train, data.test)],
         protocol.as_dict(),
-        setup.seed,
-        asdict(setup.trainer),
-        asdict(setup.loader),
+        tools.seed,
+        asdict(tools.trainer),
+        asdict(tools.loader),
         versions(),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -12,19 +12,14 @@ from torch import Tensor
 
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading
 from ssvid.classifiers.scoring import VideoScores
-from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
-from ssvid.evals.contract import data_context, notes_of
+from ssvid.evals.contract import Number
 from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.features.protocol import decoder_of
 from ssvid.features.reading import row_is_padded
 from ssvid.features.store import Listed
-from ssvid.machine import versions
-from ssvid.results.leaks import leak_note
-from ssvid.results.rows import ResultRow
 from ssvid.weights.checkpoints import weights_sha256
-from ssvid.weights.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -37,9 +32,9 @@ class _Side:
 
 
 def _training_side(start: Start, fitted: Fitted) -> _Side:
-    reading = clip_reading(start.protocol, start.setup.loader)
-    readable = [row for row in start.train_rows if row.is_readable]
-    failed = dict(fitted.unreadable) | {row.path: row.status for row in start.train_rows if not row.is_readable}
+    reading = clip_reading(start.protocol, start.tools.loader)
+    readable = [row for row in start.data.train if row.is_readable]
+    failed = dict(fitted.unreadable) | {row.path: row.status for row in start.data.train if not row.is_readable}
     return _Side(
         tuple(Listed(path, reason) for path, reason in sorted(failed.items())),
         tuple(row_id(row) for row in readable if row_is_padded(row, reading)),
@@ -47,30 +42,25 @@ def _training_side(start: Start, fitted: Fitted) -> _Side:
     )
 
 
-def _context(start: Start, test_rows: Sequence[VideoRow], test: VideoScores, fitted: Fitted) -> dict[str, Any]:
-    info, setup, p = fitted.backbone.info, start.setup, start.protocol
+def _context(start: Start, fitted: Fitted) -> dict[str, Any]:
+    """What the numbers depend on beside the videos and the weights that were started from."""
+    info, tools, p = fitted.backbone.info, start.tools, start.protocol
     state = {f"backbone.{k}": v for k, v in fitted.backbone.state_dict().items()}
     state |= {f"task.{k}": v for k, v in fitted.task.state_dict().items()}
     return {
-        "backbone": {"name": info.name, "options": dict(info.options)},
-        "weights_sha256": start.weights,
         "trained_sha256": weights_sha256(state),
-        "weights": Provenance.of(start.origin).to_row(),
         "finetune_protocol": p.as_dict(),
-        "seed": setup.seed,
+        "seed": tools.seed,
         "device": fitted.device.type,
         "training": {
-            "processes": setup.num_processes,
-            "precision": setup.trainer.precision,
-            "accumulate": setup.trainer.accumulate,
+            "processes": tools.num_processes,
+            "precision": tools.trainer.precision,
+            "accumulate": tools.trainer.accumulate,
             "steps_per_epoch": fitted.steps_per_epoch,
             "num_videos": fitted.num_videos,
             "learning_rates": learning_rates(info, p),
             "trained_parameters": sum(q.numel() for q in _trained(fitted)),
         },
-        **data_context(start.manifest, start.train_rows, test_rows, _training_side(start, fitted), test),
-        "leak": leak_note(test_rows, start.train_rows, start.origin, start.manifest.rows),
-        "versions": versions(),
     }
 
 
@@ -91,29 +81,22 @@ def _choice(parts: Parts, chosen: Fitted, protocol: FinetuneProtocol) -> dict[st
     }
 
 
-def finetuned_rows(
-    name: str,
-    test: VideoScores,
-    test_rows: Sequence[VideoRow],
-    start: Start,
-    parts: Parts,
-    chosen: Fitted,
-    fitted: Fitted,
-) -> Iterator[ResultRow]:
-    p = start.protocol
-    context = _context(start, test_rows, test, fitted)
-    notes = [*notes_of(context), *parts.notes]
-    of_clips = {**context, "head": _choice(parts, chosen, p), "notes": notes}
-    groups = units_of(test_rows)
+def finetuned_numbers(
+    test: VideoScores, start: Start, parts: Parts, chosen: Fitted, fitted: Fitted
+) -> Iterator[Number]:
+    """Top-1 of the videos and of their clips, and top-5 above 5 classes."""
+    p, test_rows = start.protocol, start.data.test
+    of_clips = {**_context(start, fitted), "head": _choice(parts, chosen, p)}
     of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
+    seen = _training_side(start, fitted), test
 
-    def row(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> ResultRow:
-        return ResultRow.counted(name, f"{p.metric}_{metric}", correct_N, chance, test.ids, groups, more)
+    def number(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> Number:
+        return Number(f"{p.metric}_{metric}", correct_N, chance, more, parts.notes, seen=seen)
 
-    yield row("top1", test.correct(p.averaging), most_frequent(test_rows, 1), of_videos)
+    yield number("top1", test.correct(p.averaging), most_frequent(test_rows, 1), of_videos)
     if len(test.classes) > 5:
-        yield row("top5", test.correct_in_top(5, p.averaging), most_frequent(test_rows, 5), of_videos)
-    yield row("clip_top1", test.right_views(), most_frequent(test_rows, 1), of_clips)
+        yield number("top5", test.correct_in_top(5, p.averaging), most_frequent(test_rows, 5), of_videos)
+    yield number("clip_top1", test.right_views(), most_frequent(test_rows, 1), of_clips)
 
 
 def most_frequent(rows: Sequence[VideoRow], num: int) -> float:

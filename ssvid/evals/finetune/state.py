@@ -1,40 +1,17 @@
-"""What fine-tuning passes on from step to step: the setup, the parts of train, the start, the trained network."""
+"""What fine-tuning passes on from step to step: the parts of train, the start, the trained network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
 from ssvid.classifiers.protocol import FinetuneProtocol
-from ssvid.data.config import LoaderConfig
-from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.train.config import LoggerConfig, TrainerConfig
-
-
-@dataclass(frozen=True)
-class FinetuneSetup:
-    """Where and how a fine-tuning runs.
-
-    seed: of the head, of the order and the clips, of the held-out part. loader, trainer (resolved),
-    logger: of the recipe. recipe: resolved, plain types, for checkpoints and loggers.
-    """
-
-    seed: int = 0
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    show_progress: bool = False
-
-    @property
-    def num_processes(self) -> int:
-        """Training processes on all machines."""
-        return int(self.trainer.devices) * self.trainer.num_nodes
+from ssvid.data.manifest import VideoRow
+from ssvid.evals.contract import LabeledData, Subject, Tools
 
 
 @dataclass(frozen=True)
@@ -48,19 +25,17 @@ class Parts:
 
 @dataclass(frozen=True)
 class Start:
-    """What a fine-tuning starts from. protocol: resolved. origin: of the weights. weights: their hash."""
+    """What a fine-tuning starts from: a network, which is left as it is, with its origin. protocol: resolved."""
 
-    manifest: Manifest
-    train_rows: tuple[VideoRow, ...]
+    subject: Subject
+    data: LabeledData
     protocol: FinetuneProtocol
-    setup: FinetuneSetup
-    origin: Mapping[str, Any]
-    weights: str
+    tools: Tools
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that can be learned, sorted: the logits are in this order."""
-        return tuple(sorted({row.label for row in self.train_rows if row.is_readable}))
+        return tuple(sorted({row.label for row in self.data.train if row.is_readable}))
 
 
 @dataclass(frozen=True)

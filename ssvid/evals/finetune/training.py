@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,23 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ssvid.backbones import Backbone, BackboneInfo, convert_to_channels_last_3d
+from ssvid.backbones import Backbone, convert_to_channels_last_3d
 from ssvid.classifiers.classification import Classification
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
 from ssvid.classifiers.scoring import score_videos
 from ssvid.data.config import DataConfig
 from ssvid.data.contents import units_of
 from ssvid.data.feed.module import ClipDataModule
-from ssvid.data.manifest import Manifest, VideoRow, row_id
+from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import DataError
-from ssvid.evals.contract import check_rows
+from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
 from ssvid.evals.finetune.rates import build_optimizer, parameter_groups
-from ssvid.evals.finetune.rows import finetuned_rows, most_frequent
-from ssvid.evals.finetune.state import FinetuneSetup, Fitted, Parts, Start
-from ssvid.evals.linear_probe.probe import holdouts
-from ssvid.features.protocol import ProbeProtocol
+from ssvid.evals.finetune.rows import finetuned_numbers, most_frequent
+from ssvid.evals.finetune.state import Fitted, Parts, Start
+from ssvid.evals.histograms import Histograms, svm_number
+from ssvid.evals.holdouts import holdouts
+from ssvid.evals.measuring import see
+from ssvid.features.protocol import FeatureProtocol, ProbeProtocol
 from ssvid.features.reading import check_contents, check_decoder
 from ssvid.machine import versions
 from ssvid.ranks import from_first, global_rank, over_ranks, share_buffers
@@ -44,91 +46,79 @@ from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
 from ssvid.video.sampling import clip_span
-from ssvid.weights.checkpoints import load_checkpoint_dict, read_checkpoint, weights_sha256
+from ssvid.weights.checkpoints import load_checkpoint_dict, read_checkpoint
 from ssvid.weights.provenance import Provenance
 
 
-def finetune_backbone(
-    backbone: Backbone,
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    protocol: FinetuneProtocol,
-    setup: FinetuneSetup,
-    folder: str | Path,
-    name: str = "pretrained",
-    provenance: Mapping[str, Any] | None = None,
-    resume: bool = False,
-) -> list[ResultRow]:
-    """Train a copy of a network on labels and score it: top-1 of clips and of videos, top-5 above 5 classes.
+@register_evaluation("finetune")
+class Finetune(Evaluation):
+    """A copy of a network learns the labels: top-1 of videos and of clips, top-5 above 5 classes; of histograms a linear SVM.
 
     Unreadable training videos are left out or replaced in training, and listed; unreadable test videos count as wrong and
-    are listed. Under several processes every test video is scored by one of them.
+    are listed. Under several processes every test video is scored by one of them. Checkpoints and logs lie in ``tools.folder``.
+    """
 
-    Args:
-        backbone: left as it is. train_rows, test_rows: labeled rows of the manifest, unreadable ones included.
-        folder: for checkpoints and logs. resume: go on with what lies there.
-        name: of the network in tables. provenance: as for ``evaluate_backbone``.
+    Config = FinetuneProtocol
+    needs = "training"
+    verb = "finetune"
+    settings_name = "finetune_protocol"
+
+    def prepare(
+        self, features: FeatureProtocol, config: FinetuneProtocol, network: Backbone, tools: Tools
+    ) -> tuple[FeatureProtocol, FinetuneProtocol]:
+        stage = getattr(network, "provenance", {}).get("stage")
+        resolved = resolve_finetune_protocol(config, network.info, stage)
+        return clip_reading(resolved, tools.loader), resolved
+
+    def check_data(self, network: Backbone, data: LabeledData, config: FinetuneProtocol, tools: Tools) -> None:
+        rows = (*data.train, *data.test)
+        check_decoder(rows, clip_reading(config, tools.loader), group="loader.")
+        check_contents(data.manifest, rows)
+        check_amounts(hold_out(data.train, config, tools.seed), data.train, config, tools)
+
+    def has_two_random_forms(self, config: FinetuneProtocol) -> bool:
+        return config.frozen  # a backbone that is trained makes its own batch statistics
+
+    def score(
+        self, subject: Subject, seen: Seen, data: LabeledData, config: FinetuneProtocol, tools: Tools
+    ) -> Iterator[Number]:
+        if isinstance(subject.network, Histograms):
+            with over_ranks():
+                seen = see([subject], data, tools)[subject.name]
+            number = svm_number(f"{config.metric}_top1", seen, ProbeProtocol(seed=tools.seed))
+            yield number._replace(seen=(seen.train, seen.test))
+            return
+        yield from finetuned(Start(subject, data, replace(config, frames=subject.protocol.frames), tools))
+
+    def heldout(self, rows: Sequence[ResultRow], *rest: Any) -> float:
+        return rows[0].context["head"]["heldout_top1"] or 0.0
+
+
+def finetuned(start: Start) -> Iterator[Number]:
+    """Train a copy of a network, and score it on test.
 
     Raises:
-        RecipeError: the protocol makes no sense or does not fit. DataError: labels or videos are missing.
         StopRun: the loss is not finite.
     """
-    origin = getattr(backbone, "provenance", {}) if provenance is None else provenance
-    p, parts = check_finetuning(
-        backbone.info,
-        manifest,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        protocol=protocol,
-        setup=setup,
-        trained_stage=origin.get("stage"),
-    )
-    start = Start(manifest, tuple(train_rows), p, setup, origin, weights_sha256(backbone.state_dict()))
-    fitted = fit(start, backbone, parts.fit, parts.held, Path(folder), resume=resume)
-    chosen = fitted
+    p, data, tools = start.protocol, start.data, start.tools
+    parts = hold_out(data.train, p, tools.seed)
+    chosen = fitted = fit(start, parts.fit, parts.held, tools.folder)
     if p.refit:
-        again = Path(folder) / "refit"
-        fitted = fit(start, backbone, train_rows, (), again, resume=resume, stop_after=chosen.epoch)
+        fitted = fit(start, data.train, (), tools.folder / "refit", stop_after=chosen.epoch)
     with over_ranks():
         test = score_videos(
             fitted.backbone,
             fitted.task,
-            manifest,
-            test_rows,
-            clip_reading(p, setup.loader),
+            data.manifest,
+            data.test,
+            clip_reading(p, tools.loader),
             num_crops=p.num_crops,
             device=fitted.device,
         )
-    return list(finetuned_rows(name, test, test_rows, start, parts, chosen, fitted))
+    yield from finetuned_numbers(test, start, parts, chosen, fitted)
 
 
 # ---- what is held out
-
-
-def check_finetuning(
-    info: BackboneInfo,
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    protocol: FinetuneProtocol,
-    setup: FinetuneSetup,
-    trained_stage: str | None = None,
-) -> tuple[FinetuneProtocol, Parts]:
-    """Find every mistake before a video is read. Returns the resolved protocol and the two parts of train.
-
-    Raises:
-        RecipeError, DataError: as ``finetune_backbone``.
-    """
-    resolved = resolve_finetune_protocol(protocol, info, trained_stage)
-    check_rows(manifest, train_rows, test_rows)
-    check_decoder((*train_rows, *test_rows), clip_reading(resolved, setup.loader), group="loader.")
-    check_contents(manifest, (*train_rows, *test_rows))
-    parts = hold_out(train_rows, resolved, setup.seed)
-    check_amounts(parts, train_rows, resolved, setup)
-    return resolved, parts
 
 
 def hold_out(train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, seed: int) -> Parts:
@@ -154,16 +144,14 @@ def hold_out(train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, seed: i
     return Parts(tuple(fit_rows), tuple(held_rows), tuple(notes))
 
 
-def check_amounts(
-    parts: Parts, train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, setup: FinetuneSetup
-) -> None:
+def check_amounts(parts: Parts, train_rows: Sequence[VideoRow], protocol: FinetuneProtocol, tools: Tools) -> None:
     """Make sure that the videos are enough and long enough, before one is read.
 
     Raises:
         DataError: says what is missing and the way out.
     """
     p = protocol
-    num, least = sum(row.is_readable for row in parts.fit), setup.num_processes * setup.trainer.accumulate
+    num, least = sum(row.is_readable for row in parts.fit), tools.num_processes * tools.trainer.accumulate
     if p.batch_size % least:
         raise DataError(
             f"finetune.batch_size ({p.batch_size}) must be a multiple of trainer.devices x num_nodes x accumulate, {least}. "
@@ -194,15 +182,13 @@ def check_amounts(
 
 def fit(
     start: Start,
-    backbone: Backbone,
     fit_rows: Sequence[VideoRow],
     held_rows: Sequence[VideoRow],
     folder: Path,
     *,
-    resume: bool = False,
     stop_after: float | None = None,
 ) -> Fitted:
-    """Train a copy of the backbone on some rows and take the epoch that was best on the others; without any, the last.
+    """Train a copy of the network on some rows and take the epoch that was best on the others; without any, the last.
 
     Args:
         stop_after: epochs; the learning rate still follows the plan for all of them.
@@ -210,17 +196,17 @@ def fit(
     Raises:
         StopRun: the loss is not finite. KeyboardInterrupt: on Ctrl-C.
     """
-    p, setup = start.protocol, start.setup
-    network = copy.deepcopy(backbone)
+    p, tools = start.protocol, start.tools
+    network = copy.deepcopy(start.subject.network)
     network.train()
-    task = Classification(p, network.info, classes=start.classes, chance=most_frequent(fit_rows, 1), seed=setup.seed)
+    task = Classification(p, network.info, classes=start.classes, chance=most_frequent(fit_rows, 1), seed=tools.seed)
     task.setup(network)
     data = _data(start, fit_rows, task)
-    steps = data.train_batches(setup.num_processes).steps_per_epoch
+    steps = data.train_batches(tools.num_processes).steps_per_epoch
     module = FinetuneModule(
         network,
         task,
-        seed=setup.seed,
+        seed=tools.seed,
         optim=optim_config(p),
         lr=p.learning_rate,
         steps_per_epoch=steps,
@@ -230,7 +216,7 @@ def fit(
     if global_rank() == 0:  # the others write nothing
         run.checkpoints.mkdir(parents=True, exist_ok=True)
     chooser = None if not held_rows else ChooseEpoch(start, held_rows, steps, run.checkpoints / "best.ckpt")
-    device = _train(module, data, run, setup, chooser, resume=resume, stop_after=stop_after)
+    device = _train(module, data, run, tools, chooser, stop_after)
     path = run.last_checkpoint if chooser is None else chooser.path
     with over_ranks():
         state, done = from_first(lambda: _weights_and_steps(path))
@@ -255,18 +241,18 @@ def _weights_and_steps(path: Path) -> tuple[dict[str, Tensor], int]:
 
 
 def _data(start: Start, fit_rows: Sequence[VideoRow], task: Classification) -> ClipDataModule:
-    setup = start.setup
+    tools, manifest = start.tools, start.data.manifest
     return ClipDataModule(
-        start.manifest,
+        manifest,
         fit_rows,
         (),
         task,
-        seed=setup.seed,
+        seed=tools.seed,
         # One clip of each video an epoch: labels belong to videos, not to stretches of them.
-        data=DataConfig(root=str(start.manifest.root), segment_seconds=float("inf")),
-        loader=replace(setup.loader, global_batch=start.protocol.batch_size, clips_per_video=1),
-        accumulate=setup.trainer.accumulate,
-        pin_memory=setup.trainer.accelerator == "gpu",
+        data=DataConfig(root=str(manifest.root), segment_seconds=float("inf")),
+        loader=replace(tools.loader, global_batch=start.protocol.batch_size, clips_per_video=1),
+        accumulate=tools.trainer.accumulate,
+        pin_memory=tools.trainer.accelerator == "gpu",
         classes={name: number for number, name in enumerate(start.classes)},
     )
 
@@ -275,23 +261,21 @@ def _train(
     module: FinetuneModule,
     data: ClipDataModule,
     run: RunFolder,
-    setup: FinetuneSetup,
+    tools: Tools,
     chooser: ChooseEpoch | None,
-    *,
-    resume: bool,
     stop_after: float | None,
 ) -> torch.device:
     """Run the trainer to its end; returns the device that it ran on."""
-    config = setup.trainer
+    config = tools.trainer
     if stop_after is not None:
         config = replace(config, max_steps=round(stop_after * module.steps_per_epoch))
     if config.channels_last:
         convert_to_channels_last_3d(module.backbone)
     if config.compile:
         module.backbone.compile()
-    checkpoint = run.checkpoint_to_resume(warnings.warn) if resume else None
+    checkpoint = run.checkpoint_to_resume(warnings.warn) if tools.resume else None
     step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
-    loggers = build_loggers(setup.logger, run.path, dict(setup.recipe), resumed_step=step)
+    loggers = build_loggers(tools.logger, run.path, dict(tools.recipe), resumed_step=step)
     for logger in loggers:
         if step is not None and isinstance(logger, JsonLines):
             logger.rewind(step)
@@ -304,7 +288,7 @@ def _train(
         global_batch=data.loader.global_batch,
         unreadable=data.unreadable,
         validates=False,
-        show_progress=setup.show_progress,
+        show_progress=tools.show_progress,
         before_saving=[] if chooser is None else [chooser],
         batches_per_epoch=module.steps_per_epoch * config.accumulate,
         options=module.options,
@@ -348,9 +332,9 @@ class ChooseEpoch(pl.Callback):
 
     def __init__(self, start: Start, held_rows: Sequence[VideoRow], steps_per_epoch: int, path: Path) -> None:
         p = start.protocol
-        self.manifest, self.rows, self.protocol, self.path = start.manifest, tuple(held_rows), p, path
+        self.manifest, self.rows, self.protocol, self.path = start.data.manifest, tuple(held_rows), p, path
         self.steps_per_epoch = steps_per_epoch
-        self.reading = replace(clip_reading(p, start.setup.loader), num_clips=p.holdout_clips)
+        self.reading = replace(clip_reading(p, start.tools.loader), num_clips=p.holdout_clips)
         self.curve: list[dict[str, float]] = []
 
     @property
@@ -408,17 +392,18 @@ class ChooseEpoch(pl.Callback):
 
 def _provenance(start: Start, fit_rows: Sequence[VideoRow], task: Classification) -> Provenance:
     """Of the weights that a training makes."""
-    info, setup = task.backbone_info, start.setup
+    origin, tools, manifest = start.subject.origin, start.tools, start.data.manifest
+    info = task.backbone_info
     return Provenance.of_training(
-        start.origin.get("start"),
+        origin.get("start"),
         seen={row.source_id or row.content_id for row in fit_rows if row.is_readable} - {""},
-        before=start.origin.get("content_ids") or (),
+        before=origin.get("content_ids") or (),
         backbone={"name": info.name, "options": dict(info.options)},
         stage=task.stage,
-        recipe=setup.recipe,
-        data={"manifest_sha256": start.manifest.sha256(), "num_videos": len(fit_rows)},
-        seed=setup.seed,
-        placebo=bool(start.origin.get("placebo")),
+        recipe=tools.recipe,
+        data={"manifest_sha256": manifest.sha256(), "num_videos": len(fit_rows)},
+        seed=tools.seed,
+        placebo=bool(origin.get("placebo")),
         chance=task.chance(),
         versions=versions(),
     )

@@ -7,17 +7,16 @@ train.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
 from ssvid.errors import DataError
+from ssvid.evals.holdouts import holdouts
 from ssvid.evals.linear_probe.head_bank import HeadSetting, Schedule, fit_bank
 from ssvid.evals.linear_probe.logistic import LogisticFit, fit_path
 from ssvid.features.protocol import BATCH_NORMALIZATION, ProbeProtocol, check_probe_protocol
@@ -209,44 +208,6 @@ def _at_edges(chosen: GridPoint, protocol: ProbeProtocol) -> Iterator[str]:
             yield f"the best {name}, {value:g}, is the {'smallest' if value == min(grid) else 'largest'} tried: widen probe.{key}"
 
 
-def holdouts(
-    labels_N: np.ndarray, groups_N: np.ndarray, protocol: ProbeProtocol, notes: list[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices (fit on, score on) of each held-out part: stratified by label, groups never straddle, parts disjoint.
-
-    Args:
-        notes: what the splitter warned of is appended.
-
-    Raises:
-        DataError: train has fewer than two groups, or no part leaves two classes to fit on.
-    """
-    num_groups = len(set(groups_N))
-    largest_class = int(np.unique(labels_N, return_counts=True)[1].max())
-    parts = min(round(1 / protocol.holdout_fraction), num_groups, max(2, largest_class))
-    if parts < 2:
-        raise DataError(
-            f"train has {num_groups} group of videos, and at least 2 are needed to hold a part of train out. "
-            "Give the videos of the manifest different groups, or leave the column empty."
-        )
-    grouped = num_groups < len(labels_N)
-    splitter: Any = StratifiedGroupKFold if grouped else StratifiedKFold
-    folds = splitter(n_splits=parts, shuffle=True, random_state=protocol.seed)
-    given = 0
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        splits = list(folds.split(np.zeros(len(labels_N)), labels_N, groups_N if grouped else None))
-    notes += [f"held-out parts of train: {_one_line(w)}" for w in caught]
-    for fit_on, score_on in splits:
-        if given < protocol.num_holdouts and len(score_on) and len(set(labels_N[fit_on])) > 1:
-            given += 1
-            yield fit_on, score_on
-    if not given:
-        raise DataError(
-            "no part of train can be held out so that two classes are left to fit on. "
-            "Use more training videos or more groups, or a smaller holdout_fraction."
-        )
-
-
 @dataclass(frozen=True)
 class _Fit:
     """A fitted head with the columns it takes and the normalization that was learned on the same videos."""
@@ -353,7 +314,3 @@ def readable_train(train: Features) -> tuple[np.ndarray, np.ndarray]:
 
 def _top5(ranked_NK: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (classes[ranked_NK[:, :5]] == labels[:, None]).any(axis=1)
-
-
-def _one_line(caught: warnings.WarningMessage) -> str:
-    return str(caught.message).split("\n", 1)[0].rstrip(".:")

@@ -7,7 +7,7 @@ be in memory as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,19 +16,24 @@ from torch import Tensor
 
 from ssvid.errors import DataError
 from ssvid.evals.contract import (
-    Evaluated,
-    _row,
+    Evaluation,
+    LabeledData,
+    Number,
+    Seen,
+    Subject,
+    Tools,
+    guess_chance,
+    register_evaluation,
 )
-from ssvid.features.protocol import (
-    ProbeProtocol,
-    check_probe_protocol,
-)
+from ssvid.evals.holdouts import held_out
+from ssvid.features.protocol import ProbeProtocol, check_probe_protocol
 from ssvid.features.store import PORTION_BYTES, Features, portions
 from ssvid.results.rows import ResultRow
 
 # Of a portion of features, and of a table of cosines: what a search needs is a few times that, whatever it searches.
 _PORTION_BYTES = PORTION_BYTES
 _QUERIES_AT_ONCE = 1024
+NEIGHBORS_SHOWN = 5  # on a page of queries, whatever is asked for
 
 
 class Neighbors(NamedTuple):
@@ -59,6 +64,41 @@ class NeighborResult:
     retrieval_chance: float
 
 
+@register_evaluation("knn")
+class KNN(Evaluation):
+    """Weighted k-NN for each k, and R@1. Nothing is trained."""
+
+    Config = ProbeProtocol
+    metrics = ("knn", "recall")
+    settings_name = "probe_protocol"
+
+    def check(self, config: ProbeProtocol, num_train: int | None = None) -> None:
+        check_probe_protocol(config, num_train)
+
+    def score(
+        self, subject: Subject, seen: Seen, data: LabeledData, config: ProbeProtocol, tools: Tools
+    ) -> Iterator[Number]:
+        found = score_neighbors(seen.train, seen.test, config)
+        for k, correct_N in found.knn_correct.items():
+            yield Number(f"knn{k}_top1", correct_N, found.knn_chance, {"predictions": list(found.predictions[k])})
+        yield Number("recall_at_1", found.retrieval_correct_N, found.retrieval_chance)
+
+    def heldout(
+        self,
+        rows: Sequence[ResultRow],
+        subject: Subject,
+        seen: Seen,
+        data: LabeledData,
+        config: ProbeProtocol,
+        tools: Tools,
+    ) -> float:
+        right: list[float] = []
+        for parts in held_out(seen.train, config):
+            fewer = replace(config, knn_ks=(min(config.knn_ks[0], len(parts[0])),))
+            right += list(self.score_held_out(parts, subject, seen, data, fewer, tools))
+        return float(np.mean(right))
+
+
 def score_neighbors(train: Features, test: Features, protocol: ProbeProtocol) -> NeighborResult:
     """Weighted k-NN for every k of the protocol, and R@1, from one search.
 
@@ -80,7 +120,7 @@ def score_neighbors(train: Features, test: Features, protocol: ProbeProtocol) ->
         {k: (p == labels) & test.readable for k, p in predictions.items()},
         (first == labels) & test.readable,
         {k: tuple(p.tolist()) for k, p in predictions.items()},
-        _constant_guess_chance(labels),
+        guess_chance(labels),
         recall_chance(labels, classes[codes_M][searched_M], 1),
     )
 
@@ -221,17 +261,3 @@ def _scatter(found: np.ndarray, positions: np.ndarray, length: int) -> np.ndarra
     everywhere = np.full(length, "", dtype=object)
     everywhere[positions] = found
     return everywhere
-
-
-def _constant_guess_chance(labels: np.ndarray) -> float:
-    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-
-
-def neighbor_rows(name: str, found: Evaluated, neighbors: NeighborResult) -> Iterator[ResultRow]:
-    """k-NN for each k, and R@1."""
-    more = {**found.context, "notes": found.notes}
-    for k, correct_N in neighbors.knn_correct.items():
-        voted = {**more, "predictions": list(neighbors.predictions[k])}
-        yield _row(name, f"knn{k}_top1", found.test, correct_N, neighbors.knn_chance, voted)
-    first, chance = neighbors.retrieval_correct_N, neighbors.retrieval_chance
-    yield _row(name, "recall_at_1", found.test, first, chance, more)

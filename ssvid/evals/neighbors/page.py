@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DecodeError
-from ssvid.evals.neighbors.retrieval import NEIGHBORS_SHOWN, Retrieved
+from ssvid.evals.contract import LabeledData, Seen
+from ssvid.evals.neighbors.knn import NEIGHBORS_SHOWN, Neighbors
+from ssvid.files import write_text
 from ssvid.protocols.metrics import title_of
 from ssvid.results.names import short_names
 from ssvid.results.rows import ResultRow
@@ -61,10 +64,11 @@ def draw_queries(is_right_N: np.ndarray, num_shown: int, seed: int) -> list[int]
 
 
 def shown_queries(
-    found: Retrieved, manifest: Manifest, *, rows: Mapping[str, VideoRow], num_shown: int, seed: int
+    seen: Seen, neighbors: Neighbors, data: LabeledData, *, num_shown: int, seed: int
 ) -> list[list[Shown]]:
-    """For each query drawn, the query and its nearest training videos. rows: of the manifest, by the ids of the features."""
-    train, test, neighbors = found.train, found.test, found.result.neighbors
+    """For each query drawn, the query and its nearest training videos."""
+    train, test, manifest = seen.train, seen.test, data.manifest
+    rows = {row_id(row): row for row in (*data.train, *data.test)}
     pairs = zip(neighbors.queries_N, neighbors.indices_NK, strict=True)
     nearest_is_right = np.array([test.labels[query] == train.labels[of[0]] for query, of in pairs], dtype=bool)
     lines = []
@@ -94,6 +98,14 @@ def middle_frame(manifest: Manifest, row: VideoRow) -> Image.Image:
 
 
 # ---- the page and the picture
+
+
+def write_page(stem: Path, lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *, seed: int) -> list[Path]:
+    """Write the page and the picture of some queries; their paths."""
+    page, picture = stem.with_name(f"{stem.name}.html"), stem.with_name(f"{stem.name}.svg")
+    write_text(picture, neighbor_picture(lines, rows))
+    write_text(page, neighbor_page(lines, rows, seed=seed))
+    return [page, picture]
 
 
 def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *, seed: int) -> str:

@@ -11,21 +11,18 @@ both manners, where CoCLR slides a window. The short side is resized, where VCOP
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from ssvid.backbones import Backbone
-from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.evals.baselines import random_forms
-from ssvid.evals.contract import Evaluated, extract_for
-from ssvid.evals.linear_probe.probe import holdouts
-from ssvid.evals.neighbors.knn import Neighbors, recall_chance, search, searchable
-from ssvid.features.extracting import Progress
+from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, plain, register_evaluation
+from ssvid.evals.histograms import Histograms
+from ssvid.evals.holdouts import held_out
+from ssvid.evals.neighbors.knn import NEIGHBORS_SHOWN, Neighbors, recall_chance, search, searchable
+from ssvid.evals.neighbors.page import shown_queries, write_page
 from ssvid.features.protocol import (
     FeatureProtocol,
     ProbeProtocol,
@@ -35,8 +32,6 @@ from ssvid.features.protocol import (
 )
 from ssvid.features.store import Features
 from ssvid.results.rows import ResultRow
-
-NEIGHBORS_SHOWN = 5  # on a page, whatever ks are
 
 
 @dataclass(frozen=True)
@@ -52,22 +47,60 @@ class RetrievalResult:
     neighbors: Neighbors
 
 
-@dataclass(frozen=True)
-class Retrieved:
-    """One network's retrieval: its rows, and what a picture of it needs."""
+@register_evaluation("retrieval")
+class Retrieval(Evaluation):
+    """R@k for every k of the protocol; a picture and a page of what the first network found."""
 
-    rows: list[ResultRow]
-    result: RetrievalResult
-    train: Features
-    test: Features
+    Config = RetrievalProtocol
+    metrics = ("recall",)
+    settings_name = "retrieval_protocol"
+    heldout_name = "heldout_recall_at_1"
+
+    def check(self, config: RetrievalProtocol, num_train: int | None = None) -> None:
+        check_retrieval_protocol(config, num_train)
+
+    def prepare(
+        self, features: FeatureProtocol, config: RetrievalProtocol, network: Backbone, tools: Tools
+    ) -> tuple[FeatureProtocol, RetrievalProtocol]:
+        return resolve_retrieval(features, config)
+
+    def score(
+        self, subject: Subject, seen: Seen, data: LabeledData, config: RetrievalProtocol, tools: Tools
+    ) -> Iterator[Number]:
+        if isinstance(subject.network, Histograms):  # centered as the manner says, pooled in no way
+            config = replace(config, manner="own")
+        found = found_by(seen, config)
+        for k, hit_N in found.hits.items():
+            yield Number(f"recall_at_{k}", hit_N, found.chance[k], {self.settings_name: plain(config)})
+
+    def heldout(
+        self,
+        rows: Sequence[ResultRow],
+        subject: Subject,
+        seen: Seen,
+        data: LabeledData,
+        config: RetrievalProtocol,
+        tools: Tools,
+    ) -> float:
+        return heldout_recall(seen.train, config)
+
+    def draw(
+        self,
+        folder: Path,
+        ending: str,
+        rows: Sequence[ResultRow],
+        seen: Seen,
+        data: LabeledData,
+        config: RetrievalProtocol,
+    ) -> list[Path]:
+        neighbors = found_by(seen, config).neighbors
+        lines = shown_queries(seen, neighbors, data, num_shown=config.num_shown, seed=config.seed)
+        return write_page(folder / f"neighbors{ending}", lines, rows, seed=config.seed)
 
 
-@dataclass(frozen=True)
-class RandomRetrieval:
-    """The random network in the form that is better on held-out train, and the rows of the other form."""
-
-    better: Retrieved
-    other: list[ResultRow]
+def found_by(seen: Seen, protocol: RetrievalProtocol) -> RetrievalResult:
+    """What the test videos found, searched for once."""
+    return seen.once(protocol, lambda: retrieve(seen.train, seen.test, protocol))
 
 
 def retrieve(train: Features, test: Features, protocol: RetrievalProtocol) -> RetrievalResult:
@@ -90,43 +123,6 @@ def retrieve(train: Features, test: Features, protocol: RetrievalProtocol) -> Re
     return RetrievalResult(hits, chance, found)
 
 
-def retrieve_with(
-    backbone: Backbone,
-    manifest: Manifest,
-    *,
-    train_rows: Sequence[VideoRow],
-    test_rows: Sequence[VideoRow],
-    feature_protocol: FeatureProtocol,
-    retrieval_protocol: RetrievalProtocol,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
-    name: str = "pretrained",
-    provenance: Mapping[str, Any] | None = None,
-) -> Retrieved:
-    """Score the retrieval of one network: R@k for every k of the protocol. Arguments as of ``evaluate_backbone``.
-
-    Raises:
-        DataError: labels or a split are missing, or a class has no training video.
-        RecipeError: a protocol makes no sense or does not fit.
-    """
-    features, protocol = resolve_retrieval(feature_protocol, retrieval_protocol)
-    check_retrieval_protocol(protocol, sum(row.is_readable for row in train_rows))
-    evaluated = extract_for(
-        backbone,
-        manifest,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        feature_protocol=features,
-        device=device,
-        cache_dir=cache_dir,
-        progress=progress,
-        provenance=provenance,
-    )
-    result = retrieve(evaluated.train, evaluated.test, protocol)
-    return Retrieved(list(_rows(name, evaluated, result, protocol)), result, evaluated.train, evaluated.test)
-
-
 def heldout_recall(train: Features, protocol: RetrievalProtocol) -> float:
     """R@1 of a held-out fifth of train among the rest of it: what may be chosen by, where test has no say.
 
@@ -135,64 +131,6 @@ def heldout_recall(train: Features, protocol: RetrievalProtocol) -> float:
     Raises:
         DataError: nothing can be held out.
     """
-    readable = np.flatnonzero(train.readable)
-    labels, groups = (np.array(v, dtype=object)[readable] for v in (train.labels, train.groups))
-    split = ProbeProtocol(num_holdouts=1, seed=protocol.seed)
-    ((gallery, queries),) = holdouts(labels, groups, split, [])
-    one_k = replace(protocol, ks=(1,))
-    found = retrieve(train.at(readable[gallery]), train.at(readable[queries]), one_k)
+    ((gallery, queries),) = held_out(train, ProbeProtocol(num_holdouts=1, seed=protocol.seed))
+    found = retrieve(train.at(gallery), train.at(queries), replace(protocol, ks=(1,)))
     return float(found.hits[1].mean())
-
-
-def random_retrieval(
-    architecture: Backbone,
-    seed: int,
-    manifest: Manifest,
-    *,
-    trained_stage: str | None,
-    name: str = "random",
-    forms: Mapping[str, Backbone] | None = None,
-    **shared: Any,
-) -> RandomRetrieval:
-    """The random row: the network that pretraining with this seed started from, in the better of its two forms.
-
-    The form is chosen by ``heldout_recall``, as ``random_rows`` chooses by the probe.
-
-    Args:
-        trained_stage: the deepest stage that the pretrained network trained: the random one is scored on the same.
-        forms: of ``random_forms``, where they were made before.
-        shared: the other arguments of ``retrieve_with``.
-    """
-    features, protocol = resolve_retrieval(shared["feature_protocol"], shared["retrieval_protocol"])
-    if forms is None:
-        forms = random_forms(
-            architecture.info.name,
-            architecture.info.options,
-            seed,
-            manifest,
-            shared["train_rows"],
-            features,
-            device=shared.get("device", "cpu"),
-            cache_dir=shared.get("cache_dir"),
-            trained_stage=trained_stage,
-        )
-    scored = {form: retrieve_with(backbone, manifest, name=name, **shared) for form, backbone in forms.items()}
-    several = len(scored) > 1
-    heldout = {form: heldout_recall(s.train, protocol) if several else None for form, s in scored.items()}
-    best = max(heldout, key=lambda form: heldout[form] or 0.0)
-    choice = {"form": best, "on": "held-out part of train", "heldout_recall_at_1": heldout}
-    rows = {
-        form: [replace(row, context={**row.context, "better_form": choice}) for row in of_form.rows]
-        for form, of_form in scored.items()
-    }
-    others = [replace(r, name=f"{name}, {form}") for form, of_form in rows.items() if form != best for r in of_form]
-    return RandomRetrieval(replace(scored[best], rows=rows[best]), others)
-
-
-def _rows(name: str, evaluated: Evaluated, result: RetrievalResult, protocol: RetrievalProtocol) -> Iterator[ResultRow]:
-    plain = asdict(protocol)
-    plain["ks"] = list(plain["ks"])
-    context = {**evaluated.context, "retrieval_protocol": plain, "notes": evaluated.notes}
-    for k, hit_N in result.hits.items():
-        test = evaluated.test
-        yield ResultRow.counted(name, f"recall_at_{k}", hit_N, result.chance[k], test.ids, test.groups, context)

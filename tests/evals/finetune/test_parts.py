@@ -14,8 +14,8 @@ from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, resolve_f
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DataError, RecipeError
+from ssvid.evals.contract import Tools
 from ssvid.evals.finetune.rates import build_optimizer, parameter_groups
-from ssvid.evals.finetune.state import FinetuneSetup
 from ssvid.evals.finetune.training import FinetuneModule, check_amounts, hold_out
 from ssvid.features.views import corners, crop_views
 from ssvid.protocols.named import PROTOCOLS
@@ -307,7 +307,7 @@ def test_the_held_out_part_tears_no_group_apart_and_has_every_class():
 def refused(rows=ROWS, trainer=None, **changes) -> str:
     p = resolved(holdout_fraction=0, **changes)
     with pytest.raises(DataError) as caught:
-        check_amounts(hold_out(rows, p, 0), rows, p, FinetuneSetup(trainer=trainer or TrainerConfig(devices="1")))
+        check_amounts(hold_out(rows, p, 0), rows, p, Tools(trainer=trainer or TrainerConfig(devices="1")))
     return " ".join(str(caught.value).split())
 
 

@@ -14,13 +14,13 @@ from ssvid.classifiers.scoring import VideoScores
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
+from ssvid.evals.contract import Tools
 from ssvid.evals.finetune import training as finetuning
-from ssvid.evals.finetune.state import FinetuneSetup
-from ssvid.evals.finetune.training import finetune_backbone
 from ssvid.exports import load_backbone
 from ssvid.results.rows import read_results, write_results
 from ssvid.train.config import TrainerConfig
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
+from tests.frozen import ask, labeled
 
 QUICK = FinetuneProtocol(
     num_frames=4, crop_px=16, resize_px=20, dropout=0.0, crop="place", epochs=3, batch_size=7, optimizer="adamw",
@@ -28,27 +28,18 @@ QUICK = FinetuneProtocol(
 )  # fmt: skip
 
 
-def setup_of(**trainer) -> FinetuneSetup:
+def setup_of(**trainer) -> Tools:
     config = TrainerConfig("cpu", "1", precision="32", threads=1, pictures=False, **trainer)
-    return FinetuneSetup(0, LoaderConfig(workers_per_device=0), config, recipe={"kind": "finetune"})
+    return Tools(loader=LoaderConfig(workers_per_device=0), trainer=config, recipe={"kind": "finetune"})
 
 
 def network():
     return initialize_backbone("tiny3d", {"width": 2}, seed=0)
 
 
-def tune(manifest: Manifest, folder, protocol=QUICK, *, setup=None, backbone=None, **more):
-    train, test = ([row for row in manifest.rows if row.split == split] for split in ("train", "test"))
-    return finetune_backbone(
-        backbone or network(),
-        manifest,
-        train_rows=train,
-        test_rows=test,
-        protocol=protocol,
-        setup=setup or setup_of(),
-        folder=folder,
-        **more,
-    )
+def tune(manifest: Manifest, folder, protocol=QUICK, *, setup=None, backbone=None, resume=False):
+    tools = replace(setup or setup_of(), folder=folder, resume=resume)
+    return ask("finetune", backbone or network(), labeled(manifest), protocol, tools=tools)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +221,7 @@ def test_unreadable_test_videos_are_wrong_and_listed_and_training_goes_on(manife
     rows = list(manifest.rows)
     rows.append(VideoRow("gone.mp4", 14, 25.0, 36, 44, label="red", split="test", decoders_ok=("pyav",)))
     rows.append(VideoRow("cut.mp4", 0, 0.0, 0, 0, label="blue", split="train", status="unreadable: cut short"))
-    setup = FinetuneSetup(0, LoaderConfig(workers_per_device=0, max_unreadable_fraction=0.2), setup_of().trainer)
+    setup = replace(setup_of(), loader=LoaderConfig(workers_per_device=0, max_unreadable_fraction=0.2))
 
     found = tune(Manifest(manifest.root, tuple(rows)), tmp_path, replace(QUICK, epochs=1), setup=setup)
     top1 = found[0]

@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ssvid.errors import DataError, RecipeError
+from ssvid.evals.holdouts import holdouts
 from ssvid.evals.linear_probe.logistic import _Objective, fit_path
-from ssvid.evals.linear_probe.probe import holdouts, linear_probe, select_head
+from ssvid.evals.linear_probe.probe import linear_probe, select_head
 from ssvid.features.protocol import ProbeProtocol
 from ssvid.features.store import Features
 from tests.frozen import toy_features

@@ -4,11 +4,15 @@ import base64
 import io
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssvid.evals.contract import Subject, Tools
+from ssvid.evals.measuring import measure, see
+from ssvid.evals.neighbors.knn import Neighbors
 from ssvid.evals.neighbors.page import (
     TILE_PX,
     Shown,
@@ -17,10 +21,12 @@ from ssvid.evals.neighbors.page import (
     neighbor_picture,
     shown_queries,
 )
-from ssvid.evals.neighbors.retrieval import retrieve_with
+from ssvid.evals.neighbors.retrieval import Retrieval, retrieve
 from ssvid.features.protocol import RetrievalProtocol
+from ssvid.features.store import Features
 from ssvid.results.rows import ResultRow
 from tests.browser import find_browser, open_browser
+from tests.frozen import labeled
 
 
 class Page(HTMLParser):
@@ -41,17 +47,26 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+class Found(NamedTuple):
+    rows: list[ResultRow]
+    train: Features
+    test: Features
+    neighbors: Neighbors
+
+
 @pytest.fixture(scope="module")
 def found(manifest):
     from ssvid.backbones import initialize_backbone
     from ssvid.features.protocol import FeatureProtocol
 
     features = FeatureProtocol(num_frames=8, num_clips=1, crop_px=24, resize_px=28, workers=0)
-    rows = {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-    protocol = RetrievalProtocol(ks=(1, 3))
-    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
-    result = retrieve_with(network, manifest, **rows, feature_protocol=features, retrieval_protocol=protocol)
-    return result, shown_queries(result, manifest, rows={r.path: r for r in manifest.rows}, num_shown=4, seed=0)
+    protocol, data, tools = RetrievalProtocol(ks=(1, 3)), labeled(manifest), Tools()
+    subject = Subject("pretrained", initialize_backbone("tiny3d", {"width": 4}, seed=0), features)
+    seen = see([subject], data, tools)["pretrained"]
+    neighbors = retrieve(seen.train, seen.test, protocol).neighbors
+    rows = list(measure({Retrieval(): protocol}, subject, seen, data, tools))
+    result = Found(rows, seen.train, seen.test, neighbors)
+    return result, shown_queries(seen, neighbors, data, num_shown=4, seed=0)
 
 
 def test_half_of_the_queries_are_wrong_ones_where_there_are_so_many():
@@ -71,8 +86,8 @@ def test_each_line_is_a_query_and_its_five_nearest_training_videos(found):
     assert len(lines) == 4
     for query, *neighbors in lines:
         position = result.test.ids.index(query.name)
-        of_query = np.flatnonzero(result.result.neighbors.queries_N == position)[0]
-        indices = result.result.neighbors.indices_NK[of_query][:5]
+        of_query = np.flatnonzero(result.neighbors.queries_N == position)[0]
+        indices = result.neighbors.indices_NK[of_query][:5]
         assert [shown.name for shown in neighbors] == [result.train.ids[i] for i in indices]
         assert [shown.is_right for shown in neighbors] == [result.train.labels[i] == query.label for i in indices]
         assert [shown.cosine for shown in neighbors] == sorted((shown.cosine for shown in neighbors), reverse=True)

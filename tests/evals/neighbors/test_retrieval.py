@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssvid.data.manifest import Manifest
 from ssvid.errors import RecipeError
-from ssvid.evals.neighbors.retrieval import heldout_recall, random_retrieval, retrieve, retrieve_with
-from ssvid.features.protocol import FeatureProtocol, RetrievalProtocol, resolve_retrieval
+from ssvid.evals.contract import Subject, Tools
+from ssvid.evals.measuring import see
+from ssvid.evals.neighbors.retrieval import heldout_recall, retrieve
+from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, RetrievalProtocol, resolve_retrieval
 from ssvid.features.store import Features
 from ssvid.protocols.metrics import title_of
-from tests.frozen import toy_features
+from ssvid.recipe.schema import RetrieveRecipe
+from tests.frozen import ask, beside, labeled, toy_features
 
 QUICK = RetrievalProtocol(ks=(1, 3, 10))
 
@@ -103,52 +105,49 @@ def test_held_out_recall_does_not_let_a_group_find_itself():
     assert whole < 0.6
 
 
-def split(manifest: Manifest):
-    return {f"{name}_rows": [row for row in manifest.rows if row.split == name] for name in ("train", "test")}
-
-
 @pytest.mark.parametrize("manner", ["own", "vcop", "coclr"])
 def test_rows_of_encoded_videos(backbone, manifest, quick, manner):
-    found = retrieve_with(
-        backbone, manifest, **split(manifest), feature_protocol=quick,
-        retrieval_protocol=replace(QUICK, manner=manner), provenance={"stage": "stage3"},
-    )  # fmt: skip
-    assert [row.metric for row in found.rows] == ["recall_at_1", "recall_at_3", "recall_at_10"]
-    context = found.rows[0].context
+    data = labeled(manifest)
+    backbone.provenance = {"stage": "stage3"}
+    rows = ask("retrieval", backbone, data, replace(QUICK, manner=manner), quick)
+    assert [row.metric for row in rows] == ["recall_at_1", "recall_at_3", "recall_at_10"]
+    context = rows[0].context
     assert context["retrieval_protocol"]["manner"] == manner
     assert context["retrieval_protocol"]["centering"] == ("separate" if manner == "coclr" else "none")
     assert context["feature_protocol"]["pool"] == ("max1x2x2" if manner == "vcop" else "avg")
     assert context["feature_protocol"]["stages"] == ("stage1,stage2,stage3" if manner == "own" else "stage3")
     assert (context["leak"]["verdict"], context["leak"]["same_content_in_train_and_test"]) == ("unknown", 0)
-    for row in found.rows:
+    features, protocol = resolve_retrieval(quick, replace(QUICK, manner=manner))
+    seen = see([Subject("pretrained", backbone, features)], data, Tools())["pretrained"]
+    chance = retrieve(seen.train, seen.test, protocol).chance
+    for row in rows:
         k = int(row.metric.removeprefix("recall_at_"))
         if manner != "own":  # one stage, so that the cosine is the plain one
-            expected = recall_by_a_loop(found.train, found.test, k, centered=manner == "coclr")
+            expected = recall_by_a_loop(seen.train, seen.test, k, centered=manner == "coclr")
             np.testing.assert_array_equal(row.correct_N, expected)
-        assert row.chance == found.result.chance[k]
+        assert row.chance == chance[k]
         assert row.interval[0] <= row.value <= row.interval[1]
 
 
 def test_same_content_on_both_sides_is_said(backbone, manifest, quick):
-    rows = split(manifest)
-    twin = replace(rows["test_rows"][0], source_id=rows["train_rows"][0].content_id)
-    rows["test_rows"] = [twin, *rows["test_rows"][1:]]
-    found = retrieve_with(backbone, manifest, **rows, feature_protocol=quick, retrieval_protocol=QUICK)
-    assert found.rows[0].context["leak"]["same_content_in_train_and_test"] == 1
-    assert "test videos with the content of a training video: 1" in found.rows[0].context["notes"]
+    data = labeled(manifest)
+    twin = replace(data.test[0], source_id=data.train[0].content_id)
+    (first, *_) = ask("retrieval", backbone, labeled(manifest, test=[twin, *data.test[1:]]), QUICK, quick)
+    assert first.context["leak"]["same_content_in_train_and_test"] == 1
+    assert "test videos with the content of a training video: 1" in first.context["notes"]
 
 
 def test_the_random_row_is_the_better_form_by_held_out_train(backbone, manifest, quick):
-    found = random_retrieval(
-        backbone, 0, manifest, trained_stage=None, **split(manifest), feature_protocol=quick, retrieval_protocol=QUICK
-    )
-    choice = found.better.rows[0].context["better_form"]
+    only = AnchorProtocol(floor=False, single_frame=False, shuffled_frames=False)
+    rows = beside(RetrieveRecipe(features=quick, retrieval=QUICK, anchors=only), backbone, labeled(manifest))
+    better, others = rows[: len(QUICK.ks)], rows[len(QUICK.ks) :]
+    choice = better[0].context["better_form"]
     other = {"initial": "calibrated", "calibrated": "initial"}[choice["form"]]
     scores = choice["heldout_recall_at_1"]
     assert scores[choice["form"]] >= scores[other]
-    assert {row.name for row in found.better.rows} == {"random"}
-    assert {row.name for row in found.other} == {f"random, {other}"}
-    assert found.better.rows[0].context["weights_sha256"] != found.other[0].context["weights_sha256"]
+    assert {row.name for row in better} == {"random"}
+    assert {row.name for row in others} == {f"random, {other}"}
+    assert better[0].context["weights_sha256"] != others[0].context["weights_sha256"]
 
 
 def test_titles():

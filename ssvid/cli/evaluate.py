@@ -1,0 +1,30 @@
+"""``ssvid evaluate``: any evaluation, also one of another package."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssvid.cli.parser import add_frozen
+
+_DESCRIPTION = """\
+Asks the evaluation that the recipe names (evaluation.name) of a frozen backbone and of all its baselines.
+Evaluations of other packages are found by their name, as tasks and backbones are: docs/add_an_evaluation.md.
+"""
+_EPILOG = """\
+examples:
+  ssvid evaluate mine.yaml data.root=videos --backbone runs/mine --placebo train
+  ssvid evaluate mine.yaml data.root=videos evaluation.name=knn evaluation.options.knn_ks=[5] --backbone runs/mine
+"""
+
+
+def add_evaluate(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb."""
+    add_frozen(
+        verbs,
+        common,
+        "evaluate",
+        help="ask any evaluation of a backbone, also that of another package",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )

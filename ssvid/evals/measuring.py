@@ -1,0 +1,157 @@
+"""From the answers of an evaluation to rows: the vectors it is asked about, and all that a number depends on beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ssvid.data.contents import units_of
+from ssvid.data.manifest import VideoRow, row_id
+from ssvid.errors import PluginError
+from ssvid.evals.contract import Evaluation, LabeledData, Seen, Side, Subject, Tools, plain
+from ssvid.features import extracting
+from ssvid.features.extracting import extract_features, extract_together
+from ssvid.features.protocol import resolve_feature_protocol
+from ssvid.features.store import Features
+from ssvid.machine import versions
+from ssvid.progress import tenths
+from ssvid.results.leaks import leak_note, leak_words
+from ssvid.results.rows import ResultRow
+from ssvid.weights.checkpoints import weights_sha256
+from ssvid.weights.provenance import Provenance
+
+RANDOM_FORM = "random, "  # what the names of the two forms of the random network start with
+Sides = tuple[Side, Side]
+
+
+def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[str, Seen]:
+    """The features of all subjects, by their names, from one reading of the videos.
+
+    Raises:
+        RecipeError, DataError, DecodeError: as ``extract_features``.
+    """
+    tools.say(
+        f"features of {len(subjects)} networks and anchors from one reading of {len(data.train) + len(data.test)} videos"
+    )
+    where: dict[str, Any] = {"device": tools.device, "cache_dir": tools.cache_dir}
+    if tools.cache_dir is not None:
+        together = [extracting.Subject(one.network, one.protocol, one.stage) for one in subjects]
+        for side, rows in (("train", data.train), ("test", data.test)):
+            extract_together(together, data.manifest, rows, progress=tenths(tools.say, f"{side} videos"), **where)
+
+    def of(one: Subject, rows: Sequence[VideoRow]) -> Features:
+        return extract_features(one.network, data.manifest, rows, one.protocol, trained_stage=one.stage, **where)
+
+    return {one.name: Seen(of(one, data.train), of(one, data.test)) for one in subjects}
+
+
+def measure(
+    asked: Mapping[Evaluation, Any], subject: Subject, seen: Any, data: LabeledData, tools: Tools
+) -> Iterator[ResultRow]:
+    """The rows of one network: the numbers of each evaluation in turn, under the options it is asked with.
+
+    seen: its vectors; None where no evaluation needs them.
+    """
+    ids, groups = [row_id(row) for row in data.test], units_of(data.test)
+    sides: Sides | None = None
+    for evaluation, config in asked.items():
+        for number in evaluation.score(subject, seen, data, config, tools):
+            own = number.seen or (seen and (seen.train, seen.test))
+            if own is None:
+                raise PluginError(
+                    f"evaluation {type(evaluation).__name__} needs {evaluation.needs}, and its number {number.metric!r} does not "
+                    "say what became of the videos. Give Number its seen=(train, test)."
+                )
+            if sides is None or own[1] is not sides[1]:
+                sides, context = own, _context(subject, own, data, tools)
+            whole = {**context, evaluation.settings_name: plain(config), **number.more}
+            whole["notes"] = [*notes_of(whole), *number.notes]
+            if number.title:
+                whole["title"] = number.title
+            yield ResultRow.counted(subject.name, number.metric, number.correct_N, number.chance, ids, groups, whole)
+
+
+def _context(subject: Subject, sides: Sides, data: LabeledData, tools: Tools) -> dict[str, Any]:
+    """What every number of a network depends on."""
+    network = subject.network
+    context = {
+        "backbone": {"name": network.info.name, "options": dict(network.info.options)},
+        "weights_sha256": weights_sha256(network.state_dict()),
+        "weights": Provenance.of(subject.origin).to_row(),
+        "device": str(tools.device),
+        "manifest_sha256": data.manifest.sha256(),
+        "data": {
+            side: {
+                "split": sorted({row.split for row in rows}),
+                "num_videos": len(rows),
+                "num_classes": len({row.label for row in rows}),
+                "unreadable": [list(listed) for listed in became.unreadable],
+                "padded": list(became.padded),
+                "decoders": dict(became.decoders or {}),
+            }
+            for side, rows, became in zip(("train", "test"), (data.train, data.test), sides, strict=True)
+        },
+        "leak": leak_note(data.test, data.train, subject.origin, data.manifest.rows),
+        "versions": versions(),
+    }
+    if isinstance(sides[1], Features):
+        resolved = resolve_feature_protocol(subject.protocol, network.info, subject.stage)
+        context["feature_protocol"] = asdict(resolved)
+    return context
+
+
+def notes_of(context: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that a reader of the number must know."""
+    test, train = context["data"]["test"], context["data"]["train"]
+    weights = context["weights"]
+    listed = {
+        "unreadable test videos, counted as wrong": [video for video, _ in test["unreadable"]],
+        "unreadable training videos, left out": [video for video, _ in train["unreadable"]],
+        "test videos shorter than a clip, last frame repeated": test["padded"],
+        "training videos shorter than a clip, last frame repeated": train["padded"],
+    }
+    said = [f"{what}: {len(videos)} ({_first(videos)})" for what, videos in listed.items() if videos]
+    said += leak_words(context["leak"])
+    if defects := context.get("feature_protocol", {}).get("defects"):
+        said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")
+    if weights["placebo"] and not weights.get("placebo_answers"):
+        said.append(
+            "this placebo was trained by an earlier ssvid, and about one sample in each batch kept its true answer"
+        )
+    if weights["partial"]:
+        said.append("the weights were loaded in part (--partial or init_partial)")
+    init = weights.get("init")
+    if init and init["unknown_videos"]:
+        said.append(f"the weights started from {init['from']}; whether that has seen test videos is not known")
+    return said
+
+
+def _first(videos: Sequence[str], most: int = 5) -> str:
+    return ", ".join(videos[:most]) + (", ..." if len(videos) > most else "")
+
+
+def better_random_first(
+    rows: Mapping[str, list[ResultRow]], heldout: Mapping[str, float], name: str
+) -> list[ResultRow]:
+    """All rows; of two random forms the one that is better on held-out train is called "random" and stands first.
+
+    Args:
+        rows: by the names of the subjects, in order. heldout: what each form scores on held-out train; {} where there is one.
+        name: what results call that score.
+    """
+    if not heldout:
+        return [row for of_subject in rows.values() for row in of_subject]
+    best = max(heldout, key=lambda form: heldout[form])
+    scores = {form.removeprefix(RANDOM_FORM): value for form, value in heldout.items()}
+    choice = {"form": best.removeprefix(RANDOM_FORM), "on": "held-out part of train", name: scores}
+    forms = sorted(heldout, key=lambda form: form != best)
+    found: list[ResultRow] = []
+    for subject in rows:
+        form = forms.pop(0) if subject in heldout else subject
+        for row in rows[form]:
+            if form in heldout:
+                title = "random" if form == best else form
+                row = replace(row, name=title, context={**row.context, "better_form": choice})
+            found.append(row)
+    return found
