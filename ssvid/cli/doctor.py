@@ -209,9 +209,12 @@ def _recipes() -> list[str]:
 
 def _broken_plugins() -> list[dict[str, str]]:
     from ssvid.backbones import backbones
+    from ssvid.data.readers.shelf import readers
     from ssvid.tasks import tasks
 
-    return [{"module": b.module, "reason": b.reason} for b in (*tasks.broken, *backbones.broken)]
+    readers.load()
+    broken = (*tasks.broken, *backbones.broken, *readers.broken)
+    return [{"module": b.module, "reason": b.reason} for b in broken]
 
 
 def _gpu_words(gpus: list[dict[str, Any]]) -> str:

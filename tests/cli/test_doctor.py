@@ -7,6 +7,7 @@ import pytest
 from ssvid import __version__
 from ssvid.backbones import backbones
 from ssvid.cli import doctor, main
+from ssvid.data.readers.shelf import readers
 from ssvid.registry import BrokenPlugin
 from ssvid.tasks import tasks
 
@@ -126,11 +127,14 @@ def test_doctor_reports_a_broken_installation_instead_of_breaking(monkeypatch, c
     monkeypatch.setattr(doctor, "_decoders", broken)
     monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "omegaconf" else "1")
     monkeypatch.setattr(tasks, "broken", [BrokenPlugin("shelf.bad", "SyntaxError: oops")])
+    readers.load()
+    monkeypatch.setattr(readers, "broken", [BrokenPlugin("shelf.read", "SyntaxError: oops")])
     assert main(["doctor"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "warning: decoders could not be examined: OSError: libsomething.so is missing" in text
     assert "omegaconf is not installed. Fix it with: pip install omegaconf" in text
     assert "plug-in shelf.bad failed to import" in text
+    assert "plug-in shelf.read failed to import" in text
 
 
 def test_a_driver_without_cuda_in_torch_is_told(monkeypatch):

@@ -107,26 +107,25 @@ def fetch(
     """
     connection = connection or Connection()
     require_safe(source.url)
-    target, part = folder / source.name, folder / f"{source.name}.part"
+    target = folder / source.name
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    if _read_note(part).get("url") != source.url:
-        part.unlink(missing_ok=True)  # nobody knows what it is a part of
-    fruitless, most = 0, _size(part)
+    part = _Part(source, folder / f"{source.name}.part")
+    fruitless, most = 0, part.size
     with connection.session() as session:
         while True:
             time.sleep(connection.pause_seconds * fruitless)
             try:
-                _receive(source, part, session, connection, check_room)
-                os.replace(part, target)
-                _note(part).unlink(missing_ok=True)
+                part.receive(session, connection, check_room)
+                os.replace(part.path, target)
+                part.note_path.unlink(missing_ok=True)
                 return target
             except _Cut as cause:
-                fruitless = 0 if _size(part) > most else fruitless + 1
-                most = max(most, _size(part))
+                fruitless = 0 if part.size > most else fruitless + 1
+                most = max(most, part.size)
                 if fruitless == connection.attempts:
-                    raise _given_up(source, part, f"{fruitless} attempts without progress ({cause})") from cause
+                    raise part.given_up(f"{fruitless} attempts without progress ({cause})") from cause
 
 
 def require_safe(url: str) -> None:
@@ -136,100 +135,116 @@ def require_safe(url: str) -> None:
         raise DataError(f"address ({url}) must begin with https://, so that nobody can put other data in its place.")
 
 
-def _given_up(source: Source, part: Path, problem: str) -> DataError:
-    if _size(part):
-        return DataError(
-            f"{source.url} broke off after {_size(part):,} bytes, {problem}. What has come is kept in {part}: run the same"
-            " command again to go on."
-        )
-    return DataError(
-        f"{source.url} cannot be reached: {problem}. Check the network, or fetch it elsewhere and put it at"
-        f" {part.with_suffix('')}; then run the same command."
-    )
+class _Part:
+    """A file on its way: the bytes so far, and beside them what the server said of it."""
 
+    def __init__(self, source: Source, path: Path) -> None:
+        self.source, self.path = source, path
+        self.note_path = path.with_name(f"{path.name}.json")
+        if self.note().get("url") != source.url:
+            path.unlink(missing_ok=True)  # nobody knows what it is a part of
 
-def _receive(
-    source: Source,
-    part: Path,
-    session: requests.Session,
-    connection: Connection,
-    check_room: Callable[[int], None] | None,
-) -> None:
-    """One request: the whole file, or the rest of it."""
-    with contextlib.closing(_open(source, part, session, connection)) as answer:
-        start = _start_of(answer, part, _size(part))
-        if start is None:  # the server says that there is no more
-            return
-        length = answer.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else None
-        _check_size(source, total)
-        if check_room and total is not None:
-            check_room(total - start)
-        if start == 0:
-            write_json(_note(part), {"url": source.url, "validator": _validator(answer), "total": total})
-        with open(part, "ab" if start else "wb") as file:
-            for block in _blocks(answer):
-                file.write(block)
-                if connection.progress:
-                    connection.progress(file.tell(), max(total or source.size_bytes or 0, file.tell()), source.name)
-    received = _size(part)
-    if total is not None and received < total:
-        raise _Cut(f"{received:,} of {total:,} bytes came")
-    if total is None and source.size_bytes not in (None, received):
-        part.unlink()
-        _check_size(source, received)
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
+    def note(self) -> dict[str, Any]:
+        """What the server said: url, validator, total."""
+        try:
+            found = json.loads(self.note_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
-def _open(source: Source, part: Path, session: requests.Session, connection: Connection) -> requests.Response:
-    """The answer to the request for what the part lacks; also the one that says that it lacks nothing (416)."""
-    headers = {"Range": f"bytes={_size(part)}-"} if _size(part) else {}
-    if headers and (validator := _read_note(part).get("validator")):
-        headers["If-Range"] = validator  # another version is then sent from its start
-    tried = f"{connection.attempts} attempts, the last: "
-    try:
-        timeout, verify = connection.timeout_seconds, connection.verify
-        answer = session.get(source.url, headers=headers, stream=True, timeout=timeout, verify=verify)
-    except requests.RequestException as cause:
-        raise _untrusted(source, cause) or _given_up(source, part, f"{tried}{_reason(cause)}") from cause
-    if answer.ok or answer.status_code == 416:
-        return answer
-    answer.close()
-    problem = f"HTTP {answer.status_code} ({answer.reason})"
-    if answer.status_code in _PASSING:
-        raise _given_up(source, part, tried + problem)
-    raise DataError(
-        f"{source.url} answers {problem}. It may have moved: see the page of the data set. {source.note}".rstrip()
-    )
+    def receive(
+        self, session: requests.Session, connection: Connection, check_room: Callable[[int], None] | None
+    ) -> None:
+        """One request: the whole file, or the rest of it."""
+        with contextlib.closing(self._open(session, connection)) as answer:
+            start = self._start_of(answer)
+            if start is None:  # the server says that there is no more
+                return
+            length = answer.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdecimal() else None
+            self._check_size(total)
+            if check_room and total is not None:
+                check_room(total - start)
+            if start == 0:
+                self.path.unlink(
+                    missing_ok=True
+                )  # before the note, which must never stand beside bytes of another version
+                write_json(self.note_path, {"url": self.source.url, "validator": _validator(answer), "total": total})
+            with open(self.path, "ab" if start else "wb") as file:
+                for block in _blocks(answer):
+                    file.write(block)
+                    if connection.progress:
+                        most = max(total or self.source.size_bytes or 0, file.tell())
+                        connection.progress(file.tell(), most, self.source.name)
+        if total is None and self.source.size_bytes not in (None, received := self.size):
+            self.path.unlink()
+            self._check_size(received)
+        if total is not None and self.size < total:
+            raise _Cut(f"{self.size:,} of {total:,} bytes came")
 
-
-def _reason(error: Exception) -> str:
-    """What a library has wrapped in errors of its own."""
-    return re.sub(r".*Caused by (.*)\)$", r"\1", str(error))
-
-
-def _start_of(answer: requests.Response, part: Path, start: int) -> int | None:
-    """The byte that the answer begins with; None where the part is the whole file already."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if answer.status_code == 416:
-        if found and found[2] == str(start):
-            return None
-        part.unlink(missing_ok=True)
-        raise _Cut("the part on disk was longer than the file; it begins anew")
-    if answer.status_code != 206:
-        return 0  # a server without ranges, or another version of the file: from the start
-    known = _read_note(part).get("total")
-    if not found or found[1] != str(start) or (known is not None and found[2] not in ("*", str(known))):
-        part.unlink()
-        raise _Cut("the server sent another part than was asked for; it begins anew")
-    return start
-
-
-def _check_size(source: Source, total: int | None) -> None:
-    if source.size_bytes is not None and total is not None and total != source.size_bytes:
+    def _open(self, session: requests.Session, connection: Connection) -> requests.Response:
+        """The answer to the request for what is lacking; also the one that says that nothing is (416)."""
+        headers = {"Range": f"bytes={self.size}-"} if self.size else {}
+        if headers and (validator := self.note().get("validator")):
+            headers["If-Range"] = validator  # another version is then sent from its start
+        tried = f"{connection.attempts} attempts, the last: "
+        try:
+            timeout, verify = connection.timeout_seconds, connection.verify
+            answer = session.get(self.source.url, headers=headers, stream=True, timeout=timeout, verify=verify)
+        except requests.RequestException as cause:
+            raise _untrusted(self.source, cause) or self.given_up(f"{tried}{_reason(cause)}") from cause
+        if answer.ok or answer.status_code == 416:
+            return answer
+        answer.close()
+        problem = f"HTTP {answer.status_code} ({answer.reason})"
+        if answer.status_code in _PASSING:
+            raise self.given_up(tried + problem)
         raise DataError(
-            f"{source.url} announces {total:,} bytes; {source.size_bytes:,} are known of this file. The publisher has changed"
-            " it, or an error page stands in its place: look at the address in a browser, and unpack by hand what you find"
-            f" good. {source.note}".rstrip()
+            f"{self.source.url} answers {problem}. It may have moved: see the page of the data set."
+            f" {self.source.note}".rstrip()
+        )
+
+    def _start_of(self, answer: requests.Response) -> int | None:
+        """The byte that the answer begins with; None where the part is the whole file already."""
+        found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        if answer.status_code == 416:
+            if found and found[2] == str(self.size):
+                return None
+            self.path.unlink(missing_ok=True)
+            raise _Cut("the part on disk was longer than the file; it begins anew")
+        if answer.status_code != 206:
+            return 0  # a server without ranges, or another version of the file: from the start
+        known = self.note().get("total")
+        if not found or found[1] != str(self.size) or (known is not None and found[2] not in ("*", str(known))):
+            self.path.unlink()
+            raise _Cut("the server sent another part than was asked for; it begins anew")
+        return self.size
+
+    def _check_size(self, total: int | None) -> None:
+        known = self.source.size_bytes
+        if known is None or total is None or total == known:
+            return
+        raise DataError(
+            f"{self.source.url} announces {total:,} bytes; {known:,} are known of this file. The publisher has changed it, or"
+            " an error page stands in its place: look at the address in a browser, and unpack by hand what you find good."
+            f" {self.source.note}".rstrip()
+        )
+
+    def given_up(self, problem: str) -> DataError:
+        """The error that ends it, with the way on."""
+        if self.size:
+            return DataError(
+                f"{self.source.url} broke off after {self.size:,} bytes, {problem}. What has come is kept in {self.path}: run"
+                " the same command again to go on."
+            )
+        return DataError(
+            f"{self.source.url} cannot be reached: {problem}. Check the network, or fetch it elsewhere and put it at"
+            f" {self.path.with_suffix('')}; then run the same command."
         )
 
 
@@ -240,6 +255,17 @@ def _blocks(answer: requests.Response) -> Iterator[bytes]:
             yield block
     except (urllib3.exceptions.HTTPError, OSError) as cause:  # of the network
         raise _Cut(f"{type(cause).__name__}: {cause}") from cause
+
+
+def _reason(error: Exception) -> str:
+    """What a library has wrapped in errors of its own."""
+    return re.sub(r".*Caused by (.*)\)$", r"\1", str(error))
+
+
+def _validator(answer: requests.Response) -> str:
+    """What tells this version of the file from another: a strong entity tag, else the time of its last change."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
 
 
 def _untrusted(source: Source, error: Exception) -> DataError | None:
@@ -253,31 +279,6 @@ def _untrusted(source: Source, error: Exception) -> DataError | None:
         " machine trusts (SSL_CERT_FILE=FILE), or add --insecure to fetch it all the same: then nothing but"
         f" {vouched} tells {source.name} from a forgery."
     )
-
-
-# ---- the part on disk
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _note(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_note(part: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_note(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _validator(answer: requests.Response) -> str:
-    """What tells this version of the file from another: a strong entity tag, else the time of its last change."""
-    tag = answer.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
 
 
 # ---- checksums

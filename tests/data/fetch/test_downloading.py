@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from ssvid.cli import main
-from ssvid.data.fetch import downloading, unpacking
+from ssvid.data.fetch import downloading, fetching, unpacking
 from ssvid.data.fetch.fetching import Connection, fetch, require_safe
 from ssvid.data.fetch.sources import DataSet, Order, Source
 from ssvid.data.fetch.unpacking import unpack
@@ -168,6 +168,25 @@ def test_another_version_is_never_glued_to_the_first_part(shelf: Shelf, tmp_path
     assert get(source(shelf, body=changed), tmp_path) == changed
 
 
+def test_killed_at_the_start_of_another_version_leaves_nothing_of_the_first(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.cuts = [400_000, 0, 0, 0]
+    with pytest.raises(DataError):
+        get(source(shelf), tmp_path)
+    changed = bytes(reversed(BODY))
+
+    def write_and_die(path: Path, value: Any) -> None:
+        path.write_text(json.dumps(value))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetching, "write_json", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        get(source(shelf, body=changed), tmp_path)
+    monkeypatch.undo()
+    assert get(source(shelf, body=changed), tmp_path) == changed
+
+
 def test_a_part_that_is_whole_or_too_long(shelf: Shelf, tmp_path: Path) -> None:
     wanted = source(shelf)
     for content, requests in ((BODY, [f"bytes={len(BODY)}-"]), (BODY + b"more", [f"bytes={len(BODY) + 4}-", None])):
@@ -227,6 +246,16 @@ def test_another_size_than_known_is_refused_before_it_comes(shelf: Shelf, tmp_pa
     ):
         get(source(shelf, size_bytes=5), tmp_path)
     assert left_in(tmp_path) == []
+    shelf.cuts = [400_000, 0, 0, 0]
+    wanted = source(shelf, size_bytes=len(BODY))
+    with pytest.raises(DataError, match="broke off after 400,000 bytes"):
+        get(wanted, tmp_path)
+    source(shelf, body=b"<html>come back later</html>")
+    with pytest.raises(DataError, match="announces 28 bytes"):
+        get(wanted, tmp_path)
+    source(shelf)
+    assert get(wanted, tmp_path) == BODY
+    assert shelf.asked[-1] == ("/a.bin", "bytes=400000-"), "an error page costs nothing of what had come"
 
 
 def test_only_https_and_this_machine(shelf: Shelf, tmp_path: Path) -> None:
