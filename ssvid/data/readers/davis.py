@@ -13,10 +13,10 @@ from ssvid.data.readers.matching import (
     Listed,
     Listing,
     OfficialSplit,
-    find_annotations,
     find_videos,
+    holds_all,
     match_tree,
-    no_annotations,
+    require_annotations,
     split_lines,
 )
 from ssvid.data.readers.shelf import register_reader
@@ -43,17 +43,11 @@ def read_davis(root: Path, official: OfficialSplit) -> Listing:
     Raises:
         DataError: the lists are not found or do not match the tree, or the sequences are folders of pictures still.
     """
-    folder = find_annotations(root, official, USUAL_FOLDERS, _holds)
-    if folder is None or not _holds(folder):
-        raise no_annotations(root, official, " and ".join(_LISTS), USUAL_FOLDERS, "davis")
+    folder = require_annotations(root, official, USUAL_FOLDERS, " and ".join(_LISTS), holds_all(_LISTS))
     listed = [
         Listed(line.text, (line.text,), "", Path(name).stem, line.text, line.where)
         for name in _LISTS
         for line in split_lines(folder / name)
     ]
     lists = f"{' and '.join(_LISTS)} in {folder}"
-    return match_tree(root, find_videos(root), listed, official, dataset="davis", lists=lists)
-
-
-def _holds(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _LISTS)
+    return match_tree(root, find_videos(root), listed, official, lists=lists)

@@ -16,10 +16,9 @@ from ssvid.data.readers.matching import (
     Listing,
     OfficialSplit,
     SplitLine,
-    find_annotations,
     find_videos,
     match_tree,
-    no_annotations,
+    require_annotations,
     split_lines,
 )
 from ssvid.data.readers.shelf import register_reader
@@ -58,14 +57,14 @@ def read_hmdb51(root: Path, official: OfficialSplit) -> Listing:
         DataError: the split files are not found, are damaged or do not match the tree.
     """
     what = f"the files <class>_test_split{official.fold}.txt"
-    folder = find_annotations(root, official, USUAL_FOLDERS, lambda place: bool(split_files(place, official.fold)))
-    files = split_files(folder, official.fold) if folder else {}
-    if folder is None or not files:
-        raise no_annotations(root, official, what, USUAL_FOLDERS, "hmdb51")
+    folder = require_annotations(
+        root, official, USUAL_FOLDERS, what, lambda place: bool(split_files(place, official.fold))
+    )
+    files = split_files(folder, official.fold)
     _check_complete(folder, files, official.fold)
     listed = [video for label, path in files.items() for video in read_class_split(path, label)]
     lists = f"the files *_test_split{official.fold}.txt in {folder}"
-    return match_tree(root, find_videos(root), listed, official, dataset="hmdb51", lists=lists)
+    return match_tree(root, find_videos(root), listed, official, lists=lists)
 
 
 def split_files(folder: Path, fold: int) -> dict[str, Path]:

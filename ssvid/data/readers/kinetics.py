@@ -24,8 +24,8 @@ from ssvid.data.readers.matching import (
     find_annotations,
     find_videos,
     match_tree,
-    no_annotations,
     read_text,
+    require_annotations,
     stem_of,
 )
 from ssvid.data.readers.shelf import register_reader
@@ -114,19 +114,19 @@ def read_kinetics(root: Path, official: OfficialSplit) -> Listing:
     Raises:
         DataError: the tables are damaged or do not match the tree, or the folders are no class folders.
     """
-    folder = find_annotations(root, official, USUAL_FOLDERS, lambda place: bool(find_tables(place)))
-    if folder is None:
+
+    def holds(folder: Path) -> bool:
+        return bool(find_tables(folder))
+
+    if find_annotations(root, official, USUAL_FOLDERS, holds) is None:
         return Listing(_with_group(entry) for entry in list_class_folders(root, split_of_folder))
+    what = f"a table train.csv, val.csv or test.csv with the columns label, {', '.join(_COLUMNS)}"
+    folder = require_annotations(root, official, USUAL_FOLDERS, what, holds)
     tables = find_tables(folder)
-    if not tables:
-        what = f"a table train.csv, val.csv or test.csv with the columns label, {', '.join(_COLUMNS)}"
-        raise no_annotations(root, official, what, USUAL_FOLDERS, "kinetics")
     listed = [video for split, path in tables.items() for video in read_table(path, split)]
     lists = f"{', '.join(path.name for path in tables.values())} in {folder}"
     paths = _without_replaced(find_videos(root))
-    listing = match_tree(
-        root, paths, _drop_bare_ids(listed), official, dataset="kinetics", lists=lists, fold_class=plain_label
-    )
+    listing = match_tree(root, paths, _drop_bare_ids(listed), official, lists=lists, fold_class=plain_label)
     _check_split_folders(root, listing)
     return listing
 

@@ -101,6 +101,7 @@ class OfficialSplit:
     fold: its number, from 1. annotations: the folder of the split files; "" looks in the usual places.
     allow_missing: leave out listed videos that the folder lacks, instead of refusing.
     list_file: ``data.list``, for a reader that takes one. allow_outside: accept listed paths that leave the root.
+    command: the one that fetches the data set, for error texts; "" where none does.
     """
 
     fold: int = 1
@@ -108,6 +109,12 @@ class OfficialSplit:
     allow_missing: bool = False
     list_file: str = ""
     allow_outside: bool = False
+    command: str = ""
+
+    @property
+    def fetched(self) -> str:
+        """How to get what is missing, to hang on a sentence; "" where no command fetches it."""
+        return f"; {self.command} fetches them" if self.command else ""
 
 
 @dataclass(frozen=True)
@@ -226,17 +233,27 @@ def find_annotations(
     return next((place for place in places if holds(place)), None)
 
 
-def no_annotations(root: Path, official: OfficialSplit, what: str, usual: Sequence[str], dataset: str) -> DataError:
-    """The error for split files that were not found; ``what`` says which are needed."""
+def require_annotations(
+    root: Path, official: OfficialSplit, usual: Sequence[str], what: str, holds: Callable[[Path], bool]
+) -> Path:
+    """As ``find_annotations``; DataError where there are none. ``what`` says which split files are needed."""
+    folder = find_annotations(root, official, usual, holds)
+    if folder is not None and holds(folder):
+        return folder
     if official.annotations:
-        return DataError(
+        raise DataError(
             f"data.annotations ({official.annotations}) must hold {what}. Set it to the folder of the official split"
-            f" files; ssvid data download {dataset} FOLDER fetches them."
+            f" files{official.fetched}."
         )
-    return DataError(
+    raise DataError(
         f"data.root ({root}) must hold {what}, or lie beside a folder that does ({', '.join(usual)}). Set"
-        f" data.annotations=FOLDER to the official split files; ssvid data download {dataset} FOLDER fetches them."
+        f" data.annotations=FOLDER to the official split files{official.fetched}."
     )
+
+
+def holds_all(names: Sequence[str]) -> Callable[[Path], bool]:
+    """Whether a folder holds files of all these names."""
+    return lambda folder: all((folder / name).is_file() for name in names)
 
 
 def read_text(path: Path, what: str, way_out: str) -> str:
@@ -300,7 +317,6 @@ def match_tree(
     listed: Sequence[Listed],
     official: OfficialSplit,
     *,
-    dataset: str,
     lists: str,
     fold_stem: Callable[[str], str] = str,
     fold_class: Callable[[str], str] = str.casefold,
@@ -309,7 +325,7 @@ def match_tree(
 
     Args:
         paths: the videos of the tree, from ``find_videos``.
-        dataset, lists: the reader, and the split files in words, for error texts.
+        lists: the split files in words, for error texts.
         fold_stem, fold_class: bring names of files, and of class folders, into the form in which they are compared.
 
     Returns:
@@ -340,7 +356,7 @@ def match_tree(
         entries.append(Entry(path, video.label, video.split, video.group, where=video.where))
         used.add(path)
     if missing and not (entries and official.allow_missing):
-        raise _missing(root, missing, len(listed), dataset, lists)
+        raise _missing(root, missing, len(listed), official, lists)
     return Listing(entries, missing=missing, unlisted=(path for path in paths if path not in used))
 
 
@@ -371,15 +387,16 @@ def _sole(root: Path, video: Listed, files: Sequence[str]) -> str:
     return files[0]
 
 
-def _missing(root: Path, missing: Sequence[str], total: int, dataset: str, lists: str) -> DataError:
+def _missing(root: Path, missing: Sequence[str], total: int, official: OfficialSplit, lists: str) -> DataError:
     if len(missing) == total:
         return DataError(
             f"data.root ({root}) holds none of the {total} videos that {lists} list{name_some(missing)}. Set data.root"
-            f" to the folder of the videos; ssvid data download {dataset} FOLDER fetches them."
+            f" to the folder of the videos{official.fetched}."
         )
+    by = f" ({official.command})" if official.command else ""
     return DataError(
         f"{len(missing)} of the {total} videos that {lists} list are missing below data.root"
-        f" ({root}){name_some(missing)}. Complete the tree (ssvid data download {dataset} FOLDER), or set"
+        f" ({root}){name_some(missing)}. Complete the tree{by}, or set"
         " data.allow_missing=true (--allow-missing) to do without them: their number and names then stand in every"
         " result."
     )

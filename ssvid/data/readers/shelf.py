@@ -112,8 +112,10 @@ def list_videos(
         _check_fold(reader, official)
     else:
         check_official_unused(name, official)
-    given = replace(official, list_file=str(list_file or ""), allow_outside=allow_outside)
-    return reader.read(root, given)
+    command = f"ssvid data download {name} FOLDER" if reader.download else ""
+    return reader.read(
+        root, replace(official, list_file=str(list_file or ""), allow_outside=allow_outside, command=command)
+    )
 
 
 def _check_fold(reader: Reader, official: OfficialSplit) -> None:

@@ -16,10 +16,10 @@ from ssvid.data.readers.matching import (
     Listing,
     OfficialSplit,
     SplitLine,
-    find_annotations,
     find_videos,
+    holds_all,
     match_tree,
-    no_annotations,
+    require_annotations,
     split_lines,
 )
 from ssvid.data.readers.shelf import register_reader
@@ -74,18 +74,12 @@ def read_ucf101(root: Path, official: OfficialSplit) -> Listing:
     """
     names = [f"{side}list{official.fold:02d}.txt" for side in ("train", "test")]
     needed = (_CLASSES, *names)
-
-    def holds(folder: Path) -> bool:
-        return all((folder / name).is_file() for name in needed)
-
-    folder = find_annotations(root, official, USUAL_FOLDERS, holds)
-    if folder is None or not holds(folder):
-        raise no_annotations(root, official, ", ".join(needed), USUAL_FOLDERS, "ucf101")
+    folder = require_annotations(root, official, USUAL_FOLDERS, ", ".join(needed), holds_all(needed))
     classes = read_classes(folder / _CLASSES)
     listed = [*read_split(folder / names[0], "train", classes), *read_split(folder / names[1], "test", classes)]
     lists = f"{' and '.join(names)} in {folder}"
     paths = find_videos(root)
-    return match_tree(root, paths, listed, official, dataset="ucf101", lists=lists, fold_stem=str.casefold)
+    return match_tree(root, paths, listed, official, lists=lists, fold_stem=str.casefold)
 
 
 def read_classes(path: Path) -> dict[str, int]:

@@ -22,7 +22,7 @@ from ssvid.data.manifest import Manifest, VideoRow, missing_path
 from ssvid.data.readers import OfficialSplit, list_readers, list_videos
 from ssvid.data.readers.hmdb51 import read_class_split, source_of, split_files
 from ssvid.data.readers.kinetics import plain_label, split_of_folder
-from ssvid.data.readers.matching import Listing
+from ssvid.data.readers.matching import Listed, Listing, holds_all, match_tree, require_annotations
 from ssvid.data.readers.shelf import readers
 from ssvid.data.readers.ucf101 import read_classes, read_split
 from ssvid.data.summary import summarize
@@ -358,6 +358,17 @@ def test_davis_is_the_joined_sequences_and_the_lists_of_its_splits(tmp_path: Pat
     pictures = touch(tmp_path / "DAVIS", "JPEGImages/480p/bear/00000.jpg")
     with pytest.raises(DataError, match=r"ssvid data join-frames FOLDER OUT"):
         list_videos("davis", pictures)
+
+
+def test_a_data_set_that_nothing_fetches_names_no_command(tmp_path: Path) -> None:
+    for official in (OfficialSplit(), OfficialSplit(annotations=str(tmp_path))):
+        with pytest.raises(DataError, match=r"must hold train\.txt.*official split files\.$"):
+            require_annotations(tmp_path, official, ("lists",), "train.txt", holds_all(["train.txt"]))
+    lost = Listed("a", ("a",), "", "train", "", "list, line 1")
+    with pytest.raises(
+        DataError, match=r"holds none of the 1 videos that list\.txt list: a\. Set .* folder of the videos\.$"
+    ):
+        match_tree(tmp_path, [], [lost], OfficialSplit(), lists="list.txt")
 
 
 # ---- the table of readers, recipes, manifests
