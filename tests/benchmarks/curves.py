@@ -9,17 +9,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import ssvid
 from ssvid.files import write_atomic
-from ssvid.results.curves import HEIGHT_PX, STYLE, WIDTH_PX, Panel, _drawn, points_of
+from ssvid.results.curves import HEIGHT_PX, WIDTH_PX, Panel, draw_panel, points_of
 from ssvid.train.loggers import read_metrics
+
+STYLE = (Path(ssvid.__file__).parent / "templates" / "curves.css").read_text(encoding="utf-8")
 
 
 def draw_sheet(panels: Sequence[Panel]) -> str:
     """The panels side by side as an SVG file of its own."""
     width = WIDTH_PX * len(panels)
     parts = [
-        f'<svg x="{i * WIDTH_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}">{_drawn(p)}</svg>'
-        for i, p in enumerate(panels)
+        f'<svg x="{i * WIDTH_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}">{draw_panel(panel, f"panel{i}")}</svg>'
+        for i, panel in enumerate(panels)
     ]
     return (
         f'<svg class="curves" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT_PX}"><style>{STYLE}'
