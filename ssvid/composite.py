@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from ssvid.backbones import Backbone, BackboneInfo
 
-COMPOSITE = "composite"  # the name under which recipes and checkpoints know it
-
 
 @dataclass(frozen=True)
 class CompositeConfig:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+POOLS = ("avg", "avgmax", "max1x2x2")  # ways from a map to a vector (``backbones.pool_map``)
+COMPOSITE = "composite"  # the name under which recipes and checkpoints know several tasks at once
+
 if TYPE_CHECKING:
     from torch import Tensor
 

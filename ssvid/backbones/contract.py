@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from ssvid.errors import PluginError, RecipeError, SsvidError, did_you_mean
 from ssvid.registry import Registry
+from ssvid.types import POOLS
 
 backbones = Registry("backbone", "ssvid.backbones", shelf="ssvid.backbones")
 register_backbone = backbones.register
 
 # "max1x2x2" keeps the places: the map itself, coarser.
-POOLS = ("avg", "avgmax", "max1x2x2")
 
 
 class BackboneInputError(SsvidError, ValueError):

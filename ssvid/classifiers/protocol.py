@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ssvid.backbones import BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, check, told
 from ssvid.data.config import LoaderConfig
 from ssvid.errors import did_you_mean
 from ssvid.features.protocol import FRAMES, FeatureProtocol, sides, size_problems
-from ssvid.features.views import NUM_CROPS
 from ssvid.settings import ROUNDING
 from ssvid.train.config import OptimConfig
+
+if TYPE_CHECKING:
+    from ssvid.backbones import BackboneInfo
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class FinetuneProtocol:
     refit: bool = False
 
     num_clips: Annotated[int, AtLeast(1)] = 10
-    num_crops: Annotated[int, OneOf(*NUM_CROPS)] = 1
+    num_crops: Annotated[int, OneOf(1, 3, 10)] = 1
     averaging: Annotated[str, OneOf("softmax", "logits")] = "softmax"
     views_per_pass: Annotated[int, AtLeast(1)] = field(default=10, metadata=ROUNDING)
 

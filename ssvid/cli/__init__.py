@@ -159,9 +159,19 @@ def _run(words: list[str]) -> int:
         raise UsageError("a verb is missing. See: ssvid --help")
     if args.verb in ("pretrain", "finetune", "probe", "retrieve", "evaluate", "show") and args.recipe:
         check_early(args.recipe)
+        _announce(args)
     code = args.run(args)
     sys.stdout.flush()
     return code or OK
+
+
+def _announce(args: argparse.Namespace) -> None:
+    """Say what a recipe is about at once: importing torch and what else a run needs takes seconds."""
+    from ssvid.recipe.load import first_line
+
+    is_first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    if is_first and (line := first_line(args.recipe, args.overrides)):
+        terminal.say(line)
 
 
 def _system_error(error: OSError, debug: bool) -> int:

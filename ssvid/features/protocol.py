@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from ssvid.backbones import POOLS, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Inside, NotEmpty, OneOf, Positive, UpToHalf, check, told
-from ssvid.data.manifest import VideoRow
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.settings import IDLE, ROUNDING
-from ssvid.video import (
-    resolve_decoder,
-)
+from ssvid.types import POOLS
+from ssvid.video import resolve_decoder
+
+if TYPE_CHECKING:
+    from ssvid.backbones import BackboneInfo
+    from ssvid.data.manifest import VideoRow
 
 NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as pixels
 
 from ssvid.data.index.scan_cache import changed_files
 from ssvid.data.manifest import Manifest, VideoRow, row_id
@@ -153,6 +152,8 @@ def prepare_pixels(frames_NCHW: Tensor, resize_px: int, crop_px: int) -> Tensor:
 
     Frames share nothing: any number of them at once gives the same bits.
     """
+    from torchvision.transforms.v2 import functional as pixels  # here: importing it takes seconds
+
     resized_NCHW = pixels.resize(frames_NCHW.float().div_(255), [resize_px], antialias=True)
     return pixels.center_crop(resized_NCHW, [crop_px]).contiguous() if crop_px else resized_NCHW
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as pixels
-
-# 1: the center. 3: start, center and end of the longer side. 10: four corners and center, each also mirrored.
-NUM_CROPS = (1, 3, 10)
 
 
 def crop_views(resized_VTCHW: Tensor, crop_px: int, num_crops: int) -> Tensor:
     """All views of one video, clip by clip.
 
     Args:
-        resized_VTCHW: the clips of a video, float in [0, 1], at their size before the crop. num_crops: one of ``NUM_CROPS``.
+        resized_VTCHW: the clips of a video, float in [0, 1], at their size before the crop. num_crops: 1 (the center), 3 (start, center
+            and end of the longer side) or 10 (four corners and center, each also mirrored).
 
     Returns:
         float (V * num_crops, C, T, crop_px, crop_px); the crops of a clip are neighbors.
     """
+    from torchvision.transforms.v2 import functional as pixels  # here: importing it takes seconds
+
     if num_crops == 1:
         return pixels.center_crop(resized_VTCHW, [crop_px]).transpose(1, 2)
     height, width = resized_VTCHW.shape[-2:]

@@ -41,9 +41,9 @@ from ssvid.recipe.schema import FinetuneRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.results.rows import ResultRow, read_results, write_results
 from ssvid.stopping import Stopped
+from ssvid.train.devices import resolve_trainer
 from ssvid.train.loggers import check_loggers
 from ssvid.train.run_folder import RunFolder
-from ssvid.train.trainer import resolve_trainer
 from ssvid.weights.checkpoints import weights_sha256
 
 STARTS = "starts.json"

@@ -37,12 +37,13 @@ from ssvid.recipe.schema import PretrainRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.stopping import Stopped
 from ssvid.tasks import PretextTask
+from ssvid.train.devices import resolve_trainer
 from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
 from ssvid.train.module import VALIDATIONS, PretrainModule
 from ssvid.train.monitors import Monitor, advice_text, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
 from ssvid.train.run_folder import RunFolder, next_free
-from ssvid.train.trainer import build_trainer, fit, resolve_trainer
+from ssvid.train.trainer import build_trainer, fit
 from ssvid.train.untrained import Untrained
 from ssvid.weights.checkpoints import read_checkpoint
 from ssvid.weights.provenance import Provenance

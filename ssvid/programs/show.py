@@ -16,14 +16,13 @@ from ssvid.data.feed.dataset import cut_segments
 from ssvid.data.feed.sampler import BatchLayout
 from ssvid.data.index.signals import still_signals
 from ssvid.errors import SsvidError
-from ssvid.programs.lineup import frame_anchors
 from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.schema import FinetuneRecipe, PretrainRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.tasks import PretextTask
+from ssvid.train.devices import resolve_trainer
 from ssvid.train.optim import check_optim, scaled_lr
-from ssvid.train.trainer import resolve_trainer
 from ssvid.types import VideoInfo
 
 
@@ -96,6 +95,8 @@ def _evaluation_facts(loaded: LoadedRecipe) -> list[str]:
 
 def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     """What is trained, and how it is tested. What depends on the network is told when it is known, by the run itself."""
+    from ssvid.programs.lineup import frame_anchors  # here: evaluations import much that pretraining needs not
+
     p, anchors = config.finetune, config.anchors
     trained = "the head of a frozen network" if p.frozen else "the whole network"
     chosen = f"chosen on {p.holdout_fraction:.0%} of train" if p.holdout_fraction else "the last one"

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ssvid.composite import COMPOSITE
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
 from ssvid.files import expanded, takes_paths
 from ssvid.protocols.named import NamedProtocol, is_protocol, named_protocol
@@ -33,9 +32,10 @@ from ssvid.recipe.check import (
 )
 from ssvid.recipe.find import RESOLVED, find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, evaluation_options, task_options
-from ssvid.recipe.schema import KINDS, Recipe, TaskEntry, dead_rules
+from ssvid.recipe.schema import KINDS, PretrainRecipe, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
 from ssvid.settings import without_gone
+from ssvid.types import COMPOSITE
 from ssvid.video.decoders.choice import decoder_problem
 
 SCALED = "scaled"  # where a value comes from that follows from others
@@ -70,6 +70,7 @@ def load_recipe(
     nested: Mapping[str, Any] | None = None,
     kind: str | None = None,
     allow_missing: bool = False,
+    with_options: bool = True,
 ) -> LoadedRecipe:
     """Find, merge and check a recipe.
 
@@ -80,6 +81,7 @@ def load_recipe(
         nested: the same as a mapping, from Python; wins over ``overrides``.
         kind: the kind that the caller can run; any kind where it is None.
         allow_missing: leave values that are still ``???`` (to show a recipe without running it).
+        with_options: check the options of the task and of the backbone, which imports torch; without, they stay as said.
 
     Raises:
         RecipeError: with every problem that was found: unknown keys, wrong types, missing values.
@@ -107,7 +109,7 @@ def load_recipe(
         merged = merge(merged, {group: {"warmup_epochs": warmup}})
         origins[f"{group}.warmup_epochs"] = SCALED
         notes.append(note)
-    typed_values = _check(schema, merged, allow_missing, problems, origins)
+    typed_values = _check(schema, merged, allow_missing, problems, origins, with_options)
     if protocol is not None and merged.get("kind") != protocol.kind:
         problems.append(
             f"protocol ({protocol.id}) is one of kind {protocol.kind!r}. Run it with: ssvid {protocol.kind}"
@@ -120,6 +122,24 @@ def load_recipe(
     if protocol is None:
         return loaded
     return loaded._replace(protocol=protocol.id, changed=changed_settings(protocol, resolved))
+
+
+def first_line(source: str, overrides: Sequence[str]) -> str:
+    """What a recipe is about, in a line that is ready before torch is imported; "" where something is wrong with it.
+
+    Nothing is refused here: what is wrong is told with all the rest, by ``load_recipe``.
+    """
+    folder = Path(expanded(source))
+    file = folder / RESOLVED if (folder / RESOLVED).is_file() else source
+    try:
+        recipe = load_recipe(file, overrides, allow_missing=True, with_options=False).recipe
+    except SsvidError:
+        return ""
+    if not isinstance(recipe, PretrainRecipe):
+        return f"recipe {source}: {recipe.kind}, seed {recipe.seed}"
+    named = [entry.get("name", "") if isinstance(entry, Mapping) else entry for entry in recipe.tasks]
+    tasks = " + ".join(map(str, named)) or recipe.task.name
+    return f"recipe {source}: {tasks} on {recipe.backbone.name}, optim.epochs={recipe.optim.epochs}, seed {recipe.seed}"
 
 
 def _decoder_problems(values: Mapping[str, Any], use: bool) -> list[str]:
@@ -273,14 +293,19 @@ def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[s
 
 
 def _check(
-    schema: type, merged: Mapping[str, Any], allow_missing: bool, problems: list[str], origins: Mapping[str, str]
+    schema: type,
+    merged: Mapping[str, Any],
+    allow_missing: bool,
+    problems: list[str],
+    origins: Mapping[str, str],
+    with_options: bool,
 ) -> dict[str, Any]:
     """Typed values; what is wrong with them is added to ``problems``."""
     merged = _with_composite(merged, problems)
-    typed = Typing(_with_options(schema, merged, problems))
+    typed = Typing(_with_options(schema, merged, problems) if with_options else schema)
     values = with_whole_paths(schema, typed.apply(merged))
     problems += typed.problems
-    if isinstance(merged.get("tasks"), list):
+    if isinstance(merged.get("tasks"), list) and with_options:
         values["tasks"] = [_task_entry(entry, f"tasks.{i}", problems) for i, entry in enumerate(merged["tasks"])]
     if not allow_missing:
         way_out = "Add {0}=... to the command, or write it in the recipe."

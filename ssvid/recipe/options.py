@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ssvid.errors import PluginError, RecipeError
 from ssvid.recipe.check import Typing, build, missing_paths, options_of
+from ssvid.types import COMPOSITE
 
 
 def task_options(name: str) -> type:
@@ -16,7 +17,7 @@ def task_options(name: str) -> type:
     Raises:
         PluginError: no task has that name, or its Config is not a dataclass.
     """
-    from ssvid.composite import COMPOSITE, CompositeConfig  # here, because they import torch
+    from ssvid.composite import CompositeConfig  # here, because they import torch
     from ssvid.tasks import tasks
 
     if name == COMPOSITE:

@@ -7,7 +7,6 @@ import signal
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from ssvid import stopping
-from ssvid.bounds import check
 from ssvid.data.feed.module import UnreadableReport
-from ssvid.errors import RecipeError, SsvidError
-from ssvid.machine import num_cores
+from ssvid.errors import SsvidError
 from ssvid.ranks import global_rank
 from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, TellSkipped
 from ssvid.train.checkpoint_io import AgreeingDDP, AtomicCheckpointIO
@@ -28,50 +25,6 @@ from ssvid.train.module import StopRun, shared
 from ssvid.train.progress import ShowProgress
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-
-
-def resolve_trainer(config: TrainerConfig, workers_per_device: int = 0) -> TrainerConfig:
-    """The config with every ``auto`` replaced by what this machine gives.
-
-    Args:
-        workers_per_device: reading processes beside each training process; on a CPU they need cores of their own.
-
-    Raises:
-        RecipeError: a value is not legal, or the device is absent.
-    """
-    check(config, "trainer.")
-    has_gpu = torch.cuda.is_available()
-    if config.accelerator == "gpu" and not has_gpu:
-        raise RecipeError(
-            "trainer.accelerator (gpu) needs a CUDA device, and torch sees none here. Set trainer.accelerator=cpu, or "
-            "see `ssvid doctor`."
-        )
-    accelerator = ("gpu" if has_gpu else "cpu") if config.accelerator == "auto" else config.accelerator
-    devices = _devices(config.devices, accelerator)
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32"
-    threads = config.threads
-    if threads == 0 and accelerator == "cpu":
-        # More threads than cores make all of them wait for each other: three to four times slower on two cores.
-        threads = max(1, num_cores() // devices - workers_per_device)
-    return replace(config, accelerator=accelerator, devices=str(devices), precision=precision, threads=threads)
-
-
-def _devices(devices: str, accelerator: str) -> int:
-    present = torch.cuda.device_count() if accelerator == "gpu" else 0
-    if str(devices) == "auto":
-        return max(1, present)
-    if not str(devices).isdigit() or int(devices) < 1:
-        raise RecipeError(
-            f"trainer.devices ({devices!r}) must be auto or a whole number of at least 1. Set trainer.devices=1."
-        )
-    if accelerator == "gpu" and int(devices) > present:
-        raise RecipeError(
-            f"trainer.devices ({devices}) must not exceed the {present} GPUs of this machine. "
-            f"Set trainer.devices={present}."
-        )
-    return int(devices)
 
 
 def build_trainer(

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torchvision.transforms.v2 import functional as pixels
 
 
 class Jitter(NamedTuple):
@@ -42,6 +41,8 @@ def jitter_clip(clip_CTHW: Tensor, jitter: Jitter | None) -> Tensor:
     if jitter is None:
         return clip_CTHW
     frames_TCHW = clip_CTHW.transpose(0, 1)
+    from torchvision.transforms.v2 import functional as pixels  # here: importing it takes seconds
+
     changes = (pixels.adjust_brightness, pixels.adjust_contrast, pixels.adjust_saturation, pixels.adjust_hue)
     unchanged = (1.0, 1.0, 1.0, 0.0)
     for number in jitter.order:

@@ -271,3 +271,18 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "2/2" in captured.err
     assert captured.out == ""
+
+
+def test_the_first_line_of_a_recipe_needs_no_torch():
+    code = (
+        "import sys\nfrom ssvid.recipe.load import first_line\n"
+        "print(first_line('smoke/speediness', ['optim.epochs=3']))\nprint(first_line('smoke/speediness', ['optim.epochs=0']))\n"
+        "print(first_line('ucf101-finetune', []))\nprint('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told == [
+        "recipe smoke/speediness: speediness on tiny3d, optim.epochs=3, seed 0",
+        "",
+        "recipe ucf101-finetune: finetune, seed 0",
+        "False",
+    ]

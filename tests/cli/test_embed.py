@@ -88,7 +88,10 @@ def test_what_is_printed_without_json(videos, tmp_path, capsys):
         (["nowhere"], ["VIDEOS (nowhere) does not exist", "Name a folder"]),
         (["{a}", "--root", "x"], ["root (x) is for tables and lists"]),
         (["{a}", "--stages", "stage9"], ["stages: backbone tiny3d has no stage 'stage9'", "Did you mean"]),
-        (["{a}", "--pool", "max"], ["pool (max) must be one of avg, avgmax, max1x2x2. Set pool=avg."]),
+        (
+            ["{a}", "--pool", "max"],
+            ["pool ('max') must be one of avg, avgmax, max1x2x2 (did you mean 'avgmax'?). Set pool=avg."],
+        ),
         (["{a}", "--crop-px", "90", "--resize-px", "80"], ["resize_px (80) must be at least the crop, 90"]),
         (["{a}", "--decoder", "ffmpeg"], ["decoder ('ffmpeg') is not known"]),
         (["{a}", "--every-seconds", "0"], ["'0' must be a number above 0"]),
@@ -176,5 +179,5 @@ def test_the_words_of_a_message_stay_as_they_were_typed(tmp_path):
     listed.write_text("absent.mp4\n")
     with pytest.raises(DataError, match=r"my_features\.txt"):
         embed(listed, backbone="random", backbone_name="tiny3d", out=tmp_path / "optim.features.npz", device="cpu")
-    with pytest.raises(RecipeError, match=r"^pool \(max\) must be one of .* Set pool=avg\.$"):
+    with pytest.raises(RecipeError, match=r"^pool \('max'\) must be one of .* Set pool=avg\.$"):
         embed(listed, backbone="random", backbone_name="tiny3d", out=tmp_path / "f.npz", device="cpu", pool="max")

@@ -8,9 +8,9 @@ import pytest
 
 from ssvid.errors import RecipeError, RunFolderError
 from ssvid.train.config import LoggerConfig, TrainerConfig
+from ssvid.train.devices import resolve_trainer
 from ssvid.train.loggers import JsonLines, build_loggers, read_metrics
 from ssvid.train.run_folder import RunFolder, next_free
-from ssvid.train.trainer import resolve_trainer
 from tests.test_files import confined
 
 
@@ -117,7 +117,7 @@ def test_auto_is_resolved_to_names():
     [(8, "1", 2, 6), (8, "2", 2, 2), (2, "1", 2, 1), (2, "4", 0, 1), (4, "1", 0, 4)],
 )
 def test_training_leaves_the_reading_processes_their_cores(monkeypatch, cores, devices, workers, threads):
-    monkeypatch.setattr("ssvid.train.trainer.num_cores", lambda: cores)
+    monkeypatch.setattr("ssvid.train.devices.num_cores", lambda: cores)
     config = TrainerConfig(accelerator="cpu", devices=devices)
     assert resolve_trainer(config, workers).threads == threads
     assert resolve_trainer(dataclasses.replace(config, threads=3), workers).threads == 3
