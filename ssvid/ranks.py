@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -97,9 +98,9 @@ def share_work(num: int, work: Callable[[Sequence[int]], Mapping[int, T]]) -> di
     return _joined([part for part, _ in parts], num)
 
 
-def all_agree(value: bool) -> bool:
-    """Whether it is true on every process that shares the work."""
-    return all(_from_all(value)) if ranks()[1] > 1 else value
+def where_all_agree(values: np.ndarray) -> np.ndarray:
+    """Where it is true on every process that shares the work."""
+    return np.logical_and.reduce(_from_all(values)) if ranks()[1] > 1 else values
 
 
 def from_first(make: Callable[[], T]) -> T:

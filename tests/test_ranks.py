@@ -20,7 +20,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.errors import SsvidError
 from ssvid.features.extracting import extract_features
 from ssvid.features.protocol import FeatureProtocol
-from ssvid.ranks import all_agree, from_first, over_ranks, ranks, share_buffers, share_work
+from ssvid.ranks import from_first, over_ranks, ranks, share_buffers, share_work, where_all_agree
 from ssvid.results.rows import read_results
 from ssvid.weights.checkpoints import read_checkpoint
 
@@ -62,7 +62,11 @@ def on_rank(rank, world, store, manifest, queue):
         alone = ranks()
         with over_ranks():
             found = evaluate(manifest, done)
-            shared = (ranks(), all_agree(rank < 5), all_agree(rank == 0), from_first(lambda: rank + 40))
+            shared = (
+                ranks(),
+                *where_all_agree(np.array([rank < 5, rank == 0])).tolist(),
+                from_first(lambda: rank + 40),
+            )
             norm = torch.nn.BatchNorm1d(2)
             norm.running_mean += rank
             share_buffers(norm)
@@ -118,7 +122,7 @@ def test_alone_nothing_is_shared():
     with over_ranks():
         assert ranks() == (0, 1)
         assert share_work(5, lambda mine: {i: i * i for i in mine}) == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
-        assert all_agree(True) and not all_agree(False)
+        assert where_all_agree(np.array([True, False])).tolist() == [True, False]
         assert from_first(lambda: 3) == 3
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,11 @@ from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError
-from ssvid.features.extracting import Progress, check_finite, evaluation_mode
+from ssvid.features.passes import Piece, Progress, check_finite, evaluation_mode, over_blocks
 from ssvid.features.protocol import FeatureProtocol, decoder_of
-from ssvid.features.reading import ClipItem, check_contents, check_decoder, read_videos, row_is_padded
+from ssvid.features.reading import ClipItem, Read, check_contents, check_decoder, even_starts, row_is_padded
 from ssvid.features.store import Listed
 from ssvid.features.views import crop_views
-from ssvid.ranks import share_work
 
 _VIDEOS_AT_ONCE = 1024  # bounds the memory of sums in double precision
 
@@ -123,18 +122,14 @@ def score_videos(
     if not files_checked:
         check_contents(manifest, rows)
 
-    def work(positions: Sequence[int]) -> dict[int, np.ndarray | str]:
-        mine = [rows[position] for position in positions]
-        found: dict[int, np.ndarray | str] = {}
-        with evaluation_mode(backbone), evaluation_mode(task):
-            for item in read_videos(manifest, mine, reading, crop=num_crops == 1):
-                position = positions[item.position]
-                found[position] = _logits(backbone, task, item, reading, num_crops, device)
-                if progress is not None:
-                    progress(len(found), len(mine))
-        return found
+    def work(number: int, pieces: Iterator[Piece]) -> np.ndarray | str:
+        (piece,) = pieces
+        return _logits(backbone, task, piece.item, reading, num_crops, device)
 
-    found = share_work(len(rows), work)
+    reads = [Read(row, even_starts(row, reading)) for row in rows]
+    alone = [[i] for i in range(len(rows))]
+    with evaluation_mode(backbone, task):
+        found = over_blocks(manifest, reads, alone, reading, work, crop=num_crops == 1, progress=progress)
     logits = {position: value for position, value in found.items() if isinstance(value, np.ndarray)}
     if not logits:
         reasons = [f"{row_id(rows[i])}: {text}" for i, text in found.items()]

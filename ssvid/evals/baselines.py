@@ -21,7 +21,7 @@ from ssvid.backbones.batch_statistics import estimating, has_batch_statistics
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.evals.contract import LabeledData, Tools
-from ssvid.features.extracting import evaluation_mode
+from ssvid.features.passes import evaluation_mode
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.features.reading import clips_of, read_videos
 from ssvid.features.store import features_key

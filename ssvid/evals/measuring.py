@@ -11,7 +11,6 @@ from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import PluginError
 from ssvid.evals.contract import Evaluation, LabeledData, Seen, Side, Subject, Tools, plain
 from ssvid.features import extracting
-from ssvid.features.extracting import extract_features, extract_together
 from ssvid.features.protocol import resolve_feature_protocol
 from ssvid.features.store import Features
 from ssvid.machine import versions
@@ -29,21 +28,21 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
     """The features of all subjects, by their names, from one reading of the videos.
 
     Raises:
-        RecipeError, DataError, DecodeError: as ``extract_features``.
+        RecipeError, DataError, DecodeError: as ``read_features``.
     """
     tools.say(
         f"features of {len(subjects)} networks and anchors from one reading of {len(data.train) + len(data.test)} videos"
     )
-    where: dict[str, Any] = {"device": tools.device, "cache_dir": tools.cache_dir}
-    if tools.cache_dir is not None:
-        together = [extracting.Subject(one.network, one.protocol, one.stage) for one in subjects]
-        for side, rows in (("train", data.train), ("test", data.test)):
-            extract_together(together, data.manifest, rows, progress=tenths(tools.say, f"{side} videos"), **where)
+    asked = [extracting.Subject(one.network, one.protocol, one.stage) for one in subjects]
 
-    def of(one: Subject, rows: Sequence[VideoRow]) -> Features:
-        return extract_features(one.network, data.manifest, rows, one.protocol, trained_stage=one.stage, **where)
+    def of(side: str, rows: Sequence[VideoRow]) -> list[Features]:
+        told = tenths(tools.say, f"{side} videos")
+        return extracting.read_features(
+            asked, data.manifest, rows, device=tools.device, cache_dir=tools.cache_dir, progress=told
+        )
 
-    return {one.name: Seen(of(one, data.train), of(one, data.test)) for one in subjects}
+    both = zip(subjects, of("train", data.train), of("test", data.test), strict=True)
+    return {one.name: Seen(train, test) for one, train, test in both}
 
 
 def measure(

@@ -32,6 +32,8 @@ from ssvid.video import (
 )
 
 _PORTION_BYTES = 8 << 20  # of whole frames that wait to be resized together
+# Clips of one file that are read together: more are cheaper per clip, and wait in memory for the network.
+_READ_BYTES = 32 << 20
 
 
 class ClipItem(NamedTuple):
@@ -56,6 +58,14 @@ def even_starts(row: VideoRow, protocol: FeatureProtocol) -> np.ndarray:
     p = protocol
     clips = evenly_spaced_clips(row.window_frames, p.num_clips, p.num_frames, p.stride_frames)
     return np.array([clip[0] for clip in clips], dtype=np.int64)
+
+
+def portions_of(read: Read, protocol: FeatureProtocol) -> Iterator[Read]:
+    """The clips of a video in portions that fit into memory, whatever its length; evenly spaced ones in one."""
+    clip_bytes = 4 * 3 * protocol.num_frames * protocol.crop_px**2
+    at_once = max(1, protocol.num_clips, _READ_BYTES // clip_bytes)
+    for first in range(0, max(len(read.starts), 1), at_once):  # where there is no clip, somebody must say why
+        yield Read(read.row, read.starts[first : first + at_once])
 
 
 class _ClipDataset(Dataset):

@@ -1,4 +1,4 @@
-"""Features, and the files in which they are kept, keyed by all they depend on."""
+"""Features, and the names of what they depend on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ssvid.backbones import Backbone
-from ssvid.data.contents import units_of
-from ssvid.data.manifest import VideoRow, row_id
+from ssvid.data.index.scan_cache import whole_id
+from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.features.protocol import FeatureProtocol, decoder_of
-from ssvid.files import write_atomic
+from ssvid.video.identity import is_quick
 
 # Part of every cache key: raise it whenever the same inputs would give other features.
 FEATURE_FORMAT = 1
@@ -26,13 +24,6 @@ FEATURE_FORMAT = 1
 
 # They change how fast the features come, not what they are (to about 1e-6: other batches, other kernels).
 _NOT_IN_KEY = ("batch_size", "workers", "timeout_seconds", "untrained_stage")
-
-
-# Features that take more are mapped from their file instead of read: they may not fit into memory.
-_MAPPED_FROM_BYTES = 2**28
-
-
-_HASHED_AT_ONCE = 2**24
 
 
 PORTION_BYTES = 2**26
@@ -49,7 +40,7 @@ class Listed(NamedTuple):
 class Features:
     """One vector per video, in the order asked for. An unreadable video keeps its place: its row is NaN.
 
-    values_ND: float32; read only and mapped from the cache where they are large. ids: one name per video. labels:
+    values_ND: float32; mapped from a file without a name where they are large. ids: one name per video. labels:
     "" where there is none. groups: what must not be torn apart (``units_of``). stage_columns: [start, end) of each stage.
     unreadable: with the decoder's words. padded: shorter than one clip, so their last frame was repeated. decoders: how
     many videos each decoder read. weights_sha256: of the network. from_cache: nothing was computed.
@@ -97,8 +88,9 @@ class Features:
 
     def only(self, *stages: str) -> Features:
         """The columns of these stages alone, in the order given."""
-        parts = [self.values_ND[:, slice(*self.stage_columns[name])] for name in stages]
-        return replace(self, values_ND=np.concatenate(parts, axis=1), stage_columns=_columns(stages, parts))
+        parts = {name: self.values_ND[:, slice(*self.stage_columns[name])] for name in stages}
+        widths = {name: part.shape[1] for name, part in parts.items()}
+        return replace(self, values_ND=np.concatenate(list(parts.values()), axis=1), stage_columns=columns_of(widths))
 
 
 def portions(
@@ -125,27 +117,23 @@ def _give_pages_back(values: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def _describe(features: Features, rows: Sequence[VideoRow], **changes: Any) -> Features:
-    return replace(
-        features,
-        ids=tuple(row_id(row) for row in rows),
-        labels=tuple(row.label for row in rows),
-        groups=tuple(units_of(rows)),
-        **changes,
-    )
-
-
-def _columns(names: Sequence[str], parts: Sequence[np.ndarray]) -> dict[str, tuple[int, int]]:
-    ends = np.cumsum([part.shape[1] for part in parts]).tolist()
-    return {name: (end - part.shape[1], end) for name, part, end in zip(names, parts, ends, strict=True)}
+def columns_of(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """[start, end) of the columns of each stage, which stand side by side in this order."""
+    ends = np.cumsum(list(widths.values())).tolist()
+    return {name: (end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
 
 def features_key(
     backbone: Backbone, weights: str, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
 ) -> str:
-    """SHA-256 of all that features depend on. protocol: a resolved one."""
-    parts = features_identity(backbone, weights, protocol, device)
-    parts["rows"] = [_row_key(row, protocol) for row in rows]
+    """SHA-256 of a network, a way of reading and these videos. protocol: a resolved one."""
+    return digest_of(
+        features_identity(backbone, weights, protocol, device) | {"rows": [_row_key(row, protocol) for row in rows]}
+    )
+
+
+def digest_of(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -169,92 +157,24 @@ def features_identity(
 def _row_key(row: VideoRow, protocol: FeatureProtocol) -> list[Any]:
     # Decoders agree on which frame is which, not on the last bit of a color.
     decoder = decoder_of(row, protocol) if row.is_readable else ""
-    return [
-        row.path,
-        row.content_id,
-        row.num_frames,
-        row.start_frame,
-        row.end_frame,
-        row.status,
-        decoder,
-        *row.gray_range,
-    ]
+    window = [row.num_frames, row.start_frame, row.end_frame]
+    return [row.path, row.content_id, *window, row.status, decoder, *row.gray_range]
 
 
-def _cache_file(cache_dir: str | Path | None, key: str) -> Path | None:
-    return None if cache_dir is None else Path(cache_dir) / f"features-{key[:40]}.safetensors"
-
-
-def _save(path: Path, features: Features) -> None:
-    meta = json.dumps(
-        {
-            "stage_columns": dict(features.stage_columns),
-            "unreadable": features.unreadable,
-            "padded": features.padded,
-            "decoders": features.decoders,
-        }
-    )
-    values_ND = features.values_ND.astype("<f4", copy=False)
-    digest = hashlib.sha256(meta.encode())
-    for _, values in portions(values_ND):
-        digest.update(values.data)
-    header = json.dumps(
-        {
-            "__metadata__": {"ssvid": meta, "sha256": digest.hexdigest()},
-            "values_ND": {"dtype": "F32", "shape": list(values_ND.shape), "data_offsets": [0, values_ND.nbytes]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
-
-    def write(file: IO[bytes]) -> None:  # safetensors' own writer would hold a second copy of the values
-        file.write(len(header).to_bytes(8, "little") + header)
-        for _, values in portions(values_ND):
-            file.write(values.data)
-
-    write_atomic(path, write)
-
-
-def _load(path: Path | None, rows: Sequence[VideoRow], weights: str) -> Features | None:
-    """Features from the cache; None where there are none or the file is damaged (they are computed again then)."""
-    if path is None or not path.is_file():
-        return None
+def content_of(manifest: Manifest, row: VideoRow) -> str:
+    """What tells the content of a readable video's file from all others; its path where the file is not there."""
+    if row.content_id and not is_quick(row.content_id):  # a quick identity does not tell all files apart
+        return row.content_id
     try:
-        values, meta = _read(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        return None
-    if len(values) != len(rows):
-        return None
-    features = Features(
-        values,
-        (),
-        (),
-        (),
-        {name: (start, end) for name, (start, end) in meta["stage_columns"].items()},
-        tuple(Listed(*pair) for pair in meta["unreadable"]),
-        tuple(meta["padded"]),
-        meta["decoders"],
-        weights,
-        from_cache=True,
-    )
-    return _describe(features, rows)
+        return whole_id(manifest.path_of(row))
+    except OSError:
+        return row.path
 
 
-def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Values and description of a cache file; mapped where they are large.
-
-    Raises:
-        OSError, SafetensorError, ValueError, KeyError, TypeError: it is no such file, or not as it was written.
-    """
-    with safe_open(path, framework="numpy") as checked:  # refuses a header that does not fit the file
-        text, expected = checked.metadata()["ssvid"], checked.metadata()["sha256"]
-        shape = tuple(checked.get_slice("values_ND").get_shape())
-    digest = hashlib.sha256(text.encode())
-    with open(path, "rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(start)
-        while block := file.read(_HASHED_AT_ONCE):
-            digest.update(block)
-    if digest.hexdigest() != expected or len(shape) != 2:
-        raise ValueError(f"{path} is not as it was written")
-    values_ND = np.memmap(path, dtype="<f4", mode="r", offset=start, shape=shape)
-    return (values_ND if values_ND.nbytes > _MAPPED_FROM_BYTES else np.array(values_ND)), json.loads(text)
+def video_name(content: str, row: VideoRow, starts: np.ndarray, protocol: FeatureProtocol) -> str:
+    """Under which name a video's vectors are kept beside others of the same ``features_identity``: of its content and clips."""
+    # The order of shuffled frames and the jitter of colors are drawn by the name of the video.
+    drawn = [row_id(row)] if protocol.frames == "shuffled" or "color_jitter" in protocol.defects else []
+    window = [row.num_frames, row.start_frame, row.end_frame]
+    facts = [content, *window, decoder_of(row, protocol), *row.gray_range, starts.tolist(), *drawn]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]

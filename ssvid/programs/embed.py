@@ -19,8 +19,9 @@ from ssvid.data.readers.folders import SPLIT_FOLDERS
 from ssvid.data.readers.matching import VIDEO_EXTENSIONS
 from ssvid.errors import DataError
 from ssvid.exports import load_backbone
-from ssvid.features.file import EmbedProtocol, EmbedReport, checked_out, embed_videos, read_arrays, read_metadata
+from ssvid.features.file import EmbedProtocol, EmbedReport, checked_out, embed_videos
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.features.table import read_arrays, read_metadata
 from ssvid.files import takes_paths
 from ssvid.progress import Say, speaker, tenths
 from ssvid.ranks import cores_for_network, resolve_device

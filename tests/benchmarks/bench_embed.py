@@ -53,7 +53,7 @@ def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str
     """Embed the clips of the first two videos, which lie in memory."""
     import torch
 
-    from ssvid.features.extracting import evaluation_mode
+    from ssvid.features.passes import evaluation_mode
     from ssvid.features.reading import ClipItem, clips_of, read_in_order
 
     network, manifest, protocol, reads = prepared(name, videos, 0, 2)

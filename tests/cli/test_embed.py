@@ -14,6 +14,7 @@ import pytest
 from ssvid.cli import main
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
+from ssvid.features.kept import Kept
 from ssvid.programs.embed import embed
 from ssvid.video import content_id
 
@@ -116,15 +117,15 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(videos, tmp_path)
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
     embed(table, out=whole, **options)
     slow = (
-        "import time, ssvid.features.file as e, ssvid\n"
-        "real = e.clips_of\n"
-        "e.clips_of = lambda *a: (time.sleep(0.1), real(*a))[1]\n"
+        "import time, ssvid.features.passes as p, ssvid\n"
+        "real = p._embedded\n"
+        "p._embedded = lambda *a: (time.sleep(0.1), real(*a))[1]\n"
         f"ssvid.embed({str(table)!r}, out={str(broken)!r}, **{ ({**options, 'root': str(videos)})!r})\n"
     )
     process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": "1"})
     parts = tmp_path / "broken.npz.parts"
     deadline = time.monotonic() + 120
-    while len(list(parts.glob("*.part"))) < 2 and time.monotonic() < deadline and process.poll() is None:
+    while len(list(Kept(parts).records())) < 2 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -139,7 +140,7 @@ def test_an_interrupted_call_says_how_to_go_on(videos, tmp_path, capsys, monkeyp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ssvid.features.file.clips_of", interrupt)
+    monkeypatch.setattr("ssvid.features.passes._embedded", interrupt)
     out = tmp_path / "f.npz"
     words = ["embed", str(videos / "a"), *QUICK, "-o", str(out)]
     assert main(words) == 130

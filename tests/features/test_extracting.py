@@ -12,7 +12,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
 from ssvid.features import extracting as features_module
-from ssvid.features import reading, store
+from ssvid.features import reading
 from ssvid.features.extracting import extract_features
 from ssvid.video import available_decoders, content_id, open_video, scan_video
 from ssvid.weights.checkpoints import weights_sha256
@@ -148,7 +148,8 @@ def test_an_unreadable_video_is_listed_and_never_substituted(backbone, manifest,
     cut = make_row(root, "cut.mp4", "red", "train", 1)
     (root / "cut.mp4").write_bytes(b"no video at all" * 100)
     known = replace(good, path="known.mp4", status="unreadable: moov atom not found")
-    gone = replace(good, path="gone.mp4")
+    gone = make_row(root, "gone.mp4", "red", "train", 2)
+    (root / "gone.mp4").unlink()
     rows = (good, replace(cut, content_id=""), known, gone)
     found = extract_features(backbone, Manifest(root, rows), rows, quick)
     assert found.readable.tolist() == [True, False, False, False]
@@ -263,9 +264,9 @@ def test_the_cache_is_not_used_when_network_or_rows_changed(backbone, manifest, 
 
     assert not cached()
     assert cached()
-    assert not cached(rows=rows[:2])
-    assert not cached(rows=rows[::-1])
+    assert cached(rows=rows[:2]) and cached(rows=rows[::-1]), "each video by itself"
     assert not cached(rows=[replace(rows[0], end_frame=9), *rows[1:]])
+    assert not cached(rows=[replace(rows[0], gray_range=(0, 100)), *rows[1:]])
     assert not cached(network=initialize_backbone("tiny3d", {"width": 4, "stride_time": 2}, seed=0))  # same weights
     with torch.no_grad():
         next(m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm3d)).running_mean[0] += (
@@ -310,26 +311,31 @@ def test_what_the_index_calls_unreadable_is_cached_with_its_word(backbone, manif
 def test_a_damaged_cache_is_computed_again(backbone, manifest, quick, tmp_path):
     rows = manifest.rows[:2]
     first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
-    for damage in (file.read_bytes()[: file.stat().st_size // 2], b""):
+    (file,) = tmp_path.rglob("*.vectors")
+    whole = file.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", whole[:3], b"another file" * 30):
+        for other in tmp_path.rglob("*.vectors"):
+            other.unlink()
         file.write_bytes(damage)
         again = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
         assert not again.from_cache
         np.testing.assert_array_equal(again.values_ND, first.values_ND)
 
 
-@pytest.mark.parametrize("place", ["header", "metadata", "first value", "last value"])
+@pytest.mark.parametrize("place", ["start", "sizes", "head", "names", "first value", "last value", "digest"])
 def test_one_flipped_byte_in_the_cache_is_found(backbone, manifest, quick, tmp_path, place):
     rows = manifest.rows[:2]
     first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.vectors")
     content = bytearray(file.read_bytes())
-    values_at = 8 + int.from_bytes(content[:8], "little")
     where = {
-        "header": content.index(b"data_offsets"),
-        "metadata": content.index(b"decoders"),
-        "first value": values_at,
-        "last value": len(content) - 1,
+        "start": 0,
+        "sizes": 9,
+        "head": content.index(b"stages"),
+        "names": content.index(b"vectors") + 15,
+        "first value": len(content) - 32 - first.values_ND.nbytes,
+        "last value": len(content) - 33,
+        "digest": len(content) - 1,
     }[place]
     content[where] ^= 1
     file.write_bytes(content)
@@ -339,35 +345,26 @@ def test_one_flipped_byte_in_the_cache_is_found(backbone, manifest, quick, tmp_p
     assert extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path).from_cache  # it was mended
 
 
-def test_any_reader_of_safetensors_reads_the_cache(backbone, manifest, quick, tmp_path):
-    from safetensors.numpy import load_file
-
-    found = extract_features(backbone, manifest, manifest.rows[:3], quick, cache_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
-    np.testing.assert_array_equal(load_file(file)["values_ND"], found.values_ND)
-
-
 def test_large_features_are_mapped_and_small_ones_read(backbone, manifest, quick, tmp_path, monkeypatch):
     rows = manifest.rows[:3]
     first = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert not isinstance(extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path).values_ND, np.memmap)
-    for module in (store, features_module):
-        monkeypatch.setattr(module, "_MAPPED_FROM_BYTES", 0)
+    monkeypatch.setattr(features_module, "_MAPPED_FROM_BYTES", 0)
     mapped = extract_features(backbone, manifest, rows, quick, cache_dir=tmp_path)
-    assert isinstance(mapped.values_ND, np.memmap)
+    assert isinstance(mapped.values_ND, np.memmap) and mapped.from_cache
     assert mapped.readable.all()
     np.testing.assert_array_equal(mapped.values_ND, first.values_ND)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.vectors")
     content = file.read_bytes()
     file.unlink()
     gone = [replace(rows[0], status="unreadable: cut off"), *rows[1:]]
-    for again in (rows, gone):  # computed into a nameless file, which leaves nothing behind
+    for again in (rows, gone):  # in a nameless file, which leaves nothing behind
         computed = extract_features(backbone, manifest, again, quick, cache_dir=tmp_path)
         assert isinstance(computed.values_ND, np.memmap)
         assert computed.readable.tolist() == [row.is_readable for row in again]
         np.testing.assert_array_equal(computed.values_ND[1:], first.values_ND[1:])
-    assert len(list(tmp_path.iterdir())) == 2
-    assert file.read_bytes() == content
+    (again,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert again.read_bytes() == content
 
 
 def test_batch_norm_of_the_frozen_backbone_uses_its_running_statistics(backbone, manifest, quick):

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-import ssvid.features.file as embedding
 from ssvid.backbones import initialize_backbone
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, RecipeError, SsvidError
+from ssvid.features import file, passes, reading
 from ssvid.features.extracting import extract_features
-from ssvid.features.file import EmbedProtocol, embed_videos, read_arrays, read_metadata
+from ssvid.features.file import EmbedProtocol, embed_videos
 from ssvid.features.reading import prepare_pixels
+from ssvid.features.table import read_arrays, read_metadata
 from ssvid.video import open_video
 from tests.frozen import make_row
 from tests.video.clocked import clock_frames, encode
@@ -37,13 +38,13 @@ def protocol(quick):
 def counting(monkeypatch):
     """How many clips went through the network, batch by batch."""
     seen = []
-    real = embedding.clips_of
+    real = passes._embedded
 
-    def counted(items, *rest):
-        seen.append(len(items))
-        return real(items, *rest)
+    def counted(network, clips_BTCHW, *rest):
+        seen.append(len(clips_BTCHW))
+        return real(network, clips_BTCHW, *rest)
 
-    monkeypatch.setattr(embedding, "clips_of", counted)
+    monkeypatch.setattr(passes, "_embedded", counted)
     return seen
 
 
@@ -102,7 +103,7 @@ def test_neither_workers_nor_batches_nor_portions_change_a_row(backbone, few, pr
     embed_videos(backbone, few, protocol, tmp_path / "one.npz")
     one = read_arrays(tmp_path / "one.npz")
     for name, batch_size, workers, read_bytes in (("a", 1, 1, 2**20), ("b", 64, 2, 2**20), ("c", 2, 0, 1)):
-        monkeypatch.setattr(embedding, "_READ_BYTES", read_bytes)
+        monkeypatch.setattr(reading, "_READ_BYTES", read_bytes)
         changed = replace(protocol, features=replace(protocol.features, batch_size=batch_size, workers=workers))
         embed_videos(backbone, few, changed, tmp_path / f"{name}.npz")
         other = read_arrays(tmp_path / f"{name}.npz")
@@ -147,7 +148,7 @@ def test_the_file_tells_what_its_features_depend_on_and_no_path_of_the_machine(b
 
 def test_parquet_holds_the_same_table(backbone, few, protocol, tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(embedding, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(file, "_ROWS_AT_ONCE", 4)
     embed_videos(backbone, few, protocol, tmp_path / "f.npz")
     embed_videos(backbone, few, protocol, tmp_path / "f.parquet")
     one, other = read_arrays(tmp_path / "f.npz"), read_arrays(tmp_path / "f.parquet")
@@ -236,17 +237,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_a_damaged_or_half_written_block_is_computed_again(backbone, few, protocol, tmp_path, monkeypatch):
+    """Of five blocks one is damaged, and the last is cut short as by a kill."""
     out = tmp_path / "f.npz"
     embed_videos(backbone, few, protocol, tmp_path / "whole.npz")
     with pytest.raises(Killed):
-        embed_videos(backbone, few, protocol, out, progress=killed_after(9))
-    parts = sorted((tmp_path / "f.npz.parts").glob("*.part"))
-    assert len(parts) == 3
-    parts[0].write_bytes(parts[0].read_bytes()[:-4])
-    parts[1].unlink()
+        embed_videos(backbone, few, protocol, out, progress=killed_after(15))
+    (part,) = (tmp_path / "f.npz.parts").glob("*.vectors")
+    content = bytearray(part.read_bytes()[:-4])
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
     seen = counting(monkeypatch)
     embed_videos(backbone, few, protocol, out)
-    assert sum(seen) == 21 - 3
+    assert sum(seen) == 21 - 9
     assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
@@ -294,6 +296,12 @@ def test_nothing_of_others_is_overwritten(backbone, few, protocol, tmp_path):
     (tmp_path / "g.npz.parts" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match=r"g\.npz\.parts exists and holds no embed\.json"):
         embed_videos(backbone, few, protocol, tmp_path / "g.npz")
+    older = tmp_path / "i.npz.parts"
+    older.mkdir()
+    (older / "embed.json").write_text('{"format": 1, "ssvid": "0.1.0", "output": ""}')
+    (older / f"{'a' * 40}.part").write_bytes(b"vectors")
+    with pytest.raises(DataError, match=r"i\.npz\.parts was begun by an earlier version of ssvid.*Remove that folder"):
+        embed_videos(backbone, few, protocol, tmp_path / "i.npz")
     kept = tmp_path / "h.npz"
     embed_videos(backbone, few, protocol, kept, keep_parts=True)
     kept.write_bytes(b"something else")

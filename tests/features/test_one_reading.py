@@ -11,7 +11,8 @@ from ssvid.backbones import initialize_backbone
 from ssvid.evals.contract import Tools
 from ssvid.evals.histograms import Histograms, as_histograms
 from ssvid.features import extracting as features_module
-from ssvid.features.extracting import Subject, extract_features, extract_together
+from ssvid.features import passes
+from ssvid.features.extracting import Subject, extract_features, read_features
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
 from tests.frozen import beside, labeled, make_row
 
@@ -20,13 +21,13 @@ from tests.frozen import beside, labeled, make_row
 def readings(monkeypatch):
     """How many videos each reading went through."""
     found = []
-    plain = features_module.read_videos
+    plain = passes.read_in_order
 
-    def counted(manifest, rows, protocol):
-        found.append(len(rows))
-        return plain(manifest, rows, protocol)
+    def counted(manifest, reads, *rest, **options):
+        found.extend([len(reads)] * bool(reads))
+        return plain(manifest, reads, *rest, **options)
 
-    monkeypatch.setattr(features_module, "read_videos", counted)
+    monkeypatch.setattr(passes, "read_in_order", counted)
     return found
 
 
@@ -48,7 +49,7 @@ def test_each_gets_the_bits_that_it_gets_alone(manifest, quick, rows, tmp_path, 
         Subject(Histograms(), as_histograms(quick), "histograms"),
     ]
     seen = []
-    extract_together(
+    read_features(
         subjects, manifest, rows, cache_dir=tmp_path / "one", progress=lambda done, total: seen.append((done, total))
     )
     assert readings == [len(rows)]
@@ -84,20 +85,26 @@ def test_only_what_is_missing_is_read_and_other_pixels_are_left_alone(manifest, 
     subjects = [
         Subject(network, protocol) for protocol in (quick, other, jittered, replace(jittered, frames="shuffled"))
     ]
-    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
-    assert readings == [], "four ways of reading, and no two subjects share one"
+    read_features(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)] * 4, "four ways of reading, and no two subjects share one"
     subjects.append(Subject(initialize_backbone("tiny3d", {"width": 4}, seed=1), quick))
-    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
-    assert readings == [len(rows)]
-    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
-    assert readings == [len(rows)], "nothing is missing"
+    read_features(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)] * 5
+    read_features(subjects, manifest, rows, cache_dir=tmp_path)
+    assert readings == [len(rows)] * 5, "nothing is missing"
+    short = subjects[0]._replace(protocol=replace(quick, num_clips=1))
+    read_features([short], manifest, rows[:4], cache_dir=tmp_path)
+    changed = [*rows[:2], replace(rows[2], end_frame=10), *rows[3:]]
+    found = read_features([*subjects[:1], short], manifest, changed, cache_dir=tmp_path)
+    assert readings[5:] == [4, 1, 4], "the window that changed; and with one clip those that are new, too"
+    assert [features.from_cache for features in found] == [False, False]
 
 
 def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, readings):
     broken = replace(rows[2], path="train/blue/none.mp4", content_id="")
     rows = (*rows[:2], broken)
     subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in (0, 1)]
-    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    read_features(subjects, manifest, rows, cache_dir=tmp_path)
     found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert [listed.id for listed in found.unreadable] == [broken.path]
     assert readings == [3], "what could be read is kept, and what failed is not waited for by each network"
@@ -105,16 +112,35 @@ def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, 
     for subject in subjects * 2:
         found = extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
         assert [listed.id for listed in found.unreadable] == [broken.path]
-    assert readings == [3, 1, 1], "tried once for each network, by itself"
+    assert readings == [3, 1], "tried once for all networks, by itself"
     whole = Path(manifest.root) / broken.path
-    shutil.copy(Path(manifest.root) / rows[0].path, whole)
+    shutil.copy(Path(manifest.root) / manifest.rows[8].path, whole)
     try:
         found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
         assert (found.unreadable, found.readable.all(), sum(found.decoders.values())) == ((), True, 3)
-        np.testing.assert_allclose(found.values_ND[2], found.values_ND[0], atol=1e-5)
-        assert readings[3:] == [1, 1], "read to see, and read to take"
+        assert readings == [3, 1, 1]
+        expected = extract_features(subjects[0].backbone, manifest, [manifest.rows[8]], quick)
+        np.testing.assert_allclose(found.values_ND[2], expected.values_ND[0], atol=1e-5)
         again = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
-        assert again.from_cache and len(readings) == 5 and again.values_ND.tobytes() == found.values_ND.tobytes()
+        assert again.from_cache and len(readings) == 4 and again.values_ND.tobytes() == found.values_ND.tobytes()
+    finally:
+        whole.unlink()
+
+
+def test_equal_files_are_one_vector_whatever_their_names(manifest, quick, rows, tmp_path, readings):
+    """But for what is drawn by the name."""
+    renamed = replace(rows[0], path="train/blue/renamed.mp4")
+    whole = Path(manifest.root) / renamed.path
+    shutil.copy(Path(manifest.root) / rows[0].path, whole)
+    network = initialize_backbone("tiny3d", {"width": 4}, seed=0)
+    try:
+        for frames in ("video", "shuffled"):
+            protocol = replace(quick, frames=frames)
+            both = extract_features(network, manifest, [*rows, renamed], protocol, cache_dir=tmp_path)
+            alone = extract_features(network, manifest, [renamed], protocol, cache_dir=tmp_path)
+            assert alone.from_cache
+            assert both.values_ND[-1].tobytes() == alone.values_ND[0].tobytes()
+            assert np.array_equal(both.values_ND[-1], both.values_ND[0]) is (frames == "video")
     finally:
         whole.unlink()
 
@@ -125,7 +151,7 @@ def test_no_file_is_hashed_once_for_each_network(manifest, quick, rows, tmp_path
     hashed, plain = [], scan_cache.content_id
     monkeypatch.setattr(scan_cache, "content_id", lambda path: hashed.append(path) or plain(path))
     subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in range(4)]
-    extract_together(subjects, manifest, rows, cache_dir=tmp_path)
+    read_features(subjects, manifest, rows, cache_dir=tmp_path)
     for subject in subjects:
         extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
     assert len(hashed) <= len(rows), "once in all, if the index has not done it"
