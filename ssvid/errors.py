@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class SsvidError(Exception):
@@ -90,6 +90,11 @@ class DecodeError(SsvidError):
     def __str__(self) -> str:
         reason = f" ({self.cause})" if self.cause else ""
         return f"cannot decode {self.path}: {self.what}{reason}."
+
+
+def name_some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of many: ``a, b, c and 4 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,13 +11,6 @@ from ssvid.ranks import global_rank
 Say = Callable[[str], None]
 
 
-def _names(paths: list[str], most: int = 5) -> str:
-    if not paths:
-        return ""
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return f": {', '.join(paths[:most])}{more}"
-
-
 def tenths(say: Say, what: str) -> Callable[[int, int], None]:
     """Say about ten times how far it has come."""
     told = -1

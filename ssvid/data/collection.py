@@ -11,8 +11,8 @@ from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import Listing, OfficialSplit, list_videos
 from ssvid.data.readers.shelf import check_official_unused
-from ssvid.errors import DataError, RecipeError
-from ssvid.progress import Say, _index_progress, _names
+from ssvid.errors import DataError, RecipeError, name_some
+from ssvid.progress import Say, _index_progress
 
 # "unused" clips of an official split may come from the footage of its test clips.
 NEVER_TRAINED = ("test", "unused")
@@ -105,6 +105,6 @@ def _refuse_trained(measured: Manifest, trained: Manifest) -> None:
     both = [row.path for row in measured.rows if own.holds(row)]
     if both:
         raise DataError(
-            f"{len(both)} of {len(measured)} videos of data.out_of_domain are also trained on{_names(both)}. Leave them out: "
+            f"{len(both)} of {len(measured)} videos of data.out_of_domain are also trained on: {name_some(both, 5)}. Leave them out: "
             "name other videos, or one of their splits with data.out_of_domain.split."
         )

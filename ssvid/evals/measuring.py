@@ -8,7 +8,7 @@ from typing import Any
 
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
-from ssvid.errors import PluginError
+from ssvid.errors import PluginError, name_some
 from ssvid.evals.contract import Evaluation, LabeledData, Seen, Side, Subject, Tools, plain
 from ssvid.features import extracting
 from ssvid.features.protocol import resolve_feature_protocol
@@ -110,7 +110,7 @@ def notes_of(context: Mapping[str, Any]) -> list[str]:
         "test videos shorter than a clip, last frame repeated": test["padded"],
         "training videos shorter than a clip, last frame repeated": train["padded"],
     }
-    said = [f"{what}: {len(videos)} ({_first(videos)})" for what, videos in listed.items() if videos]
+    said = [f"{what}: {len(videos)} ({name_some(videos, 5)})" for what, videos in listed.items() if videos]
     said += leak_words(context["leak"])
     if defects := context.get("feature_protocol", {}).get("defects"):
         said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")
@@ -124,10 +124,6 @@ def notes_of(context: Mapping[str, Any]) -> list[str]:
     if init and init["unknown_videos"]:
         said.append(f"the weights started from {init['from']}; whether that has seen test videos is not known")
     return said
-
-
-def _first(videos: Sequence[str], most: int = 5) -> str:
-    return ", ".join(videos[:most]) + (", ..." if len(videos) > most else "")
 
 
 def better_random_first(

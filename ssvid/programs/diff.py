@@ -9,7 +9,7 @@ from typing import Any
 
 from ssvid.columns import aligned
 from ssvid.data.manifest import Manifest, row_id
-from ssvid.errors import RecipeError, RunFolderError
+from ssvid.errors import RecipeError, RunFolderError, name_some
 from ssvid.files import read_json_object, takes_paths
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
@@ -111,7 +111,7 @@ class DiffResult:
             f"only in {self.second.path}": self.only_second,
             "with other content": self.changed,
         }
-        lines = [f"{len(names)} videos {where}: {_first(names)}" for where, names in listed.items() if names]
+        lines = [f"{len(names)} videos {where}: {name_some(names, _SHOWN)}" for where, names in listed.items() if names]
         if self.same_data:
             return [f"the same {self.num_shared} videos"]
         return lines + [f"{self.num_shared} videos in both"] * bool(lines) or [
@@ -249,7 +249,3 @@ def _text(value: float | None) -> str:
 
 def _change(a: float | None, b: float | None) -> str:
     return "" if a is None or b is None or a == b else f"{b - a:+.5g}"
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -15,9 +15,10 @@ from ssvid.data.config import DataConfig
 from ssvid.data.feed.module import ClipDataModule
 from ssvid.data.feed.sampler import BatchLayout
 from ssvid.data.manifest import Manifest
+from ssvid.errors import name_some
 from ssvid.files import takes_paths, write_atomic, write_json, write_text
 from ssvid.machine import environment, versions
-from ssvid.progress import Say, _names, speaker
+from ssvid.progress import Say, speaker
 from ssvid.ranks import global_rank, threads_kept
 from ssvid.recipe.building import build_networks, task_names
 from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
@@ -451,12 +452,14 @@ def _rewind(loggers: list[Any], step: int) -> None:
 def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:
     c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
     layout = data.layout(world)
+    short = [row.path for row in data.train_set.too_short]
     lines = [
         f"task {task_names(c)}{' (placebo: answers of other videos)' if c.task.placebo else ''}, backbone {c.backbone.name}, "
         f"seed {c.seed}",
         f"{len(data.train_set.rows)} videos to train on ({len(data.train_set)} samples), "
-        f"{len(data.val_set) if data.val_set else 0} held out, {len(data.train_set.too_short)} too short"
-        + _names([row.path for row in data.train_set.too_short]),
+        f"{len(data.val_set) if data.val_set else 0} held out, {len(short)} too short"
+        + f": {name_some(short, 5)}"
+        * bool(short),
         f"global batch {c.loader.global_batch} = {world} x {c.trainer.accelerator} x {layout.micro_batch} samples x "
         f"{c.trainer.accumulate} accumulated; {steps_per_epoch} steps x {c.optim.epochs} epochs",
         f"lr {lr:.6g} = base_lr {c.optim.base_lr:g} x {c.loader.global_batch} / 256, {c.optim.name}, "
@@ -467,5 +470,6 @@ def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, 
             f"{len(data.ood_set)} videos out of domain ({c.data.out_of_domain.root}), measured beside the held-out"
         )
     if data.unreadable.reasons:
-        lines.append(f"{len(data.unreadable.reasons)} unreadable" + _names(sorted(data.unreadable.reasons)))
+        reasons = data.unreadable.reasons
+        lines.append(f"{len(reasons)} unreadable: {name_some(sorted(reasons), 5)}")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ssvid.data.manifest import Manifest
+from ssvid.errors import name_some
 from ssvid.protocols.named import named_protocol
 from ssvid.recipe.check import build_defaults
 from ssvid.recipe.load import LoadedRecipe
@@ -78,7 +79,7 @@ def tagged(
     told = [f"protocol {note['id']}{_changes(note['changed'])} [{note['sha256']}]" if note["id"] else unnamed]
     if manifest.missing:
         told.append(
-            f"{len(manifest.missing)} videos of the official lists are missing (data.allow_missing): {_first(manifest.missing)}"
+            f"{len(manifest.missing)} videos of the official lists are missing (data.allow_missing): {name_some(manifest.missing)}"
         )
     more = {
         "fold": fold,
@@ -107,7 +108,3 @@ def _changes(changed: Mapping[str, Sequence[Any]]) -> str:
     if not changed:
         return ""
     return ", CHANGED: " + ", ".join(f"{path}={used!r} instead of {own!r}" for path, (own, used) in changed.items())
-
-
-def _first(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ssvid.backbones import Backbone
-from ssvid.errors import CheckpointError
+from ssvid.errors import CheckpointError, name_some
 from ssvid.files import takes_paths
 from ssvid.weights.checkpoints import LoadReport, checkpoint_of, match_keys, weights_sha256
 from ssvid.weights.choosing import (
@@ -112,11 +112,7 @@ class InitReport:
             return ", ".join(f"{stage} {n}" for stage, n in Counter(k.partition(".")[0] for k in keys).items())
         if group == "counters":
             return "batch counters that the file lacks; they start at 0"
-        return _listed(keys) + (" (dropped)" if group == "heads" else "")
-
-
-def _listed(keys: Sequence[str], most: int = 6) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+        return name_some(keys, 6) + (" (dropped)" if group == "heads" else "")
 
 
 @takes_paths("spec")
@@ -271,5 +267,5 @@ def _refusal(backbone: Backbone, report: InitReport, state: Mapping[str, Tensor]
     for group in ("missing", "unexpected", "mismatched"):
         keys = getattr(report, group)
         if keys:
-            lines.append(f"{group.capitalize()}: {_listed(keys)}.")
+            lines.append(f"{group.capitalize()}: {name_some(keys, 6)}.")
     return " ".join([*lines, ", or ".join(advice) + "."])

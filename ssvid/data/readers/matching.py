@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssvid.errors import DataError
+from ssvid.errors import DataError, name_some
 from ssvid.files import expanded
 
 # fmt: off
@@ -31,7 +31,6 @@ _COMPANY: frozenset[str] = frozenset({
 })
 # fmt: on
 _ANIMATION = ".gif"
-_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Listing(list[Entry]):
         """Sentences about what lies in the folder and is left out."""
         notes = []
         if self.unlisted:
-            notes.append(f"{len(self.unlisted)} videos are in no split file and left out{name_some(self.unlisted)}.")
+            notes.append(f"{len(self.unlisted)} videos are in no split file and left out: {name_some(self.unlisted)}.")
         if self.passed_over:
             notes.append(
                 f"{self.passed_over.total()} files are passed over, because their names do not end like those of videos:"
@@ -390,21 +389,13 @@ def _sole(root: Path, video: Listed, files: Sequence[str]) -> str:
 def _missing(root: Path, missing: Sequence[str], total: int, official: OfficialSplit, lists: str) -> DataError:
     if len(missing) == total:
         return DataError(
-            f"data.root ({root}) holds none of the {total} videos that {lists} list{name_some(missing)}. Set data.root"
+            f"data.root ({root}) holds none of the {total} videos that {lists} list: {name_some(missing)}. Set data.root"
             f" to the folder of the videos{official.fetched}."
         )
     by = f" ({official.command})" if official.command else ""
     return DataError(
         f"{len(missing)} of the {total} videos that {lists} list are missing below data.root"
-        f" ({root}){name_some(missing)}. Complete the tree{by}, or set"
+        f" ({root}): {name_some(missing)}. Complete the tree{by}, or set"
         " data.allow_missing=true (--allow-missing) to do without them: their number and names then stand in every"
         " result."
     )
-
-
-def name_some(names: Sequence[str], most: int = _MOST_NAMES) -> str:
-    """The first names of many, to hang on a sentence: ``: a, b, c and 4 more``; "" for none."""
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f": {', '.join(names[:most])}{more}"
