@@ -7,10 +7,12 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ssvid.columns import aligned, rule
 from ssvid.results.summaries import Summary
 from ssvid.results.table import Line, Table
+from ssvid.templates import render
 
 PUBLISHED = "published by others, not measured here"
 DIFFERENCES = "paired differences over the same videos, in points"
@@ -110,34 +112,7 @@ def _below(table: Table) -> list[str]:
     return [_HOW + ".", *(f"protocol {line}" for line in table.about), *table.notes]
 
 
-# ---- Markdown
-
-
-def as_markdown(table: Table) -> str:
-    """Pipe tables, as GitHub and Sphinx read them."""
-    heads = ["%", *("<br>".join(map(_markdown, head)) for head in table.heads)]
-    measured, differences, published = grids(table)
-    parts = [_pipes(heads, measured)]
-    if differences:
-        parts += [f"**{DIFFERENCES}**", _pipes(["points", *heads[1:]], differences)]
-    if published:
-        parts += [f"**{PUBLISHED}**", _pipes([*heads, "source"], published)]
-    return "\n\n".join([*parts, "\n".join(f"* {_markdown(line)}" for line in _below(table))])
-
-
-def _pipes(heads: Sequence[str], grid: Grid) -> str:
-    lines = [heads, ["---", *("--:" for _ in heads[1:])], *([_markdown(cell) for cell in line] for line in grid)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _markdown(text: str) -> str:
-    """Text that means nothing but itself."""
-    for sign in "\\`*_|<>":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-# ---- LaTeX
+# ---- Markdown and LaTeX
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -147,38 +122,37 @@ _TEX = {
     ">": r"\textgreater{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+_MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_|<>"}
+
+
+def as_markdown(table: Table) -> str:
+    """Pipe tables, as GitHub and Sphinx read them."""
+    return _laid_out("table.md", _MARKDOWN, table)
 
 
 def as_latex(table: Table) -> str:
     """A ``table`` that needs no package: the measured lines, the differences, then what others published."""
-    width = 1 + len(table.columns)
-    measured, differences, published = grids(table)
-    lines = [
-        r"\begin{table}",
-        r"\centering\footnotesize",
-        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
-        r"\hline",
-        *_rows(_heads(table)),
-        r"\hline",
-        *_rows(measured),
-    ]
-    for title, grid in ((DIFFERENCES, differences), (PUBLISHED, [line[:-1] for line in published])):
-        lines += [*_heading(title, width), *_rows(grid)] if grid else []
-    sources = [f"{line.title}: {line.source}" for line in table.published]
-    below = [rf"\par {_tex(line)}" for line in (*_below(table), *sources)]
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", *below, r"\end{table}"])
+    return _laid_out("table.tex", _TEX, table)
 
 
-def _heading(text: str, width: int) -> list[str]:
-    return [r"\hline", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(text)}}}}} \\"]
+def _laid_out(template: str, meaning: Mapping[str, str], table: Table) -> str:
+    """The table by a template. meaning: signs that mean something there, and how they are written to mean nothing."""
 
+    def plain(told: Any) -> Any:
+        if isinstance(told, str):
+            return "".join(meaning.get(sign, sign) for sign in " ".join(told.split()))
+        return [plain(part) for part in told]
 
-def _rows(grid: Grid) -> list[str]:
-    return [" & ".join(f"{{{_tex(cell)}}}" for cell in line) + r" \\" for line in grid]  # {[..]} is no option of \\
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(sign, sign) for sign in " ".join(text.split()))
+    measured, differences, published = map(plain, grids(table))
+    told = render(
+        template,
+        columns=[*zip(*plain(_heads(table)), strict=True)][1:],
+        measured=measured,
+        parts=[(DIFFERENCES, differences, []), (PUBLISHED, published, ["source"])],
+        below=plain(_below(table)),
+        sources=plain([f"{line.title}: {line.source}" for line in table.published]),
+    )
+    return told.rstrip("\n")
 
 
 # ---- CSV
