@@ -45,6 +45,9 @@ class Shelf:
         self.cuts: list[int] = []  # bytes after which an answer breaks off; one for each answer
         self.has_ranges = True
         self.has_lengths = True
+        self.chunked = False
+        self.stalls_after: int | None = None  # bytes; then nothing comes until ``go_on``
+        self.go_on = threading.Event()
         self.statuses: list[int] = []
         self.redirects: dict[str, str] = {}
         self.asked: list[tuple[str, str | None]] = []
@@ -86,11 +89,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
-        if shelf.has_lengths:
+        if shelf.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif shelf.has_lengths:
             self.send_header("Content-Length", str(len(body) - start))
         self.send_header("ETag", tag)
         self.end_headers()
         rest = body[start:]
+        if shelf.chunked:
+            pieces = [rest[i : i + 100_000] for i in range(0, len(rest), 100_000)]
+            self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""]))
+            return
+        if shelf.stalls_after is not None:
+            self.wfile.write(rest[: shelf.stalls_after])
+            shelf.go_on.wait(60)
+            return
         self.wfile.write(rest[: shelf.cuts.pop(0)] if shelf.cuts else rest)
 
 
@@ -224,6 +237,45 @@ def test_a_server_that_says_no_length_is_measured_by_the_table(shelf: Shelf, tmp
     with pytest.raises(DataError, match="1,280,000 bytes; 7 are known of this file"):
         get(source(shelf, "b.bin", size_bytes=7), tmp_path)
     assert not (tmp_path / "b.bin.part").exists()
+
+
+def test_a_file_that_comes_in_chunks_of_the_protocol(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "protocol_version", "HTTP/1.1")
+    shelf.chunked = True
+    assert get(source(shelf), tmp_path) == BODY
+    with pytest.raises(DataError, match="1,280,000 bytes; 7 are known of this file"):
+        get(source(shelf, "b.bin", size_bytes=7), tmp_path)
+
+
+def test_the_proxy_of_the_environment_is_asked(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", shelf.url)
+    elsewhere = "http://localhost:9/a.bin"  # nobody listens there
+    shelf.files[elsewhere] = BODY
+    assert get(Source(elsewhere), tmp_path) == BODY
+    assert shelf.asked == [(elsewhere, None)]
+
+
+def test_killed_in_the_middle_it_goes_on_there(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.stalls_after, wanted = 700_000, source(shelf)
+    code = (
+        "import sys; from pathlib import Path; from ssvid.data.fetch.fetching import fetch; "
+        "from ssvid.data.fetch.sources import Source; fetch(Source(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, wanted.url, str(tmp_path)]) as other:
+        part = tmp_path / "a.bin.part"
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size > 500_000):
+            assert time.monotonic() < deadline and other.poll() is None
+            time.sleep(0.02)
+        other.kill()
+    shelf.go_on.set()
+    shelf.stalls_after, had = None, part.stat().st_size
+    assert get(wanted, tmp_path) == BODY
+    assert shelf.asked == [("/a.bin", None), ("/a.bin", f"bytes={had}-")]
 
 
 def test_a_busy_server_is_asked_again_and_a_lost_file_is_told(shelf: Shelf, tmp_path: Path) -> None:
