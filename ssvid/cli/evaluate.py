@@ -13,8 +13,8 @@ Evaluations of other packages are found by their name, as tasks and backbones ar
 """
 _EPILOG = """\
 examples:
-  ssvid evaluate mine.yaml data.root=videos --backbone runs/mine --placebo train
-  ssvid evaluate mine.yaml data.root=videos evaluation.name=knn evaluation.options.knn_ks=[5] --backbone runs/mine
+  ssvid evaluate evaluate/folder data.root=videos --backbone runs/mine --placebo train
+  ssvid evaluate evaluate/folder data.root=videos evaluation.options.knn_ks=[5] --backbone runs/mine
 """
 
 

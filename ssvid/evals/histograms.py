@@ -1,4 +1,4 @@
-"""The floor: what colors and the amount of change say about the label, without any network.
+"""The histogram baseline: what colors and the amount of change say about the label, without any network.
 
 A backbone that does not clear it has not been shown to see more than that.
 """
@@ -22,7 +22,7 @@ from ssvid.evals.linear_probe.probe import readable_train
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
 from ssvid.features.store import Features
 
-FLOOR = "histograms"
+HISTOGRAMS = "histograms"
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
 _LEVELS = 4  # of each color: 64 bins
 _CHANGES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # borders between the bins of frame differences, of 1
@@ -80,9 +80,9 @@ def at_size_of(protocol: FeatureProtocol, info: BackboneInfo) -> FeatureProtocol
     return replace(protocol, crop_px=resolved.crop_px, resize_px=resolved.resize_px)
 
 
-def floor_subject(protocol: FeatureProtocol, info: BackboneInfo) -> Subject:
+def histogram_subject(protocol: FeatureProtocol, info: BackboneInfo) -> Subject:
     """The histograms that stand beside a network which is shown the videos under a protocol."""
-    return Subject(FLOOR, Histograms(), as_histograms(at_size_of(protocol, info)))
+    return Subject(HISTOGRAMS, Histograms(), as_histograms(at_size_of(protocol, info)))
 
 
 def svm_number(metric: str, seen: Seen, protocol: ProbeProtocol) -> Number:

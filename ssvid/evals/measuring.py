@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from ssvid.data.contents import units_of
@@ -20,8 +23,49 @@ from ssvid.results.rows import ResultRow
 from ssvid.weights.checkpoints import weights_sha256
 from ssvid.weights.provenance import Provenance
 
-RANDOM_FORM = "random, "  # what the names of the two forms of the random network start with
+RANDOM = "random"
+RANDOM_FORM = f"{RANDOM}, "  # what the names of the two forms of the random network start with
+Asked = dict[Evaluation, Any]  # with the options of each
 Sides = tuple[Side, Side]
+
+
+class Around:
+    """What is done around the rows of the networks: nothing, where nothing is trained."""
+
+    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> AbstractContextManager[Any]:
+        """Entered before the first network is asked."""
+        return contextlib.nullcontext()
+
+    def rows(self, subject: Subject, measured: Callable[[Tools], Iterable[ResultRow]], tools: Tools) -> list[ResultRow]:
+        """The rows of one network, as they are measured now or as they are known."""
+        tools.say(f"scoring {subject.name}")
+        return list(measured(tools))
+
+
+def need_vectors(asked: Asked) -> bool:
+    """Whether any evaluation is handed the vectors of the videos."""
+    return any(evaluation.needs == "vectors" for evaluation in asked)
+
+
+def ask(
+    asked: Asked, subjects: Sequence[Subject], data: LabeledData, tools: Tools, around: Around
+) -> tuple[list[ResultRow], dict[str, Seen]]:
+    """The rows of all networks, the better one of two random forms first; and their vectors, by the names of the rows."""
+    seen = see(subjects, data, tools) if need_vectors(asked) else {}
+    with around.begun(asked, subjects, data):
+        found = {
+            one.name: around.rows(one, partial(measure, asked, one, seen.get(one.name), data), tools)
+            for one in subjects
+        }
+    chooser, options = next(iter(asked.items()))
+    heldout = {
+        one.name: chooser.heldout(found[one.name], one, seen.get(one.name), data, options, tools)  # type: ignore[arg-type]
+        for one in subjects
+        if one.name.startswith(RANDOM_FORM)
+    }
+    if heldout and seen:
+        seen[RANDOM] = seen[max(heldout, key=lambda form: heldout[form])]
+    return better_random_first(found, heldout, chooser.heldout_name), seen
 
 
 def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[str, Seen]:
@@ -31,7 +75,7 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
         RecipeError, DataError, DecodeError: as ``read_features``.
     """
     tools.say(
-        f"features of {len(subjects)} networks and anchors from one reading of {len(data.train) + len(data.test)} videos"
+        f"features of {len(subjects)} networks and baselines from one reading of {len(data.train) + len(data.test)} videos"
     )
     asked = [extracting.Subject(one.network, one.protocol, one.stage) for one in subjects]
 
@@ -45,9 +89,7 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
     return {one.name: Seen(train, test) for one, train, test in both}
 
 
-def measure(
-    asked: Mapping[Evaluation, Any], subject: Subject, seen: Any, data: LabeledData, tools: Tools
-) -> Iterator[ResultRow]:
+def measure(asked: Asked, subject: Subject, seen: Any, data: LabeledData, tools: Tools) -> Iterator[ResultRow]:
     """The rows of one network: the numbers of each evaluation in turn, under the options it is asked with.
 
     seen: its vectors; None where no evaluation needs them.
@@ -146,7 +188,7 @@ def better_random_first(
         form = forms.pop(0) if subject in heldout else subject
         for row in rows[form]:
             if form in heldout:
-                title = "random" if form == best else form
+                title = RANDOM if form == best else form
                 row = replace(row, name=title, context={**row.context, "better_form": choice})
             found.append(row)
     return found

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,16 +15,25 @@ from ssvid.data.collection import load_manifest
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest
 from ssvid.errors import RecipeError
-from ssvid.evals.contract import Evaluation, LabeledData, Seen, Subject, Tools, evaluations
-from ssvid.evals.measuring import RANDOM_FORM, better_random_first, measure, see
+from ssvid.evals.contract import LabeledData, Seen, Tools, evaluations
+from ssvid.evals.measuring import Around, Asked, ask, need_vectors
 from ssvid.exports import load_backbone
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.files import takes_paths
 from ssvid.programs.lineup import lineup, networks_beside, stills_note, supervised_network
 from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.pretrain import RUNS
-from ssvid.programs.repeating import taken_from
-from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides, plan_runs, refuse_repetition
+from ssvid.programs.repeating import Recorded
+from ssvid.programs.runs import (
+    RANDOM,
+    Run,
+    Weights,
+    check_given,
+    config_of,
+    more_overrides,
+    plan_runs,
+    refuse_repetition,
+)
 from ssvid.programs.scored_videos import check_listed, labeled_rows, split_note
 from ssvid.progress import speaker
 from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
@@ -36,24 +43,10 @@ from ssvid.recipe.schema import EvaluationRecipe
 from ssvid.results.rows import ResultRow
 from ssvid.train.run_folder import next_beside, next_free
 
-Asked = dict[Evaluation, Any]  # with the options of each
 DROPPED_BATCH = 8  # of VCOP's script
 
 
 # ---- the networks of one table
-
-
-class Around:
-    """What is done around the rows of the networks: nothing, where nothing is trained."""
-
-    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> AbstractContextManager[Any]:
-        """Entered before the first network is asked."""
-        return contextlib.nullcontext()
-
-    def rows(self, subject: Subject, measured: Callable[[Tools], Iterable[ResultRow]], tools: Tools) -> list[ResultRow]:
-        """The rows of one network, as they are measured now or as they are known."""
-        tools.say(f"scoring {subject.name}")
-        return list(measured(tools))
 
 
 class Scored(NamedTuple):
@@ -81,32 +74,15 @@ def score(
         architecture: what the baselines are made of.
         metrics: what is asked for, by the starts of its names; () is everything. What is not asked for is not computed.
     """
-    around = around or Around()
     asked, features = prepared(config, architecture, tools, metrics)
     for evaluation, options in asked.items():
         evaluation.check(options, data.num_train)
         evaluation.check_data(architecture, data, options, tools)
     shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
-    needs_vectors = any(evaluation.needs == "vectors" for evaluation in asked)
-    cores = cores_for_network(tools.device, features.workers) if needs_vectors else contextlib.nullcontext()
-    with cores:
+    with cores_for_network(tools.device, features.workers) if need_vectors(asked) else contextlib.nullcontext():
         two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
         subjects = lineup(networks, architecture, features, config.anchors, data, tools, two_forms=two_forms)
-        seen = see(subjects, shown, tools) if needs_vectors else {}
-        with around.begun(asked, subjects, data):
-            found = {
-                one.name: around.rows(one, partial(measure, asked, one, seen.get(one.name), shown), tools)
-                for one in subjects
-            }
-        chooser, options = next(iter(asked.items()))
-        heldout = {
-            one.name: chooser.heldout(found[one.name], one, seen.get(one.name), shown, options, tools)  # type: ignore[arg-type]
-            for one in subjects
-            if one.name.startswith(RANDOM_FORM)
-        }
-    if heldout and seen:
-        seen[RANDOM] = seen[max(heldout, key=lambda form: heldout[form])]
-    rows = better_random_first(found, heldout, chooser.heldout_name)
+        rows, seen = ask(asked, subjects, shown, tools, around or Around())
     return Scored(with_note(rows, stills_note(config.anchors, architecture)), asked, seen)
 
 
@@ -156,9 +132,11 @@ class Command:
         show_progress: bool,
     ) -> None:
         self.kind, self.show_progress, self.say = kind, show_progress, speaker(show_progress)
-        recipe, overrides, self.arguments, self.recorded = taken_from(
-            from_results, self.kind, recipe, overrides, arguments
-        )
+        self.arguments, self.recorded = arguments, None
+        if from_results is not None:
+            self.recorded = Recorded.read(from_results, kind)
+            recipe, overrides, self.arguments = self.recorded.repeated(recipe, overrides, arguments)
+        check_given(kind, recipe, self.arguments["backbone"])
         self.loaded = load_recipe(recipe, [*overrides, *more_overrides(self.arguments)], nested=nested, kind=self.kind)
         self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
         self.metrics = wanted_metrics(self.loaded)

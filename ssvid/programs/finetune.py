@@ -20,9 +20,10 @@ from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.remembered import read_trained, trained_key, write_trained
 from ssvid.evals.finetune.training import hold_out
 from ssvid.evals.histograms import Histograms
+from ssvid.evals.measuring import Around, Asked
 from ssvid.files import takes_paths, write_json, write_text
 from ssvid.machine import environment
-from ssvid.programs.evaluate import Around, Asked, Command
+from ssvid.programs.evaluate import Command
 from ssvid.programs.outcome import Outcome
 from ssvid.programs.runs import Run, Weights
 from ssvid.ranks import global_rank, threads_kept

@@ -15,7 +15,7 @@ from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.errors import CheckpointError, RecipeError, RunFolderError
 from ssvid.evals.baselines import random_forms, sees_stills
 from ssvid.evals.contract import LabeledData, Subject, Tools
-from ssvid.evals.histograms import floor_subject
+from ssvid.evals.histograms import histogram_subject
 from ssvid.evals.measuring import RANDOM_FORM
 from ssvid.exports import load_backbone
 from ssvid.features.protocol import AnchorProtocol, FeatureProtocol
@@ -79,12 +79,12 @@ def lineup(
         for form, network in forms.items():
             name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
             subjects.append(Subject(name, network, features))
-    for name, frames in frame_anchors(anchors, architecture).items():
+    for name, frames in frame_baselines(anchors, architecture).items():
         subjects.append(Subject(name, architecture, replace(features, frames=frames)))
-    return subjects + ([floor_subject(features, architecture.info)] if anchors.floor else [])
+    return subjects + ([histogram_subject(features, architecture.info)] if anchors.floor else [])
 
 
-def frame_anchors(anchors: AnchorProtocol, network: Backbone | None = None) -> dict[str, str]:
+def frame_baselines(anchors: AnchorProtocol, network: Backbone | None = None) -> dict[str, str]:
     """Name of a row -> which frames the network is shown; no single frames for one that sees differences alone."""
     sees_them = network is None or not anchors.single_frame or sees_stills(network)
     wanted = {"single_frame": anchors.single_frame and sees_them, "shuffled": anchors.shuffled_frames}

@@ -12,46 +12,11 @@ from ssvid.backbones import Backbone
 from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError
 from ssvid.machine import arithmetic_note
-from ssvid.programs.runs import Run, Weights, _listed
+from ssvid.programs.runs import Run, listed
 from ssvid.results.rows import ResultRow, read_results
 from ssvid.results.summaries import fold_of, seed_of
 from ssvid.settings import without_gone
 from ssvid.weights.checkpoints import weights_sha256
-
-
-def taken_from(
-    results: Weights | None,
-    kind: str,
-    recipe: Any,
-    overrides: Sequence[str],
-    arguments: dict[str, Any],
-) -> tuple[Any, tuple[str, ...], dict[str, Any], Recorded | None]:
-    """Recipe, overrides and arguments of a program: those of its call, or those of the result that it repeats.
-
-    With ``results``, the call may say where the videos (``data.root``, ``data.list``, ``data.annotations``) and the
-    weights are now, and nothing else: another setting would be another number.
-
-    Raises:
-        RecipeError: neither or both of a recipe and a result are given, no backbone, or another setting.
-        DataError: ``results`` cannot be repeated.
-    """
-    if results is None:
-        if recipe is None:
-            raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
-        if not _listed(arguments["backbone"]):
-            raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
-        return recipe, tuple(overrides), arguments, None
-    recorded = Recorded.read(results, kind)
-    words = [*([recipe] if recipe is not None else []), *overrides]
-    other = [word for word in words if str(word).partition("=")[0] not in _PLACES]
-    if other:
-        raise RecipeError(
-            f"--from {results} repeats a result as it was made; {other[0]!r} would make it another one. Leave it out "
-            f"({', '.join(_PLACES)} may say where the videos are now), or evaluate anew with a recipe."
-        )
-    moved = {key: value for key in ("backbone", "placebo") if (value := _listed(arguments[key]))}
-    return dict(recorded.recipe), tuple(words), {**recorded.arguments, **moved}, recorded
-
 
 _PLACES = ("data.root", "data.list", "data.annotations")
 
@@ -89,6 +54,27 @@ class Recorded:
                         "would be repeated. Evaluate again."
                     )
         return cls(Path(path), kind, without_gone(plain["recipe"]), plain["arguments"], tuple(rows))
+
+    def repeated(
+        self, recipe: Any, overrides: Sequence[str], arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+        """Recipe, overrides and arguments of the program that repeats it.
+
+        The call may say where the videos (``data.root``, ``data.list``, ``data.annotations``) and the weights are now, and
+        nothing else: another setting would be another number.
+
+        Raises:
+            RecipeError: a recipe is given too, or another setting.
+        """
+        words = [*([recipe] if recipe is not None else []), *overrides]
+        other = [word for word in words if str(word).partition("=")[0] not in _PLACES]
+        if other:
+            raise RecipeError(
+                f"--from {self.path} repeats a result as it was made; {other[0]!r} would make it another one. Leave it out "
+                f"({', '.join(_PLACES)} may say where the videos are now), or evaluate anew with a recipe."
+            )
+        moved = {key: value for key in ("backbone", "placebo") if (value := listed(arguments[key]))}
+        return dict(self.recipe), words, {**self.arguments, **moved}
 
     def check_data(self, manifest: Manifest, run: Run) -> None:
         """Raise DataError unless the videos are those that the result was measured on."""

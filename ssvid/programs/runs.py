@@ -45,6 +45,14 @@ class Run:
         return f"fold{self.fold}-seed{self.seed}" if self.fold else f"seed{self.seed}"
 
 
+def check_given(kind: str, recipe: Any, backbone: Weights | Sequence[Weights]) -> None:
+    """Raise RecipeError where a command of a kind has no recipe, or no weights."""
+    if recipe is None:
+        raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
+    if not listed(backbone):
+        raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
+
+
 def plan_runs(
     config: EvaluationRecipe,
     backbone: Weights | Sequence[Weights],
@@ -55,7 +63,7 @@ def plan_runs(
     Raises:
         RecipeError: several backbones and several seeds, or not a placebo for each backbone.
     """
-    backbones, placebos = _listed(backbone), _listed(placebo) or [None]
+    backbones, placebos = listed(backbone), listed(placebo) or [None]
     if len(backbones) > 1 and len(config.seeds) > 1:
         raise RecipeError(
             f"seeds ({config.seeds}) must be left out where several backbones are named ({len(backbones)}): each of them "
@@ -79,7 +87,7 @@ def plan_runs(
 
 def refuse_repetition(config: EvaluationRecipe, backbone: Weights | Sequence[Weights]) -> None:
     """Raise RecipeError where one evaluation would be done several times: its spread would be 0.0 and mean nothing."""
-    backbones = _listed(backbone)
+    backbones = listed(backbone)
     trains = any(evaluations.get(name).needs == "training" for name in config.asks())
     if not trains and len(config.seeds) > 1 and str(backbones[0]) != RANDOM:
         raise RecipeError(
@@ -102,7 +110,8 @@ def refuse_repetition(config: EvaluationRecipe, backbone: Weights | Sequence[Wei
             raise RecipeError(f"{name} names {twice[0]} twice: its numbers would be the same. Name each once.")
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """One thing, several or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -95,12 +95,12 @@ def _evaluation_facts(loaded: LoadedRecipe) -> list[str]:
 
 def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     """What is trained, and how it is tested. What depends on the network is told when it is known, by the run itself."""
-    from ssvid.programs.lineup import frame_anchors  # here: evaluations import much that pretraining needs not
+    from ssvid.programs.lineup import frame_baselines  # here: evaluations import much that pretraining needs not
 
     p, anchors = config.finetune, config.anchors
     trained = "the head of a frozen network" if p.frozen else "the whole network"
     chosen = f"chosen on {p.holdout_fraction:.0%} of train" if p.holdout_fraction else "the last one"
-    beside = ["random"] * anchors.random + list(frame_anchors(anchors))
+    beside = ["random"] * anchors.random + list(frame_baselines(anchors))
     return [
         f"trained: {trained}, {p.epochs} epochs, {p.optimizer}, {p.schedule}; the epoch is {chosen}",
         f"lr {p.learning_rate:.6g} = base_lr {p.base_lr:g} x {p.batch_size} / 256",

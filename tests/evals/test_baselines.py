@@ -130,11 +130,11 @@ def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monke
 def test_a_network_of_differences_is_shown_no_single_frames():
     """All clips of one frame are black to it, so that a score on them is that of the class that comes first."""
     from ssvid.evals.baselines import sees_stills
-    from ssvid.programs.lineup import frame_anchors, stills_note
+    from ssvid.programs.lineup import frame_baselines, stills_note
 
     rgb, difference = (initialize_backbone("tiny3d", {"width": 2, "input": i}, seed=0) for i in ("rgb", "difference"))
     assert (sees_stills(rgb), sees_stills(difference)) == (True, False)
-    assert frame_anchors(AnchorProtocol(), rgb) == {"single frame": "single_frame", "shuffled frames": "shuffled"}
-    assert frame_anchors(AnchorProtocol(), difference) == {"shuffled frames": "shuffled"}
+    assert frame_baselines(AnchorProtocol(), rgb) == {"single frame": "single_frame", "shuffled frames": "shuffled"}
+    assert frame_baselines(AnchorProtocol(), difference) == {"shuffled frames": "shuffled"}
     assert stills_note(AnchorProtocol(), rgb) == ""
     assert "no row of single frames: tiny3d sees differences" in stills_note(AnchorProtocol(), difference)

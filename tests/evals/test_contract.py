@@ -10,10 +10,10 @@ import pytest
 from ssvid.backbones import initialize_backbone
 from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError
+from ssvid.evals import measuring
 from ssvid.evals.contract import Subject, Tools
 from ssvid.evals.measuring import notes_of, see
 from ssvid.features.protocol import AnchorProtocol
-from ssvid.programs import evaluate as evaluating
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import read_results, render_table, write_results
@@ -190,7 +190,7 @@ def test_a_video_in_both_splits(evaluate, manifest):
 
 def test_a_protocol_that_does_not_fit_is_refused_before_a_video_is_read(backbone, manifest, quick, probe, monkeypatch):
     seen = []
-    monkeypatch.setattr(evaluating, "see", lambda *_: seen.append(1))
+    monkeypatch.setattr(measuring, "see", lambda *_: seen.append(1))
     recipe = ProbeRecipe(features=quick, probe=replace(probe, knn_ks=(30,)))
     with pytest.raises(RecipeError, match=r"probe.knn_ks \(\[30\]\) must be at most the number of training videos, 18"):
         beside(recipe, backbone, labeled(manifest), pretrained=backbone)

@@ -209,4 +209,4 @@ def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, 
     run()
     assert (readings, calibrated) == ([18, 9], [18, 18]), "a damaged file is noticed"
     assert file.read_bytes() != bytes(content)
-    assert "features of 7 networks and anchors from one reading of 27 videos" in told
+    assert "features of 7 networks and baselines from one reading of 27 videos" in told

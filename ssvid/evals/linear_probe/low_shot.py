@@ -52,15 +52,7 @@ def fewer_labels(train: Features, share: float, seed: int) -> Features:
         mine = by_label[label]
         order = np.random.default_rng([seed, number]).permutation(len(mine))
         kept += [mine[i] for i in order[: max(1, math.ceil(round(share * len(mine), 9)))]]
-    kept.sort()
-    return replace(
-        train,
-        values_ND=train.values_ND[kept],
-        ids=tuple(train.ids[i] for i in kept),
-        labels=tuple(train.labels[i] for i in kept),
-        groups=tuple(train.groups[i] for i in kept),
-        unreadable=(),
-    )
+    return train.at(np.array(sorted(kept)))
 
 
 def _groups_by_label(features: Features) -> dict[str, set[str]]:
