@@ -21,11 +21,13 @@ from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.transforms.correspondence import affinity, cut_patch, mean_dot, soft_inliers
-from ssvid.transforms.moving import pick_window, window_motion
+from ssvid.transforms.correspondence import affinity, cut_patch
+from ssvid.transforms.moving import window_motion
 from ssvid.transforms.warp import alignment_loss, cells_apart, degrees_apart, fit_square, keep_inside, make_placement
 from ssvid.types import ClipPlan, Ticket, VideoInfo
 from ssvid.weights.checkpoints import read_checkpoint
+from tests.transforms.test_correspondence import features
+from tests.transforms.test_warp import placed
 
 # tiny3d's stage2 has stride 4: maps of 8 x 8, patches of 3 x 3.
 SMALL = {"frame_px": 32, "stage": "stage2", "embed_channels": 16, "patch_scale": 0.4, "num_past": 3, "sample_fps": 0}
@@ -47,19 +49,6 @@ def pixels(num=3, num_frames=4, px=32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (num, num_frames, 3, px, px), dtype=torch.uint8, generator=generator)
     return {"frames": frames, "motion": torch.rand(num, 7, 7, generator=generator)}
-
-
-def features(num_frames=1, B=2, D=24, side=SIDE, seed=0):
-    """Maps of length 1 in every cell, (B, D, N) each, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    maps = torch.randn(num_frames, B, D, side * side, dtype=torch.float64, generator=generator)
-    return [*F.normalize(maps, dim=2)]
-
-
-def placed(cells_xy, side=SIDE, patch=PATCH, angle=0.0):
-    """The placement of a square whose first cell is the given one; (B, 2, 3)."""
-    center = (2 * torch.tensor(cells_xy, dtype=torch.float64) + patch) / side - 1
-    return make_placement(center, torch.full((len(center),), angle, dtype=torch.float64), patch / side)
 
 
 def sharp(patch_BDM, frame_BDN):
@@ -103,17 +92,6 @@ def test_windows_start_anywhere_or_where_the_video_moves():
         moving.plan(video, np.random.default_rng(0), None)
 
 
-def test_motion_of_a_window_is_the_mean_difference_in_a_loop():
-    frame, later = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8, generator=torch.manual_seed(0))
-    got = window_motion(frame, later, 8, 4)
-    for i in range(4):
-        for j in range(4):
-            top, left = 4 * i, 4 * j
-            cut = (slice(None), slice(top, top + 8), slice(left, left + 8))
-            want = np.abs(frame[cut].numpy().astype(int) - later[cut].numpy().astype(int)).mean()
-            assert float(got[i, j]) == pytest.approx(want, rel=1e-5)
-
-
 def test_a_worker_sends_the_target_last_and_scores_it_where_it_moves():
     config = CycleConsistencyConfig(frame_px=40, motion_grid=5, num_past=2, sample_fps=0)
     film = torch.full((12, 3, 40, 40), 90, dtype=torch.uint8)
@@ -139,29 +117,6 @@ def test_shifted_frames_are_cut_out_by_themselves_and_motion_is_that_of_one_squa
 
 
 # ---- the patch and its place
-
-
-def test_one_of_the_windows_that_move_most_each_as_often():
-    motion = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.2]])
-    picked = [int(pick_window(motion, torch.tensor([u]), 3)) for u in (0.0, 0.32, 0.34, 0.65, 0.67, 0.999999, 1.0)]
-    assert picked == [1, 1, 2, 2, 3, 3, 3]
-    still = [int(pick_window(torch.zeros(1, 5), torch.tensor([u]), 2)) for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
-    assert still == [0, 1, 2, 3, 4], "where nothing moves every window ties"
-    assert int(pick_window(motion, torch.tensor([0.99]), 99)) == 4
-
-
-def test_a_turned_square_is_kept_inside():
-    rng = np.random.default_rng(0)
-    center = torch.from_numpy(rng.uniform(-1, 1, (500, 2)))
-    angle = torch.from_numpy(rng.uniform(-0.8, 0.8, 500))
-    kept = keep_inside(center, angle, 0.4)
-    corners = make_placement(kept, angle, 0.4)
-    for u in (-1.0, 1.0):
-        for v in (-1.0, 1.0):
-            at = corners[:, :, 0] * u + corners[:, :, 1] * v + corners[:, :, 2]
-            assert float(at.abs().max()) <= 1 + 1e-9
-    inside = (center.abs() <= 0.4).all(dim=1)  # 1 - 0.4 sqrt 2 = 0.43
-    assert torch.equal(kept[inside], center[inside]) and inside.sum() > 50
 
 
 def test_the_patch_is_what_lies_at_its_place():
@@ -233,17 +188,6 @@ def test_the_placebo_moves_patch_and_place_together_and_nothing_else():
 # ---- the tracker
 
 
-def test_affinity_is_the_formula_in_loops():
-    (frame,), (patch,) = features(D=6, side=5), features(D=6, side=2, seed=1)
-    got = affinity(frame, patch, 1.0)
-    for b in range(2):
-        for i in range(4):
-            powers = [math.exp(sum(float(frame[b, d, j] * patch[b, d, i]) for d in range(6))) for j in range(25)]
-            for j in range(25):
-                assert float(got[b, j, i]) == pytest.approx(powers[j] / sum(powers), rel=1e-12)
-    torch.testing.assert_close(affinity(frame, patch, 0.5), affinity(2 * frame, patch, 1.0))
-
-
 def test_a_patch_tracked_through_identical_frames_closes_its_cycle_exactly():
     (frame,) = features()
     truth = placed([[3, 5], [0, 6]])
@@ -297,19 +241,6 @@ def test_a_fit_recovers_a_known_rotation_within_three_degrees(degrees):
     found = make_placement(*fit_square(affinity(frame, patch, 0.01), 0.3), 0.3)
     assert float(degrees_apart(found, truth)) < 3.0
     assert float(cells_apart(found, truth, 20)) < 0.1
-
-
-def test_a_fit_has_a_finite_gradient_where_the_affinity_says_nothing():
-    logits = torch.zeros(1, 25, 4, dtype=torch.float64, requires_grad=True)
-    center, angle = fit_square(logits.softmax(dim=1), 0.4)
-    assert center.abs().max() < 1e-12 and angle.abs().max() < 1e-9
-    (center.sum() + angle.sum()).backward()
-    assert float(logits.grad.abs().max()) < 100
-
-
-def test_the_gradient_of_a_fit_is_that_of_finite_differences():
-    logits = torch.randn(2, 16, 4, dtype=torch.float64, requires_grad=True, generator=torch.manual_seed(0))
-    assert torch.autograd.gradcheck(lambda x: fit_square((2 * x).softmax(dim=1), 0.5), (logits,))
 
 
 def test_the_localizer_is_that_of_the_paper_where_patches_have_its_size():
@@ -427,33 +358,6 @@ def test_patches_are_cut_from_normalized_or_from_raw_maps_as_the_option_says():
 
 
 # ---- the losses
-
-
-def test_alignment_is_the_mean_over_a_grid_in_a_loop():
-    one, other = (placed([[2, 3]], angle=a)[0] for a in (0.3, -0.5))
-    other = other + 0.1
-    total = 0.0
-    for i in range(20):
-        for j in range(20):
-            u, v = 2 * j / 19 - 1, 2 * i / 19 - 1
-            ends = [[float(m[r, 0] * u + m[r, 1] * v + m[r, 2]) for r in range(2)] for m in (one, other)]
-            total += sum((a - b) ** 2 for a, b in zip(*ends, strict=True))
-    assert float(alignment_loss(one[None], other[None])) == pytest.approx(total / 400, rel=1e-12)
-    shift = placed([[2, 3]]), placed([[4, 3]])  # two cells are 0.4
-    assert float(alignment_loss(*shift)) == pytest.approx(0.16, rel=1e-12)
-
-
-def test_inliers_and_dot_products_in_loops():
-    (frame,), (patch,) = features(D=6, side=5), features(D=6, side=2, seed=1)
-    # The first cell of the square lies on cell (1, 2); the square covers whole cells.
-    placement = placed([[1, 2], [1, 2]], side=5, patch=2)
-    likely = affinity(frame, patch, 0.3)
-    cells = [2 * 5 + 1, 2 * 5 + 2, 3 * 5 + 1, 3 * 5 + 2]
-    inliers, dots = soft_inliers(patch, frame, placement, 0.3), mean_dot(patch, frame, placement)
-    for b in range(2):
-        assert float(inliers[b]) == pytest.approx(sum(float(likely[b, n, i]) for i, n in enumerate(cells)) / 4)
-        products = [sum(float(patch[b, d, i] * frame[b, d, n]) for d in range(6)) for i, n in enumerate(cells)]
-        assert float(dots[b]) == pytest.approx(sum(products) / 4)
 
 
 def test_long_and_skip_losses_are_those_computed_by_hand():

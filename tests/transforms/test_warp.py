@@ -2,15 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ssvid.transforms.warp import (
+    alignment_loss,
     bilinear_weights,
     cell_centers,
     crop_frames,
     crop_map,
+    fit_square,
+    keep_inside,
     make_placement,
     placed_points,
     placement_angle,
@@ -22,6 +26,12 @@ def some_placements(num=4, scale=0.4, seed=0):
     center = 1.2 * torch.rand(num, 2, generator=generator, dtype=torch.float64) - 0.6
     angle = 2 * torch.rand(num, generator=generator, dtype=torch.float64) - 1
     return make_placement(center, angle, scale), center, angle
+
+
+def placed(cells_xy, side=10, patch=4, angle=0.0):
+    """The placement of a square whose first cell is the given one; (B, 2, 3)."""
+    center = (2 * torch.tensor(cells_xy, dtype=torch.float64) + patch) / side - 1
+    return make_placement(center, torch.full((len(center),), angle, dtype=torch.float64), patch / side)
 
 
 def test_cells_lie_row_by_row_between_the_edges():
@@ -79,3 +89,44 @@ def test_gradients_are_those_of_finite_differences():
     maps = torch.randn(2, 2, 16, dtype=torch.float64, requires_grad=True, generator=torch.manual_seed(3))
     placements = some_placements(num=2)[0].requires_grad_()
     assert torch.autograd.gradcheck(lambda m, p: crop_map(m, p, 2), (maps, placements))
+
+
+def test_a_turned_square_is_kept_inside():
+    rng = np.random.default_rng(0)
+    center = torch.from_numpy(rng.uniform(-1, 1, (500, 2)))
+    angle = torch.from_numpy(rng.uniform(-0.8, 0.8, 500))
+    kept = keep_inside(center, angle, 0.4)
+    corners = make_placement(kept, angle, 0.4)
+    for u in (-1.0, 1.0):
+        for v in (-1.0, 1.0):
+            at = corners[:, :, 0] * u + corners[:, :, 1] * v + corners[:, :, 2]
+            assert float(at.abs().max()) <= 1 + 1e-9
+    inside = (center.abs() <= 0.4).all(dim=1)  # 1 - 0.4 sqrt 2 = 0.43
+    assert torch.equal(kept[inside], center[inside]) and inside.sum() > 50
+
+
+def test_a_fit_has_a_finite_gradient_where_the_affinity_says_nothing():
+    logits = torch.zeros(1, 25, 4, dtype=torch.float64, requires_grad=True)
+    center, angle = fit_square(logits.softmax(dim=1), 0.4)
+    assert center.abs().max() < 1e-12 and angle.abs().max() < 1e-9
+    (center.sum() + angle.sum()).backward()
+    assert float(logits.grad.abs().max()) < 100
+
+
+def test_the_gradient_of_a_fit_is_that_of_finite_differences():
+    logits = torch.randn(2, 16, 4, dtype=torch.float64, requires_grad=True, generator=torch.manual_seed(0))
+    assert torch.autograd.gradcheck(lambda x: fit_square((2 * x).softmax(dim=1), 0.5), (logits,))
+
+
+def test_alignment_is_the_mean_over_a_grid_in_a_loop():
+    one, other = (placed([[2, 3]], angle=a)[0] for a in (0.3, -0.5))
+    other = other + 0.1
+    total = 0.0
+    for i in range(20):
+        for j in range(20):
+            u, v = 2 * j / 19 - 1, 2 * i / 19 - 1
+            ends = [[float(m[r, 0] * u + m[r, 1] * v + m[r, 2]) for r in range(2)] for m in (one, other)]
+            total += sum((a - b) ** 2 for a, b in zip(*ends, strict=True))
+    assert float(alignment_loss(one[None], other[None])) == pytest.approx(total / 400, rel=1e-12)
+    shift = placed([[2, 3]]), placed([[4, 3]])  # two cells are 0.4
+    assert float(alignment_loss(*shift)) == pytest.approx(0.16, rel=1e-12)
