@@ -24,7 +24,7 @@ from ssvid.evals.contract import LabeledData, Tools
 from ssvid.features.passes import evaluation_mode
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.features.reading import clips_of, read_videos
-from ssvid.features.store import features_key
+from ssvid.features.store import digest_of, features_identity, video_names
 from ssvid.files import write_atomic
 from ssvid.ranks import ranks
 from ssvid.weights.checkpoints import weights_sha256
@@ -71,7 +71,8 @@ def _calibrated(
     """``calibrate_batch_norm``, or the statistics that it found before for the same weights, videos and settings."""
     protocol, device = replace(protocol, batch_size=CALIBRATION_BATCH), torch.device(tools.device)
     resolved = resolve_feature_protocol(protocol, network.info, trained_stage)
-    key = features_key(network, weights_sha256(network.state_dict()), data.train, resolved, device)
+    identity = features_identity(network, weights_sha256(network.state_dict()), resolved, device)
+    key = digest_of(identity | {"videos": video_names(data.manifest, data.train, resolved)})
     name = f"statistics-{resolved.batch_size}-{key[:40]}.safetensors"
     file = None if tools.cache_dir is None else Path(tools.cache_dir) / name
     known = _read_statistics(file)

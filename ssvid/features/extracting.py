@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ from ssvid.features.store import (
     Features,
     Listed,
     columns_of,
-    content_of,
     digest_of,
     features_identity,
     portions,
-    video_name,
+    video_names,
 )
 from ssvid.ranks import ranks, where_all_agree
 from ssvid.weights.checkpoints import weights_sha256
@@ -69,7 +68,7 @@ def read_features(
         subjects: their networks are moved to ``device``; weights, buffers and training flags are left as they were.
         rows: of the manifest; a row's window is a video of its own.
         cache_dir: the vector of each video is kept here, under all that it depends on: only a video that is new, changed,
-            or could not be read costs anything again. What failed is tried again once in each process, and when its file has changed.
+            or could not be read costs anything again.
         progress: called with (videos done, videos in all), for each way of reading anew.
 
     Raises:
@@ -84,7 +83,7 @@ def read_features(
     for protocol in dict.fromkeys(subject.protocol for subject in resolved):
         check_decoder(rows, protocol)
     check_contents(manifest, rows)
-    contents = [content_of(manifest, row) if row.is_readable else "" for row in rows]
+    names = {p: video_names(manifest, rows, p) for p in dict.fromkeys(subject.protocol for subject in resolved)}
     takings: dict[str, _Taking] = {}
     groups: dict[FeatureProtocol, dict[str, _Taking]] = {}
     asked = []
@@ -93,7 +92,7 @@ def read_features(
         key = digest_of(features_identity(subject.backbone, weights, subject.protocol, device))[:40]
         folder = None if cache_dir is None else Path(cache_dir) / key
         if key not in takings:
-            takings[key] = _Taking(subject.backbone, subject.protocol, weights, folder, rows, contents)
+            takings[key] = _Taking(subject, weights, folder, rows, names[subject.protocol])
         groups.setdefault(_reading_of(subject.protocol), {})[key] = takings[key]
         asked.append(takings[key])
     for reading, group in groups.items():
@@ -135,19 +134,14 @@ class _Taking:
 
     def __init__(
         self,
-        backbone: Backbone,
-        protocol: FeatureProtocol,
+        subject: Subject,
         weights: str,
         folder: Path | None,
         rows: Sequence[VideoRow],
-        contents: Sequence[str],
+        names: Sequence[str],
     ) -> None:
-        self.backbone, self.protocol, self.weights, self.kept = backbone, protocol, weights, Kept(folder)
-        self.names = {
-            i: video_name(contents[i], row, even_starts(row, protocol), protocol)
-            for i, row in enumerate(rows)
-            if row.is_readable
-        }
+        self.backbone, self.protocol, self.weights, self.kept = *subject[:2], weights, Kept(folder)
+        self.names = {i: name for i, name in enumerate(names) if name}
         self.lost = {i: row.status for i, row in enumerate(rows) if not row.is_readable}
         self.num_rows, self.num_computed = len(rows), 0
         self.values_ND: np.ndarray | None = None
@@ -224,11 +218,7 @@ def _take(
     of_frames = {taking.protocol.frames for taking in group}
     if len(of_frames) == 1:  # fewer frames may be needed
         reading = replace(reading, frames=of_frames.pop())
-    for taking in group:
-        if taking.kept.folder is not None:
-            failed = {i: _failure(manifest, rows[i], reading) for i in taking.names if i not in taking.done}
-            taking.lost |= {i: reason for i, reason in failed.items() if reason}
-    settled_MN = where_all_agree(np.array([[i in t.done or i in t.lost for i in range(len(rows))] for t in group]))
+    settled_MN = where_all_agree(np.array([[i in t.done for i in range(len(rows))] for t in group]))
     wanted = [
         Wanted(t.backbone, t.protocol, {i: name for i, name in t.names.items() if not settled_N[i]})
         for t, settled_N in zip(group, settled_MN, strict=True)
@@ -261,23 +251,6 @@ def _take(
             taking.put(own)
         for taking in group:
             taking.lost |= {i: reason for i, reason in lost.items() if i not in taking.done}
-        for i, reason in lost.items():
-            _failed[manifest.path_of(rows[i]), rows[i], reading.decoder] = (_state(manifest, rows[i]), reason)
-
-
-# Videos that this process could not read, with the state of their file then: they are not waited for again and again.
-_failed: dict[tuple[Path, VideoRow, str], tuple[Any, str]] = {}
-
-
-def _failure(manifest: Manifest, row: VideoRow, reading: FeatureProtocol) -> str:
-    """Why the video could not be read before; "" where it was not tried, or its file is another one now."""
-    state, reason = _failed.get((manifest.path_of(row), row, reading.decoder), (None, ""))
-    return reason if reason and state == _state(manifest, row) else ""
-
-
-def _state(manifest: Manifest, row: VideoRow) -> tuple[int, int] | None:
-    path = manifest.path_of(row)
-    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _room(num_rows: int, width: int, folder: Path | None) -> np.ndarray:

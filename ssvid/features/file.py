@@ -29,7 +29,7 @@ from ssvid.features.passes import Piece, Progress, Wanted, embed_block, evaluati
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.features.reading import Read, check_contents, check_decoder, even_starts, row_is_padded
 from ssvid.features.store import Listed, content_of, digest_of, features_identity, video_name
-from ssvid.features.table import FORMATS, ClipTable, need_pyarrow
+from ssvid.features.table import FORMATS, ClipTable, need_pyarrow, read_arrays, read_metadata
 from ssvid.files import telling_full_disk, write_json
 from ssvid.video.identity import content_id, identity_like
 from ssvid.video.sampling import clip_span
@@ -69,21 +69,50 @@ class EmbedProtocol:
 
 
 @dataclass(frozen=True)
-class EmbedReport:
-    """What was written.
+class EmbedResult:
+    """What was written. Prints as a few lines.
 
-    stages: stage -> width of its vectors. reused: videos whose features an earlier run had left. unreadable: with the
-    decoder's words. padded: shorter than a clip. backbone, weights_sha256, protocol: what the features depend on.
+    out: the file. num_videos, num_clips: that have features. reused_videos: of them, taken from an earlier run.
+    stages: stage -> width. unreadable: path -> why. padded: shorter than a clip. seconds: of the whole call.
     """
 
     out: Path
     num_videos: int
     num_clips: int
-    stages: Mapping[str, int]
+    reused_videos: int
+    stages: dict[str, int]
+    unreadable: dict[str, str]
+    padded: list[str]
     weights_sha256: str
-    reused: int = 0
-    unreadable: tuple[Listed, ...] = ()
-    padded: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for ``--json``."""
+        return asdict(self) | {"out": str(self.out)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns of the file, by name: ``features_<stage>`` is float32 (clips, width)."""
+        return read_arrays(self.out)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the features depend on: backbone, weights, protocol, videos that could not be read."""
+        return read_metadata(self.out)
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"features_{name} ({width})" for name, width in self.stages.items())
+        lines = [
+            f"{self.num_clips} clips of {self.num_videos} videos in {self.seconds:.0f} s: {stages}",
+            f"written: {self.out}",
+        ]
+        if self.reused_videos:
+            lines.insert(1, f"{self.reused_videos} videos were taken from an earlier run")
+        if self.padded:
+            lines.append(f"{len(self.padded)} videos are shorter than a clip; their last frame was repeated")
+        if self.unreadable:
+            lines.append(f"{len(self.unreadable)} videos could not be read and have no row:")
+            lines += [f"  {path}: {reason}" for path, reason in list(self.unreadable.items())[:20]]
+            lines += [f"  and {len(self.unreadable) - 20} more, see --json"] * (len(self.unreadable) > 20)
+        return "\n".join(lines)
 
 
 def embed_videos(
@@ -96,7 +125,7 @@ def embed_videos(
     trained_stage: str | None = None,
     keep_parts: bool = False,
     progress: Progress | None = None,
-) -> EmbedReport:
+) -> EmbedResult:
     """Write one row per clip of every readable video to ``out``, in the order of the manifest.
 
     Columns: path, clip, start_frame, end_frame (exclusive, of the file), start_seconds, end_seconds, label, split, and
@@ -134,22 +163,22 @@ def embed_videos(
         if any(video.key not in whole for video in done):
             raise DataError(f"a part in {parts.folder} was removed or damaged meanwhile. Run the same command again.")
         widths = dict(whole[done[0].key].widths)
-        report = EmbedReport(
+        result = EmbedResult(
             out,
             len(done),
             sum(len(video.starts) for video in done),
-            widths,
-            weights,
             reused,
-            unreadable,
-            tuple(row_id(video.row) for video in done if row_is_padded(video.row, features)),
+            widths,
+            {listed.id: listed.reason for listed in unreadable},
+            [row_id(video.row) for video in done if row_is_padded(video.row, features)],
+            weights,
         )
         places = [whole[video.key].place for video in done]
-        metadata = _metadata(backbone, protocol, report, work)
+        metadata = _metadata(backbone, protocol, result, work)
         parts.finish(ClipTable(_columns(done, features), widths, lambda: _portions(places), metadata))
     if not keep_parts:
         shutil.rmtree(parts.folder)
-    return report
+    return result
 
 
 def checked_out(out: str | Path) -> Path:
@@ -430,7 +459,7 @@ def _portions(places: Iterable[Place]) -> Iterator[np.ndarray]:
 
 
 def _metadata(
-    backbone: Backbone, protocol: EmbedProtocol, report: EmbedReport, work: Sequence[_Video]
+    backbone: Backbone, protocol: EmbedProtocol, result: EmbedResult, work: Sequence[_Video]
 ) -> dict[str, Any]:
     """What the features depend on, as plain values without any path of this machine."""
     how_fast = ("batch_size", "workers", "timeout_seconds")
@@ -439,14 +468,14 @@ def _metadata(
         "format": EMBED_FORMAT,
         "ssvid": __version__,
         "backbone": {"name": backbone.info.name, "options": dict(backbone.info.options)},
-        "weights_sha256": report.weights_sha256,
-        "stages": dict(report.stages),
+        "weights_sha256": result.weights_sha256,
+        "stages": result.stages,
         "protocol": values | {"every_seconds": protocol.every_seconds},
         "placebo": bool(backbone.provenance.get("placebo", False)),
         "partial": bool(backbone.provenance.get("partial", False)),
-        "num_videos": report.num_videos,
-        "num_clips": report.num_clips,
-        "unreadable": [list(listed) for listed in report.unreadable],
-        "padded": list(report.padded),
+        "num_videos": result.num_videos,
+        "num_clips": result.num_clips,
+        "unreadable": [list(listed) for listed in result.unreadable.items()],
+        "padded": result.padded,
         "variable_fps": [row_id(video.row) for video in work if video.row.is_readable and video.row.variable_fps],
     }

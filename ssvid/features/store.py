@@ -16,6 +16,7 @@ from ssvid.backbones import Backbone
 from ssvid.data.index.scan_cache import whole_id
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.features.protocol import FeatureProtocol, decoder_of
+from ssvid.features.reading import even_starts
 from ssvid.video.identity import is_quick
 
 # Part of every cache key: raise it whenever the same inputs would give other features.
@@ -123,15 +124,6 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {name: (end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
 
-def features_key(
-    backbone: Backbone, weights: str, rows: Sequence[VideoRow], protocol: FeatureProtocol, device: torch.device
-) -> str:
-    """SHA-256 of a network, a way of reading and these videos. protocol: a resolved one."""
-    return digest_of(
-        features_identity(backbone, weights, protocol, device) | {"rows": [_row_key(row, protocol) for row in rows]}
-    )
-
-
 def digest_of(parts: Mapping[str, Any]) -> str:
     """SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -154,13 +146,6 @@ def features_identity(
     }
 
 
-def _row_key(row: VideoRow, protocol: FeatureProtocol) -> list[Any]:
-    # Decoders agree on which frame is which, not on the last bit of a color.
-    decoder = decoder_of(row, protocol) if row.is_readable else ""
-    window = [row.num_frames, row.start_frame, row.end_frame]
-    return [row.path, row.content_id, *window, row.status, decoder, *row.gray_range]
-
-
 def content_of(manifest: Manifest, row: VideoRow) -> str:
     """What tells the content of a readable video's file from all others; its path where the file is not there."""
     if row.content_id and not is_quick(row.content_id):  # a quick identity does not tell all files apart
@@ -173,8 +158,16 @@ def content_of(manifest: Manifest, row: VideoRow) -> str:
 
 def video_name(content: str, row: VideoRow, starts: np.ndarray, protocol: FeatureProtocol) -> str:
     """Under which name a video's vectors are kept beside others of the same ``features_identity``: of its content and clips."""
-    # The order of shuffled frames and the jitter of colors are drawn by the name of the video.
+    # Decoders agree on which frame is which, not on the last bit of a color. The order of shuffled frames and the jitter of colors are drawn by the name of the video.
     drawn = [row_id(row)] if protocol.frames == "shuffled" or "color_jitter" in protocol.defects else []
     window = [row.num_frames, row.start_frame, row.end_frame]
     facts = [content, *window, decoder_of(row, protocol), *row.gray_range, starts.tolist(), *drawn]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
+
+
+def video_names(manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol) -> list[str]:
+    """The ``video_name`` of each row under a resolved protocol; "" where the index could not read it."""
+    return [
+        video_name(content_of(manifest, row), row, even_starts(row, protocol), protocol) if row.is_readable else ""
+        for row in rows
+    ]

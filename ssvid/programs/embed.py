@@ -5,13 +5,9 @@ from __future__ import annotations
 import codecs
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ssvid.backbones import Backbone
 from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import COLUMNS, Manifest
 from ssvid.data.readers import Entry, Listing, list_videos
@@ -19,62 +15,14 @@ from ssvid.data.readers.folders import SPLIT_FOLDERS
 from ssvid.data.readers.matching import VIDEO_EXTENSIONS
 from ssvid.errors import DataError
 from ssvid.exports import load_backbone
-from ssvid.features.file import EmbedProtocol, EmbedReport, checked_out, embed_videos
+from ssvid.features.file import EmbedProtocol, EmbedResult, checked_out, embed_videos
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
-from ssvid.features.table import read_arrays, read_metadata
 from ssvid.files import takes_paths
 from ssvid.progress import Say, speaker, tenths
 from ssvid.ranks import cores_for_network, resolve_device
 from ssvid.video import resolve_decoder
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """What ``embed`` wrote. Prints as a few lines.
-
-    out: the file. num_videos, num_clips: that have features. reused_videos: of them, taken from an earlier run.
-    stages: stage -> width. unreadable: path -> why. padded: shorter than a clip. seconds: of the whole call.
-    """
-
-    out: Path
-    num_videos: int
-    num_clips: int
-    reused_videos: int
-    stages: dict[str, int]
-    unreadable: dict[str, str]
-    padded: list[str]
-    weights_sha256: str
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types, for ``--json``."""
-        return asdict(self) | {"out": str(self.out)}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The columns of the file, by name: ``features_<stage>`` is float32 (clips, width)."""
-        return read_arrays(self.out)
-
-    def metadata(self) -> dict[str, Any]:
-        """What the features depend on: backbone, weights, protocol, videos that could not be read."""
-        return read_metadata(self.out)
-
-    def __str__(self) -> str:
-        stages = ", ".join(f"features_{name} ({width})" for name, width in self.stages.items())
-        lines = [
-            f"{self.num_clips} clips of {self.num_videos} videos in {self.seconds:.0f} s: {stages}",
-            f"written: {self.out}",
-        ]
-        if self.reused_videos:
-            lines.insert(1, f"{self.reused_videos} videos were taken from an earlier run")
-        if self.padded:
-            lines.append(f"{len(self.padded)} videos are shorter than a clip; their last frame was repeated")
-        if self.unreadable:
-            lines.append(f"{len(self.unreadable)} videos could not be read and have no row:")
-            lines += [f"  {path}: {reason}" for path, reason in list(self.unreadable.items())[:20]]
-            lines += [f"  and {len(self.unreadable) - 20} more, see --json"] * (len(self.unreadable) > 20)
-        return "\n".join(lines)
 
 
 @takes_paths("videos", "backbone", "out", "root")
@@ -148,46 +96,20 @@ def embed(
         resolve_feature_protocol(protocol.features, network.info, stage, group="")  # before hours of scanning find out
         resolve_decoder(decoder)
         manifest = list_and_scan(videos, root, say, reader=reader)
-        report = _embed(network, manifest, protocol, out, device, keep_parts, say)
+        with cores_for_network(device, workers):
+            result = embed_videos(
+                network,
+                manifest,
+                protocol,
+                out,
+                device=device,
+                trained_stage=stage,
+                keep_parts=keep_parts,
+                progress=tenths(say, "clips"),
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Run the same command again to go on; what is done is in {out}.parts.") from None
-    return _result(report, time.perf_counter() - started)
-
-
-def _embed(
-    network: Backbone,
-    manifest: Manifest,
-    protocol: EmbedProtocol,
-    out: Path,
-    device: str,
-    keep_parts: bool,
-    say: Say,
-) -> EmbedReport:
-    with cores_for_network(device, protocol.features.workers):
-        return embed_videos(
-            network,
-            manifest,
-            protocol,
-            out,
-            device=device,
-            trained_stage=network.provenance.get("stage"),
-            keep_parts=keep_parts,
-            progress=tenths(say, "clips"),
-        )
-
-
-def _result(report: EmbedReport, seconds: float) -> EmbedResult:
-    return EmbedResult(
-        out=report.out,
-        num_videos=report.num_videos,
-        num_clips=report.num_clips,
-        reused_videos=report.reused,
-        stages=dict(report.stages),
-        unreadable={listed.id: listed.reason for listed in report.unreadable},
-        padded=list(report.padded),
-        weights_sha256=report.weights_sha256,
-        seconds=round(seconds, 2),
-    )
+    return replace(result, seconds=round(time.perf_counter() - started, 2))
 
 
 def list_and_scan(

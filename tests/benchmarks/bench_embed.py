@@ -71,21 +71,21 @@ def bare_network(name: str, videos: Path, workers: int, device: str) -> dict[str
 
 def embed(name: str, videos: Path, workers: int, device: str) -> dict[str, float]:
     """What ssvid embed does, but for the start of Python and torch."""
-    from ssvid.features import file as embedding
+    from ssvid.features import passes
+    from ssvid.features.file import embed_videos
 
     network, manifest, protocol, _ = prepared(name, videos, workers, NUM_VIDEOS[name])
     spent = {"waiting": 0.0, "network": 0.0}
-    embedding.clips_of = timed(embedding.clips_of, spent)
-    network.embed_stages = timed(network.embed_stages, spent)
-    embedding.read_in_order = waited(embedding.read_in_order, spent)
+    passes._embedded = timed(passes._embedded, spent)
+    passes.read_in_order = waited(passes.read_in_order, spent)
     started = time.perf_counter()
-    report = embedding.embed_videos(network, manifest, protocol, videos.parent / f"{name}.npz", device=device)
+    report = embed_videos(network, manifest, protocol, videos.parent / f"{name}.npz", device=device)
     seconds = time.perf_counter() - started
     return {"clips": report.num_clips, "seconds": seconds, "rest": seconds - sum(spent.values())}
 
 
 def timed(function: Any, spent: dict[str, float]) -> Any:
-    """The same function, its seconds added to those of the network (pixels included)."""
+    """The same function, its seconds added to those of the network."""
 
     def measured(*arguments: Any) -> Any:
         started = time.perf_counter()
@@ -100,8 +100,8 @@ def timed(function: Any, spent: dict[str, float]) -> Any:
 def waited(function: Any, spent: dict[str, float]) -> Any:
     """The same generator, the seconds that its next item took added to those of waiting."""
 
-    def measured(*arguments: Any) -> Any:
-        items = function(*arguments)
+    def measured(*arguments: Any, **options: Any) -> Any:
+        items = function(*arguments, **options)
         while True:
             started = time.perf_counter()
             item = next(items, None)

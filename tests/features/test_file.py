@@ -173,8 +173,8 @@ def test_an_unreadable_video_is_listed_and_has_no_row(backbone, few, protocol, t
     rows[1] = replace(rows[1], status="unreadable: cut off")
     rows[2] = replace(rows[2], path="train/away.mp4")
     report = embed_videos(backbone, few.with_rows(rows), protocol, tmp_path / "f.npz")
-    assert [listed.id for listed in report.unreadable] == [rows[1].path, "train/away.mp4"]
-    assert "there is no such file" in report.unreadable[1].reason
+    assert list(report.unreadable) == [rows[1].path, "train/away.mp4"]
+    assert "there is no such file" in report.unreadable["train/away.mp4"]
     assert report.num_videos == 5
     arrays = read_arrays(tmp_path / "f.npz")
     assert set(arrays["path"].tolist()) == {row.path for i, row in enumerate(rows) if i not in (1, 2)}
@@ -231,7 +231,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     report = embed_videos(backbone, few, protocol, broken)
     kept = 6 * -(-clips // 6)
     assert sum(seen) == 21 - kept
-    assert report.reused == kept // 3
+    assert report.reused_videos == kept // 3
     assert broken.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([whole.name, broken.name])
 

@@ -10,7 +10,6 @@ import pytest
 from ssvid.backbones import initialize_backbone
 from ssvid.evals.contract import Tools
 from ssvid.evals.histograms import Histograms, as_histograms
-from ssvid.features import extracting as features_module
 from ssvid.features import passes
 from ssvid.features.extracting import Subject, extract_features, read_features
 from ssvid.recipe.schema import ProbeRecipe, RetrieveRecipe
@@ -105,14 +104,9 @@ def test_a_video_that_fails_costs_itself_alone(manifest, quick, rows, tmp_path, 
     rows = (*rows[:2], broken)
     subjects = [Subject(initialize_backbone("tiny3d", {"width": 4}, seed=seed), quick) for seed in (0, 1)]
     read_features(subjects, manifest, rows, cache_dir=tmp_path)
-    found = extract_features(subjects[0].backbone, manifest, rows, quick, cache_dir=tmp_path)
-    assert [listed.id for listed in found.unreadable] == [broken.path]
-    assert readings == [3], "what could be read is kept, and what failed is not waited for by each network"
-    features_module._failed.clear()  # another process: it may be readable now
-    for subject in subjects * 2:
-        found = extract_features(subject.backbone, manifest, rows, quick, cache_dir=tmp_path)
+    for found in read_features(subjects, manifest, rows, cache_dir=tmp_path):
         assert [listed.id for listed in found.unreadable] == [broken.path]
-    assert readings == [3, 1], "tried once for all networks, by itself"
+    assert readings == [3, 1], "what could be read is kept, and what failed is tried once for all networks"
     whole = Path(manifest.root) / broken.path
     shutil.copy(Path(manifest.root) / manifest.rows[8].path, whole)
     try:
