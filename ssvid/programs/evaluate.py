@@ -24,16 +24,7 @@ from ssvid.programs.lineup import lineup, networks_beside, stills_note, supervis
 from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.pretrain import RUNS
 from ssvid.programs.repeating import Recorded
-from ssvid.programs.runs import (
-    RANDOM,
-    Run,
-    Weights,
-    check_given,
-    config_of,
-    more_overrides,
-    plan_runs,
-    refuse_repetition,
-)
+from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides, runs_of
 from ssvid.programs.scored_videos import check_listed, labeled_rows, split_note
 from ssvid.progress import speaker
 from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
@@ -136,7 +127,10 @@ class Command:
         if from_results is not None:
             self.recorded = Recorded.read(from_results, kind)
             recipe, overrides, self.arguments = self.recorded.repeated(recipe, overrides, arguments)
-        check_given(kind, recipe, self.arguments["backbone"])
+        if recipe is None:
+            raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
+        if not self.arguments["backbone"]:
+            raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
         self.loaded = load_recipe(recipe, [*overrides, *more_overrides(self.arguments)], nested=nested, kind=self.kind)
         self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
         self.metrics = wanted_metrics(self.loaded)
@@ -144,8 +138,7 @@ class Command:
             verb = evaluations.get(name).verb
             if kind == "evaluate" and verb != kind:
                 raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
-        refuse_repetition(self.config, self.arguments["backbone"])
-        self.runs = plan_runs(self.config, self.arguments["backbone"], self.arguments["placebo"])
+        self.runs = runs_of(self.config, self.arguments)
 
     def folder(self, out: Weights | None = None) -> Path:
         """Where results go: ``out``, or a new folder beside the run that the backbone belongs to."""

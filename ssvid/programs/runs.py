@@ -45,12 +45,10 @@ class Run:
         return f"fold{self.fold}-seed{self.seed}" if self.fold else f"seed{self.seed}"
 
 
-def check_given(kind: str, recipe: Any, backbone: Weights | Sequence[Weights]) -> None:
-    """Raise RecipeError where a command of a kind has no recipe, or no weights."""
-    if recipe is None:
-        raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
-    if not listed(backbone):
-        raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
+def runs_of(config: EvaluationRecipe, arguments: Mapping[str, Any]) -> list[Run]:
+    """The runs of a command, none of them the repetition of another one. Errors as of ``plan_runs``."""
+    refuse_repetition(config, arguments["backbone"])
+    return plan_runs(config, arguments["backbone"], arguments["placebo"])
 
 
 def plan_runs(
