@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ssvid.backbones import Backbone, convert_to_channels_last_3d
+from ssvid.backbones import Backbone
 from ssvid.data.collection import NEVER_TRAINED, _refuse_trained, check_out_of_domain, load_manifest, split_rows
 from ssvid.data.config import DataConfig
-from ssvid.data.feed.module import ClipDataModule
+from ssvid.data.feed.module import ClipDataModule, Videos
 from ssvid.data.feed.sampler import BatchLayout
 from ssvid.data.manifest import Manifest
 from ssvid.errors import name_some
@@ -39,7 +39,7 @@ from ssvid.recipe.yaml_text import to_yaml
 from ssvid.stopping import Stopped
 from ssvid.tasks import PretextTask
 from ssvid.train.devices import resolve_trainer
-from ssvid.train.loggers import JsonLines, build_loggers, check_loggers, close_loggers
+from ssvid.train.loggers import build_loggers, check_loggers, ending, rewind
 from ssvid.train.module import VALIDATIONS, PretrainModule
 from ssvid.train.monitors import Monitor, advice_text, read_validations
 from ssvid.train.optim import check_optim, scaled_lr
@@ -145,42 +145,118 @@ def pretrain(
     """
     recipe, run_dir = recipe_and_folder(recipe, run_dir, resume)
     loaded = load_recipe(recipe, overrides, nested=nested, kind="pretrain")
+    run = _plan(loaded, run_dir, resume or was_restarted(), speaker(show_progress), show_progress)
+    check_optim(run.config.optim)
+    if run.is_finished:
+        return _finished(run)
+    if run.is_first:
+        check_loggers(run.config.logger)
+    for note in run.notes:
+        run.say(note)
+    # What is wrong with the recipe is found before a video is read, and what is wrong with them before a folder is made.
+    _find_checkpoint(run)
+    BatchLayout(
+        run.config.loader.global_batch,
+        run.world,
+        run.config.trainer.accumulate,
+        run.config.loader.clips_per_video,
+    )
+    backbone, task = build_networks(run.config, say=run.say, resumed=run.checkpoint)
+    videos = _videos_of(run)
+    data = _data_module(run, videos, task)
+    module = _module(run, backbone, task, videos, data)
+    callbacks = [*_online(run, videos, module), *callbacks]
+    if run.is_first:
+        run.folder.create(resume=run.resume)
+    with run.folder.locked() if run.is_first else contextlib.nullcontext():
+        if run.is_first:
+            _write_folder(run, videos, module)
+        return _fit(run, module, data, callbacks)
+
+
+# ---- what is to be done
+
+
+@dataclass
+class Run:
+    """One pretraining, as its parts see it.
+
+    config: typed; resolved: plain, as it is written down; text: of the recipe's file. before: the recipe of the run that goes
+    on, None for a new one; changes: from it, a line each. notes: what is told of both. checkpoint: from which it goes on, None at the beginning.
+    """
+
+    config: PretrainRecipe
+    resolved: dict[str, Any]
+    text: str
+    folder: RunFolder
+    resume: bool
+    before: Mapping[str, Any] | None
+    changes: list[str]
+    notes: list[str]
+    say: Say
+    show_progress: bool
+    checkpoint: Path | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return global_rank() == 0
+
+    @property
+    def world(self) -> int:
+        """Training processes."""
+        return int(self.config.trainer.devices) * self.config.trainer.num_nodes
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run that goes on has nothing left to do."""
+        if self.before is None or not self.folder.results.is_file():
+            return False
+        return not is_longer(diff_recipes(self.before, self.resolved))
+
+
+def _plan(loaded: LoadedRecipe, run_dir: str | Path | None, resume: bool, say: Say, show_progress: bool) -> Run:
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
-    say = speaker(show_progress)
     config.trainer = resolve_trainer(config.trainer, config.loader.workers_per_device)
-    resume, rank = resume or was_restarted(), global_rank()
     folder = run_folder(run_dir, resume, lambda: next_free(RUNS, _name_of(loaded)))
     before = recorded_recipe(folder, "pretrain") if resume else None
     loaded = loaded if before is None else go_on(loaded, before)
     resolved = loaded.resolved | {"trainer": asdict(config.trainer)}
-    changes = check_folder(folder, before, resolved, resume=resume, may_extend=True) if rank == 0 else []
-    check_optim(config.optim)
-    if before is not None and folder.results.is_file() and not is_longer(diff_recipes(before, resolved)):
-        return _finished(folder, config, say)
-    if rank == 0:
-        check_loggers(config.logger)
-    for note in (*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)):
-        say(note)
-    # What is wrong with the recipe is found before a video is read, and what is wrong with them before a folder is made.
-    checkpoint = folder.checkpoint_to_resume(say) if resume else None
-    if resume and checkpoint is None:
-        say(f"{folder.path} holds no checkpoint yet: the run starts from its beginning")
-    world = int(config.trainer.devices) * config.trainer.num_nodes
-    BatchLayout(config.loader.global_batch, world, config.trainer.accumulate, config.loader.clips_per_video)
-    backbone, task = build_networks(config, say=say, resumed=checkpoint)
-    manifest = _manifest_of_run(config.data, folder, before, rank, say)
-    train_rows, val_rows = split_rows(manifest, config.data, config.seed)
-    elsewhere = _out_of_domain(config.data, train_rows, folder, before, rank, say)
-    data = _data_module(config, manifest, train_rows, val_rows, elsewhere, task)
-    callbacks = [*_online(config, manifest, train_rows, val_rows, backbone, task), *callbacks]
-    steps_per_epoch = data.train_batches(world).steps_per_epoch
+    is_first = global_rank() == 0
+    changes = check_folder(folder, before, resolved, resume=resume, may_extend=True) if is_first else []
+    notes = [*loaded.notes, *(f"changed, and computes nothing else: {line}" for line in changes)]
+    return Run(config, resolved, loaded.text, folder, resume, before, changes, notes, say, show_progress)
+
+
+def _name_of(loaded: LoadedRecipe) -> str:
+    return loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
+
+
+def _finished(run: Run) -> PretrainResult:
+    """The result of a run that has nothing left to do."""
+    config, path = run.config, run.folder.path
+    longer = "trainer.max_steps=-1" if config.trainer.max_steps > 0 else f"optim.epochs={2 * config.optim.epochs}"
+    run.say(f"{path} is already finished. To train it longer: ssvid pretrain {path} --resume {longer}")
+    return PretrainResult.read(run.folder.results)
+
+
+def _find_checkpoint(run: Run) -> None:
+    run.checkpoint = run.folder.checkpoint_to_resume(run.say) if run.resume else None
+    if run.resume and run.checkpoint is None:
+        run.say(f"{run.folder.path} holds no checkpoint yet: the run starts from its beginning")
+
+
+def _module(run: Run, backbone: Backbone, task: PretextTask, videos: Videos, data: ClipDataModule) -> PretrainModule:
+    """What is trained; the header of the run is told."""
+    config = run.config
+    steps_per_epoch = data.train_batches(run.world).steps_per_epoch
     if config.task.placebo:
-        data.require_strangers(world, config.optim.epochs)
+        data.require_strangers(run.world, config.optim.epochs)
     lr = scaled_lr(config.optim, config.loader.global_batch)
-    say(_header(config, data, steps_per_epoch, lr))
-    if any(line.startswith("optim.epochs:") for line in changes):
-        say(longer_text(config.optim, steps_per_epoch, lr))
-    module = PretrainModule(
+    run.say(_header(run, data, steps_per_epoch, lr))
+    if any(line.startswith("optim.epochs:") for line in run.changes):
+        run.say(longer_text(config.optim, steps_per_epoch, lr))
+    return PretrainModule(
         backbone,
         task,
         seed=config.seed,
@@ -188,91 +264,61 @@ def pretrain(
         lr=lr,
         steps_per_epoch=steps_per_epoch,
         placebo=config.task.placebo,
-        provenance=_provenance(config, resolved, manifest, train_rows, task, backbone.provenance),
+        provenance=_provenance(run, videos, task, backbone.provenance),
     )
-    if rank == 0:
-        folder.create(resume=resume)
-    with folder.locked() if rank == 0 else contextlib.nullcontext():
-        if rank == 0 and checkpoint is None:
-            _write_folder(folder, loaded, resolved, manifest, elsewhere, backbone.provenance.get("init"))
-        elif rank == 0:
-            write_recipe(folder, resolved, changes)
-        return _fit(module, data, config, resolved, folder, checkpoint, say, show_progress, callbacks)
 
 
-def _name_of(loaded: LoadedRecipe) -> str:
-    return loaded.path.stem if loaded.path else str(loaded.resolved["task"]["name"])
-
-
-def _finished(folder: RunFolder, config: PretrainRecipe, say: Say) -> PretrainResult:
-    """The result of a run that has nothing left to do."""
-    longer = "trainer.max_steps=-1" if config.trainer.max_steps > 0 else f"optim.epochs={2 * config.optim.epochs}"
-    say(f"{folder.path} is already finished. To train it longer: ssvid pretrain {folder.path} --resume {longer}")
-    return PretrainResult.read(folder.results)
-
-
-def _fit(
-    module: PretrainModule,
-    data: ClipDataModule,
-    config: PretrainRecipe,
-    resolved: dict[str, Any],
-    folder: RunFolder,
-    checkpoint: Path | None,
-    say: Say,
-    show_progress: bool,
-    callbacks: Sequence[Any],
-) -> PretrainResult:
-    rank = global_rank()
-    if checkpoint is None:
-        _prepare(module.task, data, rank)
-    if config.trainer.channels_last:
-        convert_to_channels_last_3d(module.backbone)
-    if config.trainer.compile:
-        module.backbone.compile()
-    step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
-    loggers = build_loggers(config.logger, folder.path, resolved, resumed_step=step)
+def _fit(run: Run, module: PretrainModule, data: ClipDataModule, callbacks: Sequence[Any]) -> PretrainResult:
+    folder, config = run.folder, run.config
+    if run.checkpoint is None:
+        _prepare(module.task, data)
+    step = None if run.checkpoint is None else read_checkpoint(run.checkpoint).meta["global_step"]
+    loggers = build_loggers(config.logger, folder.path, run.resolved, resumed_step=step)
     if step is not None:
-        say(f"goes on with {folder.path} after step {step}")
-    if rank == 0:
-        _rewind(loggers, step or 0)  # also what was logged before the first checkpoint of a run that begins again
+        run.say(f"goes on with {folder.path} after step {step}")
+    if run.is_first:
+        rewind(loggers, step or 0)  # also what was logged before the first checkpoint of a run that begins again
     monitor = Monitor(
         config.monitor,
-        history=read_validations(folder.metrics) if step is not None and rank == 0 else (),
+        history=read_validations(folder.metrics) if step is not None and run.is_first else (),
         best_path=folder.checkpoints / "best.ckpt",
-        say=say,
+        say=run.say,
         num_held_out=len(data.val_set) if data.val_set else 0,
     )
     untrained = Untrained(folder.untrained)
     trainer = build_trainer(
         config.trainer,
-        config.optim,
+        module,
+        data,
         folder=folder.path,
         loggers=loggers,
-        chance=dict(module.task.chance()),
-        global_batch=config.loader.global_batch,
-        unreadable=data.unreadable,
-        validates=data.val_set is not None,
-        show_progress=show_progress,
+        show_progress=run.show_progress,
         before_saving=[untrained] if config.monitor.untrained else [],  # and before the clock of the progress starts
         more_callbacks=(monitor, *callbacks),
-        batches_per_epoch=module.steps_per_epoch * config.trainer.accumulate,
     )
     try:
-        fit(trainer, module, data, checkpoint)
+        with ending(loggers):
+            fit(trainer, module, data, run.checkpoint)
     except (KeyboardInterrupt, Stopped) as error:
-        close_loggers(loggers, "failed")
         raise type(error)(f"{error} Go on with: ssvid pretrain {folder.path} --resume".lstrip()) from None
-    except BaseException:
-        close_loggers(loggers, "failed")
-        raise
-    close_loggers(loggers, "success")
+    result = _result(run, module, data, monitor, untrained)
+    if run.is_first:
+        write_json(folder.results, result.as_dict())
+    if data.unreadable.all_reasons:
+        run.say(data.unreadable.summary())
+    return result
+
+
+def _result(
+    run: Run, module: PretrainModule, data: ClipDataModule, monitor: Monitor, untrained: Untrained
+) -> PretrainResult:
     num_held_out, num_measured = data.num_held_out()
-    result = PretrainResult(
-        run_dir=folder.path,
-        checkpoint=folder.last_checkpoint,
+    return PretrainResult(
+        run_dir=run.folder.path,
+        checkpoint=run.folder.last_checkpoint,
         metrics=module.val_metrics,
         chance=dict(module.task.chance()),
-        num_steps=trainer.global_step,
+        num_steps=module.trainer.global_step,
         unreadable=data.unreadable.all_reasons,
         too_short=[row.path for row in data.train_set.too_short],
         advice=monitor.advice(),
@@ -284,76 +330,61 @@ def _fit(
         num_measured=num_measured,
         skipped_steps=module.skipped.total,
     )
-    if rank == 0:
-        write_json(folder.results, result.as_dict())
-    if data.unreadable.all_reasons:
-        say(data.unreadable.summary())
-    return result
 
 
 # ---- the parts of a run ----------------------------------------------------------------------------------------------
 
 
-def _write_folder(
-    folder: RunFolder,
-    loaded: LoadedRecipe,
-    resolved: dict[str, Any],
-    manifest: Manifest,
-    elsewhere: Manifest | None,
-    init: Mapping[str, Any] | None,
-) -> None:
-    text = to_yaml(resolved)
-    write_text(folder.recipe, loaded.text or text)
+def _write_folder(run: Run, videos: Videos, module: PretrainModule) -> None:
+    """What a new run is, and what a run that goes on changes of it."""
+    folder = run.folder
+    if run.checkpoint is not None:
+        write_recipe(folder, run.resolved, run.changes)
+        return
+    text, init = to_yaml(run.resolved), module.backbone.provenance.get("init")
+    write_text(folder.recipe, run.text or text)
     write_json(folder.env, environment() | ({"init": dict(init)} if init else {}))
-    if elsewhere is not None:
-        elsewhere.save(folder.out_of_domain)
-    manifest.save(folder.manifest)
-    write_text(folder.path / "manifest.sha256", manifest.sha256() + "\n")
+    if videos.elsewhere is not None:
+        videos.elsewhere.save(folder.out_of_domain)
+    videos.manifest.save(folder.manifest)
+    write_text(folder.path / "manifest.sha256", videos.manifest.sha256() + "\n")
     write_atomic(folder.resolved, lambda file: file.write(text.encode()))  # last: a folder with it is whole
 
 
-def _data_module(
-    config: PretrainRecipe,
-    manifest: Manifest,
-    train_rows: Manifest,
-    val_rows: Manifest,
-    elsewhere: Manifest | None,
-    task: PretextTask,
-) -> ClipDataModule:
+def _data_module(run: Run, videos: Videos, task: PretextTask) -> ClipDataModule:
+    config = run.config
     return ClipDataModule(
-        manifest,
-        train_rows.rows,
-        val_rows.rows,
+        videos,
         task,
         seed=config.seed,
         data=config.data,
         loader=config.loader,
         accumulate=config.trainer.accumulate,
         pin_memory=config.trainer.accelerator == "gpu",
-        out_of_domain=elsewhere,
         val_clips=config.monitor.clips_per_video,
     )
 
 
-def _manifest_of_run(
-    data: DataConfig, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
-) -> Manifest:
-    if before is not None and folder.manifest.is_file():
-        return kept_manifest(folder.manifest, data.root, before["data"]["root"])
-    return load_manifest(data, say if rank == 0 else None)
+def _videos_of(run: Run) -> Videos:
+    """What is trained on and measured; a run that goes on takes its own table."""
+    data, kept = run.config.data, run.folder.manifest
+    if run.before is not None and kept.is_file():
+        manifest = kept_manifest(kept, data.root, run.before["data"]["root"])
+    else:
+        manifest = load_manifest(data, run.say if run.is_first else None)
+    train, held_out = split_rows(manifest, data, run.config.seed)
+    return Videos(manifest, train.rows, held_out.rows, _out_of_domain(run, train))
 
 
-def _out_of_domain(
-    data: DataConfig, train_rows: Manifest, folder: RunFolder, before: Mapping[str, Any] | None, rank: int, say: Say
-) -> Manifest | None:
-    """The videos of ``data.out_of_domain`` that are measured; None where it is off. A resumed run takes its own table."""
+def _out_of_domain(run: Run, train_rows: Manifest) -> Manifest | None:
+    """The videos of ``data.out_of_domain`` that are measured; None where it is off."""
+    data, kept = run.config.data, run.folder.out_of_domain
     config = data.out_of_domain
     check_out_of_domain(config)
     if not config.root:
         return None
-    if before is not None and folder.out_of_domain.exists():
-        old_root = before["data"]["out_of_domain"]["root"]
-        return kept_manifest(folder.out_of_domain, config.root, old_root, group="data.out_of_domain")
+    if run.before is not None and kept.exists():
+        return kept_manifest(kept, config.root, run.before["data"]["out_of_domain"]["root"], group="data.out_of_domain")
     own = DataConfig(
         config.name,
         config.root,
@@ -363,7 +394,7 @@ def _out_of_domain(
         index_timeout_seconds=data.index_timeout_seconds,
         gray_range=data.gray_range if config.name != "manifest" else (),
     )
-    found = load_manifest(own, say if rank == 0 else None, group="data.out_of_domain")
+    found = load_manifest(own, run.say if run.is_first else None, group="data.out_of_domain")
     if config.split:
         chosen = found.select(config.split, readable=False)
     else:
@@ -372,9 +403,9 @@ def _out_of_domain(
     return chosen
 
 
-def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
+def _prepare(task: PretextTask, data: ClipDataModule) -> None:
     """Run the task's ``prepare`` on rank 0; the other ranks get its buffers when the strategy wraps the model."""
-    if rank != 0 or type(task).prepare is PretextTask.prepare:
+    if global_rank() != 0 or type(task).prepare is PretextTask.prepare:
         return
     from ssvid.data.feed.sampler import epoch_order
     from ssvid.types import Stream, Ticket
@@ -391,25 +422,19 @@ def _prepare(task: PretextTask, data: ClipDataModule, rank: int) -> None:
     task.prepare(Samples())
 
 
-def _provenance(
-    config: PretrainRecipe,
-    resolved: dict[str, Any],
-    manifest: Manifest,
-    train_rows: Manifest,
-    task: PretextTask,
-    start: Mapping[str, Any],
-) -> Provenance:
+def _provenance(run: Run, videos: Videos, task: PretextTask, start: Mapping[str, Any]) -> Provenance:
     """Of the weights that the run trains. start: of those that it starts from."""
+    resolved, config = run.resolved, run.config
     options = resolved["task"]["options"] | ({"tasks": resolved["tasks"]} if config.tasks else {})
     return Provenance.of_training(
         start.get("init"),
-        seen=(row.source_id or row.content_id for row in train_rows.rows if row.is_readable),
+        seen=(row.source_id or row.content_id for row in videos.train if row.is_readable),
         before=start.get("content_ids") or (),
         backbone={key: resolved["backbone"][key] for key in ("name", "options")},
         task={"name": config.task.name, "options": options},
         stage=task.stage,
         recipe=resolved,
-        data={"manifest_sha256": manifest.sha256(), "num_videos": len(train_rows)},
+        data={"manifest_sha256": videos.manifest.sha256(), "num_videos": len(videos.train)},
         seed=config.seed,
         placebo=config.task.placebo,
         chance=dict(task.chance()),
@@ -417,40 +442,27 @@ def _provenance(
     )
 
 
-def _online(
-    config: PretrainRecipe,
-    manifest: Manifest,
-    train_rows: Manifest,
-    val_rows: Manifest,
-    backbone: Backbone,
-    task: PretextTask,
-) -> list[Any]:
+def _online(run: Run, videos: Videos, module: PretrainModule) -> list[Any]:
     """The callback that scores a labeled slice; none where ``online.every_epochs`` is 0."""
     from ssvid.evals.online import OnlineEvaluation
 
-    if not config.online.every_epochs:
+    if not run.config.online.every_epochs:
         return []
     return [
         OnlineEvaluation(
-            config.online,
-            manifest,
-            train_rows.rows,
-            val_rows.rows,
-            info=backbone.info,
-            trained_stage=task.stage,
-            seed=config.seed,
+            run.config.online,
+            videos.manifest,
+            videos.train,
+            videos.held_out,
+            info=module.backbone.info,
+            trained_stage=module.task.stage,
+            seed=run.config.seed,
         )
     ]
 
 
-def _rewind(loggers: list[Any], step: int) -> None:
-    for logger in loggers:
-        if isinstance(logger, JsonLines):
-            logger.rewind(step)
-
-
-def _header(config: PretrainRecipe, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:
-    c, world = config, int(config.trainer.devices) * config.trainer.num_nodes
+def _header(run: Run, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:
+    c, world = run.config, run.world
     layout = data.layout(world)
     short = [row.path for row in data.train_set.too_short]
     lines = [

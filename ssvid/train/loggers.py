@@ -11,7 +11,8 @@ import os
 import re
 import uuid
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,24 @@ def log_picture(loggers: Iterable[Logger], name: str, picture_HWC: np.ndarray, s
             logger.log_image(key=f"pictures/{name}", images=[picture_HWC], step=step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(f"pictures/{name}", picture_HWC, step, dataformats="HWC")
+
+
+def rewind(loggers: Iterable[Logger], step: int) -> None:
+    """Forget the lines of a log that came after a step: a run that goes on from there writes them anew."""
+    for logger in loggers:
+        if isinstance(logger, JsonLines):
+            logger.rewind(step)
+
+
+@contextmanager
+def ending(loggers: Sequence[Logger]) -> Iterator[None]:
+    """End what the loggers hold open when a training ends or fails."""
+    try:
+        yield
+    except BaseException:
+        close_loggers(loggers, "failed")
+        raise
+    close_loggers(loggers, "success")
 
 
 def close_loggers(loggers: Iterable[Logger], status: str) -> None:

@@ -15,13 +15,14 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from ssvid import stopping
-from ssvid.data.feed.module import UnreadableReport
+from ssvid.backbones import convert_to_channels_last_3d
+from ssvid.data.feed.module import ClipDataModule
 from ssvid.errors import SsvidError
 from ssvid.ranks import global_rank
 from ssvid.train.callbacks import CountUnreadable, Pictures, SaveLast, TellSkipped
 from ssvid.train.checkpoint_io import AgreeingDDP, AtomicCheckpointIO
-from ssvid.train.config import OptimConfig, TrainerConfig
-from ssvid.train.module import StopRun, shared
+from ssvid.train.config import TrainerConfig
+from ssvid.train.module import PretrainModule, StopRun, shared
 from ssvid.train.progress import ShowProgress
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
@@ -29,30 +30,30 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 
 def build_trainer(
     config: TrainerConfig,
-    optim: OptimConfig,
+    module: PretrainModule,
+    data: ClipDataModule,
     *,
     folder: Path,
     loggers: list[Logger],
-    chance: dict[str, float],
-    global_batch: int,
-    unreadable: UnreadableReport,
-    validates: bool,
     show_progress: bool = True,
     more_callbacks: Sequence[pl.Callback] = (),
     before_saving: Sequence[pl.Callback] = (),
-    batches_per_epoch: int,
-    options: str = "optim.",
 ) -> pl.Trainer:
-    """Lightning's trainer for a resolved config (``resolve_trainer``); global settings of torch are made here.
+    """Lightning's trainer for a resolved config (``resolve_trainer``), and the module made ready for it.
 
-    options: what stands before the names of the optimizer's options in the recipe.
+    Global settings of torch are made here.
+
     before_saving: callbacks whose work on an epoch's last batch must be in the checkpoint that is written then.
     """
+    if config.channels_last:
+        convert_to_channels_last_3d(module.backbone)
+    if config.compile:
+        module.backbone.compile()
     _calm_lightning()
     if config.threads:
         torch.set_num_threads(config.threads)
     callbacks: list[pl.Callback] = [
-        CountUnreadable(unreadable),
+        CountUnreadable(data.unreadable),
         TellSkipped(show_progress),
         *before_saving,
         SaveLast(folder / "checkpoints" / "last.ckpt", config.save_every_steps),
@@ -60,9 +61,10 @@ def build_trainer(
     if config.pictures:
         callbacks.append(Pictures(folder / "pictures"))
     if show_progress:
-        callbacks.append(ShowProgress(chance, global_batch, config.log_every_steps))
+        callbacks.append(ShowProgress(dict(module.task.chance()), data.loader.global_batch, config.log_every_steps))
     callbacks += more_callbacks
     world = int(config.devices) * config.num_nodes
+    batches_per_epoch = module.steps_per_epoch * config.accumulate
     strategy: Any = AgreeingDDP(find_unused_parameters=False) if world > 1 else "auto"
     trainer = pl.Trainer(
         accelerator=config.accelerator,
@@ -70,13 +72,13 @@ def build_trainer(
         num_nodes=config.num_nodes,
         strategy=strategy,
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
-        max_epochs=optim.epochs,
+        max_epochs=module.optim.epochs,
         max_steps=config.max_steps,
         accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=optim.grad_clip_norm or None,
+        gradient_clip_val=module.optim.grad_clip_norm or None,
         log_every_n_steps=max(1, min(config.log_every_steps, batches_per_epoch)),
         check_val_every_n_epoch=config.val_every_epochs,
-        limit_val_batches=None if validates else 0,
+        limit_val_batches=None if data.val_set is not None else 0,
         num_sanity_val_steps=0,
         deterministic=config.deterministic,
         benchmark=not config.deterministic,
@@ -86,7 +88,7 @@ def build_trainer(
         enable_model_summary=False,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(options)],
+        plugins=[AtomicCheckpointIO(module.options)],
         default_root_dir=str(folder),
     )
     trainer._signal_connector = _NoSignals()  # type: ignore[assignment]

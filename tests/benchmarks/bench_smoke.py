@@ -84,7 +84,7 @@ def untrained(run: Path, manifest: Manifest, test: Manifest) -> dict[str, dict[s
     backbone, task = build_networks(config)
     rows = split_rows(manifest, config.data, config.seed)[0].rows
     training = ClipDataset(manifest, rows, task.clip_maker(training=True), seed=config.seed)
-    _prepare(task, SimpleNamespace(train_set=training), rank=0)  # type: ignore[arg-type]
+    _prepare(task, SimpleNamespace(train_set=training))  # type: ignore[arg-type]
     forms = {AS_INITIALIZED: measure(backbone, task, test)}
     layout = BatchLayout(config.loader.global_batch, clips_per_video=config.loader.clips_per_video)
     batches = TrainBatches(len(training), layout, seed=config.seed, position=lambda: (0, 0))

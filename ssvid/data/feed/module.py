@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -89,15 +89,27 @@ def _unreadable(rows: Iterable[VideoRow]) -> dict[str, str]:
     return {row.path: row.status.removeprefix("unreadable: ") for row in rows if not row.is_readable}
 
 
+class Videos(NamedTuple):
+    """What a run reads.
+
+    manifest: all videos. train, held_out: which of them are trained on and measured; held_out may be empty.
+    elsewhere: the videos of ``data.out_of_domain``, measured beside those that are held out; None where there are none.
+    classes: label -> its number; the samples to train on then carry it as ``label``. None sends no labels.
+    """
+
+    manifest: Manifest
+    train: Sequence[VideoRow]
+    held_out: Sequence[VideoRow] = ()
+    elsewhere: Manifest | None = None
+    classes: Mapping[str, int] | None = None
+
+
 class ClipDataModule(pl.LightningDataModule):
     """The loaders of a pretraining run.
 
     Args:
-        manifest: all videos. train_rows, val_rows: which of them; val_rows may be empty.
-        out_of_domain: the videos of ``data.out_of_domain``, measured beside val_rows; None where there are none.
-        task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
+        videos: what is trained on and measured. task: gives the clip makers. seed, data, loader, accumulate: of the recipe.
         val_clips: of each video that is measured; 0 takes as many as make ``ENOUGH_CLIPS`` of the held-out videos.
-        classes: label -> its number; the samples to train on then carry it as ``label``. None sends no labels.
 
     Attributes:
         unreadable: filled by the trainer from what the batches report.
@@ -109,9 +121,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        manifest: Manifest,
-        train_rows: Sequence[VideoRow],
-        val_rows: Sequence[VideoRow],
+        videos: Videos,
         task: PretextTask,
         *,
         seed: int,
@@ -119,35 +129,33 @@ class ClipDataModule(pl.LightningDataModule):
         loader: LoaderConfig,
         accumulate: int = 1,
         pin_memory: bool = False,
-        out_of_domain: Manifest | None = None,
         val_clips: int = 1,
-        classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.seed, self.loader, self.accumulate, self.pin_memory = seed, loader, accumulate, pin_memory
-        readable = [row for row in train_rows if row.is_readable]
+        elsewhere = videos.elsewhere
         self.unreadable = UnreadableReport(
-            len(train_rows),
+            len(videos.train),
             loader.max_unreadable_fraction,
-            _unreadable(train_rows),
-            held_out=_unreadable([*val_rows, *(out_of_domain.rows if out_of_domain else ())]),
+            _unreadable(videos.train),
+            held_out=_unreadable([*videos.held_out, *(elsewhere.rows if elsewhere else ())]),
         )
         self.unreadable.check()
         self.train_set = ClipDataset(
-            manifest,
-            readable,
+            videos.manifest,
+            [row for row in videos.train if row.is_readable],
             task.clip_maker(training=True),
             seed=seed,
             decoder=loader.decoder,
             segment_seconds=data.segment_seconds,
-            classes=classes,
+            classes=videos.classes,
         )
-        self.val_set = self._measured(manifest, val_rows, task)
+        self.val_set = self._measured(videos.manifest, videos.held_out, task)
         self.val_clips = val_clips or clips_for(len(self.val_set) if self.val_set else 0)
         self.ood_set = None
-        if out_of_domain is not None:
-            self.ood_set = self._measured(out_of_domain, out_of_domain.rows, task, data.out_of_domain.frame_step)
-            self._check_pair(data.out_of_domain, out_of_domain)
+        if elsewhere is not None:
+            self.ood_set = self._measured(elsewhere, elsewhere.rows, task, data.out_of_domain.frame_step)
+            self._check_pair(data.out_of_domain, elsewhere)
 
     def _measured(
         self, manifest: Manifest, rows: Sequence[VideoRow], task: PretextTask, frame_step: int = 1

@@ -18,13 +18,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ssvid.backbones import Backbone, convert_to_channels_last_3d
+from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
 from ssvid.classifiers.scoring import score_videos
 from ssvid.data.config import DataConfig
 from ssvid.data.contents import units_of
-from ssvid.data.feed.module import ClipDataModule
+from ssvid.data.feed.module import ClipDataModule, Videos
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import DataError
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
@@ -39,7 +39,7 @@ from ssvid.features.reading import check_contents, check_decoder
 from ssvid.machine import versions
 from ssvid.ranks import from_first, global_rank, over_ranks, share_buffers
 from ssvid.results.rows import ResultRow
-from ssvid.train.loggers import JsonLines, build_loggers, close_loggers
+from ssvid.train.loggers import build_loggers, ending, rewind
 from ssvid.train.module import PretrainModule
 from ssvid.train.optim import build_schedule
 from ssvid.train.run_folder import RunFolder
@@ -243,9 +243,7 @@ def _weights_and_steps(path: Path) -> tuple[dict[str, Tensor], int]:
 def _data(start: Start, fit_rows: Sequence[VideoRow], task: Classification) -> ClipDataModule:
     tools, manifest = start.tools, start.data.manifest
     return ClipDataModule(
-        manifest,
-        fit_rows,
-        (),
+        Videos(manifest, fit_rows, classes={name: number for number, name in enumerate(start.classes)}),
         task,
         seed=tools.seed,
         # One clip of each video an epoch: labels belong to videos, not to stretches of them.
@@ -253,7 +251,6 @@ def _data(start: Start, fit_rows: Sequence[VideoRow], task: Classification) -> C
         loader=replace(tools.loader, global_batch=start.protocol.batch_size, clips_per_video=1),
         accumulate=tools.trainer.accumulate,
         pin_memory=tools.trainer.accelerator == "gpu",
-        classes={name: number for number, name in enumerate(start.classes)},
     )
 
 
@@ -269,36 +266,22 @@ def _train(
     config = tools.trainer
     if stop_after is not None:
         config = replace(config, max_steps=round(stop_after * module.steps_per_epoch))
-    if config.channels_last:
-        convert_to_channels_last_3d(module.backbone)
-    if config.compile:
-        module.backbone.compile()
     checkpoint = run.checkpoint_to_resume(warnings.warn) if tools.resume else None
     step = None if checkpoint is None else read_checkpoint(checkpoint).meta["global_step"]
     loggers = build_loggers(tools.logger, run.path, dict(tools.recipe), resumed_step=step)
-    for logger in loggers:
-        if step is not None and isinstance(logger, JsonLines):
-            logger.rewind(step)
+    if step is not None:
+        rewind(loggers, step)
     trainer = build_trainer(
         config,
-        module.optim,
+        module,
+        data,
         folder=run.path,
         loggers=loggers,
-        chance=dict(module.task.chance()),
-        global_batch=data.loader.global_batch,
-        unreadable=data.unreadable,
-        validates=False,
         show_progress=tools.show_progress,
         before_saving=[] if chooser is None else [chooser],
-        batches_per_epoch=module.steps_per_epoch * config.accumulate,
-        options=module.options,
     )
-    try:
+    with ending(loggers):
         run_trainer(trainer, module, data, checkpoint)
-    except BaseException:
-        close_loggers(loggers, "failed")
-        raise
-    close_loggers(loggers, "success")
     return trainer.strategy.root_device
 
 
