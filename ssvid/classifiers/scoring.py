@@ -15,7 +15,7 @@ from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError
 from ssvid.features.passes import Piece, Progress, check_finite, evaluation_mode, over_blocks
 from ssvid.features.protocol import FeatureProtocol, decoder_of
-from ssvid.features.reading import ClipItem, Read, check_contents, check_decoder, even_starts, row_is_padded
+from ssvid.features.reading import Read, check_contents, check_decoder, even_starts, row_is_padded
 from ssvid.features.store import Listed
 from ssvid.features.views import crop_views
 
@@ -99,17 +99,16 @@ def score_videos(
     reading: FeatureProtocol,
     *,
     num_crops: int = 1,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
     files_checked: bool = False,
 ) -> VideoScores:
     """The scores of every view, in evaluation mode and full precision. Nothing is substituted or padded with others.
 
     A video's views pass through the network without those of other videos, so that its scores are the same, bit for
-    bit, whatever else is scored and on however many processes (``sharding.over_ranks``).
+    bit, whatever else is scored and on however many processes (``ssvid.ranks.over_ranks``).
 
     Args:
-        backbone, task: on ``device``; left as they were. reading: resolved; its clips are the views, times num_crops.
+        backbone, task: on one device; left as they were. reading: resolved; its clips are the views, times num_crops.
         progress: called with (videos done, videos in all) of this process. files_checked: they need not be compared with
             the manifest again.
 
@@ -123,8 +122,13 @@ def score_videos(
         check_contents(manifest, rows)
 
     def work(number: int, pieces: Iterator[Piece]) -> np.ndarray | str:
-        (piece,) = pieces
-        return _logits(backbone, task, piece.item, reading, num_crops, device)
+        """Logits VK of a video's views, or the reason why it gave none."""
+        ((_, _, item),) = pieces
+        if item.clips_VTCHW is None:
+            return item.reason
+        views = crop_views(item.clips_VTCHW.to(backbone.mean_C111.device), reading.crop_px, num_crops)
+        passes = [task.logits(part, backbone) for part in views.split(task.protocol.views_per_pass)]
+        return torch.cat(passes).cpu().numpy()
 
     reads = [Read(row, even_starts(row, reading)) for row in rows]
     alone = [[i] for i in range(len(rows))]
@@ -147,19 +151,3 @@ def score_videos(
         tuple(row_id(rows[i]) for i in logits if row_is_padded(rows[i], reading)),
         dict(Counter(decoder_of(rows[i], reading) for i in sorted(logits))),
     )
-
-
-def _logits(
-    backbone: Backbone,
-    task: Classification,
-    item: ClipItem,
-    reading: FeatureProtocol,
-    num_crops: int,
-    device: torch.device | str,
-) -> np.ndarray | str:
-    """Logits VK of a video's views, or the reason why it gave none."""
-    if item.clips_VTCHW is None:
-        return item.reason
-    views = crop_views(item.clips_VTCHW.to(device), reading.crop_px, num_crops)
-    passes = [task.logits(part, backbone) for part in views.split(task.protocol.views_per_pass)]
-    return torch.cat(passes).cpu().numpy()

@@ -113,7 +113,6 @@ def finetuned(start: Start) -> Iterator[Number]:
             data.test,
             clip_reading(p, tools.loader),
             num_crops=p.num_crops,
-            device=fitted.device,
         )
     yield from finetuned_numbers(test, start, parts, chosen, fitted)
 
@@ -354,7 +353,6 @@ class ChooseEpoch(pl.Callback):
                 self.manifest,
                 self.rows,
                 self.reading,
-                device=module.device,
                 files_checked=True,
             )
         averaging = self.protocol.averaging
