@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from ssvid.data.manifest import UNREADABLE, Manifest, VideoRow
 from ssvid.video.identity import is_quick
@@ -15,9 +16,12 @@ def summarize(manifest: Manifest, *, max_listed: int = 10) -> str:
     if rows:
         facts += [_span([row.fps for row in rows]) + " fps", _sizes(rows)]
     facts += _naming_facts(manifest)
-    lines = [", ".join(facts), *_leak_lines(rows), *_quick_lines(rows), *_missing_lines(manifest, max_listed)]
-    lines += [*_unreadable_lines(manifest, max_listed), *_note_lines(rows, max_listed), *_decoder_lines(rows)]
-    return "\n".join(lines)
+    lines = [", ".join(facts), *_leak_lines(rows), *_quick_lines(rows)]
+    lines += _listed("listed videos missing", manifest.missing, max_listed)
+    bad = [row for row in manifest.rows if not row.is_readable]
+    reasons = [f"{row.path}: {row.status.removeprefix(UNREADABLE).lstrip(': ')}" for row in bad]
+    lines += _listed("unreadable", reasons, max_listed)
+    return "\n".join([*lines, *_note_lines(rows, max(max_listed // 3, 1)), *_decoder_lines(rows)])
 
 
 def format_duration(seconds: float) -> str:
@@ -90,33 +94,21 @@ _NOTED = {
 }
 
 
-def _note_lines(rows: list[VideoRow], max_listed: int) -> list[str]:
+def _note_lines(rows: list[VideoRow], most: int) -> list[str]:
     lines = []
     for subject, words in _NOTED.items():
         # Windows of one file share its notes.
         told = {row.path: note for row in rows for note in row.notes.split("; ") if note.startswith(f"{subject}: ")}
-        if told:
-            listed = list(told.items())[: max(max_listed // 3, 1)]
-            lines += [f"{len(told)} {words}:", *(f"  {path}: {note.partition(': ')[2]}" for path, note in listed)]
-            lines += [f"  and {len(told) - len(listed)} more"] if len(told) > len(listed) else []
+        lines += _listed(words, [f"{path}: {note.partition(': ')[2]}" for path, note in told.items()], most)
     return lines
 
 
-def _missing_lines(manifest: Manifest, max_listed: int) -> list[str]:
-    names = manifest.missing
-    if not names:
+def _listed(what: str, lines: Sequence[str], most: int) -> list[str]:
+    """How many there are, the first of them, and how many more; nothing where there is none."""
+    if not lines:
         return []
-    more = [f"  and {len(names) - max_listed} more"] if len(names) > max_listed else []
-    return [f"{len(names)} listed videos missing:", *(f"  {name}" for name in names[:max_listed]), *more]
-
-
-def _unreadable_lines(manifest: Manifest, max_listed: int) -> list[str]:
-    bad = [row for row in manifest.rows if not row.is_readable]
-    if not bad:
-        return []
-    lines = [f"  {row.path}: {row.status.removeprefix(UNREADABLE).lstrip(': ')}" for row in bad[:max_listed]]
-    more = [f"  and {len(bad) - max_listed} more"] if len(bad) > max_listed else []
-    return [f"{len(bad)} unreadable:", *lines, *more]
+    more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
+    return [f"{len(lines)} {what}:", *(f"  {line}" for line in lines[:most]), *more]
 
 
 def _decoder_lines(rows: list[VideoRow]) -> list[str]:

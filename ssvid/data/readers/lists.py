@@ -10,11 +10,10 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ssvid.data.manifest import contained_path
-from ssvid.data.readers.matching import Entry, Listing, OfficialSplit, read_text
+from ssvid.data.readers.matching import Entry, Listing, OfficialSplit, SplitLine, read_text
 from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
 
@@ -31,22 +30,8 @@ _FIELD_OF = {alias: name for name, aliases in LIST_COLUMNS.items() for alias in 
 _POSITIONS = ("path", "label", "start_seconds", "end_seconds")
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One record of a list: where it stands, its cells, and the cells as they were written."""
-
-    file: Path
-    number: int
-    cells: list[str]
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}, line {self.number}"
-
-    def error(self, rule: str, way_out: str) -> DataError:
-        text = " ".join(self.cells)
-        shown = text if len(text) <= 120 else text[:117] + "..."
-        return DataError(f"{self.where} ({shown!r}): {rule}. {way_out}")
+def _line(file: Path, number: int, cells: list[str]) -> SplitLine:
+    return SplitLine(file, number, " ".join(cells), cells)
 
 
 @register_reader("list", about="lines of 'path label', or a CSV with a header (--list FILE)", takes_list=True)
@@ -112,7 +97,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _split_lines(file: Path, text: str, separator: str) -> Iterator[_Line]:
+def _split_lines(file: Path, text: str, separator: str) -> Iterator[SplitLine]:
     if separator in (",", ";"):
         yield from _split_csv(file, text, separator)
         return
@@ -120,10 +105,10 @@ def _split_lines(file: Path, text: str, separator: str) -> Iterator[_Line]:
         if _is_content(line):
             cells = line.strip().split(separator) if separator else [line]
             # Several spaces are one separator; two tabs in a row are an empty cell.
-            yield _Line(file, number, [cell.strip() for cell in cells if cell or separator != " "])
+            yield _line(file, number, [cell.strip() for cell in cells if cell or separator != " "])
 
 
-def _split_csv(file: Path, text: str, separator: str) -> Iterator[_Line]:
+def _split_csv(file: Path, text: str, separator: str) -> Iterator[SplitLine]:
     # Not splitlines, which also breaks at characters that are part of a name.
     reader = csv.reader(
         (line + "\n" for line in text.split("\n")), delimiter=separator, strict=True, skipinitialspace=True
@@ -132,14 +117,14 @@ def _split_csv(file: Path, text: str, separator: str) -> Iterator[_Line]:
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells) and not cells[0].lstrip().startswith("#"):
-                yield _Line(file, number, [cell.strip() for cell in cells])
+                yield _line(file, number, [cell.strip() for cell in cells])
             number = reader.line_num + 1
     except csv.Error as cause:
         way_out = f'Put paths with {separator} or quotes in double quotes and double the quotes inside ("").'
-        raise _Line(file, number, []).error(f"it must be CSV ({cause})", way_out) from cause
+        raise _line(file, number, []).error(f"it must be CSV ({cause})", way_out) from cause
 
 
-def _header(root: Path, line: _Line) -> tuple[str, ...]:
+def _header(root: Path, line: SplitLine) -> tuple[str, ...]:
     """The fields of the columns where the first line is a header, else ()."""
     names = ["_".join(cell.lower().split()) for cell in line.cells]
     if not set(names) & set(LIST_COLUMNS["path"]) or _is_file(root / line.cells[0]):
@@ -159,7 +144,7 @@ def _header(root: Path, line: _Line) -> tuple[str, ...]:
 _KNOWN_WORDS = "; ".join("|".join(aliases) for aliases in LIST_COLUMNS.values())
 
 
-def _refuse_unknown_header(root: Path, first: _Line, second: _Line) -> None:
+def _refuse_unknown_header(root: Path, first: SplitLine, second: SplitLine) -> None:
     """Raise DataError where the first line names columns by words that are not known: it has no path, the second has."""
     if any(_is_file(root / cell) or set(cell) & set("./\\") for cell in first.cells):
         return
@@ -183,7 +168,7 @@ _LABEL_WAY_OUT = (
 )
 
 
-def _named_cells(line: _Line, header: tuple[str, ...], *, labeled: bool) -> dict[str, str]:
+def _named_cells(line: SplitLine, header: tuple[str, ...], *, labeled: bool) -> dict[str, str]:
     """The cells of a line by field. Without a header it has 1 to 4 of them, and all lines or none have a label."""
     count = len(line.cells)
     if header:
@@ -200,7 +185,7 @@ def _named_cells(line: _Line, header: tuple[str, ...], *, labeled: bool) -> dict
     return dict(zip(_POSITIONS, line.cells, strict=False))
 
 
-def _entry(root: Path, line: _Line, cells: dict[str, str], *, allow_outside: bool) -> Entry:
+def _entry(root: Path, line: SplitLine, cells: dict[str, str], *, allow_outside: bool) -> Entry:
     path = _listed_path(root, line, cells["path"], allow_outside=allow_outside)
     start = _seconds(line, "start", cells.get("start_seconds", ""))
     end = _seconds(line, "end", cells.get("end_seconds", ""))
@@ -213,7 +198,7 @@ def _entry(root: Path, line: _Line, cells: dict[str, str], *, allow_outside: boo
     return Entry(path, **names, start_seconds=start or 0.0, end_seconds=end, where=line.where)
 
 
-def _listed_path(root: Path, line: _Line, text: str, *, allow_outside: bool) -> str:
+def _listed_path(root: Path, line: SplitLine, text: str, *, allow_outside: bool) -> str:
     """The path relative to the root of a file that exists. An absolute path inside the root is one as well."""
     base = f"{root.absolute().as_posix()}/"
     try:
@@ -231,7 +216,7 @@ def _listed_path(root: Path, line: _Line, text: str, *, allow_outside: bool) -> 
     return path
 
 
-def _other_cause(root: Path, line: _Line, text: str) -> tuple[str, str] | None:
+def _other_cause(root: Path, line: SplitLine, text: str) -> tuple[str, str] | None:
     """Why a path names no file although its file may well be there: the rule that it breaks, and the way out."""
     bare = text.strip("\"'")
     if "\\" in text:
@@ -281,7 +266,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _seconds(line: _Line, name: str, text: str) -> float | None:
+def _seconds(line: SplitLine, name: str, text: str) -> float | None:
     if not text:
         return None
     try:

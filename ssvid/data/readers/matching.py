@@ -276,22 +276,24 @@ def read_text(path: Path, what: str, way_out: str) -> str:
 
 @dataclass(frozen=True)
 class SplitLine:
-    """A line of a split file, without the space around it."""
+    """A line of a split file or list, without the space around it. cells: its columns, where it has been cut."""
 
     file: Path
     number: int
     text: str
+    cells: Sequence[str] = ()
 
     @property
     def where(self) -> str:
         """File and line, for error texts."""
         return f"{self.file}, line {self.number}"
 
-    def error(self, rule: str) -> DataError:
+    def error(
+        self, rule: str, way_out: str = "Fix the line, or set data.annotations to the official split files."
+    ) -> DataError:
         """The error that names this line."""
-        return DataError(
-            f"{self.where} ({self.text!r}): {rule}. Fix the line, or set data.annotations to the official split files."
-        )
+        shown = self.text if len(self.text) <= 120 else self.text[:117] + "..."
+        return DataError(f"{self.where} ({shown!r}): {rule}. {way_out}")
 
 
 def split_lines(path: Path) -> list[SplitLine]:
