@@ -60,6 +60,7 @@ _VERBS = (
     listings.add_protocols,
     listings.add_tasks,
     listings.add_backbones,
+    listings.add_evaluations,
     doctor.add_doctor,
 )
 

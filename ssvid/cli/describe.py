@@ -1,17 +1,18 @@
-"""What a registered task or network is, in words: for ``ssvid tasks`` and ``ssvid backbones``. Imports torch."""
+"""What a registered task, network or evaluation is, in words: for ``ssvid tasks``, ``backbones`` and ``evaluations``. Imports torch."""
 
 from __future__ import annotations
 
 import inspect
 import itertools
 import textwrap
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
 from ssvid.backbones import backbones, create_backbone
 from ssvid.cli import terminal
 from ssvid.recipe.check import describe, field_hints, legal_values, to_plain
-from ssvid.recipe.options import backbone_options, task_options
+from ssvid.recipe.options import backbone_options, evaluation_options, task_options
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.registry import Registry
 from ssvid.tasks import tasks
@@ -21,18 +22,7 @@ from ssvid.tasks import tasks
 
 def print_tasks(only: str | None, *, as_json: bool) -> None:
     """All tasks with their first line; or one with its chance levels and options."""
-    names = tasks.names()
-    if only and as_json:
-        terminal.print_json(_describe_task(only, tasks.get(only)))
-    elif only:
-        _print_task(_describe_task(only, tasks.get(only)))
-    elif as_json:
-        described = [_describe_task(name, tasks.get(name)) for name in names]
-        terminal.print_json({"tasks": described, "broken": _broken(tasks)})
-    else:
-        terminal.print_columns([(name, _task_summary(tasks.get(name))) for name in names])
-        print(f"\n{terminal.counted(names, 'task')}. Options of one: ssvid tasks NAME")
-    _say_broken(tasks)
+    _print_plugins(tasks, only, as_json, _describe_task, _print_task, lambda name: _task_summary(tasks.get(name)))
 
 
 def _describe_task(name: str, task: Any) -> dict[str, Any]:
@@ -79,17 +69,12 @@ def _print_task(task: dict[str, Any]) -> None:
 
 def print_backbones(only: str | None, *, as_json: bool) -> None:
     """All networks with their size; or one with its stages and options."""
-    names = [only] if only else backbones.names()
-    described = [_describe_backbone(name, backbones.get(name)) for name in names]
-    if as_json:
-        terminal.print_json(described[0] if only else {"backbones": described, "broken": _broken(backbones)})
-    elif only:
-        _print_backbone(described[0])
-    else:
-        rows = [(b["name"], f"{b['summary']} [{b['parameters'] / 1e6:.2f} M parameters]") for b in described]
-        terminal.print_columns(rows)
-        print(f"\n{terminal.counted(names, 'backbone')}. Stages and options of one: ssvid backbones NAME")
-    _say_broken(backbones)
+
+    def summary(name: str) -> str:
+        found = _describe_backbone(name, backbones.get(name))
+        return f"{found['summary']} [{found['parameters'] / 1e6:.2f} M parameters]"
+
+    _print_plugins(backbones, only, as_json, _describe_backbone, _print_backbone, summary)
 
 
 def _describe_backbone(name: str, backbone: Any) -> dict[str, Any]:
@@ -116,7 +101,59 @@ def _print_backbone(backbone: dict[str, Any]) -> None:
     _print_options(backbone["options"], "backbone.options.", backbone["option_help"])
 
 
-# ---- both ------------------------------------------------------------------------------------------------------------
+# ---- evaluations -----------------------------------------------------------------------------------------------------
+
+
+def print_evaluations(only: str | None, *, as_json: bool) -> None:
+    """All evaluations with their first line; or one with its options."""
+    from ssvid.evals.contract import evaluations  # here, because it imports much
+
+    def describe_one(name: str, evaluation: Any) -> dict[str, Any]:
+        options = evaluation_options(name)
+        return {
+            "name": name,
+            "summary": first_line(evaluation.__doc__ or ""),
+            "module": evaluation.__module__,
+            "needs": evaluation.needs,
+            "verb": evaluation.verb,
+            "options": _option_rows(options, field_hints(options)),
+            "option_help": inspect.getdoc(options) or "",
+        }
+
+    def tell(one: dict[str, Any]) -> None:
+        print(f"{one['name']}: {one['summary']}\n\nfile: {one['module']}")
+        print(f"made of {one['needs']}; asked by: ssvid {one['verb']}")
+        _print_options(one["options"], "evaluation.options.", one["option_help"])
+
+    def summary(name: str) -> str:
+        return first_line(evaluations.get(name).__doc__ or "")
+
+    _print_plugins(evaluations, only, as_json, describe_one, tell, summary)
+
+
+# ---- all -------------------------------------------------------------------------------------------------------------
+
+
+def _print_plugins(
+    registry: Registry,
+    only: str | None,
+    as_json: bool,
+    describe_one: Callable[[str, Any], dict[str, Any]],
+    tell: Callable[[dict[str, Any]], None],
+    summary: Callable[[str], str],
+) -> None:
+    """All that is registered with a line for each; or one of them."""
+    names, plural = registry.names(), f"{registry.kind}s"
+    if only:
+        described = describe_one(only, registry.get(only))
+        terminal.print_json(described) if as_json else tell(described)
+    elif as_json:
+        found = [describe_one(name, registry.get(name)) for name in names]
+        terminal.print_json({plural: found, "broken": _broken(registry)})
+    else:
+        terminal.print_columns([(name, summary(name)) for name in names])
+        print(f"\n{terminal.counted(names, registry.kind)}. Options of one: ssvid {plural} NAME")
+    _say_broken(registry)
 
 
 def first_line(doc: str) -> str:

@@ -210,10 +210,12 @@ def _recipes() -> list[str]:
 def _broken_plugins() -> list[dict[str, str]]:
     from ssvid.backbones import backbones
     from ssvid.data.readers.shelf import readers
+    from ssvid.evals.contract import evaluations
     from ssvid.tasks import tasks
 
     readers.load()
-    broken = (*tasks.broken, *backbones.broken, *readers.broken)
+    evaluations.load()
+    broken = (*tasks.broken, *backbones.broken, *readers.broken, *evaluations.broken)
     return [{"module": b.module, "reason": b.reason} for b in broken]
 
 

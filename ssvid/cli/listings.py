@@ -1,4 +1,4 @@
-"""``ssvid recipes | tasks | backbones [NAME]``: what there is, and what one of them does."""
+"""``ssvid recipes | tasks | backbones | evaluations [NAME]``: what there is, and what one of them does."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def add_backbones(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.description = "Lists the networks found, also those of other packages. With a NAME, its stages and options."
     parser.epilog = "example:\n  ssvid backbones r3d_18\n"
     parser.set_defaults(run=run_backbones)
+
+
+def add_evaluations(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``ssvid evaluations``."""
+    parser = _add(verbs, common, "evaluations", "list evaluations, or the options of one")
+    parser.description = "Lists the evaluations found, also those of other packages. With a NAME, its options."
+    parser.epilog = "example:\n  ssvid evaluations knn\n"
+    parser.set_defaults(run=run_evaluations)
 
 
 def _add(verbs: Any, common: argparse.ArgumentParser, verb: str, text: str) -> argparse.ArgumentParser:
@@ -116,3 +124,10 @@ def run_backbones(args: argparse.Namespace) -> None:
     from ssvid.cli import describe
 
     describe.print_backbones(args.name, as_json=args.json)
+
+
+def run_evaluations(args: argparse.Namespace) -> None:
+    """List evaluations, or describe one."""
+    from ssvid.cli import describe
+
+    describe.print_evaluations(args.name, as_json=args.json)

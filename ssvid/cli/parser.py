@@ -22,7 +22,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, **({"max_help_position": 28, "width": terminal.width() - 2} | options))
-        self._action_max_length = 14  # argparse forgets that verbs are indented further, and would break the longest
+        self._action_max_length = 16  # argparse forgets that verbs are indented further, and would break the longest
 
 
 class Parser(argparse.ArgumentParser):

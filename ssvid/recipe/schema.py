@@ -181,7 +181,7 @@ class FinetuneRecipe(EvaluationRecipe):
 
 @dataclass
 class QuestionConfig:
-    """Which evaluation is asked. name: it is registered under. options: fields of the evaluation's own Config."""
+    """Which evaluation is asked. name: see ``ssvid evaluations``. options: fields of the evaluation's own Config."""
 
     name: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)

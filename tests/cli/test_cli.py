@@ -18,7 +18,7 @@ from ssvid.recipe.find import find_recipe
 
 VERBS = [
     "demo", "pretrain", "probe", "finetune", "retrieve", "evaluate", "report", "audit", "embed", "export", "data", "show", "diff", "recipes",
-    "protocols", "tasks", "backbones", "doctor",
+    "protocols", "tasks", "backbones", "evaluations", "doctor",
 ]  # fmt: skip
 
 

@@ -78,6 +78,16 @@ def test_backbones_are_listed_and_described(capsys):
     assert [s["name"] for s in one["info"]["stages"]][-1] == "layer4"
 
 
+def test_evaluations(capsys):
+    from ssvid.evals.contract import evaluations
+
+    text = out(capsys, "evaluations")
+    assert all(f"{name} " in text for name in evaluations.names())
+    one = json.loads(out(capsys, "evaluations", "retrieval", "--json"))
+    assert (one["name"], one["needs"], one["verb"]) == ("retrieval", "vectors", "evaluate")
+    assert "evaluation.options.knn_ks=[20]" in out(capsys, "evaluations", "knn")
+
+
 def test_broken_plugins_are_named(capsys, monkeypatch):
     monkeypatch.setattr(tasks, "broken", [BrokenPlugin("shelf.bad", "SyntaxError: oops")])
     assert main(["tasks"]) == 0

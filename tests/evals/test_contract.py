@@ -3,17 +3,20 @@
 import json
 import re
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from ssvid.backbones import initialize_backbone
 from ssvid.data.manifest import Manifest
-from ssvid.errors import DataError, RecipeError
+from ssvid.errors import DataError, PluginError, RecipeError
 from ssvid.evals import measuring
-from ssvid.evals.contract import Subject, Tools
-from ssvid.evals.measuring import notes_of, see
-from ssvid.features.protocol import AnchorProtocol
+from ssvid.evals.contract import Evaluation, Number, Subject, Tools
+from ssvid.evals.measuring import measure, notes_of, see
+from ssvid.features.protocol import AnchorProtocol, resolve_feature_protocol
+from ssvid.features.reading import clips_of, read_videos
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import read_results, render_table, write_results
@@ -239,3 +242,38 @@ def test_neighbors_are_not_searched_where_a_probe_alone_is_asked_for(backbone, m
     recipe = ProbeRecipe(features=quick, probe=many, anchors=ALONE)
     found = beside(recipe, backbone, labeled(manifest), metrics=("probe_",), pretrained=backbone)
     assert {row.metric for row in found} == {"probe_top1"}
+
+
+class Became(NamedTuple):
+    unreadable: tuple = ()
+    padded: tuple = ()
+    decoders: dict | None = None
+
+
+class BrightMaps(Evaluation):
+    """Whether the first stage is brighter for a video than it is on average: it reads the videos itself."""
+
+    needs = "maps"
+    says = True
+
+    def score(self, subject, seen, data, config, tools):
+        assert seen is None
+        protocol = resolve_feature_protocol(subject.protocol, subject.network.info)
+        means = []
+        for item in read_videos(data.manifest, data.test, protocol):
+            with torch.no_grad():
+                means.append(float(subject.network(clips_of([item], torch.device("cpu")), "stage1").mean()))
+        seen = (Became(), Became(decoders={"pyav": len(means)})) if self.says else None
+        yield Number("bright", np.array(means) > np.mean(means), 0.5, seen=seen)
+
+
+def test_an_evaluation_may_read_the_videos_itself_and_says_what_became_of_them(backbone, manifest, quick):
+    subject, data = Subject("pretrained", backbone, quick), labeled(manifest)
+    (row,) = measure({BrightMaps(): None}, subject, None, data, Tools())
+    assert (row.metric, row.ids) == ("bright", tuple(video.path for video in data.test))
+    assert row.context["data"]["test"]["decoders"] == {"pyav": 9}
+    assert "feature_protocol" not in row.context
+    silent = BrightMaps()
+    silent.says = False
+    with pytest.raises(PluginError, match=r"BrightMaps needs maps, and its number 'bright' does not say what became"):
+        list(measure({silent: None}, subject, None, data, Tools()))
