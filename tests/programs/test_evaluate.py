@@ -331,6 +331,38 @@ def test_seeds_that_have_an_effect_are_not_refused():
     refuse_repetition(config(kind="finetune", seeds=[0, 1]), ["a"])  # another head, other clips
 
 
+# ---- any evaluation by its name
+
+
+def test_one_of_ours_is_asked_by_its_name_and_gives_what_its_verb_gives(ucf, evaluated, tmp_path):
+    few = {"random": False, "single_frame": False, "shuffled_frames": False}
+    features, options = QUICK["features"], {"knn_ks": [3]}
+    own = {"kind": "evaluate", "data": {"name": "ucf101", "root": str(ucf), "index_workers": 1}, "features": features}
+    asked = {**own, "anchors": few, "evaluation": {"name": "knn", "options": options}}
+    more = {"backbone": evaluated[1][0], "device": "cpu", "show_progress": False}
+    rows = ssvid.evaluate(asked, out=tmp_path / "a", **more).rows
+    assert [row.metric for row in rows if row.name == "pretrained"] == ["knn3_top1", "recall_at_1"]
+    for row in rows:
+        same = next(r for r in evaluated[0].rows if (r.name, r.metric) == (row.name, row.metric))  # of fold 1, seed 0
+        assert (row.value, row.ids) == (same.value, same.ids)
+    again = ssvid.evaluate(from_results=tmp_path / "a" / "results.json", out=tmp_path / "b", show_progress=False)
+    assert again.repeated.startswith("repeated: all")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("finetune", "evaluation.name (finetune) has a verb of its own. Run it with: ssvid finetune"),
+        ("nearest", "unknown evaluation 'nearest'"),
+        ("", "unknown evaluation ''. Known: finetune, knn"),
+    ],
+)
+def test_what_evaluate_cannot_ask_is_told(name, words, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"kind: evaluate\nevaluation: {{name: '{name}'}}\n")
+    assert main(["evaluate", str(tmp_path / "mine.yaml"), "data.root=x", "--backbone", "random"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_differences_stand_below_the_table(tmp_path):
     """What a pretext task is worth is its paired difference to the placebo and to the random network."""
     rows = [
