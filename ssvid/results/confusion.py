@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich.cells import cell_len
 
+from ssvid.columns import width_of
 from ssvid.data.manifest import Manifest, row_id
 from ssvid.protocols.metrics import title_of
 from ssvid.results.names import short_names
@@ -75,7 +75,7 @@ def draw_confusion(title: str, columns: Sequence[str], counts: np.ndarray) -> st
     names = [*short_names(columns, _LONGEST_NAME).values()]
     cell = min(_LARGEST_CELL_PX, max(_SMALLEST_CELL_PX, _ABOUT_PX // num_columns))
     step = max(1, -(-_LINE_PX // cell))  # classes whose names are written, where lines are lower than letters
-    side = round(_SIGN_PX * max(map(cell_len, names))) + 2 * _MARGIN_PX
+    side = round(_SIGN_PX * max(map(width_of, names))) + 2 * _MARGIN_PX
     top = side + 2 * _LINE_PX
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells = [
