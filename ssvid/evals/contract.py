@@ -174,10 +174,10 @@ class Number(NamedTuple):
 class Evaluation:
     """A question. Subclasses are registered with ``@register_evaluation(name)``, and are made without arguments.
 
-    Config: its options, a frozen dataclass; none where it is left out. settings_name: what results call them. needs: "vectors" (of every video, handed to it), or "maps" or "training", where
-    it reads the videos itself. verb: of the command that asks it. metrics: what the
-    names of its numbers start with. heldout_name: what results call the score
-    that chooses the form of the random network.
+    Config: its options, a frozen dataclass; none where it is left out. needs: "vectors" (of every video, handed to it), or
+    "maps" or "training", where it reads the videos itself. verb: of the command that asks it. metrics: what the names of its
+    numbers start with. settings_name: what results call its options. heldout_name: what they call the score that chooses the
+    form of the random network.
     """
 
     Config: ClassVar[type] = type(None)
@@ -198,8 +198,10 @@ class Evaluation:
         return features, config
 
     def has_two_random_forms(self, config: Any) -> bool:
-        """Whether the random network stands as initialized and with the batch statistics of training clips as well."""
-        return True
+        """Whether the random network stands as initialized and with the batch statistics of training clips as well; an
+        evaluation without vectors that says so has a ``heldout`` of its own.
+        """
+        return self.needs == "vectors"
 
     def score(self, subject: Subject, seen: Seen, data: LabeledData, config: Any, tools: Tools) -> Iterator[Number]:
         """The numbers of one network. Nothing may be chosen on ``data.test``.

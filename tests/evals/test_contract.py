@@ -273,6 +273,7 @@ def test_an_evaluation_may_read_the_videos_itself_and_says_what_became_of_them(b
     assert (row.metric, row.ids) == ("bright", tuple(video.path for video in data.test))
     assert row.context["data"]["test"]["decoders"] == {"pyav": 9}
     assert "feature_protocol" not in row.context
+    assert not BrightMaps().has_two_random_forms(None), "without vectors nobody can say which one is better"
     silent = BrightMaps()
     silent.says = False
     with pytest.raises(PluginError, match=r"BrightMaps needs maps, and its number 'bright' does not say what became"):
