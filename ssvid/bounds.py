@@ -109,11 +109,15 @@ def check(config: Any, group: str = "", more: Iterable[str] = ()) -> None:
     Raises:
         RecipeError: all that is wrong, each with its rule and way out.
     """
+    if problems := all_problems(config, group, more):
+        raise RecipeError("\n".join(problems))
+
+
+def all_problems(config: Any, group: str = "", more: Iterable[str] = ()) -> list[str]:
+    """What ``check`` would tell."""
     told_already = list(more)
     broken = _broken(config, group, told_already)
-    problems = told_already + [f"{text}. {way_out(type(config), name, group)}" for name, text in broken]
-    if problems:
-        raise RecipeError("\n".join(problems))
+    return told_already + [f"{text}. {way_out(type(config), name, group)}" for name, text in broken]
 
 
 def check_options(task: str, config: Any, more: Iterable[str] = ()) -> None:

@@ -29,12 +29,41 @@ EXTENDABLE: Final[Metadata] = MappingProxyType({"extends": True})
 GONE: Final[Mapping[str, str]] = MappingProxyType({"num_bootstrap": "intervals are computed without drawing"})
 
 
-def without_gone(recorded: Mapping[str, Any]) -> dict[str, Any]:
+# What older versions called the settings of a fine-tuning's optimizer, in the group "finetune" -> in the group "optim".
+OLD_OPTIM: Final[Mapping[str, str]] = MappingProxyType(
+    {"optimizer": "name", "milestones": "step_epochs", "gamma": "step_gamma"}
+    | {
+        key: key
+        for key in ("momentum", "base_lr", "epochs", "weight_decay", "grad_clip_norm", "warmup_epochs", "schedule")
+    }
+)
+
+
+def as_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe that an older version wrote down, as it would be written today."""
-    return {
+    recipe = {
         name: {key: value for key, value in group.items() if key not in GONE} if isinstance(group, Mapping) else group
         for name, group in recorded.items()
     }
+    own = recipe.get("finetune")
+    if not isinstance(own, Mapping) or not any(key in own for key in OLD_OPTIM):
+        return recipe
+    moved = {new: own[old] for old, new in OLD_OPTIM.items() if old in own}
+    kept = {key: value for key, value in own.items() if key not in OLD_OPTIM}
+    return recipe | {"finetune": kept, "optim": moved | dict(recipe.get("optim") or {})}
+
+
+def as_older(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a fine-tuning in the names of older versions, in which they are hashed and stand beside a number.
+
+    What those had no name for stays in the group "optim", where it is not what they did.
+    """
+    usual: dict[str, Any] = {"betas": [0.9, 0.999], "extended_from": [], "max_skipped_steps": 10}
+    optim = dict(recipe.get("optim") or {})
+    moved = {old: optim.pop(new) for old, new in OLD_OPTIM.items() if new in optim}
+    left = {key: value for key, value in optim.items() if value != usual.get(key)}
+    rest = {key: value for key, value in recipe.items() if key != "optim"} | ({"optim": left} if left else {})
+    return rest | {"finetune": {**recipe.get("finetune", {}), **moved}}
 
 
 def without_speed(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:

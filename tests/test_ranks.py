@@ -190,8 +190,8 @@ def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_vid
     words = [
         "finetune", "finetune/folder", "data.name=manifest", f"data.root={manifest.root}", f"data.list={table}",
         "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "loader.workers_per_device=0",
-        "finetune.num_frames=4", "finetune.crop_px=24", "finetune.resize_px=28", "finetune.epochs=2",
-        "finetune.batch_size=6", "finetune.every_epochs=1", "finetune.warmup_epochs=0", "finetune.refit=true", "trainer.accelerator=cpu",
+        "finetune.num_frames=4", "finetune.crop_px=24", "finetune.resize_px=28", "optim.epochs=2",
+        "finetune.batch_size=6", "finetune.every_epochs=1", "optim.warmup_epochs=0", "finetune.refit=true", "trainer.accelerator=cpu",
         "anchors.single_frame=false",
     ]  # fmt: skip
     run = [*words, "trainer.devices=2", "--run-dir", str(tmp_path / "two")]

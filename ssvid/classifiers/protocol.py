@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, check, told
+from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, all_problems, check, told
 from ssvid.data.config import LoaderConfig
 from ssvid.errors import did_you_mean
 from ssvid.features.protocol import FRAMES, FeatureProtocol, sides, size_problems
-from ssvid.settings import ROUNDING
-from ssvid.train.config import OptimConfig
+from ssvid.settings import ROUNDING, as_older
+from ssvid.train.config import FinetuneOptimConfig, plan_problems
 
 if TYPE_CHECKING:
     from ssvid.backbones import BackboneInfo
 
 
 @dataclass(frozen=True)
-class FinetuneProtocol:
+class FinetuneSettings:
     """How a network is trained on labels, how its best epoch is chosen, and how it is tested.
 
     frozen: only the head learns; the backbone stays in evaluation mode, batch statistics included. This is the linear
@@ -37,12 +37,10 @@ class FinetuneProtocol:
     mixup_alpha: mix pairs of clips and of labels with a weight from Beta(alpha, alpha); 0 is off.
     label_smoothing: share of the target that is spread over all classes.
 
-    epochs: passes over the training videos, one clip of each. batch_size: clips per step over all devices.
-    optimizer: "sgd", "adam" or "adamw". momentum: of sgd. base_lr: times batch_size / 256 it is the learning rate.
+    batch_size: clips per step over all devices; times it / 256, ``optim.base_lr`` is the learning rate. An epoch is one clip of
+        each training video.
     head_lr_factor: the head learns so many times as fast. layer_decay: the k-th stage below the head learns at
         layer_decay ** k times the rate (k = 1 is the stage that the head takes).
-    weight_decay: not on biases and normalization. grad_clip_norm: 0 is off. warmup_epochs: linear, from 0.
-    schedule: "cosine" to 0, "step" or "constant". milestones: epochs at which "step" lowers the rate. gamma: by what factor.
 
     holdout_fraction: share of train held out to choose the epoch on, groups kept together; 0 takes the last epoch.
     every_epochs: between scorings of the held-out part. holdout_clips: clips of each held-out video, center crops.
@@ -73,19 +71,9 @@ class FinetuneProtocol:
     mixup_alpha: Annotated[float, AtLeast(0)] = 0.0
     label_smoothing: Annotated[float, BelowOne] = 0.0
 
-    epochs: Annotated[int, AtLeast(1)] = 50
     batch_size: Annotated[int, AtLeast(1)] = 32
-    optimizer: Annotated[str, OneOf("sgd", "adam", "adamw")] = "sgd"
-    momentum: Annotated[float, BelowOne] = 0.9
-    base_lr: Annotated[float, Positive] = 0.1
     head_lr_factor: Annotated[float, Positive] = 1.0
     layer_decay: Annotated[float, Share] = 1.0
-    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
-    grad_clip_norm: Annotated[float, AtLeast(0)] = 0.0
-    warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
-    schedule: Annotated[str, OneOf("cosine", "step", "constant")] = "cosine"
-    milestones: Annotated[tuple[int, ...], AtLeast(0)] = ()
-    gamma: Annotated[float, Positive] = 0.1
 
     holdout_fraction: Annotated[float, Between(0, 0.5)] = 0.1
     every_epochs: Annotated[int, AtLeast(1)] = 1
@@ -102,14 +90,22 @@ class FinetuneProtocol:
         """What names of metrics start with: what was trained."""
         return self.head if self.frozen else "finetune"
 
+
+@dataclass(frozen=True)
+class FinetuneProtocol(FinetuneSettings):
+    """All that a fine-tuned number depends on. optim: optimizer and schedule, a group of its own in a recipe."""
+
+    optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
+
     @property
     def learning_rate(self) -> float:
         """base_lr * batch_size / 256, before the factors of head and stages."""
-        return self.base_lr * self.batch_size / 256
+        return self.optim.base_lr * self.batch_size / 256
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for results."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain types, for results: flat, as older versions wrote them."""
+        own = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return as_older({"finetune": own, "optim": own.pop("optim")})["finetune"]
 
 
 def resolve_finetune_protocol(
@@ -131,6 +127,7 @@ def resolve_finetune_protocol(
         *_combinations(filled),
         *_stage_problem(filled, info, trained),
     ]
+    problems += all_problems(filled.optim, "optim.", plan_problems(filled.optim))
     check(filled, "finetune.", problems)
     return filled
 
@@ -153,31 +150,14 @@ def clip_reading(protocol: FinetuneProtocol, loader: LoaderConfig) -> FeaturePro
     )
 
 
-def optim_config(protocol: FinetuneProtocol) -> OptimConfig:
-    """The same in the words of the trainer, for its schedule and its gradient clipping."""
-    p = protocol
-    return OptimConfig(
-        name=p.optimizer,
-        base_lr=p.base_lr,
-        epochs=p.epochs,
-        warmup_epochs=p.warmup_epochs,
-        schedule=p.schedule,
-        step_epochs=list(p.milestones),
-        step_gamma=p.gamma,
-        weight_decay=p.weight_decay,
-        momentum=p.momentum,
-        grad_clip_norm=p.grad_clip_norm,
-    )
-
-
 def _combinations(p: FinetuneProtocol) -> Iterator[str]:
     """Values that do not fit, or do nothing, beside another one."""
-    milestones = (not p.milestones) != (p.schedule == "step")
-    warmup = f"must lie between 0 and the epochs, {p.epochs}"
+    steps = p.optim.step_epochs
+    if (not steps) == (p.optim.schedule == "step"):
+        rule = "belong to optim.schedule=step, and to it alone"
+        yield told("optim.step_epochs", steps, rule, [] if steps else [30])
     checks: list[tuple[str, bool, str, Any]] = [
         ("jitter", p.jitter[3] <= 0.5, "must have a hue of at most 0.5", [0, 0, 0, 0]),
-        ("warmup_epochs", p.warmup_epochs <= p.epochs, warmup, f"{p.epochs / 10:g}"),
-        ("milestones", milestones, "belong to finetune.schedule=step, and to it alone", [] if p.milestones else [30]),
         ("head_norm", p.head_norm == "none" or p.head == "linear", "is for finetune.head=linear", "none"),
         ("layer_decay", p.layer_decay == 1 or not p.frozen, "does nothing where finetune.frozen is true", 1),
         ("refit", not p.refit or p.holdout_fraction > 0, "needs a held-out part to choose the epochs on", "false"),

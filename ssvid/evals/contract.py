@@ -114,7 +114,9 @@ class Seen:
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """A dataclass of options as results hold it: lists in the place of tuples."""
+    """A dataclass of options as results hold it: as it says itself (``as_dict``), or lists in the place of tuples."""
+    if hasattr(settings, "as_dict"):
+        return dict(settings.as_dict())
     values = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 

@@ -13,7 +13,7 @@ from ssvid.errors import RecipeError, RunFolderError, name_some
 from ssvid.files import read_json_object, takes_paths
 from ssvid.recipe.load import diff_recipes
 from ssvid.recipe.yaml_text import parse_yaml
-from ssvid.settings import without_gone
+from ssvid.settings import as_today
 from ssvid.train.loggers import read_metrics
 from ssvid.train.run_folder import RunFolder
 from ssvid.video.identity import is_quick
@@ -178,7 +178,7 @@ def _read_run(folder: RunFolder) -> Finished:
     return Finished(
         folder.path,
         RUN,
-        without_gone(resolved),
+        as_today(resolved),
         read_json_object(folder.env) if folder.env.is_file() else {},
         manifest.sha256() if manifest else "",
         {row_id(row): row.source_id or row.content_id for row in manifest.rows} if manifest else {},
@@ -216,7 +216,7 @@ def _read_evaluation(folder: RunFolder) -> Finished:
     return Finished(
         folder.path,
         EVALUATION,
-        without_gone(results.get("recipe", {})) | _what_was_scored(rows),
+        as_today(results.get("recipe", {})) | _what_was_scored(rows),
         environment,
         str(context.get("manifest_sha256", "")),
         videos,

@@ -228,7 +228,7 @@ class Trainings(Around):
         if rows is not None:
             tools.say(f"{subject.name}: trained before with the same weights, videos and settings ({key[:16]})")
         else:
-            epochs = self.protocol.epochs
+            epochs = self.protocol.optim.epochs
             tools.say(f"fine-tuning, {subject.name}: {len(self.data.train)} training videos, {epochs} epochs")
             rows = list(measured(replace(tools, folder=own.path)))
             if key:
@@ -250,8 +250,8 @@ def _header(info: BackboneInfo, protocol: FinetuneProtocol, data: LabeledData, t
             f"{len(parts.fit)} videos to train on, {len(parts.held)} held out of train to choose the epoch on",
             f"{len(data.test)} test videos x {p.num_clips} clips x {p.num_crops} crops = {views} views, averaging {p.averaging}",
             f"batch {p.batch_size} on {tools.num_processes} x {trainer.accelerator}, {trainer.accumulate} accumulated; "
-            f"precision {trainer.precision}; {p.epochs} epochs, {p.optimizer}, {p.schedule}",
-            f"lr {p.learning_rate:.6g} = base_lr {p.base_lr:g} x {p.batch_size} / 256: {rates}",
+            f"precision {trainer.precision}; {p.optim.epochs} epochs, {p.optim.name}, {p.optim.schedule}",
+            f"lr {p.learning_rate:.6g} = base_lr {p.optim.base_lr:g} x {p.batch_size} / 256: {rates}",
         ]
     )
 

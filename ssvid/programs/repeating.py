@@ -15,7 +15,7 @@ from ssvid.machine import arithmetic_note
 from ssvid.programs.runs import Run, listed
 from ssvid.results.rows import ResultRow, read_results
 from ssvid.results.summaries import fold_of, seed_of
-from ssvid.settings import without_gone
+from ssvid.settings import as_today
 from ssvid.weights.checkpoints import weights_sha256
 
 _PLACES = ("data.root", "data.list", "data.annotations")
@@ -53,7 +53,7 @@ class Recorded:
                         f"{path}: the number {row.metric} of {row.name} has no {key}, so that nobody can tell whether it "
                         "would be repeated. Evaluate again."
                     )
-        return cls(Path(path), kind, without_gone(plain["recipe"]), plain["arguments"], tuple(rows))
+        return cls(Path(path), kind, as_today(plain["recipe"]), plain["arguments"], tuple(rows))
 
     def repeated(
         self, recipe: Any, overrides: Sequence[str], arguments: Mapping[str, Any]

@@ -34,7 +34,7 @@ from ssvid.recipe.find import RESOLVED, find_recipe, read_recipe_text
 from ssvid.recipe.options import backbone_options, evaluation_options, task_options
 from ssvid.recipe.schema import KINDS, PretrainRecipe, Recipe, TaskEntry, dead_rules
 from ssvid.recipe.yaml_text import MISSING, cut, parse_value, parse_yaml
-from ssvid.settings import without_gone
+from ssvid.settings import as_today
 from ssvid.types import COMPOSITE
 from ssvid.video.decoders.choice import decoder_problem
 
@@ -245,7 +245,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, 
     if not isinstance(values, dict):
         held = "nothing" if values is None else f"a {type(values).__name__}"
         raise RecipeError(f"recipe {source} holds {held}; it must hold keys such as kind and data. See: ssvid recipes")
-    return without_gone(values) if path.name == RESOLVED else values, text, path
+    return as_today(values) if path.name == RESOLVED else values, text, path
 
 
 def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:

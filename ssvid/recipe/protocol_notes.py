@@ -15,7 +15,7 @@ from ssvid.recipe.check import build_defaults
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.schema import KINDS
 from ssvid.results.rows import ResultRow
-from ssvid.settings import without_speed
+from ssvid.settings import as_older, as_today, without_speed
 
 # Raised when the hash is taken of other values. Version 1 left out every "batch_size" and the whole trainer.
 HASH_VERSION = 2
@@ -43,8 +43,10 @@ def settings_sha256(resolved: Mapping[str, Any]) -> str:
     Settings that came after the recipe was written count with their defaults, so that older results compare with newer ones.
     """
     schema = KINDS[resolved["kind"]]
-    whole = _filled(build_defaults(schema), resolved)
+    whole = _filled(build_defaults(schema), as_today(resolved))
     kept = {k: v for k, v in without_speed(schema, whole).items() if k not in _BESIDE}
+    if resolved["kind"] == "finetune":
+        kept = as_older(kept)
     of_data = {k: whole["data"][k] for k in _OF_DATA if k in whole["data"]}
     return hashlib.sha256(json.dumps([kept, of_data], sort_keys=True).encode()).hexdigest()[:16]
 

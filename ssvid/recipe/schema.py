@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ssvid.classifiers.protocol import FinetuneProtocol
+from ssvid.classifiers.protocol import FinetuneProtocol, FinetuneSettings
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
 from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
-from ssvid.train.config import LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
+from ssvid.train.config import FinetuneOptimConfig, LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
 
 
 @dataclass
@@ -169,14 +169,15 @@ class FinetuneRecipe(EvaluationRecipe):
     """
 
     kind: str = "finetune"
-    finetune: FinetuneProtocol = field(default_factory=FinetuneProtocol)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
 
     def asks(self) -> dict[str, Any]:
         """Fine-tuning alone."""
-        return {"finetune": self.finetune}
+        return {"finetune": FinetuneProtocol(**vars(self.finetune), optim=self.optim)}
 
 
 @dataclass
@@ -240,7 +241,7 @@ class Used(NamedTuple):
 # A key that is set and does nothing misleads. Keys that end in a dot are groups: all that is below them, but the decider.
 USED_ONLY_WHEN: dict[str, Used] = {
     "optim.momentum": Used("optim.name", ("sgd",)),
-    "optim.betas": Used("optim.name", ("adamw",)),
+    "optim.betas": Used("optim.name", ("adam", "adamw")),
     "optim.step_epochs": Used("optim.schedule", ("step",)),
     "optim.step_gamma": Used("optim.schedule", ("step",)),
     "logger.project": Used("logger.wandb", ("offline", "online")),
@@ -250,9 +251,6 @@ USED_ONLY_WHEN: dict[str, Used] = {
     **{f"probe.{key}": Used("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
     **{f"probe.{key}": Used("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
     **{f"probe.head_{key}": Used("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},
-    "finetune.momentum": Used("finetune.optimizer", ("sgd",)),
-    "finetune.gamma": Used("finetune.schedule", ("step",)),
-    "finetune.milestones": Used("finetune.schedule", ("step",)),
     "finetune.min_area": Used("finetune.crop", ("area",)),
     "finetune.max_aspect": Used("finetune.crop", ("area",)),
     "finetune.head_norm": Used("finetune.head", ("linear",)),

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable
 # The settings that a word may mean, the likeliest first; which of them a recipe has depends on its kind.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "data.root": (),
-    "optim.base_lr": ("finetune.base_lr", "probe.learning_rates"),
-    "optim.epochs": ("finetune.epochs", "probe.head_epochs"),
-    "optim.warmup_epochs": ("finetune.warmup_epochs",),
-    "optim.weight_decay": ("finetune.weight_decay", "probe.weight_decays"),
-    "optim.grad_clip_norm": ("finetune.grad_clip_norm",),
-    "optim.schedule": ("finetune.schedule", "probe.head_schedule"),
-    "optim.name": ("finetune.optimizer", "probe.solver"),
+    "optim.base_lr": ("probe.learning_rates",),
+    "optim.epochs": ("probe.head_epochs",),
+    "optim.warmup_epochs": (),
+    "optim.weight_decay": ("probe.weight_decays",),
+    "optim.grad_clip_norm": (),
+    "optim.schedule": ("probe.head_schedule",),
+    "optim.name": ("probe.solver",),
     "loader.global_batch": ("finetune.batch_size", "features.batch_size"),
     "loader.workers_per_device": ("features.workers",),
     "loader.decoder": ("features.decoder",),
@@ -83,7 +83,7 @@ _MEANT = {word: setting for setting, words in _WORDS.items() for word in words.s
 # The groups that a recipe of a verb has, so that a mistyped option is answered without loading the schema.
 _GROUPS = {
     "pretrain": ("data", "optim", "loader", "trainer", "logger", "task", "backbone", "init_from", "seed"),
-    "finetune": ("data", "finetune", "loader", "trainer", "logger", "backbone", "seed"),
+    "finetune": ("data", "finetune", "optim", "loader", "trainer", "logger", "backbone", "seed"),
     "probe": ("data", "features", "probe", "backbone", "seed"),
     "retrieve": ("data", "features", "retrieval", "backbone", "seed"),
     "evaluate": ("data", "features", "evaluation", "backbone", "seed"),

@@ -13,7 +13,7 @@ from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.results.rows import ResultRow, list_name, read_results
 from ssvid.results.summaries import fold_of
-from ssvid.settings import without_gone, without_speed
+from ssvid.settings import as_today, without_speed
 
 # Groups of a recipe that say how numbers are measured.
 PROTOCOL_GROUPS = {
@@ -79,7 +79,7 @@ def read_result(path: Path, label: str) -> Result:
     """
     rows = read_results(path)
     plain = json.loads(path.read_text(encoding="utf-8"))
-    recipe = without_gone(plain.get("recipe", {}))
+    recipe = as_today(plain.get("recipe", {}))
     return Result(path, label, tuple(rows), recipe, plain.get("per_class", {}), plain.get("versions", {}))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ssvid.bounds import AtLeast, BelowOne, OneOf, Pair, Positive
+from ssvid.bounds import AtLeast, BelowOne, OneOf, Pair, Positive, told
 from ssvid.settings import EXTENDABLE, IDLE, PROCESSES, ROUNDING
 
 # From what logs to what uploads.
@@ -18,9 +19,9 @@ MIN_VECTORS = 8
 class OptimConfig:
     """The optimizer and its schedule.
 
-    name: ``sgd`` or ``adamw``. base_lr: the learning rate is ``base_lr * global_batch / 256``. epochs: passes over the training videos. warmup_epochs: linear warm-up from 0.
+    name: ``sgd``, ``adam`` or ``adamw``, in which alone weight decay is decoupled. base_lr: the learning rate is ``base_lr * global_batch / 256``. epochs: passes over the training videos. warmup_epochs: linear warm-up from 0.
     schedule: ``cosine`` (to 0), ``step`` (times ``step_gamma`` at each of ``step_epochs``) or ``constant``.
-    step_epochs: epochs at which ``step`` lowers the rate. step_gamma: by what factor. momentum: for sgd. betas: for adamw. weight_decay: not applied to biases and normalization.
+    step_epochs: epochs at which ``step`` lowers the rate. step_gamma: by what factor. momentum: for sgd. betas: for adam and adamw. weight_decay: not applied to biases and normalization.
     grad_clip_norm: 0 is off.
     max_skipped_steps: a step whose loss or gradient is not finite is left out; so many in a row are borne, and the next one
         ends the run.
@@ -28,7 +29,7 @@ class OptimConfig:
         schedule is that of the shorter plan, and then that of the next one. A resumed run fills it in.
     """
 
-    name: Annotated[str, OneOf("sgd", "adamw")] = "sgd"
+    name: Annotated[str, OneOf("sgd", "adam", "adamw")] = "sgd"
     base_lr: Annotated[float, Positive] = 0.1
     epochs: Annotated[int, AtLeast(1)] = field(default=100, metadata=EXTENDABLE)
     warmup_epochs: Annotated[float, AtLeast(0)] = 5.0
@@ -41,6 +42,27 @@ class OptimConfig:
     grad_clip_norm: Annotated[float, AtLeast(0)] = 0.0
     extended_from: Annotated[list[int], AtLeast(1)] = field(default_factory=list, metadata=EXTENDABLE)
     max_skipped_steps: Annotated[int, AtLeast(0)] = field(default=10, metadata=IDLE)
+
+
+@dataclass
+class FinetuneOptimConfig(OptimConfig):
+    """The optimizer and its schedule, as of pretraining; the global batch is ``finetune.batch_size``."""
+
+    epochs: Annotated[int, AtLeast(1)] = field(default=50, metadata=EXTENDABLE)
+    warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
+
+
+def plan_problems(config: OptimConfig) -> Iterator[str]:
+    """What is wrong with the plan of the epochs."""
+    if config.warmup_epochs > config.epochs:
+        rule = f"must lie between 0 and optim.epochs ({config.epochs})"
+        yield told("optim.warmup_epochs", config.warmup_epochs, rule, f"{config.epochs / 10:g}")
+    plans = [*config.extended_from, config.epochs]
+    if plans[0] < 1 or sorted(set(plans)) != plans:
+        yield (
+            f"optim.extended_from ({config.extended_from}) must rise and end below optim.epochs ({config.epochs}). "
+            "Leave it out: a run that is made longer fills it in."
+        )
 
 
 @dataclass

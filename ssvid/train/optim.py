@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssvid.bounds import check, told
-from ssvid.train.config import OptimConfig
+from ssvid.bounds import check
+from ssvid.train.config import OptimConfig, plan_problems
 
 
 def check_optim(config: OptimConfig) -> None:
@@ -20,19 +21,7 @@ def check_optim(config: OptimConfig) -> None:
     Raises:
         RecipeError: names the value, the rule and the way out.
     """
-    check(config, "optim.", _problems(config))
-
-
-def _problems(config: OptimConfig) -> Iterator[str]:
-    if config.warmup_epochs > config.epochs:
-        rule = f"must lie between 0 and optim.epochs ({config.epochs})"
-        yield told("optim.warmup_epochs", config.warmup_epochs, rule, f"{config.epochs / 10:g}")
-    plans = [*config.extended_from, config.epochs]
-    if plans[0] < 1 or sorted(set(plans)) != plans:
-        yield (
-            f"optim.extended_from ({config.extended_from}) must rise and end below optim.epochs ({config.epochs}). "
-            "Leave it out: a run that is made longer fills it in."
-        )
+    check(config, "optim.", plan_problems(config))
 
 
 def scaled_lr(config: OptimConfig, global_batch: int) -> float:
@@ -63,15 +52,21 @@ def lr_factor(config: OptimConfig, steps_per_epoch: int) -> Callable[[int], floa
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """SGD or AdamW over what requires a gradient; no weight decay on biases and normalization (1-D parameters)."""
+    """SGD, Adam or AdamW over what requires a gradient; no weight decay on biases and normalization (1-D parameters)."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    return optimizer_of(groups, config, lr)
+
+
+def optimizer_of(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> Optimizer:
+    """The optimizer over groups that may bring their own rates. Weight decay is decoupled in "adamw" alone."""
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=lr, betas=(config.betas[0], config.betas[1]))
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=lr, betas=(config.betas[0], config.betas[1]))
 
 
 def build_schedule(optimizer: Optimizer, config: OptimConfig, steps_per_epoch: int) -> LambdaLR:

@@ -29,7 +29,9 @@ FREE = re.compile(
     r"versions|seconds|created|host|git|command|path|folder|checkpoint$|run_dir|cache|recipe|note|title|date|_sha256$|protocol"
 )
 # Words of a command line that the older commit takes under another name: what is written for the newer one -> for the older.
-OLDER: dict[str, str] = {}
+OLDER: dict[str, str] = {
+    "finetune.num_frames=8 optim.epochs=2 optim.warmup_epochs=1": "finetune.num_frames=8 finetune.epochs=2 finetune.warmup_epochs=1",
+}
 # Names of rows that the older commit wrote otherwise: what it wrote -> what is written now.
 ROWS = {"floor": "histograms"}
 SMALL = ("features.num_frames=8", "features.num_clips=2", "features.resize_px=56", "features.crop_px=48")
@@ -41,7 +43,7 @@ COMMANDS = {
     "attentive": "probe probe/attentive {labeled} {small} probe.epochs=2 --backbone pretrained --out attentive --device cpu",
     "named": "probe folder-linear@1 {labeled} --backbone pretrained --out named --device cpu",
     "retrieve": "retrieve retrieve/folder {labeled} {small} --backbone pretrained --placebo placebo --out retrieve --device cpu",
-    "finetune": "finetune finetune/folder {labeled} finetune.num_frames=8 finetune.epochs=2 finetune.warmup_epochs=1 "
+    "finetune": "finetune finetune/folder {labeled} finetune.num_frames=8 optim.epochs=2 optim.warmup_epochs=1 "
     "finetune.num_clips=2 finetune.resize_px=56 finetune.crop_px=48 trainer.accelerator=cpu --backbone pretrained --run-dir finetune",
     "audit": "audit pretrained --max-videos 8 --out audit",
     "embed": "embed {videos} --backbone pretrained --out features.npz --device cpu",

@@ -283,7 +283,7 @@ def test_show_says_the_protocol_its_changes_and_how_many_evaluations(capsys):
     shown = capsys.readouterr().out
     assert "# protocol ucf101-linear@1\n# changed: features.num_clips=3, the protocol says 10\n" in shown
     assert "# 6 evaluations of each backbone: folds [1, 2, 3], seeds [0, 1]" in shown
-    tuned = str(ssvid.show("ucf101-finetune", "data.root=x", "finetune.epochs=5", "anchors.single_frame=false"))
+    tuned = str(ssvid.show("ucf101-finetune", "data.root=x", "optim.epochs=5", "anchors.single_frame=false"))
     assert "# trained: the whole network, 5 epochs, sgd, cosine; the epoch is chosen on 10% of train" in tuned
     assert "# lr 0.0125 = base_lr 0.1 x 32 / 256" in tuned
     assert "# anchors, a training each: random, shuffled frames; without one: floor" in tuned

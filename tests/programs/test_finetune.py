@@ -30,9 +30,9 @@ RECIPE = {
     "data": {"name": "manifest", "root": "???"},
     "backbone": {"name": "tiny3d", "options": {"width": 2}},
     "finetune": {
-        "num_frames": 4, "crop_px": 16, "resize_px": 20, "epochs": 2, "batch_size": 3, "optimizer": "adamw",
-        "base_lr": 0.5, "holdout_fraction": 0.34, "num_clips": 2,
+        "num_frames": 4, "crop_px": 16, "resize_px": 20, "batch_size": 3, "holdout_fraction": 0.34, "num_clips": 2,
     },
+    "optim": {"name": "adamw", "epochs": 2, "base_lr": 0.5},
     "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False},
     "loader": {"workers_per_device": 0},
     "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1, "pictures": True},
@@ -128,7 +128,7 @@ def test_which_of_two_networks_of_a_file_is_said_with_which(labeled, export, tmp
     torch.save({"state_dict": both}, tmp_path / "moco.pth")
     (tmp_path / "r.yaml").write_text(json.dumps(RECIPE))
     words = [
-        "finetune", str(tmp_path / "r.yaml"), f"data.root={labeled}", "finetune.epochs=1", "finetune.holdout_fraction=0",
+        "finetune", str(tmp_path / "r.yaml"), f"data.root={labeled}", "optim.epochs=1", "finetune.holdout_fraction=0",
         "--backbone", str(tmp_path / "moco.pth"), "--no-random", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip
     assert main(words) == 2
@@ -150,7 +150,7 @@ def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path
     trained = []
     fit = training.fit
     monkeypatch.setattr(training, "fit", lambda *args, **more: trained.append(1) or fit(*args, **more))
-    wanted = ["finetune.epochs=1", "anchors.floor=true", "anchors.single_frame=true", "anchors.shuffled_frames=true"]
+    wanted = ["optim.epochs=1", "anchors.floor=true", "anchors.single_frame=true", "anchors.shuffled_frames=true"]
     first = run(labeled, *wanted, backbone=export, run_dir=tmp_path / "first")
     assert len(trained) == 4
     top1 = {row.name: row for row in first.rows if row.metric == "finetune_top1"}
@@ -178,7 +178,7 @@ def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path
     damaged.write_text("{")
     trained.clear()
     with pytest.warns(UserWarning, match="what was trained before is not used"):
-        run(labeled, "finetune.epochs=1", backbone="random", run_dir=tmp_path / "third")
+        run(labeled, "optim.epochs=1", backbone="random", run_dir=tmp_path / "third")
     assert trained, "and is trained again"
     again = ssvid.finetune(from_results=first.path, run_dir=tmp_path / "fourth", show_progress=False)
     assert len(trained) == 1 + 4, "a number is repeated by training, not by remembering"
@@ -211,7 +211,7 @@ def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys, monk
     monkeypatch.setattr(finetuning.Trainings, "rows", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ssvid.finetune(
-            RECIPE, f"data.root={labeled}", "finetune.epochs=1", "finetune.layer_decay=0.5", backbone=export,
+            RECIPE, f"data.root={labeled}", "optim.epochs=1", "finetune.layer_decay=0.5", backbone=export,
             random=False, run_dir=tmp_path / "run",
         )  # fmt: skip
     told = capsys.readouterr().err
@@ -223,8 +223,8 @@ def test_what_will_be_done_is_told_first(labeled, export, tmp_path, capsys, monk
 def test_a_folder_is_neither_overwritten_nor_continued_from_something_else(outcome, labeled, export):
     with pytest.raises(RunFolderError, match="a run never overwrites another"):
         run(labeled, backbone=export, run_dir=outcome.run_dir)
-    with pytest.raises(RecipeError, match=r"finetune.epochs: 2 -> 9"):
-        run(labeled, "finetune.epochs=9", backbone=export, run_dir=outcome.run_dir, resume=True)
+    with pytest.raises(RecipeError, match=r"optim.epochs: 2 -> 9"):
+        run(labeled, "optim.epochs=9", backbone=export, run_dir=outcome.run_dir, resume=True)
     with pytest.raises(RunFolderError, match="started from other weights of pretrained"):
         run(labeled, backbone="random", run_dir=outcome.run_dir, resume=True)
     with pytest.raises(RunFolderError, match="holds other things, and no run to go on with"):
@@ -246,14 +246,14 @@ def test_a_wrong_option_is_told_before_a_video_is_read(labeled, export, tmp_path
         raise AssertionError("the videos were looked at")
 
     monkeypatch.setattr("ssvid.programs.evaluate.load_manifest", listing)
-    with pytest.raises(RecipeError, match=r"finetune.optimizer \('rmsprop'\) must be one of sgd, adam, adamw"):
-        run(labeled, "finetune.optimizer=rmsprop", backbone=export, run_dir=tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"optim.name \('rmsprop'\) must be one of sgd, adam, adamw"):
+        run(labeled, "optim.name=rmsprop", backbone=export, run_dir=tmp_path / "run")
 
 
 def test_mistakes_are_told_before_a_folder_is_made(labeled, export, tmp_path):
     folder = tmp_path / "run"
     for changes, error, text in (
-        (["finetune.optimizer=rmsprop"], RecipeError, "finetune.optimizer"),
+        (["optim.name=rmsprop"], RecipeError, "optim.name"),
         (["trainer.accelerator=gpu"], RecipeError, "needs a CUDA device"),
         (["loader.global_batch=8"], RecipeError, "loader.global_batch"),
         (["finetune.batch_size=64"], DataError, "needs as many readable training videos, and 4 are left"),
@@ -318,7 +318,7 @@ def test_a_run_of_ours_is_recorded_as_the_start(outcome):
 
 @pytest.mark.slow
 def test_several_seeds_are_summarized_and_each_has_its_folder(labeled, export, tmp_path):
-    found = run(labeled, "seeds=[1, 2]", "finetune.epochs=1", backbone=export, random=False, run_dir=tmp_path / "run")
+    found = run(labeled, "seeds=[1, 2]", "optim.epochs=1", backbone=export, random=False, run_dir=tmp_path / "run")
     assert [(row.context["seed"], row.metric) for row in found.rows] == [
         (seed, f"finetune_{what}") for seed in (1, 2) for what in ("top1", "clip_top1")
     ]
@@ -329,7 +329,7 @@ def test_several_seeds_are_summarized_and_each_has_its_folder(labeled, export, t
     again = run(
         labeled,
         "seeds=[1, 2]",
-        "finetune.epochs=1",
+        "optim.epochs=1",
         backbone=export,
         random=False,
         run_dir=tmp_path / "run",
@@ -355,7 +355,7 @@ def test_a_result_is_repeated_to_the_last_digit(outcome, labeled, export, tmp_pa
 
 @pytest.mark.slow
 def test_a_frozen_random_network_is_scored_in_both_forms(labeled, tmp_path):
-    found = run(labeled, "finetune.frozen=true", "finetune.epochs=1", backbone="random", run_dir=tmp_path / "run")
+    found = run(labeled, "finetune.frozen=true", "optim.epochs=1", backbone="random", run_dir=tmp_path / "run")
     names = list(dict.fromkeys(row.name for row in found.rows))
     assert names[0] == "random" and names[1] in ("random, initial", "random, calibrated")
     choice = found.rows[0].context["better_form"]

@@ -12,7 +12,7 @@ from ssvid.protocols.pages import page, page_of_all
 from ssvid.recipe.check import to_plain
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import KINDS
-from ssvid.settings import without_speed
+from ssvid.settings import as_older, without_speed
 
 # A published version never changes: who needs another setting adds a version, and its line here.
 FIXED = {
@@ -42,9 +42,11 @@ FIXED = {
 def digest(protocol) -> str:
     """Of all that the number depends on: defaults of settings that the protocol does not name count as well."""
     resolved = load_recipe(protocol.id, ["data.root=x"]).resolved
-    kept = without_speed(KINDS[protocol.kind], resolved)
+    kept, settings = without_speed(KINDS[protocol.kind], resolved), to_plain(protocol.settings)
+    if protocol.kind == "finetune":  # in the names of the version that the digests are of
+        kept, settings = as_older(kept), as_older(settings)
     groups = {key: kept[key] for key in ("features", "probe", "retrieval", "finetune") if key in kept}
-    told = [protocol.kind, list(protocol.metrics), to_plain(protocol.settings), groups]
+    told = [protocol.kind, list(protocol.metrics), settings, groups]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -81,7 +81,7 @@ def test_every_shipped_recipe_runs_for_one_epoch():
     assert len(recipes) > 20
     for recipe in recipes:
         loaded = load_recipe(recipe.name, allow_missing=True)
-        for group in {"optim", "finetune"} & set(loaded.resolved):
+        for group in {"optim"} & set(loaded.resolved):
             short = load_recipe(recipe.name, [f"{group}.epochs=1"], allow_missing=True).resolved[group]
             assert short["warmup_epochs"] <= 0.5
 
@@ -269,8 +269,8 @@ def test_the_table_of_dead_keys_names_keys_that_exist():
         ),
         (
             "finetune",
-            ["finetune.milestones=[3]"],
-            r"finetune.milestones \(\[3\]\) does nothing where finetune.schedule is 'cosine'",
+            ["optim.step_epochs=[3]"],
+            r"optim.step_epochs \(\[3\]\) does nothing where optim.schedule is 'cosine'",
         ),
         ("probe", ["data.val_fraction=0.2"], r"data.val_fraction \(0.2\) does nothing where kind is 'probe'"),
         ("probe", ["data.segment_seconds=3"], r"data.segment_seconds \(3\) does nothing"),

@@ -16,7 +16,7 @@ from ssvid.recipe.protocol_notes import HASH_VERSION, brought_up, protocol_note,
 from ssvid.recipe.schema import KINDS
 from ssvid.results.reading import protocol_of
 from ssvid.results.rows import ResultRow
-from ssvid.settings import without_speed
+from ssvid.settings import OLD_OPTIM, as_older, as_today, without_speed
 from tests.programs.test_evaluate import QUICK, checkpoint, ucf  # noqa: F401
 
 EVALUATIONS = ("probe", "retrieve", "finetune")
@@ -117,6 +117,25 @@ def test_numbers_of_older_files_get_the_hash_of_today_from_their_recipe():
     assert {note["hash_version"] for note in notes} == {HASH_VERSION}
 
 
+def test_what_an_older_version_wrote_of_an_optimizer_is_read_and_counts_as_the_same(tmp_path):
+    today = load_recipe("vcop-finetune@1", ["data.root=/x"]).resolved
+    old = as_older(today)
+    assert "optim" not in old and old["finetune"]["optimizer"] == "sgd" and old["finetune"]["epochs"] == 150
+    assert as_today(old)["optim"] == {k: v for k, v in today["optim"].items() if k in OLD_OPTIM.values()}
+    assert load_recipe(as_today(old)).resolved == today
+    (tmp_path / "recipe.resolved.yaml").write_text(json.dumps(old))
+    assert load_recipe(tmp_path / "recipe.resolved.yaml").resolved == today  # of a run that goes on
+    assert settings_sha256(old) == settings_sha256(today) == "1557c115e23e9778"
+    for key in ("betas", "name"):
+        assert settings_sha256(
+            with_value(today, f"optim.{key}", [0.5, 0.9] if key == "betas" else "adam")
+        ) != settings_sha256(old)
+    with pytest.raises(
+        RecipeError, match=r"finetune.milestones is called optim.step_epochs now. Write optim.step_epochs=..."
+    ):
+        load_recipe("finetune/folder", ["data.root=/x", "finetune.milestones=[3]"])
+
+
 @pytest.mark.parametrize(("kind", "group"), zip(EVALUATIONS, ("probe", "retrieval", "finetune"), strict=True))
 def test_a_setting_that_is_gone_is_told_in_a_recipe_and_left_out_of_what_was_recorded(tmp_path, kind, group):
     source = {"kind": kind, "data": {"root": "/x"}}
@@ -157,6 +176,7 @@ def flips(kind):
                 "workers_per_device": 1, "prefetch_batches": 1, "timeout_seconds": 60.0, "decoder": "pyav",
                 "max_unreadable_fraction": 0.5,
             },
+            "optim": {"max_skipped_steps": 4},
             "trainer": {"log_every_steps": 1, "save_every_steps": 1, "threads": 2},
         },
     }[kind]  # fmt: skip
@@ -167,9 +187,10 @@ BASE = {
     "retrieve": {"features": QUICK["features"], "retrieval": {"ks": [1, 2]}},
     "finetune": {
         "finetune": {
-            "num_frames": 4, "crop_px": 16, "resize_px": 18, "epochs": 1, "batch_size": 4, "num_clips": 2,
+            "num_frames": 4, "crop_px": 16, "resize_px": 18, "batch_size": 4, "num_clips": 2,
             "num_crops": 3, "holdout_fraction": 0.5,
         },
+        "optim": {"epochs": 1},
         "loader": {"workers_per_device": 0},
         "trainer": {"threads": 1},
     },

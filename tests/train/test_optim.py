@@ -54,7 +54,10 @@ def test_the_schedule_state_is_plain():
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        (OptimConfig(name="adamv"), r"optim.name \('adamv'\) must be one of sgd, adamw \(did you mean 'adamw'\?\)"),
+        (
+            OptimConfig(name="adamv"),
+            r"optim.name \('adamv'\) must be one of sgd, adam, adamw \(did you mean 'adam'\?\)",
+        ),
         (
             OptimConfig(schedule="cosin"),
             r"optim.schedule \('cosin'\) must be one of cosine, step, constant \(did you mean 'cosine'\?\)",

@@ -1,25 +1,16 @@
-"""At what rate each part of a network is fine-tuned, and the optimizer that does so."""
+"""At what rate each part of a network is fine-tuned, by groups of its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.classifiers.protocol import FinetuneProtocol
 
 HEAD = "head"
-
-
-def build_optimizer(groups: list[dict[str, Any]], protocol: FinetuneProtocol) -> torch.optim.Optimizer:
-    """The protocol's optimizer over groups that bring their own rates. Weight decay is decoupled in "adamw" alone."""
-    lr = protocol.learning_rate
-    if protocol.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum)
-    return (torch.optim.Adam if protocol.optimizer == "adam" else torch.optim.AdamW)(groups, lr=lr)
 
 
 def parameter_groups(backbone: Backbone, head: nn.Module, protocol: FinetuneProtocol) -> list[dict[str, Any]]:
@@ -53,7 +44,7 @@ def _decayed_and_not(
 ) -> Iterator[dict[str, Any]]:
     trained = [q for q in params if q.requires_grad]
     for chosen, decay in (
-        ([q for q in trained if q.ndim > 1], protocol.weight_decay),
+        ([q for q in trained if q.ndim > 1], protocol.optim.weight_decay),
         ([q for q in trained if q.ndim <= 1], 0.0),
     ):
         if chosen:

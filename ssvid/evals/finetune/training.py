@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
-from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, optim_config, resolve_finetune_protocol
+from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.classifiers.scoring import score_videos
 from ssvid.data.config import DataConfig
 from ssvid.data.contents import units_of
@@ -28,7 +28,7 @@ from ssvid.data.feed.module import ClipDataModule, Videos
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import DataError
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
-from ssvid.evals.finetune.rates import build_optimizer, parameter_groups
+from ssvid.evals.finetune.rates import parameter_groups
 from ssvid.evals.finetune.rows import finetuned_numbers, most_frequent
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.evals.histograms import Histograms, svm_number
@@ -41,7 +41,7 @@ from ssvid.ranks import from_first, global_rank, over_ranks, share_buffers
 from ssvid.results.rows import ResultRow
 from ssvid.train.loggers import build_loggers, ending, rewind
 from ssvid.train.module import PretrainModule
-from ssvid.train.optim import build_schedule
+from ssvid.train.optim import build_schedule, optimizer_of
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
@@ -206,7 +206,7 @@ def fit(
         network,
         task,
         seed=tools.seed,
-        optim=optim_config(p),
+        optim=p.optim,
         lr=p.learning_rate,
         steps_per_epoch=steps,
         provenance=_provenance(start, fit_rows, task),
@@ -288,12 +288,11 @@ class FinetuneModule(PretrainModule):
     """Training as pretraining does it, with learning rates of their own for head and stages."""
 
     task: Classification
-    options = "finetune."
 
     def configure_optimizers(self) -> Any:
         p = self.task.protocol
         groups = parameter_groups(self.backbone, self.task.head, p)
-        optimizer = build_optimizer(groups, p)
+        optimizer = optimizer_of(groups, self.optim, self.lr)
         schedule = build_schedule(optimizer, self.optim, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -332,7 +331,7 @@ class ChooseEpoch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         epoch, left = divmod(trainer.global_step, self.steps_per_epoch)
-        due = epoch > 0 and (epoch % self.protocol.every_epochs == 0 or epoch == self.protocol.epochs)
+        due = epoch > 0 and (epoch % self.protocol.every_epochs == 0 or epoch == self.protocol.optim.epochs)
         if due and not left and self._num_scored() < epoch:
             self._score(trainer, pl_module, float(epoch))
 

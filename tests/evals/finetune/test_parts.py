@@ -15,15 +15,16 @@ from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.contract import Tools
-from ssvid.evals.finetune.rates import build_optimizer, parameter_groups
+from ssvid.evals.finetune.rates import parameter_groups
 from ssvid.evals.finetune.training import FinetuneModule, check_amounts, hold_out
 from ssvid.features.views import corners, crop_views
 from ssvid.protocols.named import PROTOCOLS
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import BatchRandom
 from ssvid.train.checkpoint_io import AtomicCheckpointIO
-from ssvid.train.config import TrainerConfig
+from ssvid.train.config import FinetuneOptimConfig, TrainerConfig
 from ssvid.train.module import StopRun
+from ssvid.train.optim import optimizer_of
 from ssvid.transforms import random_area
 from ssvid.transforms.color import Jitter, jitter_clip, random_jitter
 from ssvid.types import Stream, Ticket, VideoInfo
@@ -34,7 +35,13 @@ CLASSES = ("a", "b", "c")
 
 def resolved(**changes) -> FinetuneProtocol:
     sizes = {"num_frames": 4, "crop_px": 16, "resize_px": 20, "dropout": 0.0}
-    return resolve_finetune_protocol(FinetuneProtocol(**{**sizes, **changes}), NETWORK.info)
+    return resolve_finetune_protocol(protocol_of(**{**sizes, **changes}), NETWORK.info)
+
+
+def protocol_of(**changes) -> FinetuneProtocol:
+    """With settings of the optimizer among the others, as ``optim_name``."""
+    optim = {key.removeprefix("optim_"): changes.pop(key) for key in list(changes) if key.startswith("optim_")}
+    return FinetuneProtocol(**changes, optim=FinetuneOptimConfig(**optim))
 
 
 def classifier(**changes) -> Classification:
@@ -55,7 +62,7 @@ def draws(num: int, epoch: int = 0) -> BatchRandom:
 
 
 def test_rates_fall_from_the_head_to_the_first_stage():
-    p = resolved(base_lr=2.56, batch_size=10, head_lr_factor=10.0, layer_decay=0.5, weight_decay=0.3)
+    p = resolved(optim_base_lr=2.56, batch_size=10, head_lr_factor=10.0, layer_decay=0.5, optim_weight_decay=0.3)
     groups = parameter_groups(NETWORK, torch.nn.Linear(16, 3), p)
     rates = {g["name"]: g["lr"] for g in groups}
     # lr = 2.56 * 10 / 256 = 0.1
@@ -74,8 +81,8 @@ def test_stages_above_the_one_that_is_used_are_in_no_group():
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])
 def test_optimizers_keep_the_groups_rates(name, kind):
-    p = resolved(optimizer=name, layer_decay=0.5, momentum=0.7)
-    optimizer = build_optimizer(parameter_groups(NETWORK, torch.nn.Linear(16, 3), p), p)
+    p = resolved(optim_name=name, layer_decay=0.5, optim_momentum=0.7)
+    optimizer = optimizer_of(parameter_groups(NETWORK, torch.nn.Linear(16, 3), p), p.optim, p.learning_rate)
     assert type(optimizer).__name__ == kind
     assert len({group["lr"] for group in optimizer.param_groups}) == 5
     assert name != "sgd" or {group["momentum"] for group in optimizer.param_groups} == {0.7}
@@ -329,15 +336,15 @@ def test_too_few_or_too_short_videos_are_told_before_any_is_read():
     ("changes", "text"),
     [
         (
-            {"optimizer": "sgdd"},
-            r"finetune.optimizer \('sgdd'\) must be one of sgd, adam, adamw \(did you mean 'sgd'\?\)",
+            {"optim_name": "sgdd"},
+            r"optim.name \('sgdd'\) must be one of sgd, adam, adamw \(did you mean 'sgd'\?\)",
         ),
         ({"head": "linar"}, r"finetune.head \('linar'\) must be .* \(did you mean 'linear'\?\)"),
         ({"num_crops": 5}, r"finetune.num_crops \(5\) must be one of 1, 3, 10"),
         ({"layer_decay": 1.5}, r"finetune.layer_decay \(1.5\) must be above 0 and at most 1"),
-        ({"warmup_epochs": 99}, r"must lie between 0 and the epochs, 50. Set finetune.warmup_epochs=5"),
-        ({"schedule": "step"}, r"finetune.milestones \(\[\]\) belong to finetune.schedule=step"),
-        ({"milestones": (3,)}, r"finetune.milestones \(\[3\]\) belong to .* Set finetune.milestones=\[\]"),
+        ({"optim_warmup_epochs": 99}, r"must lie between 0 and optim.epochs \(50\). Set optim.warmup_epochs=5"),
+        ({"optim_schedule": "step"}, r"optim.step_epochs \(\[\]\) belong to optim.schedule=step"),
+        ({"optim_step_epochs": [3]}, r"optim.step_epochs \(\[3\]\) belong to .* Set optim.step_epochs=\[\]"),
         ({"frozen": True, "layer_decay": 0.5}, r"layer_decay \(0.5\) does nothing where finetune.frozen is true"),
         ({"holdout_fraction": 0, "refit": True}, r"refit \(True\) needs a held-out part"),
         ({"stage": "stage9"}, r"no stage 'stage9'"),
@@ -346,12 +353,12 @@ def test_too_few_or_too_short_videos_are_told_before_any_is_read():
 )
 def test_a_protocol_that_makes_no_sense_is_refused_with_the_way_out(changes, text):
     with pytest.raises(RecipeError, match=text):
-        resolve_finetune_protocol(FinetuneProtocol(**changes), NETWORK.info)
+        resolve_finetune_protocol(protocol_of(**changes), NETWORK.info)
 
 
 def test_all_problems_are_told_at_once_and_a_frozen_head_stays_on_trained_stages():
     with pytest.raises(RecipeError) as caught:
-        resolve_finetune_protocol(FinetuneProtocol(epochs=0, dropout=1.0, averaging="mean"), NETWORK.info)
+        resolve_finetune_protocol(protocol_of(optim_epochs=0, dropout=1.0, averaging="mean"), NETWORK.info)
     assert [name in str(caught.value) for name in ("epochs", "dropout", "averaging")] == [True] * 3
     deep = FinetuneProtocol(frozen=True, stage="stage3")
     with pytest.raises(RecipeError, match=r"stage3\) must not be deeper than the deepest trained stage, stage2"):
@@ -363,7 +370,7 @@ def test_all_problems_are_told_at_once_and_a_frozen_head_stays_on_trained_stages
 @pytest.mark.parametrize("protocol", [p.id for p in PROTOCOLS if p.kind == "finetune"])
 def test_every_named_protocol_can_be_used(protocol):
     recipe = load_recipe({"protocol": protocol}, ["data.root=x"], kind="finetune").recipe
-    p = resolve_finetune_protocol(recipe.finetune, NETWORK.info)
+    p = resolve_finetune_protocol(recipe.asks()["finetune"], NETWORK.info)
     assert p.metric == "finetune" and p.num_clips >= 10 and p.holdout_fraction > 0
 
 
@@ -380,4 +387,4 @@ def test_what_stops_a_fine_tuning_names_its_own_options_and_the_file_as_it_is(tm
     with pytest.raises(StopRun) as caught:
         writer.save_checkpoint({"state_dict": {"w": torch.tensor(float("nan"))}}, tmp_path / "optim.x.ckpt")
     assert f"{tmp_path / 'optim.x.ckpt'} is not written" in str(caught.value)
-    assert "a lower finetune.base_lr, finetune.grad_clip_norm=1, or trainer.precision=32" in str(caught.value)
+    assert "a lower optim.base_lr, optim.grad_clip_norm=1, or trainer.precision=32" in str(caught.value)

@@ -18,14 +18,18 @@ from ssvid.evals.contract import Tools
 from ssvid.evals.finetune import training as finetuning
 from ssvid.exports import load_backbone
 from ssvid.results.rows import read_results, write_results
-from ssvid.train.config import TrainerConfig
+from ssvid.train.config import FinetuneOptimConfig, TrainerConfig
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 from tests.frozen import ask, labeled
 
 QUICK = FinetuneProtocol(
-    num_frames=4, crop_px=16, resize_px=20, dropout=0.0, crop="place", epochs=3, batch_size=7, optimizer="adamw",
-    base_lr=1.0, weight_decay=0.0, holdout_fraction=0.2, num_clips=2,
+    num_frames=4, crop_px=16, resize_px=20, dropout=0.0, crop="place", batch_size=7,
+    optim=FinetuneOptimConfig("adamw", base_lr=1.0, epochs=3, weight_decay=0.0), holdout_fraction=0.2, num_clips=2,
 )  # fmt: skip
+
+
+def epochs(num: int) -> FinetuneOptimConfig:
+    return replace(QUICK.optim, epochs=num)
 
 
 def setup_of(**trainer) -> Tools:
@@ -50,7 +54,7 @@ def tuned(manifest, tmp_path_factory):
 
 def test_a_network_learns_classes_that_differ_in_color(manifest, tmp_path):
 
-    rows = tune(manifest, tmp_path, replace(QUICK, epochs=15))
+    rows = tune(manifest, tmp_path, replace(QUICK, optim=epochs(15)))
     values = {row.metric: row.value for row in rows}
     assert values["finetune_top1"] == 1.0
     assert set(values) == {"finetune_top1", "finetune_clip_top1"}  # 3 classes have no top-5
@@ -119,7 +123,7 @@ def test_labels_belong_to_the_videos_that_were_read(manifest, tmp_path, monkeypa
         finetuning.ClipDataModule, "on_before_batch_transfer", lambda self, batch, _: seen.append(batch) or batch
     )
 
-    tune(manifest, tmp_path, replace(QUICK, epochs=1, holdout_fraction=0, crop="center", num_clips=1))
+    tune(manifest, tmp_path, replace(QUICK, optim=epochs(1), holdout_fraction=0, crop="center", num_clips=1))
     channel = {0: 2, 1: 1, 2: 0}  # blue, green, red
     for batch in seen:
         means = batch["clips"].float().amax(dim=(1, 3, 4))
@@ -143,7 +147,9 @@ def test_a_frozen_backbone_keeps_every_bit_and_its_head_learns(manifest, tmp_pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "fit", spy)
-        rows = tune(manifest, tmp_path, replace(QUICK, frozen=True, head="attentive", epochs=2), backbone=backbone)
+        rows = tune(
+            manifest, tmp_path, replace(QUICK, frozen=True, head="attentive", optim=epochs(2)), backbone=backbone
+        )
     after = found["fitted"].backbone.state_dict()
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
     assert {row.metric for row in rows} == {"attentive_top1", "attentive_clip_top1"}
@@ -157,7 +163,9 @@ def test_a_frozen_backbone_keeps_every_bit_and_its_head_learns(manifest, tmp_pat
 
 def test_a_frozen_linear_head_is_named_so(manifest, tmp_path):
 
-    rows = tune(manifest, tmp_path, replace(QUICK, frozen=True, head_norm="l2_batch", epochs=1, holdout_fraction=0))
+    rows = tune(
+        manifest, tmp_path, replace(QUICK, frozen=True, head_norm="l2_batch", optim=epochs(1), holdout_fraction=0)
+    )
     assert {row.metric for row in rows} == {"linear_top1", "linear_clip_top1"}
     assert rows[0].context["head"]["chosen"] == {"epoch": 1.0, "on": "nothing: the last epoch"}
 
@@ -200,7 +208,7 @@ def test_a_finished_run_resumed_gives_the_same_rows(tuned, manifest):
 @pytest.mark.slow
 def test_refitting_takes_all_of_train_for_the_chosen_epochs(manifest, tmp_path):
 
-    rows = tune(manifest, tmp_path, replace(QUICK, epochs=2, batch_size=6, refit=True))
+    rows = tune(manifest, tmp_path, replace(QUICK, optim=epochs(2), batch_size=6, refit=True))
     chosen = rows[0].context["head"]["chosen"]["epoch"]
     assert rows[0].context["training"]["num_videos"] == 18
     meta = read_checkpoint(tmp_path / "refit" / "checkpoints" / "last.ckpt").meta
@@ -223,7 +231,7 @@ def test_unreadable_test_videos_are_wrong_and_listed_and_training_goes_on(manife
     rows.append(VideoRow("cut.mp4", 0, 0.0, 0, 0, label="blue", split="train", status="unreadable: cut short"))
     setup = replace(setup_of(), loader=LoaderConfig(workers_per_device=0, max_unreadable_fraction=0.2))
 
-    found = tune(Manifest(manifest.root, tuple(rows)), tmp_path, replace(QUICK, epochs=1), setup=setup)
+    found = tune(Manifest(manifest.root, tuple(rows)), tmp_path, replace(QUICK, optim=epochs(1)), setup=setup)
     top1 = found[0]
     assert len(top1.ids) == 10 and not top1.correct_N[top1.ids.index("gone.mp4")]
     assert top1.context["predictions"][top1.ids.index("gone.mp4")] == ""
