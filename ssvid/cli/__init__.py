@@ -56,11 +56,7 @@ _VERBS = (
     data.add_data,
     show.add_show,
     diff.add_diff,
-    listings.add_recipes,
-    listings.add_protocols,
-    listings.add_tasks,
-    listings.add_backbones,
-    listings.add_evaluations,
+    listings.add_listings,
     doctor.add_doctor,
 )
 

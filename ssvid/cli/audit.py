@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, whole
+from ssvid.cli.parser import add_shared, add_verb, run_program, whole
 
 _DESCRIPTION = """\
 Measures the pretext metric on clean clips and on the same clips changed in one respect at a time: static, shuffled,
@@ -26,13 +25,7 @@ The exit code is 0 whatever the verdict.
 
 def add_audit(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "audit",
-        help="find out what a trained task really reads",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
-    )
+    parser = add_verb(verbs, common, "audit", run, "find out what a trained task really reads", _DESCRIPTION, _EPILOG)
     parser.add_argument(
         "recipe", metavar="RECIPE", nargs="?", help="a YAML file, or a shipped name (default: that of the checkpoint)"
     )
@@ -49,32 +42,14 @@ def add_audit(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--split", metavar="NAME", default="", help="videos of this split, or 'all' (default: those held out)"
     )
     parser.add_argument("--batch-size", metavar="N", type=whole(1), default=32, help="clips per pass (default: 32)")
-    parser.add_argument("--workers", metavar="N", type=whole(0), default=2, help="reading processes (default: 2)")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_shared(parser, "--workers", "--device")
     parser.add_argument("--out", metavar="DIR", help="folder for the results (default: in the run folder, numbered)")
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Audit and print the report."""
-    from ssvid.programs.audit import audit
-
-    recipe, overrides = recipe_and_overrides([*filter(None, [args.recipe]), *args.overrides])
-    result = audit(
-        recipe,
-        *overrides,
-        checkpoint=args.checkpoint,
-        num_clips=args.num_clips,
-        only=args.only,
-        metric=args.metric,
-        split=args.split,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        out=args.out,
-    )
-    terminal.print_result(result, as_json=args.json)
+    args.recipe, args.overrides = recipe_and_overrides([*filter(None, [args.recipe]), *args.overrides])
+    run_program(args)
 
 
 def recipe_and_overrides(words: list[str]) -> tuple[str | None, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 from ssvid.cli import terminal
 from ssvid.cli.download import add_download
 from ssvid.cli.join_frames import add_join_frames
-from ssvid.cli.parser import add_json, positive, reader_name, whole
+from ssvid.cli.parser import add_verb, positive, reader_name, whole
 from ssvid.errors import DataError
 from ssvid.files import expanded
 
@@ -62,12 +62,8 @@ def add_data(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
-    parser = verbs.add_parser(
-        "synth",
-        help="render and encode a synthetic action data set",
-        description=_SYNTH,
-        epilog=_SYNTH_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "synth", run_synth, "render and encode a synthetic action data set", _SYNTH, _SYNTH_EPILOG
     )
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")
     parser.add_argument("--train", metavar="N", type=whole(0), default=400, help="training videos (default: 400)")
@@ -76,17 +72,11 @@ def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="PX", type=whole(32), default=128, help="side in pixels (default: 128)")
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
-    add_json(parser)
-    parser.set_defaults(run=run_synth, parser=parser)
 
 
 def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
-    parser = verbs.add_parser(
-        "index",
-        help="scan videos and write manifest.csv",
-        description=_describe_index,
-        epilog=_INDEX_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "index", run_index, "scan videos and write manifest.csv", _describe_index, _INDEX_EPILOG
     )
     parser.add_argument("root", metavar="ROOT", help="folder of videos, at any depth")
     parser.add_argument("-o", "--out", metavar="FILE", help="table to write (default: ROOT/manifest.csv)")
@@ -129,8 +119,6 @@ def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
     parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
-    add_json(parser)
-    parser.set_defaults(run=run_index, parser=parser)
 
 
 def _describe_index() -> str:

@@ -6,8 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, whole
+from ssvid.cli.parser import add_verb, run_program, whole
 
 _DESCRIPTION = """\
 Renders and encodes videos whose classes are motions, pretrains a small network on them without labels, scores it
@@ -22,25 +21,17 @@ example:
 
 def add_demo(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "demo",
-        help="pretrain, score and export on synthetic videos, in minutes",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
     parser.add_argument(
         "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"
     )
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the demo and print its table."""
     # Before torch and numpy are imported: on few cores their threads and the reading processes get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from ssvid.programs.demo import demo
-
-    terminal.print_result(demo(out=args.out, seed=args.seed), as_json=args.json)
+    run_program(args)

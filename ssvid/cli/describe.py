@@ -17,15 +17,41 @@ from ssvid.recipe.yaml_text import to_yaml
 from ssvid.registry import Registry
 from ssvid.tasks import tasks
 
-# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+def print_plugins(kind: str, only: str | None, *, as_json: bool) -> None:
+    """All ``tasks``, ``backbones`` or ``evaluations`` with a line for each; or one of them with its options."""
+    registry, facts_of, tell, line_of = _kind(kind)
+    names = registry.names()
+    if only:
+        facts = facts_of(only, registry.get(only))
+        terminal.print_json(facts) if as_json else tell(facts)
+    elif as_json:
+        found = [facts_of(name, registry.get(name)) for name in names]
+        broken = [{"module": b.module, "reason": b.reason} for b in registry.broken]
+        terminal.print_json({kind: found, "broken": broken})
+    else:
+        terminal.print_columns([(name, line_of(name, registry.get(name))) for name in names])
+        print(f"\n{terminal.counted(names, registry.kind)}. Options of one: ssvid {kind} NAME")
+    for plugin in registry.broken:
+        terminal.say(f"broken plug-in: {plugin}")
 
 
-def print_tasks(only: str | None, *, as_json: bool) -> None:
-    """All tasks with their first line; or one with its chance levels and options."""
-    _print_plugins(tasks, only, as_json, _describe_task, _print_task, lambda name: _task_summary(tasks.get(name)))
+Facts = dict[str, Any]
+Described = tuple[Registry, Callable[[str, Any], Facts], Callable[[Facts], None], Callable[[str, Any], str]]
 
 
-def _describe_task(name: str, task: Any) -> dict[str, Any]:
+def _kind(kind: str) -> Described:
+    """Where the plug-ins of a kind are, what is told of one as plain types, how that is printed, and its line."""
+    if kind == "tasks":
+        return tasks, _task, _print_task, lambda name, task: _task_summary(task)
+    if kind == "backbones":
+        return backbones, _backbone, _print_backbone, _backbone_line
+    from ssvid.evals.contract import evaluations  # here, because it imports much
+
+    return evaluations, _evaluation, _print_evaluation, lambda name, evaluation: first_line(evaluation.__doc__ or "")
+
+
+def _task(name: str, task: Any) -> Facts:
     module = inspect.getmodule(task)
     options = task_options(name)
     return {
@@ -35,7 +61,7 @@ def _describe_task(name: str, task: Any) -> dict[str, Any]:
         "module": task.__module__,
         "targets": list(task.targets),
         "chance": _chance(task, options),
-        "options": _option_rows(options, field_hints(options)),
+        "options": _option_rows(options),
         "option_help": inspect.getdoc(options) or "",
     }
 
@@ -53,7 +79,7 @@ def _chance(task: Any, options: type) -> dict[str, float] | None:
     return {metric: float(value) for metric, value in task(options(), create_backbone("tiny3d").info).chance().items()}
 
 
-def _print_task(task: dict[str, Any]) -> None:
+def _print_task(task: Facts) -> None:
     print(f"{task['name']}: {task['summary']}")
     if task["paper"]:
         print(terminal.wrap(task["paper"]))
@@ -64,21 +90,7 @@ def _print_task(task: dict[str, Any]) -> None:
     _print_options(task["options"], "task.options.", task["option_help"])
 
 
-# ---- backbones -------------------------------------------------------------------------------------------------------
-
-
-def print_backbones(only: str | None, *, as_json: bool) -> None:
-    """All networks with their size; or one with its stages and options."""
-
-    def summary(name: str) -> str:
-        found = _describe_backbone(name, backbones.get(name))
-        return f"{found['summary']} [{found['parameters'] / 1e6:.2f} M parameters]"
-
-    _print_plugins(backbones, only, as_json, _describe_backbone, _print_backbone, summary)
-
-
-def _describe_backbone(name: str, backbone: Any) -> dict[str, Any]:
-    options = backbone_options(name)
+def _backbone(name: str, backbone: Any) -> Facts:
     network = create_backbone(name)
     return {
         "name": name,
@@ -86,12 +98,17 @@ def _describe_backbone(name: str, backbone: Any) -> dict[str, Any]:
         "module": backbone.__module__,
         "parameters": sum(p.numel() for p in network.parameters()),
         "info": network.info.to_dict(),
-        "options": _option_rows(options, field_hints(options)),
+        "options": _option_rows(backbone_options(name)),
         "option_help": arguments_of(inspect.getdoc(backbone) or ""),
     }
 
 
-def _print_backbone(backbone: dict[str, Any]) -> None:
+def _backbone_line(name: str, backbone: Any) -> str:
+    found = _backbone(name, backbone)
+    return f"{found['summary']} [{found['parameters'] / 1e6:.2f} M parameters]"
+
+
+def _print_backbone(backbone: Facts) -> None:
     info = backbone["info"]
     print(f"{backbone['name']}: {backbone['parameters'] / 1e6:.2f} M parameters; file: {backbone['module']}")
     print(f"meant for {info['num_frames']} frames of {info['size']} px; other lengths and sizes work\n")
@@ -101,59 +118,26 @@ def _print_backbone(backbone: dict[str, Any]) -> None:
     _print_options(backbone["options"], "backbone.options.", backbone["option_help"])
 
 
-# ---- evaluations -----------------------------------------------------------------------------------------------------
+def _evaluation(name: str, evaluation: Any) -> Facts:
+    options = evaluation_options(name)
+    return {
+        "name": name,
+        "summary": first_line(evaluation.__doc__ or ""),
+        "module": evaluation.__module__,
+        "needs": evaluation.needs,
+        "verb": evaluation.verb,
+        "options": _option_rows(options),
+        "option_help": inspect.getdoc(options) or "",
+    }
 
 
-def print_evaluations(only: str | None, *, as_json: bool) -> None:
-    """All evaluations with their first line; or one with its options."""
-    from ssvid.evals.contract import evaluations  # here, because it imports much
-
-    def describe_one(name: str, evaluation: Any) -> dict[str, Any]:
-        options = evaluation_options(name)
-        return {
-            "name": name,
-            "summary": first_line(evaluation.__doc__ or ""),
-            "module": evaluation.__module__,
-            "needs": evaluation.needs,
-            "verb": evaluation.verb,
-            "options": _option_rows(options, field_hints(options)),
-            "option_help": inspect.getdoc(options) or "",
-        }
-
-    def tell(one: dict[str, Any]) -> None:
-        print(f"{one['name']}: {one['summary']}\n\nfile: {one['module']}")
-        print(f"made of {one['needs']}; asked by: ssvid {one['verb']}")
-        _print_options(one["options"], "evaluation.options.", one["option_help"])
-
-    def summary(name: str) -> str:
-        return first_line(evaluations.get(name).__doc__ or "")
-
-    _print_plugins(evaluations, only, as_json, describe_one, tell, summary)
+def _print_evaluation(one: Facts) -> None:
+    print(f"{one['name']}: {one['summary']}\n\nfile: {one['module']}")
+    print(f"made of {one['needs']}; asked by: ssvid {one['verb']}")
+    _print_options(one["options"], "evaluation.options.", one["option_help"])
 
 
-# ---- all -------------------------------------------------------------------------------------------------------------
-
-
-def _print_plugins(
-    registry: Registry,
-    only: str | None,
-    as_json: bool,
-    describe_one: Callable[[str, Any], dict[str, Any]],
-    tell: Callable[[dict[str, Any]], None],
-    summary: Callable[[str], str],
-) -> None:
-    """All that is registered with a line for each; or one of them."""
-    names, plural = registry.names(), f"{registry.kind}s"
-    if only:
-        described = describe_one(only, registry.get(only))
-        terminal.print_json(described) if as_json else tell(described)
-    elif as_json:
-        found = [describe_one(name, registry.get(name)) for name in names]
-        terminal.print_json({plural: found, "broken": _broken(registry)})
-    else:
-        terminal.print_columns([(name, summary(name)) for name in names])
-        print(f"\n{terminal.counted(names, registry.kind)}. Options of one: ssvid {plural} NAME")
-    _say_broken(registry)
+# ---- docstrings and options
 
 
 def first_line(doc: str) -> str:
@@ -178,8 +162,8 @@ def unmarked(doc: str) -> str:
     return doc.replace("``", "`")
 
 
-def _option_rows(options: type, hints: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
+def _option_rows(options: type) -> list[dict[str, Any]]:
+    rows, hints = [], field_hints(options)
     for field in fields(options):
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         required = default is MISSING or default == "???"
@@ -216,12 +200,3 @@ def _typed(value: Any) -> str:
     if isinstance(value, str) or value is None:
         return "" if value is None else value
     return "".join(to_yaml([value]).strip()[1:-1]).replace(", ", ",")
-
-
-def _broken(registry: Registry) -> list[dict[str, str]]:
-    return [{"module": b.module, "reason": b.reason} for b in registry.broken]
-
-
-def _say_broken(registry: Registry) -> None:
-    for plugin in registry.broken:
-        terminal.say(f"broken plug-in: {plugin}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import add_verb, run_program
 
 _DESCRIPTION = """\
 Compares two run folders, or two folders with the results.json of a probe: recipe, versions and hardware, videos
@@ -21,21 +20,8 @@ example:
 
 def add_diff(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "diff",
-        help="compare two runs: recipe, versions, data, numbers",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "diff", run_program, "compare two runs: recipe, versions, data, numbers", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("first", metavar="RUN", help="a run folder, or a folder with results.json")
     parser.add_argument("second", metavar="RUN", help="another")
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Compare and print where they differ."""
-    from ssvid.programs.diff import diff
-
-    terminal.print_result(diff(args.first, args.second), as_json=args.json)

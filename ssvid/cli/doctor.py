@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from ssvid import __version__
+import ssvid
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import add_verb
 from ssvid.machine import num_cores, package_version
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "omegaconf", "numpy")
@@ -19,15 +19,15 @@ _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "omegaconf", "numpy")
 
 def add_doctor(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    add_verb(
+        verbs,
+        common,
         "doctor",
-        help="versions, devices, decoders, and what to fix",
-        description="Says what was found here, what is known to be bad, and the one command that makes it faster.",
-        epilog="example:\n  ssvid doctor --json\n",
-        parents=[common],
+        run,
+        "versions, devices, decoders, and what to fix",
+        "Says what was found here, what is known to be bad, and the one command that makes it faster.",
+        "example:\n  ssvid doctor --json\n",
     )
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,23 +42,32 @@ def run(args: argparse.Namespace) -> None:
 def examine() -> dict[str, Any]:
     """Everything that doctor reports, as plain types. What cannot be examined is named in ``failures``."""
     failures: dict[str, str] = {}
+
+    def examined(what: str, examine_it: Callable[[], Any], otherwise: Any) -> Any:
+        """What the function finds. An installation may be broken in any way, and then the report matters most."""
+        try:
+            return examine_it()
+        except Exception as error:
+            failures[what] = f"{type(error).__name__}: {error}"
+            return otherwise
+
     found: dict[str, Any] = {
-        "ssvid": __version__,
+        "ssvid": ssvid.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: package_version(name) for name in _PACKAGES},
         "cores": num_cores(),
-        "gpus": _examined("gpus", _gpus, [], failures),
+        "gpus": examined("gpus", _gpus, []),
         "ffmpeg": shutil.which("ffmpeg"),
-        "decoders": _examined("decoders", _decoders, {}, failures),
-        "tasks": _examined("tasks", _tasks, [], failures),
-        "backbones": _examined("backbones", _backbones, [], failures),
-        "recipes": _examined("recipes", _recipes, [], failures),
-        "broken_plugins": _examined("broken_plugins", _broken_plugins, [], failures),
+        "decoders": examined("decoders", _decoders, {}),
+        "tasks": examined("tasks", lambda: ssvid.list_tasks(), []),
+        "backbones": examined("backbones", lambda: ssvid.list_backbones(), []),
+        "recipes": examined("recipes", lambda: [recipe.name for recipe in ssvid.list_recipes()], []),
+        "broken_plugins": examined("broken_plugins", _broken_plugins, []),
         "failures": failures,
     }
-    found["auto_decoder"] = _auto_decoder(found["decoders"])
-    found["warnings"] = _warnings(found) + _examined("cudnn", _cudnn_warnings, [], failures)
+    found["auto_decoder"] = next((name for name, status in found["decoders"].items() if status["works"]), None)
+    found["warnings"] = _warnings(found) + examined("cudnn", _cudnn_warnings, [])
     found["faster"] = way_to_be_faster(found["decoders"])
     return found
 
@@ -152,15 +161,6 @@ def _cudnn_warnings() -> list[str]:
     return cudnn_warnings(torch.__version__, torch.backends.cudnn.version() if torch.cuda.is_available() else None)
 
 
-def _examined(what: str, examine_it: Callable[[], Any], otherwise: Any, failures: dict[str, str]) -> Any:
-    """What the function finds. An installation may be broken in any way, and then the report matters most."""
-    try:
-        return examine_it()
-    except Exception as error:
-        failures[what] = f"{type(error).__name__}: {error}"
-        return otherwise
-
-
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
@@ -185,28 +185,6 @@ def _decoders() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _auto_decoder(decoders: dict[str, dict[str, Any]]) -> str | None:
-    return next((name for name, status in decoders.items() if status["works"]), None)
-
-
-def _tasks() -> list[str]:
-    from ssvid.tasks import tasks
-
-    return tasks.names()
-
-
-def _backbones() -> list[str]:
-    from ssvid.backbones import backbones
-
-    return backbones.names()
-
-
-def _recipes() -> list[str]:
-    from ssvid.recipe.find import list_recipes
-
-    return [recipe.name for recipe in list_recipes()]
-
-
 def _broken_plugins() -> list[dict[str, str]]:
     from ssvid.backbones import backbones
     from ssvid.data.readers.shelf import readers
@@ -215,8 +193,8 @@ def _broken_plugins() -> list[dict[str, str]]:
 
     readers.load()
     evaluations.load()
-    broken = (*tasks.broken, *backbones.broken, *readers.broken, *evaluations.broken)
-    return [{"module": b.module, "reason": b.reason} for b in broken]
+    shelves = (tasks, backbones, readers, evaluations)
+    return [{"module": b.module, "reason": b.reason} for shelf in shelves for b in shelf.broken]
 
 
 def _gpu_words(gpus: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import add_verb
 
 _DOWNLOAD = """\
 Fetches a data set from its official address, checks it and unpacks it:
@@ -29,12 +29,14 @@ examples:
 
 def add_download(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb below ``ssvid data``."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
+        common,
         "download",
-        help="fetch a data set, such as UCF101, HMDB51, DAVIS or Kinetics",
-        description=_describe,
-        epilog=_EPILOG,
-        parents=[common],
+        run,
+        "fetch a data set, such as UCF101, HMDB51, DAVIS or Kinetics",
+        _describe,
+        _EPILOG,
     )
     parser.add_argument("name", metavar="NAME", help="of a data set above")
     parser.add_argument("folder", metavar="FOLDER", help="where the data set shall lie")
@@ -48,8 +50,6 @@ def add_download(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-archives", action="store_true", help="keep the archives after unpacking")
     parser.add_argument("--insecure", action="store_true", help="accept a certificate that cannot be verified")
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _describe() -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, positive, reader_name, whole
+from ssvid.cli.parser import add_shared, add_verb, positive, reader_name, run_program, whole
 
 _DESCRIPTION = """\
 Writes one row per clip: path, clip number, frames, seconds, and the pooled features of each stage. Videos that cannot
@@ -23,12 +22,8 @@ examples:
 
 def add_embed(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "embed",
-        help="write frozen features of every clip to one file",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "embed", run_program, "write frozen features of every clip to one file", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("videos", metavar="VIDEOS", help="a folder, a video, a manifest.csv, or a list of paths")
     parser.add_argument("--backbone", metavar="PATH", required=True, help="checkpoint, run folder, export, or 'random'")
@@ -38,8 +33,6 @@ def add_embed(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-parts", action="store_true", help="leave FILE.parts, so that more videos can be added later"
     )
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_clips(parser: argparse.ArgumentParser) -> None:
@@ -76,24 +69,9 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """Which features, and where they are computed."""
-    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
     parser.add_argument(
         "--stages", metavar="NAMES", default="trained", help="trained, all, or names with commas (default: trained)"
     )
-    parser.add_argument(
-        "--untrained-stage", action="store_true", help="allow stages that pretraining never trained, too"
-    )
     parser.add_argument("--pool", metavar="HOW", default="avg", help="avg, avgmax or max1x2x2 (default: avg)")
-    parser.add_argument("--partial", action="store_true", help="accept weights that fill only a part")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--batch-size", metavar="N", type=whole(1), default=8, help="clips per pass (default: 8)")
-    parser.add_argument("--workers", metavar="N", type=whole(0), default=2, help="reading processes (default: 2)")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Write the features and print what was written."""
-    from ssvid.programs.embed import embed
-
-    own = ("verb", "run", "parser", "json", "debug", "videos")
-    options = {name: value for name, value in vars(args).items() if name not in own}
-    terminal.print_result(embed(args.videos, **options), as_json=args.json)
+    add_shared(parser, "--backbone-name", "--untrained-stage", "--partial", "--device", "--workers")

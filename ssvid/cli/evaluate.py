@@ -20,11 +20,5 @@ examples:
 
 def add_evaluate(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    add_frozen(
-        verbs,
-        common,
-        "evaluate",
-        help="ask any evaluation of a backbone, also that of another package",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+    about = "ask any evaluation of a backbone, also that of another package"
+    add_frozen(verbs, common, "evaluate", about, _DESCRIPTION, _EPILOG)

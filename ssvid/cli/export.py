@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import add_shared, add_verb, run_program
 
 _DESCRIPTION = """\
 Format ssvid writes a folder: backbone.safetensors, config.json, a model card (README.md) and, for networks that
@@ -26,12 +25,8 @@ examples:
 
 def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "export",
-        help="write a backbone as safetensors with a model card",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "export", run_program, "write a backbone as safetensors with a model card", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run folder, or another export")
     parser.add_argument(
@@ -39,34 +34,8 @@ def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="CHECKPOINT is torchvision:WEIGHTS, or a .pth, .pt or .safetensors state dict, of this network",
     )
-    parser.add_argument(
-        "--which", metavar="WORD", default="", help="of a file with several networks: encoder_q, teacher, ..."
-    )
-    parser.add_argument(
-        "--inflate", action="store_true", help="repeat 2D kernels of another program's weights over time"
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="accept weights that fill only a part; the export says so"
-    )
+    add_shared(parser, "--which", "--inflate", "--partial")
     parser.add_argument("out", metavar="OUT", help="what to write; it must not exist")
     parser.add_argument(
         "--format", choices=("ssvid", "torchvision", "onnx"), default="ssvid", help="default: %(default)s"
     )
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Export and print what was written."""
-    from ssvid.exports import export
-
-    report = export(
-        args.checkpoint,
-        args.out,
-        format=args.format,
-        backbone_name=args.backbone_name,
-        which=args.which,
-        inflate=args.inflate,
-        partial=args.partial,
-    )
-    terminal.print_result(report, as_json=args.json)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, positive
+from ssvid.cli.parser import add_verb, positive
 from ssvid.files import expanded
 
 _DESCRIPTION = """\
@@ -23,20 +23,20 @@ example:
 
 def add_join_frames(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
+        common,
         "join-frames",
-        help="make a video of each folder of pictures, without loss",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+        run,
+        "make a video of each folder of pictures, without loss",
+        _DESCRIPTION,
+        _EPILOG,
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds the folders of pictures, at any depth")
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")
     parser.add_argument(
         "--fps", metavar="N", type=positive, default=25.0, help="frames per second of the clips (default: 25)"
     )
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,65 +6,51 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import Run, add_verb
+
+_RECIPES = """\
+Lists the recipes that come with ssvid. With a NAME, prints that file: its header says what it does,
+the command, the cost and the expected number. Save and change it to make your own.
+"""
+_RECIPES_EPILOG = """\
+examples:
+  ssvid recipes pretrain/speediness_tiny > mine.yaml
+  ssvid recipes --keys > keys.md
+"""
+_PROTOCOLS = """\
+Lists the named protocols. With a NAME, every setting, what it reproduces, how it differs from the released
+program, and what was published under it. A name can stand where probe, retrieve and finetune take a recipe.
+"""
 
 
-def add_recipes(verbs: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``ssvid recipes``."""
-    parser = _add(verbs, common, "recipes", "list the recipes that come with ssvid, or print one")
-    parser.description = (
-        "Lists the recipes that come with ssvid. With a NAME, prints that file: its header says what it does,\n"
-        "the command, the cost and the expected number. Save and change it to make your own."
+def add_listings(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verbs that list."""
+
+    def add(verb: str, run: Run, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
+        parser = add_verb(verbs, common, verb, run, about, description, epilog)
+        parser.add_argument("name", metavar="NAME", nargs="?", help="one of them")
+        return parser
+
+    recipes = add(
+        "recipes", run_recipes, "list the recipes that come with ssvid, or print one", _RECIPES, _RECIPES_EPILOG
     )
-    parser.epilog = (
-        "examples:\n  ssvid recipes pretrain/speediness_tiny > mine.yaml\n  ssvid recipes --keys > keys.md\n"
-    )
-    parser.add_argument("--keys", action="store_true", help="every key of every kind of recipe, with its meaning")
-    parser.set_defaults(run=run_recipes)
-
-
-def add_tasks(verbs: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``ssvid tasks``."""
-    parser = _add(verbs, common, "tasks", "list pretext tasks, or the options of one")
-    parser.description = "Lists the pretext tasks found, also those of other packages. With a NAME, its options."
-    parser.epilog = "example:\n  ssvid tasks speediness\n"
-    parser.set_defaults(run=run_tasks)
-
-
-def add_protocols(verbs: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``ssvid protocols``."""
-    parser = _add(verbs, common, "protocols", "list evaluation protocols, or the page of one")
-    parser.description = (
-        "Lists the named protocols. With a NAME, every setting, what it reproduces, how it differs from the released\n"
-        "program, and what was published under it. A name can stand where probe, retrieve and finetune take a recipe."
-    )
-    parser.epilog = "example:\n  ssvid protocols ucf101-linear@1\n"
-    parser.add_argument("--markdown", action="store_true", help="as Markdown, for a page")
-    parser.set_defaults(run=run_protocols)
-
-
-def add_backbones(verbs: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``ssvid backbones``."""
-    parser = _add(verbs, common, "backbones", "list networks, or the options of one")
-    parser.description = "Lists the networks found, also those of other packages. With a NAME, its stages and options."
-    parser.epilog = "example:\n  ssvid backbones r3d_18\n"
-    parser.set_defaults(run=run_backbones)
-
-
-def add_evaluations(verbs: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``ssvid evaluations``."""
-    parser = _add(verbs, common, "evaluations", "list evaluations, or the options of one")
-    parser.description = "Lists the evaluations found, also those of other packages. With a NAME, its options."
-    parser.epilog = "example:\n  ssvid evaluations knn\n"
-    parser.set_defaults(run=run_evaluations)
-
-
-def _add(verbs: Any, common: argparse.ArgumentParser, verb: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(verb, help=text, parents=[common])
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one of them")
-    add_json(parser)
-    parser.set_defaults(parser=parser)
-    return parser
+    recipes.add_argument("--keys", action="store_true", help="every key of every kind of recipe, with its meaning")
+    about = "list evaluation protocols, or the page of one"
+    protocols = add("protocols", run_protocols, about, _PROTOCOLS, "example:\n  ssvid protocols ucf101-linear@1\n")
+    protocols.add_argument("--markdown", action="store_true", help="as Markdown, for a page")
+    for verb, kind, has, example in (
+        ("tasks", "pretext tasks", "its options", "speediness"),
+        ("backbones", "networks", "its stages and options", "r3d_18"),
+        ("evaluations", "evaluations", "its options", "knn"),
+    ):
+        description = f"Lists the {kind} found, also those of other packages. With a NAME, {has}."
+        add(
+            verb,
+            run_plugins,
+            f"list {kind}, or the options of one",
+            description,
+            f"example:\n  ssvid {verb} {example}\n",
+        )
 
 
 def run_recipes(args: argparse.Namespace) -> None:
@@ -92,13 +78,6 @@ def run_recipes(args: argparse.Namespace) -> None:
     print(f"\n{terminal.counted(recipes, 'recipe')} in {shipped_recipes_dir()}. Print one: ssvid recipes NAME")
 
 
-def run_tasks(args: argparse.Namespace) -> None:
-    """List tasks, or describe one."""
-    from ssvid.cli import describe
-
-    describe.print_tasks(args.name, as_json=args.json)
-
-
 def run_protocols(args: argparse.Namespace) -> None:
     """List protocols, or describe one."""
     from ssvid.protocols.named import PROTOCOLS, named_protocol
@@ -119,15 +98,8 @@ def run_protocols(args: argparse.Namespace) -> None:
         print(f"\n{terminal.counted(PROTOCOLS, 'protocol')}. All of one: ssvid protocols NAME")
 
 
-def run_backbones(args: argparse.Namespace) -> None:
-    """List networks, or describe one."""
+def run_plugins(args: argparse.Namespace) -> None:
+    """List the plug-ins of a kind, or describe one."""
     from ssvid.cli import describe
 
-    describe.print_backbones(args.name, as_json=args.json)
-
-
-def run_evaluations(args: argparse.Namespace) -> None:
-    """List evaluations, or describe one."""
-    from ssvid.cli import describe
-
-    describe.print_evaluations(args.name, as_json=args.json)
+    describe.print_plugins(args.verb, args.name, as_json=args.json)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ssvid.cli import terminal
 from ssvid.errors import SsvidError, did_you_mean
 from ssvid.recipe.synonyms import option_for, setting_for_option, verb_for
+
+Run = Callable[[argparse.Namespace], None]
 
 
 class UsageError(SsvidError):
@@ -121,9 +123,120 @@ def _next(argv: Sequence[str], word: str) -> str:
     return behind[0] if behind and not behind[0].startswith("-") and "=" not in behind[0] else ""
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json``: the result as one JSON document on stdout, everything else on stderr."""
+# ---- verbs
+
+
+def add_verb(
+    verbs: Any,
+    common: argparse.ArgumentParser,
+    verb: str,
+    run: Run,
+    about: str,
+    description: str | Callable[[], str],
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """A verb that ``run`` answers, with ``--json``. about: its line in the list of verbs."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        verb, help=about, description=description, epilog=epilog, parents=[common]
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, all else on stderr")
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def call_program(args: argparse.Namespace, **changed: Any) -> Any:
+    """What the Python function of the verb's name returns: its parameters have the names of the verb's options."""
+    import ssvid
+
+    positional = [args.recipe, *args.overrides] if "recipe" in args else getattr(args, "results", [])
+    no_options = ("verb", "run", "parser", "json", "debug", "recipe", "overrides", "results")
+    options = {name: value for name, value in vars(args).items() if name not in no_options}
+    return getattr(ssvid, args.verb)(*positional, **options | changed)
+
+
+def run_program(args: argparse.Namespace) -> None:
+    """Call the Python function of the verb's name and print what it returns."""
+    terminal.print_result(call_program(args), as_json=args.json)
+
+
+def run_in_all_processes(args: argparse.Namespace) -> None:
+    """The same for one that processes run together: all of them have the result, one tells it."""
+    from ssvid.ranks import is_first_process
+
+    result = call_program(args)
+    if is_first_process():
+        terminal.print_result(result, as_json=args.json)
+
+
+# ---- types
+
+
+def whole(least: int) -> Any:
+    """An argparse type: a whole number of at least ``least``."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value
+
+
+def reader_name(*others: str) -> Callable[[str], str]:
+    """An argparse type: the name of a reader of videos, or one of some other words."""
+
+    def read(text: str) -> str:
+        from ssvid.data.readers.shelf import readers
+
+        if text not in (*readers.names(), *others):
+            raise argparse.ArgumentTypeError(f"unknown value {text!r}. {readers.hint(text, *others)}")
+        return text
+
+    return read
+
+
+# ---- options of several verbs
+
+_SHARED: Mapping[str, Mapping[str, Any]] = {
+    "--backbone-name": {"metavar": "NAME", "help": "the network of '--backbone random'"},
+    "--device": {"metavar": "NAME", "default": "auto", "help": "auto, cpu, cuda or mps (default: auto)"},
+    "--from": {
+        "dest": "from_results",
+        "metavar": "RESULTS",
+        "help": "repeat this results.json: same recipe, videos and weights, or a refusal",
+    },
+    "--inflate": {"action": "store_true", "help": "repeat 2D kernels of another program's weights over time"},
+    "--partial": {"action": "store_true", "help": "accept weights that fill only a part; what is written says so"},
+    "--resume": {
+        "action": "store_true",
+        "help": "go on with a run, bit for bit: name its folder in place of RECIPE, or with --run-dir; where nothing was "
+        "saved yet it starts from its beginning",
+    },
+    "--untrained-stage": {"action": "store_true", "help": "take stages that pretraining never trained, too"},
+    "--workers": {"metavar": "N", "type": whole(0), "default": 2, "help": "reading processes (default: 2)"},
+    "--which": {"metavar": "WORD", "default": "", "help": "of a file with several networks: encoder_q, teacher, ..."},
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
+    """Options that several verbs have, in the words of all."""
+    for option in options:
+        parser.add_argument(option, **_SHARED[option])
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -166,100 +279,32 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the same recipe run with task.placebo=true, for each backbone; or 'train' to train it now",
     )
-    parser.add_argument("--backbone-name", metavar="NAME", help="the network of '--backbone random'")
+    add_shared(parser, "--backbone-name", "--partial", "--from")
 
 
-def add_frozen(verbs: Any, common: argparse.ArgumentParser, verb: str, **words: str) -> None:
-    """A verb that evaluates a frozen backbone. words: its help, description and epilog."""
-    parser = verbs.add_parser(verb, parents=[common], **words)
+def add_frozen(
+    verbs: Any, common: argparse.ArgumentParser, verb: str, about: str, description: str, epilog: str
+) -> None:
+    """A verb that evaluates a frozen backbone."""
+    parser = add_verb(verbs, common, verb, run_frozen, about, description, epilog)
     add_evaluated(parser)
     parser.add_argument(
         "--supervised",
         metavar="WEIGHTS",
         help="weights of the same network trained on labels, for a row beside: a file, or torchvision:NAME",
     )
-    parser.add_argument(
-        "--partial", action="store_true", help="accept weights that fill only a part; every result says so"
-    )
-    parser.add_argument(
-        "--untrained-stage", action="store_true", help="score stages that pretraining never trained, too"
-    )
+    add_shared(parser, "--untrained-stage")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--out", metavar="DIR", help="folder for results and pictures (default: beside the checkpoint, numbered)"
     )
-    add_from(parser)
-    add_json(parser)
-    parser.set_defaults(run=run_frozen, parser=parser)
 
 
 def run_frozen(args: argparse.Namespace) -> None:
     """Score and print the table."""
-    import ssvid
     from ssvid.ranks import joined_processes
 
     with joined_processes(args.device) as (device, is_first):
-        result = getattr(ssvid, args.verb)(
-            args.recipe,
-            *args.overrides,
-            backbone=args.backbone,
-            backbone_name=args.backbone_name,
-            placebo=args.placebo,
-            supervised=args.supervised,
-            out=args.out,
-            partial=args.partial,
-            untrained_stage=args.untrained_stage,
-            device=device,
-            from_results=args.from_results,
-        )
+        result = call_program(args, device=device)
     if is_first:
         terminal.print_result(result, as_json=args.json)
-
-
-def add_from(parser: argparse.ArgumentParser) -> None:
-    """``--from RESULTS``."""
-    parser.add_argument(
-        "--from",
-        dest="from_results",
-        metavar="RESULTS",
-        help="repeat this results.json: same recipe, videos and weights, or a refusal",
-    )
-
-
-def whole(least: int) -> Any:
-    """An argparse type: a whole number of at least ``least``."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
-        return value
-
-    return convert
-
-
-def positive(text: str) -> float:
-    """An argparse type: a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
-    return value
-
-
-def reader_name(*others: str) -> Callable[[str], str]:
-    """An argparse type: the name of a reader of videos, or one of some other words."""
-
-    def read(text: str) -> str:
-        from ssvid.data.readers.shelf import readers
-
-        if text not in (*readers.names(), *others):
-            raise argparse.ArgumentTypeError(f"unknown value {text!r}. {readers.hint(text, *others)}")
-        return text
-
-    return read

@@ -22,11 +22,5 @@ examples:
 
 def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    add_frozen(
-        verbs,
-        common,
-        "probe",
-        help="score a frozen backbone: linear probe and k-NN",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+    about = "score a frozen backbone: linear probe and k-NN"
+    add_frozen(verbs, common, "probe", about, _DESCRIPTION, _EPILOG)

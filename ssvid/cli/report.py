@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ssvid.cli import terminal
-from ssvid.cli.parser import add_json
+from ssvid.cli.parser import add_verb, run_program
 
 _DESCRIPTION = """\
 Puts the results of probe, retrieve and finetune into one table: networks down, metrics across. Numbers share a column
@@ -24,12 +23,8 @@ examples:
 
 def add_report(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "report",
-        help="one table over results; a page of a run",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "report", run_program, "one table over results; a page of a run", _DESCRIPTION, _EPILOG
     )
     parser.add_argument(
         "results", metavar="RESULT", nargs="*", help="a results.json, or a folder with some below it, such as a run"
@@ -54,22 +49,3 @@ def add_report(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="write the table there")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Print the table."""
-    from ssvid.programs.report import report
-
-    result = report(
-        *args.results,
-        metric=args.metric,
-        protocol=args.protocol,
-        one_column=args.one_column,
-        format=args.format,
-        html=args.html,
-        out=args.out,
-        overwrite=args.overwrite,
-    )
-    terminal.print_result(result, as_json=args.json)

@@ -21,11 +21,5 @@ examples:
 
 def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    add_frozen(
-        verbs,
-        common,
-        "retrieve",
-        help="let test videos find their class: R@1, 5, 10, 20, 50 and a page of neighbors",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+    about = "let test videos find their class: R@1, 5, 10, 20, 50 and a page of neighbors"
+    add_frozen(verbs, common, "retrieve", about, _DESCRIPTION, _EPILOG)

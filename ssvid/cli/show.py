@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_json, add_recipe
+from ssvid.cli.parser import add_recipe, add_verb
 
 _DESCRIPTION = """\
 Prints the resolved recipe with every default written out, shapes, learning rate, steps per epoch. Runs nothing.
@@ -19,16 +19,10 @@ example:
 
 def add_show(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
-        "show",
-        help="print a resolved recipe, shapes and steps; run nothing",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        parents=[common],
+    parser = add_verb(
+        verbs, common, "show", run, "print a resolved recipe, shapes and steps; run nothing", _DESCRIPTION, _EPILOG
     )
     add_recipe(parser)
-    add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:

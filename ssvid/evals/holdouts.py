@@ -31,11 +31,17 @@ def holdouts(labels_N: np.ndarray, groups_N: np.ndarray, protocol: ProbeProtocol
         notes: what the splitter warned of is appended.
 
     Raises:
-        DataError: train has fewer than two groups, or no part leaves two classes to fit on.
+        DataError: train has fewer than two groups or one video per class, or no part leaves two classes to fit on.
     """
     num_groups = len(set(groups_N))
     largest_class = int(np.unique(labels_N, return_counts=True)[1].max())
-    parts = min(round(1 / protocol.holdout_fraction), num_groups, max(2, largest_class))
+    if largest_class < 2:
+        raise DataError(
+            f"train has one video of each of its {len(labels_N)} classes, and at least 2 of some class are needed: settings "
+            "are chosen on a part of train that is held out, by what was learned on the rest. Add training videos, or "
+            "check that the labels of the manifest name classes and not single videos."
+        )
+    parts = min(round(1 / protocol.holdout_fraction), num_groups, largest_class)
     if parts < 2:
         raise DataError(
             f"train has {num_groups} group of videos, and at least 2 are needed to hold a part of train out. "

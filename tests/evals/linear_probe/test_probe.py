@@ -152,6 +152,14 @@ def test_groups_never_straddle_and_parts_are_disjoint(num_holdouts):
     assert len(set(scored)) == len(scored)
 
 
+@pytest.mark.parametrize("groups", [None, ["one", "one", "two", "three"]])
+def test_one_video_of_each_class_is_a_mistake_with_a_way_out(groups):
+    train = Features.from_arrays(np.eye(4), ["a", "b", "c", "d"], groups=groups)
+    with pytest.raises(DataError, match="one video of each of its 4 classes.*Add training videos") as error:
+        select_head(train, PROTOCOL)
+    assert error.value.exit_code == 2
+
+
 def test_a_group_that_straddles_would_be_found_out():
     """Each group has a signature of its own and one label: only a held-out part that tears groups apart scores well."""
     rng = np.random.default_rng(0)
