@@ -155,7 +155,7 @@ def test_groups_never_straddle_and_parts_are_disjoint(num_holdouts):
 @pytest.mark.parametrize("groups", [None, ["one", "one", "two", "three"]])
 def test_one_video_of_each_class_is_a_mistake_with_a_way_out(groups):
     train = Features.from_arrays(np.eye(4), ["a", "b", "c", "d"], groups=groups)
-    with pytest.raises(DataError, match="one video of each of its 4 classes.*Add training videos") as error:
+    with pytest.raises(DataError, match=r"one video of each of its 4 classes.*Add training videos") as error:
         select_head(train, PROTOCOL)
     assert error.value.exit_code == 2
 
