@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssvid.audits.counterfactuals import VIDEO, Counterfactual
+from ssvid.audits.counterfactuals import VIDEO, Counterfactual, Repaint
 from ssvid.transforms.cuts import Cut, CutFirst, Cuts, cuts_of
 from ssvid.types import ClipMaker, ClipPlan, Ticket, VideoInfo
 
@@ -54,7 +54,8 @@ class AroundClips:
 class AuditedClips(AroundClips, CutFirst):
     """A task's clip maker whose frames are changed before it cuts them.
 
-    Where only others are read, they are cut as they are decoded, as in training; what repaints gets whole frames.
+    Frames are cut as they are decoded, as in training, where others are read or each is painted by itself; what paints a
+    clip as a whole gets whole frames.
 
     Args:
         maker: of the task, for validation. counterfactual: what is changed; it must act on the video.
@@ -88,9 +89,16 @@ class AuditedClips(AroundClips, CutFirst):
         if not isinstance(plan, AuditPlan):
             raise TypeError(f"plan ({type(plan).__name__}) must be one that AuditedClips.plan made.")
         others = any(not np.array_equal(a, b) for a, b in zip(plan.shown, plan.plan.views, strict=True))
-        if self.counterfactual.repaint is None:
+        if self.counterfactual.repaint is None or self.counterfactual.by_frame:
             own = cuts_of(self.maker, height, width, plan.plan, rng, batch_rng)
-            return Cuts(own.wanted, lambda cut_TCHW: own.finish(cut_TCHW) | {CHANGED: torch.tensor(others)})
+            brush = None if self.counterfactual.repaint is None else _Brush(self.counterfactual.repaint, rng)
+            wanted = tuple(cut._replace(change=brush) for cut in own.wanted)
+
+            def done(cut_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
+                changed = others or (brush is not None and brush.changed)
+                return own.finish(cut_TCHW) | {CHANGED: torch.tensor(changed)}
+
+            return Cuts(wanted, done)
 
         def finish(views_TCHW: tuple[Tensor, ...]) -> dict[str, Tensor]:
             painted, changed = self._painted(views_TCHW, rng)
@@ -107,6 +115,19 @@ class AuditedClips(AroundClips, CutFirst):
         own_rng = self.counterfactual.rng(rng)
         painted = tuple(repaint(view, own_rng) for view in views_TCHW)
         return painted, any(not torch.equal(a, b) for a, b in zip(painted, views_TCHW, strict=True))
+
+
+class _Brush:
+    """Repaints frames one by one. changed: whether that made any difference."""
+
+    def __init__(self, repaint: Repaint, rng: np.random.Generator) -> None:
+        self.repaint, self.rng, self.changed = repaint, rng, False
+
+    def __call__(self, frame_HWC: np.ndarray) -> np.ndarray:
+        frame_1CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)))[None]
+        painted_1CHW = self.repaint(frame_1CHW, self.rng)
+        self.changed = self.changed or not torch.equal(painted_1CHW, frame_1CHW)
+        return painted_1CHW[0].permute(1, 2, 0).numpy()
 
 
 def stretches(views: Sequence[np.ndarray], lead_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:

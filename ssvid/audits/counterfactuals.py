@@ -41,6 +41,7 @@ class Counterfactual:
 
     name: of the kind; tasks name it in ``must_fall`` and ``must_hold``. value: which of the kind, in words.
     place: ``VIDEO`` or ``CLIP``. reindex: other frames for a sequence of frames. repaint: other pixels for frames TCHW.
+    by_frame: ``repaint`` does to each frame the same, whatever the others are, and draws nothing.
     from_others: all frames of each sequence but the last are those of another video of the batch; on the clip alone.
     lead_frames: above 0, ``repaint`` gets whole stretches of the video (every frame between those that are wanted), each
         with some frames before it; so many different numbers of them occur.
@@ -51,6 +52,7 @@ class Counterfactual:
     place: str = VIDEO
     reindex: Reindex | None = field(default=None, compare=False)
     repaint: Repaint | None = field(default=None, compare=False)
+    by_frame: bool = False
     from_others: bool = False
     lead_frames: int = 0
 
@@ -131,12 +133,9 @@ def resized(frames_TCHW: Tensor, rng: np.random.Generator, *, numerator: int, de
     """Shrunk by numerator / denominator and enlarged again, bilinear: the finest detail is gone."""
     size = tuple(frames_TCHW.shape[-2:])
     small = tuple(max(1, side * numerator // denominator) for side in size)
-    again_TCHW = torch.empty_like(frames_TCHW)
-    for place, frame_1CHW in enumerate(frames_TCHW.split(1)):  # all at once take gigabytes at 4K
-        shrunk = F.interpolate(frame_1CHW.float(), small, mode="bilinear", antialias=True)
-        again = F.interpolate(shrunk, size, mode="bilinear", align_corners=False)
-        again_TCHW[place] = again[0].round().clamp(0, 255).to(torch.uint8)
-    return again_TCHW
+    shrunk = F.interpolate(frames_TCHW.float(), small, mode="bilinear", antialias=True)
+    again = F.interpolate(shrunk, size, mode="bilinear", align_corners=False)
+    return again.round().clamp(0, 255).to(torch.uint8)
 
 
 def bordered(frames_TCHW: Tensor, rng: np.random.Generator, *, share: float) -> Tensor:
@@ -159,14 +158,12 @@ def shifted(frames_TCHW: Tensor, rng: np.random.Generator, *, share: float) -> T
     inner = (max(1, round(height * (1 - share))), max(1, round(width * (1 - share))))
     tops_T = rng.integers(height - inner[0] + 1, size=len(frames_TCHW))
     lefts_T = rng.integers(width - inner[1] + 1, size=len(frames_TCHW))
-    cut_TCHW = torch.stack(
-        [
-            frame_CHW[:, top : top + inner[0], left : left + inner[1]]
-            for frame_CHW, top, left in zip(frames_TCHW, tops_T, lefts_T, strict=True)
-        ]
-    )
-    enlarged = F.interpolate(cut_TCHW.float(), (height, width), mode="bilinear", align_corners=False)
-    return enlarged.round().clamp(0, 255).to(torch.uint8)
+    enlarged_TCHW = torch.empty_like(frames_TCHW)
+    for place, (top, left) in enumerate(zip(tops_T, lefts_T, strict=True)):  # all at once take gigabytes at 4K
+        cut_1CHW = frames_TCHW[place : place + 1, :, top : top + inner[0], left : left + inner[1]]
+        enlarged = F.interpolate(cut_1CHW.float(), (height, width), mode="bilinear", align_corners=False)
+        enlarged_TCHW[place] = enlarged[0].round().clamp(0, 255).to(torch.uint8)
+    return enlarged_TCHW
 
 
 def channel_swapped(frames_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
@@ -207,11 +204,11 @@ def all_counterfactuals() -> list[Counterfactual]:
         *(_reencoding(crf, gop) for crf, gop in REENCODINGS),
         *(_scale(*ratio) for ratio in SCALES),
         *(
-            Counterfactual("border", "1/32 wide", place, repaint=partial(bordered, share=BORDER_SHARE))
+            Counterfactual("border", "1/32 wide", place, repaint=partial(bordered, share=BORDER_SHARE), by_frame=True)
             for place in (VIDEO, CLIP)
         ),
-        Counterfactual("gray", repaint=grayed),
-        Counterfactual("channel_swapped", repaint=channel_swapped),
+        Counterfactual("gray", repaint=grayed, by_frame=True),
+        Counterfactual("channel_swapped", repaint=channel_swapped, by_frame=True),
         *(_occlusion(row, column) for row in range(OCCLUSION_GRID) for column in range(OCCLUSION_GRID)),
     ]
 
@@ -229,7 +226,7 @@ def _reencoding(crf: int, gop: int) -> Counterfactual:
 
 def _scale(numerator: int, denominator: int) -> Counterfactual:
     change = partial(resized, numerator=numerator, denominator=denominator)
-    return Counterfactual("resized", f"to {numerator}/{denominator} and back", repaint=change)
+    return Counterfactual("resized", f"to {numerator}/{denominator} and back", repaint=change, by_frame=True)
 
 
 def _occlusion(row: int, column: int) -> Counterfactual:

@@ -23,12 +23,13 @@ class Cut(NamedTuple):
     """A rectangle of every frame of a view, brought to ``size_px`` x ``size_px``.
 
     view: which one of the plan. rectangles: (top, left, height, width) of the frames in turn; the last one holds for all
-    that follow. Without a rectangle the frames come whole, as they are.
+    that follow. Without a rectangle the frames come whole, as they are. change: done to each whole frame first, uint8 HWC.
     """
 
     view: int
     rectangles: tuple[Rectangle, ...] = ()
     size_px: int = 0
+    change: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def squares(cls, view: int, boxes: Sequence[Box], size_px: int) -> Cut:
@@ -86,6 +87,9 @@ def cuts_of(
 
 def cut_view(view_TCHW: Tensor, cut: Cut) -> Tensor:
     """A cut of frames that are there whole."""
+    if cut.change is not None:
+        changed = [torch.from_numpy(cut.change(frame_CHW.permute(1, 2, 0).numpy())) for frame_CHW in view_TCHW]
+        view_TCHW = torch.stack(changed).permute(0, 3, 1, 2)
     if not cut.rectangles:
         return view_TCHW
     return crop_rectangles(view_TCHW, [cut.rectangle(place) for place in range(len(view_TCHW))], cut.size_px)
@@ -109,7 +113,7 @@ class Cutter:
 
     def put(self, place: int, frame_HWC: np.ndarray) -> None:
         """Take a whole frame, uint8 RGB; what is put at the same place later replaces it."""
-        part_HWC = frame_HWC
+        part_HWC = frame_HWC = frame_HWC if self._cut.change is None else self._cut.change(frame_HWC)
         if self._cut.rectangles:
             top, left, height, width = self._cut.rectangle(place)
             part_HWC = frame_HWC[top : top + height, left : left + width]

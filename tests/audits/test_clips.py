@@ -1,5 +1,7 @@
 """Between plan and transform only the frames change: answers, crops and every other draw stay as they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,17 +77,21 @@ class Squares(CutFirst):
 
 
 @pytest.mark.parametrize("counterfactual", on_video(), ids=lambda c: c.label)
-def test_frames_are_cut_as_they_come_where_nothing_is_painted(counterfactual):
+def test_frames_are_cut_as_they_come_where_no_clip_is_painted_as_a_whole(counterfactual):
     maker = AuditedClips(Squares(), counterfactual)
     rngs = [np.random.default_rng([3, 4, 0, 5, i, 0]) for i in range(2)]
     plan = maker.plan(VIDEO, *rngs)
     cuts = cuts_of(maker, 16, 24, plan, *rngs)
-    assert all(bool(cut.rectangles) is (counterfactual.repaint is None) for cut in cuts.wanted)
+    assert all(
+        bool(cut.rectangles) is (counterfactual.repaint is None or counterfactual.by_frame) for cut in cuts.wanted
+    )
     film = video_frames()
     cut = cuts.finish(tuple(cut_view(film[plan.views[cut.view]], cut) for cut in cuts.wanted))
     assert cut["clips"].shape == (8, 3, 6, 6)
     whole = sample_of(maker)
     assert all(torch.equal(cut[name], whole[name]) for name in ("clips", CHANGED))
+    at_once = sample_of(AuditedClips(Squares(), replace(counterfactual, by_frame=False)))
+    assert all(torch.equal(at_once[name], whole[name]) for name in ("clips", CHANGED)), "as painted all at once"
 
 
 @pytest.mark.parametrize("counterfactual", [c for c in on_video() if c.name == "reencoded"], ids=lambda c: c.label)
