@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from ssvid.ranks import global_rank
-
 Say = Callable[[str], None]
+Progress = Callable[[int, int], None]  # called with how much is done, and of how much
+NamedProgress = Callable[[int, int, str], None]  # and with the name of what was done last
 
 
-def tenths(say: Say, what: str) -> Callable[[int, int], None]:
+def every_tenth(say: Say, what: str) -> Progress:
     """Say about ten times how far it has come."""
     told = -1
     started = time.perf_counter()
@@ -25,15 +25,20 @@ def tenths(say: Say, what: str) -> Callable[[int, int], None]:
     return progress
 
 
-def _index_progress(say: Say) -> Callable[[int, int, str], None]:
+def files_every_tenth(say: Say, what: str) -> NamedProgress:
+    """The same of files."""
+
     def progress(done: int, total: int, path: str) -> None:
         if done == total or done % max(1, total // 10) == 0:
-            say(f"scanning videos: {done}/{total}")
+            say(f"{what}: {done}/{total}")
 
     return progress
 
 
 def speaker(show: bool) -> Say:
+    """Who tells on stderr: the first of several processes, and nobody where nothing is to be shown."""
+    from ssvid.ranks import global_rank  # here, because it imports torch
+
     def say(text: str) -> None:
         if show and global_rank() == 0:
             print(text, file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from ssvid.data.feed.dataset import ClipDataset, tickets_of
 from ssvid.data.feed.loader import ClipLoader
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import PluginError
+from ssvid.progress import NamedProgress
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.types import ClipMaker, Stream, Ticket
 
 CLIPS_AT_ONCE = 4  # of one opened video
 CLEAN = Counterfactual("clean")
 
-Progress = Callable[[int, int, str], None]
 Batches = list[list[tuple[Ticket, ...]]]
 
 
@@ -141,7 +141,10 @@ class Questions:
 
 
 def measure(
-    subject: Subject, questions: Questions, counterfactuals: Sequence[Counterfactual], progress: Progress | None = None
+    subject: Subject,
+    questions: Questions,
+    counterfactuals: Sequence[Counterfactual],
+    progress: NamedProgress | None = None,
 ) -> dict[Counterfactual, Answers]:
     """The answers on clean clips (under ``CLEAN``) and under every counterfactual that can be applied.
 

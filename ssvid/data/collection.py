@@ -12,7 +12,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.readers import Listing, OfficialSplit, list_videos
 from ssvid.data.readers.shelf import check_official_unused
 from ssvid.errors import DataError, RecipeError, name_some
-from ssvid.progress import Say, _index_progress
+from ssvid.progress import Say, files_every_tenth
 
 # "unused" clips of an official split may come from the footage of its test clips.
 NEVER_TRAINED = ("test", "unused")
@@ -48,7 +48,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
             say(f"note: {note}")
     if say and listing.missing:
         say(f"note: {len(listing.missing)} listed videos are missing, as data.allow_missing allows")
-    progress = _index_progress(say) if say else None
+    progress = files_every_tenth(say, "scanning videos") if say else None
     return build_manifest(
         root,
         listing,

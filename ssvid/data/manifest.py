@@ -12,15 +12,19 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssvid.data.contents import drawn_names, units_of
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import expanded, write_atomic
 from ssvid.types import VideoInfo
 from ssvid.video.identity import is_quick
+
+if TYPE_CHECKING:
+    from ssvid.video import VideoReader
 
 OK = "ok"
 UNREADABLE = "unreadable"
@@ -80,6 +84,13 @@ class VideoRow:
         path = str(Path(root) / self.path)
         size = (self.window_frames, self.fps, self.height, self.width, self.variable_fps)
         return VideoInfo(path, *size, gray_range=self.gray_range)
+
+    def open(self, root: str | Path, decoder: str = "auto") -> AbstractContextManager[VideoReader]:
+        """The whole file, read in a with-block: frames are counted from its first, not from that of the window."""
+        from ssvid.video import open_video  # here: a table is read without any decoder
+
+        whole = replace(self, start_frame=0, end_frame=-1).video_info(root)
+        return open_video(whole.path, decoder, info=whole, decoders_ok=self.decoders_ok)
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))

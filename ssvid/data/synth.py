@@ -14,7 +14,7 @@ import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
 from ssvid.files import takes_paths
 from ssvid.machine import num_cores
+from ssvid.progress import Progress
 from ssvid.video import content_id, quick_id, scan_video, write_video
 from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
 
@@ -38,8 +39,6 @@ GOP = 1
 MIN_SIZE_PX = 32
 MIN_FRAMES = 2
 NUM_SCANNED = 2  # videos of each split that all decoders are tried on; a scan costs as much as two videos
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

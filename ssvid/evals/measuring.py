@@ -17,7 +17,7 @@ from ssvid.features import extracting
 from ssvid.features.protocol import resolve_feature_protocol
 from ssvid.features.store import Features
 from ssvid.machine import versions
-from ssvid.progress import tenths
+from ssvid.progress import every_tenth
 from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import ResultRow
 from ssvid.weights.checkpoints import weights_sha256
@@ -80,7 +80,7 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
     asked = [extracting.Subject(one.network, one.protocol, one.stage) for one in subjects]
 
     def of(side: str, rows: Sequence[VideoRow]) -> list[Features]:
-        told = tenths(tools.say, f"{side} videos")
+        told = every_tenth(tools.say, f"{side} videos")
         return extracting.read_features(
             asked, data.manifest, rows, device=tools.device, cache_dir=tools.cache_dir, progress=told
         )

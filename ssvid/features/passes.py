@@ -17,10 +17,10 @@ from ssvid.data.manifest import Manifest
 from ssvid.errors import SsvidError
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.features.reading import ClipItem, Read, frame_order, portions_of, read_in_order
+from ssvid.progress import Progress
 from ssvid.ranks import share_work
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
 
 
 class Piece(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from ssvid.video import (
     clip_indices,
     evenly_spaced_clips,
     is_padded,
-    open_video,
     read_clips,
     resolve_decoder,
 )
@@ -94,8 +92,7 @@ class _ClipDataset(Dataset):
         ]
         # Only where the window is shorter than a clip does this repeat a frame, its last.
         shifted = [np.minimum(clip, row.window_frames - 1) + row.start_frame for clip in clips]
-        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.root)
-        with open_video(whole.path, p.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
+        with row.open(self.root, p.decoder) as reader:
             if "color_jitter" in p.defects:
                 whole_VTCHW = _jittered(read_clips(reader, shifted), row, starts)
                 return torch.stack([prepare_pixels(clip, p.resize_px, self.crop_px) for clip in whole_VTCHW])

@@ -13,7 +13,6 @@ from ssvid.audits.intervals import Resampler
 from ssvid.audits.measuring import (
     CLEAN,
     Answers,
-    Progress,
     Questions,
     Subject,
     loader_config,
@@ -33,7 +32,7 @@ from ssvid.files import takes_paths, write_json
 from ssvid.intervals import LEVEL, METHOD
 from ssvid.machine import versions
 from ssvid.programs.pretrain import RUNS
-from ssvid.progress import Say, speaker
+from ssvid.progress import NamedProgress, Say, speaker
 from ssvid.ranks import cores_for_network, resolve_device
 from ssvid.recipe.building import build_networks, task_names
 from ssvid.recipe.load import LoadedRecipe, load_recipe
@@ -231,7 +230,7 @@ def _measured(
     counterfactuals: Sequence[Counterfactual],
     device: str,
     workers: int,
-    progress: Progress,
+    progress: NamedProgress,
 ) -> dict[Counterfactual, Answers]:
     with cores_for_network(device, workers):
         return measure(subject, questions, counterfactuals, progress)
@@ -341,7 +340,7 @@ def save_examples(
     return path
 
 
-def _lines(say: Say) -> Progress:
+def _lines(say: Say) -> NamedProgress:
     started = time.perf_counter()
 
     def report(done: int, total: int, what: str) -> None:

@@ -18,7 +18,7 @@ from ssvid.exports import load_backbone
 from ssvid.features.file import EmbedProtocol, EmbedResult, checked_out, embed_videos
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths
-from ssvid.progress import Say, speaker, tenths
+from ssvid.progress import Say, every_tenth, speaker
 from ssvid.ranks import cores_for_network, resolve_device
 from ssvid.video import resolve_decoder
 
@@ -105,7 +105,7 @@ def embed(
                 device=device,
                 trained_stage=stage,
                 keep_parts=keep_parts,
-                progress=tenths(say, "clips"),
+                progress=every_tenth(say, "clips"),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Run the same command again to go on; what is done is in {out}.parts.") from None

@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_clips_times_whole_frames(clips_per_video, foo
     row = VideoRow("0.mp4", 600, 25.0, 1080, 1920)
     maker = make("speediness", {"num_frames": 16}).clip_maker(True)
     dataset = ClipDataset(Manifest(footage, (row,)), [row], maker, seed=1, segment_seconds=1e9)
-    monkeypatch.setattr("ssvid.data.feed.dataset.open_video", lambda path, *_, **__: Noise(path, 600, 1080, 1920))
+    monkeypatch.setattr("ssvid.video.opening.open_video", lambda path, *_, **__: Noise(path, 600, 1080, 1920))
     tracemalloc.start()
     samples = dataset[tuple(Ticket(0, 0, 0, 0, clip) for clip in range(clips_per_video))]
     peak = tracemalloc.get_traced_memory()[1]

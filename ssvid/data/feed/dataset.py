@@ -17,7 +17,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError
 from ssvid.transforms import Cutter, cuts_of
 from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo, batch_rng, sample_rng
-from ssvid.video import hand_out_frames, open_video
+from ssvid.video import hand_out_frames
 
 MAX_REPLACEMENTS = 10
 _MEASURED = (Stream.VAL, Stream.EVAL)  # where another video must not stand in
@@ -221,9 +221,8 @@ class ClipDataset(Dataset):
         segment = self.segments[index]
         row = self.rows[segment.row]
         frames = [view * self.frame_step + segment.start_frame for view in views]
-        whole = replace(row, start_frame=0, end_frame=-1).video_info(self.manifest.root)
         try:
-            with open_video(whole.path, self.decoder, info=whole, decoders_ok=row.decoders_ok) as reader:
+            with row.open(self.manifest.root, self.decoder) as reader:
                 hand_out_frames(reader, frames, [cutter.put for cutter in cutters])
         except DecodeError as error:
             raise _UnreadableError(row.path, str(error)) from error

@@ -27,8 +27,7 @@ from ssvid.data.fetch.sources import Source
 from ssvid.errors import DataError
 from ssvid.files import write_json
 from ssvid.machine import package_version
-
-Progress = Callable[[int, int, str], None]
+from ssvid.progress import NamedProgress
 
 _BLOCK = 1 << 18
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -48,7 +47,7 @@ class Connection:
     timeout_seconds: float = 60.0
     attempts: int = 5
     pause_seconds: float = 2.0
-    progress: Progress | None = None
+    progress: NamedProgress | None = None
 
     def session(self) -> requests.Session:
         """A session that asks a busy server again, and is led nowhere that is not safe."""
@@ -284,7 +283,7 @@ def _untrusted(source: Source, error: Exception) -> DataError | None:
 # ---- checksums
 
 
-def hash_file(path: Path, algorithm: str = "sha256", progress: Progress | None = None) -> str:
+def hash_file(path: Path, algorithm: str = "sha256", progress: NamedProgress | None = None) -> str:
     """The hash of a whole file, hex."""
     digest, done, total = hashlib.new(algorithm), 0, path.stat().st_size
     with open(path, "rb") as file:
@@ -296,7 +295,7 @@ def hash_file(path: Path, algorithm: str = "sha256", progress: Progress | None =
     return digest.hexdigest()
 
 
-def verify(source: Source, path: Path, recorded: str, progress: Progress | None = None) -> tuple[str, str]:
+def verify(source: Source, path: Path, recorded: str, progress: NamedProgress | None = None) -> tuple[str, str]:
     """Check a file against the best that is known of it.
 
     Args:

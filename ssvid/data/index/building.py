@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssvid.data.index import processes as scanning
@@ -15,9 +15,8 @@ from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow, gray_range_p
 from ssvid.data.readers import Entry, Listing
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import takes_paths
+from ssvid.progress import NamedProgress
 from ssvid.video.times import FrameTimes, evenly_spaced
-
-Progress = Callable[[int, int, str], None]
 
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
 PATIENCE_SECONDS = 60.0
@@ -34,7 +33,7 @@ def build_manifest(
     decoders: Sequence[str] | None = None,
     timeout_seconds: float = PATIENCE_SECONDS,
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
     gray_range: Sequence[int] = (),
 ) -> Manifest:
     """Scan the files of a data set and write down what they hold.
@@ -104,7 +103,7 @@ def _scan_all(
     versions: str,
     as_read: Job,
     use_cache: bool,
-    progress: Progress | None,
+    progress: NamedProgress | None,
 ) -> dict[str, FileFacts]:
     """Facts of every file, from the cache or a scan, in the order of ``paths``. as_read: a job for any of them."""
     facts: dict[str, FileFacts] = {}

@@ -8,7 +8,7 @@ A file is known by its content, so that a copy, a renamed file or another manife
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +18,9 @@ from ssvid.data.index.processes import REFERENCE, Job, scan_files
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, did_you_mean
+from ssvid.progress import NamedProgress
 from ssvid.video.identity import is_quick
 from ssvid.video.motion import SIGNALS, SIGNALS_VERSION, read_signal, require_opencv, signal_file
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -54,7 +53,7 @@ def measure_signals_of(
     workers: int = 0,
     timeout_seconds: float = 60.0,
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> SignalsReport:
     """Measure the signals of every readable file that has none yet; what is done stays done when this is interrupted.
 

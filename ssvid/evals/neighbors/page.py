@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from ssvid.protocols.metrics import title_of
 from ssvid.results.names import short_names
 from ssvid.results.rows import ResultRow
 from ssvid.templates import render
-from ssvid.video import open_video
 
 TILE_PX = (144, 108)  # width, height
 _LONGEST_NAME = 24
@@ -85,9 +84,8 @@ def shown_queries(
 
 def middle_frame(manifest: Manifest, row: VideoRow) -> Image.Image:
     """The frame in the middle of a video's window, fitted into a tile; a gray tile that says so where it cannot be read."""
-    whole = replace(row, start_frame=0, end_frame=-1).video_info(manifest.root)
     try:
-        with open_video(whole.path, "auto", info=whole, decoders_ok=row.decoders_ok) as reader:
+        with row.open(manifest.root) as reader:
             frame_CHW = reader.frames_at(np.array([row.start_frame + row.window_frames // 2]))[0]
     except DecodeError:  # its features came from the cache, and the file is gone since
         tile = Image.new("RGB", TILE_PX, (200, 200, 200))
