@@ -67,7 +67,8 @@ def test_its_rows_stand_beside_all_baselines_and_the_better_random_form_is_chose
 
 def test_its_title_heads_the_tables_and_its_number_repeats(typed):
     out = typed[1].stdout
-    assert out.count("nearest class mean") >= 3, "the table, the report, and the table again"
+    for word in ("nearest class mean", "random", "single frame", "shuffled frames", "histograms"):
+        assert out.count(word) >= 3, f"{word}: in the table, the report, and the table again"
     assert "repeated: all 5 numbers" in " ".join(out.split())
 
 
