@@ -1,5 +1,6 @@
 """Kept vectors: whole or not there, whoever was killed, whoever writes beside, and where nothing can be written."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ssvid.errors import DataError, DiskFull
 from ssvid.features import kept as kept_module
@@ -109,6 +111,27 @@ def test_killed_at_any_moment_nothing_wrong_is_read(tmp_path):
         found = held(tmp_path / f"{moment}")
         assert list(found) == [str(n) for n in range(len(found))] and found
         assert all((values == int(name)).all() for name, values in found.items())
+
+
+def extracted(barrier, queue, *arguments):
+    torch.set_num_threads(1)
+    barrier.wait()
+    queue.put(extract_features(*arguments[:-1], cache_dir=arguments[-1]).values_ND)
+
+
+def test_two_processes_at_once_fill_one_cache(backbone, manifest, quick, tmp_path):
+    torch.set_num_threads(1)  # or OpenMP hangs after a fork
+    context = multiprocessing.get_context("fork")
+    queue, barrier = context.Queue(), context.Barrier(2)
+    arguments = (barrier, queue, backbone, manifest, manifest.rows[:10], quick, tmp_path)
+    processes = [context.Process(target=extracted, args=arguments, daemon=True) for _ in range(2)]
+    for process in processes:
+        process.start()
+    both = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    found = extract_features(backbone, manifest, manifest.rows[:10], quick, cache_dir=tmp_path)
+    assert found.from_cache and all(np.array_equal(values, found.values_ND) for values in both)
 
 
 def limited(bytes_, run):
