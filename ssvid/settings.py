@@ -39,10 +39,18 @@ OLD_OPTIM: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+# What older versions called groups and settings of rows beside the network's.
+OLD_BASELINES: Final[Mapping[str, str]] = MappingProxyType({"anchors": "baselines", "floor": "histograms"})
+
+
 def as_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe that an older version wrote down, as it would be written today."""
     recipe = {
-        name: {key: value for key, value in group.items() if key not in GONE} if isinstance(group, Mapping) else group
+        OLD_BASELINES.get(name, name): {
+            OLD_BASELINES.get(key, key): value for key, value in group.items() if key not in GONE
+        }
+        if isinstance(group, Mapping)
+        else group
         for name, group in recorded.items()
     }
     own = recipe.get("finetune")

@@ -192,7 +192,7 @@ def test_fine_tuning_on_two_processes_sees_the_same_batches_and_scores_every_vid
         "--backbone", "random", "--backbone-name", "tiny3d", "backbone.options.width=2", "loader.workers_per_device=0",
         "finetune.num_frames=4", "finetune.crop_px=24", "finetune.resize_px=28", "optim.epochs=2",
         "finetune.batch_size=6", "finetune.every_epochs=1", "optim.warmup_epochs=0", "finetune.refit=true", "trainer.accelerator=cpu",
-        "anchors.single_frame=false",
+        "baselines.single_frame=false",
     ]  # fmt: skip
     run = [*words, "trainer.devices=2", "--run-dir", str(tmp_path / "two")]
     launch(2, run, tmp_path / "cache")

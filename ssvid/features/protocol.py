@@ -137,16 +137,16 @@ class RetrievalProtocol:
 
 
 @dataclass(frozen=True)
-class AnchorProtocol:
+class BaselineProtocol:
     """Which rows stand beside a network's, on the same videos and under the same protocol.
 
-    random: the network before training. floor: histograms of colors and of frame differences, without a network.
+    random: the network before training. histograms: of colors and of frame differences, without a network.
     single_frame: the network on one frame of each clip, repeated; shuffled_frames: on each clip's frames in a random
     order. Where either scores as the network does, these videos can be told apart without time.
     """
 
     random: bool = True
-    floor: bool = True
+    histograms: bool = True
     single_frame: bool = True
     shuffled_frames: bool = True
 

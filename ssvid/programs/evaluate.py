@@ -72,9 +72,9 @@ def score(
     shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
     with cores_for_network(tools.device, features.workers) if need_vectors(asked) else contextlib.nullcontext():
         two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
-        subjects = lineup(networks, architecture, features, config.anchors, data, tools, two_forms=two_forms)
+        subjects = lineup(networks, architecture, features, config.baselines, data, tools, two_forms=two_forms)
         rows, seen = ask(asked, subjects, shown, tools, around or Around())
-    return Scored(with_note(rows, stills_note(config.anchors, architecture)), asked, seen)
+    return Scored(with_note(rows, stills_note(config.baselines, architecture)), asked, seen)
 
 
 def prepared(

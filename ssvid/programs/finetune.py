@@ -92,7 +92,7 @@ def finetune(
         backbone_name: the network, where the weights do not say it.
         placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
             the checkpoint's recipe.
-        random: train the network of the recipe's seed with the same settings beside it; ``anchors.random`` says the same.
+        random: train the network of the recipe's seed with the same settings beside it; ``baselines.random`` says the same.
         run_dir: the run folder; beside the checkpoint, numbered, where None.
         resume: go on with an existing run folder, bit for bit.
         partial: accept weights that fill the network only in part; every result says so.
@@ -124,8 +124,8 @@ class Finetuning(Command):
         """Train and score everything that is not there yet."""
         self.resume = resume
         self.config.trainer = resolve_trainer(self.config.trainer, self.config.loader.workers_per_device)
-        self.config.anchors = replace(
-            self.config.anchors, random=self.config.anchors.random and self.arguments["random"]
+        self.config.baselines = replace(
+            self.config.baselines, random=self.config.baselines.random and self.arguments["random"]
         )
         self.loaded = self.loaded._replace(resolved=self.loaded.resolved | {"trainer": asdict(self.config.trainer)})
         check_loggers(self.config.logger)
@@ -201,7 +201,7 @@ class Trainings(Around):
         self.tools.say(_header(trained[0].network.info, self.protocol, data, self.tools))
         if len(trained) > 1:
             names = "; ".join(one.name for one in trained)
-            self.tools.say(f"one training each: {names} (turn one off with anchors.single_frame=false and so on)")
+            self.tools.say(f"one training each: {names} (turn one off with baselines.single_frame=false and so on)")
         if global_rank() != 0:
             yield
             return
@@ -291,5 +291,5 @@ def _write_folder(
 
 
 def _starts_alike(before: str | None, now: str | None, name: str) -> bool:
-    """Whether a network is the one it was; anchors may come and go."""
+    """Whether a network is the one it was; baselines may come and go."""
     return before == now or (name.startswith("random") and None in (before, now))

@@ -18,7 +18,7 @@ from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.histograms import histogram_subject
 from ssvid.evals.measuring import RANDOM_FORM
 from ssvid.exports import load_backbone
-from ssvid.features.protocol import AnchorProtocol, FeatureProtocol
+from ssvid.features.protocol import BaselineProtocol, FeatureProtocol
 from ssvid.files import write_text
 from ssvid.programs.pretrain import pretrain
 from ssvid.programs.runs import RANDOM, Run
@@ -58,7 +58,7 @@ def lineup(
     networks: Mapping[str, Backbone],
     architecture: Backbone,
     features: FeatureProtocol,
-    anchors: AnchorProtocol,
+    baselines: BaselineProtocol,
     data: LabeledData,
     tools: Tools,
     *,
@@ -72,29 +72,29 @@ def lineup(
             batch statistics of training clips.
     """
     subjects = [Subject(name, network, features) for name, network in networks.items()]
-    if anchors.random or not networks:
+    if baselines.random or not networks:
         tools.say("the random network, and its batch statistics on training clips")
         seed = getattr(architecture, "provenance", {}).get("seed", tools.seed)
         forms = random_forms(architecture, seed, features, data, tools, both=two_forms)
         for form, network in forms.items():
             name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
             subjects.append(Subject(name, network, features))
-    for name, frames in frame_baselines(anchors, architecture).items():
+    for name, frames in frame_baselines(baselines, architecture).items():
         subjects.append(Subject(name, architecture, replace(features, frames=frames)))
-    return subjects + ([histogram_subject(features, architecture.info)] if anchors.floor else [])
+    return subjects + ([histogram_subject(features, architecture.info)] if baselines.histograms else [])
 
 
-def frame_baselines(anchors: AnchorProtocol, network: Backbone | None = None) -> dict[str, str]:
+def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None) -> dict[str, str]:
     """Name of a row -> which frames the network is shown; no single frames for one that sees differences alone."""
-    sees_them = network is None or not anchors.single_frame or sees_stills(network)
-    wanted = {"single_frame": anchors.single_frame and sees_them, "shuffled": anchors.shuffled_frames}
+    sees_them = network is None or not baselines.single_frame or sees_stills(network)
+    wanted = {"single_frame": baselines.single_frame and sees_them, "shuffled": baselines.shuffled_frames}
     names = {"single_frame": "single frame", "shuffled": "shuffled frames"}
     return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
 
 
-def stills_note(anchors: AnchorProtocol, network: Backbone) -> str:
+def stills_note(baselines: BaselineProtocol, network: Backbone) -> str:
     """Why there is no row of single frames; "" where there is one, or none is wanted."""
-    if not anchors.single_frame or sees_stills(network):
+    if not baselines.single_frame or sees_stills(network):
         return ""
     return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
 

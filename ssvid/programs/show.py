@@ -97,15 +97,15 @@ def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     """What is trained, and how it is tested. What depends on the network is told when it is known, by the run itself."""
     from ssvid.programs.lineup import frame_baselines  # here: evaluations import much that pretraining needs not
 
-    p, optim, anchors = config.finetune, config.optim, config.anchors
+    p, optim, baselines = config.finetune, config.optim, config.baselines
     trained = "the head of a frozen network" if p.frozen else "the whole network"
     chosen = f"chosen on {p.holdout_fraction:.0%} of train" if p.holdout_fraction else "the last one"
-    beside = ["random"] * anchors.random + list(frame_baselines(anchors))
+    beside = ["random"] * baselines.random + list(frame_baselines(baselines))
     return [
         f"trained: {trained}, {optim.epochs} epochs, {optim.name}, {optim.schedule}; the epoch is {chosen}",
         f"lr {scaled_lr(optim, p.batch_size):.6g} = base_lr {optim.base_lr:g} x {p.batch_size} / 256",
         f"views of a test video: {p.num_clips} clips of {p.num_frames} frames, one in {p.stride_frames}, x {p.num_crops} crops",
-        f"anchors, a training each: {', '.join(beside) or 'none'}{'; without one: floor' * anchors.floor}",
+        f"baselines, a training each: {', '.join(beside) or 'none'}{'; without one: histograms' * baselines.histograms}",
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ssvid.classifiers.protocol import FinetuneProtocol, FinetuneSettings
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
-from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
+from ssvid.features.protocol import BaselineProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
@@ -103,7 +103,7 @@ class EvaluationRecipe:
     seed: of the random row, and of all that the evaluation draws.
     protocol: a named protocol (``ssvid protocols``), whose settings lie below those of the recipe. folds: official splits
         to evaluate on, one after the other; [] is ``data.fold`` alone. seeds: as many evaluations; [] is ``seed`` alone.
-    anchors: rows beside the network's.
+    baselines: rows beside the network's.
     """
 
     kind: str = ""
@@ -113,7 +113,7 @@ class EvaluationRecipe:
     folds: list[int] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     backbone: ProbeBackboneConfig = field(default_factory=ProbeBackboneConfig)
-    anchors: AnchorProtocol = field(default_factory=AnchorProtocol, metadata=IDLE)
+    baselines: BaselineProtocol = field(default_factory=BaselineProtocol, metadata=IDLE)
 
     @property
     def shown(self) -> FeatureProtocol:
@@ -164,7 +164,7 @@ class FinetuneRecipe(EvaluationRecipe):
 
     kind: ``finetune``. seed: of the head, of the random row, and of all that training draws.
     finetune: how it is trained, how its epoch is chosen and how it is tested.
-    loader: its batches are ``finetune.batch_size``, one clip of each video. anchors: each network among them is one more
+    loader: its batches are ``finetune.batch_size``, one clip of each video. baselines: each network among them is one more
     training.
     """
 

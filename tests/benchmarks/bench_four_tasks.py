@@ -51,7 +51,7 @@ FEATURES = {
     "pool": "avgmax",
     "workers": 1,
 }
-ANCHORS = {"floor": True, "single_frame": False, "shuffled_frames": False}
+ANCHORS = {"histograms": True, "single_frame": False, "shuffled_frames": False}
 CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
 
@@ -102,7 +102,7 @@ def train_all(jobs: Sequence[Job], at_once: int) -> None:
 
 
 def probe_recipe(data: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "probe", "data": data, "features": FEATURES, "probe": {"knn_ks": [5]}, "anchors": ANCHORS}
+    return {"kind": "probe", "data": data, "features": FEATURES, "probe": {"knn_ks": [5]}, "baselines": ANCHORS}
 
 
 def read_all(rows: Sequence[str], out: Path, seeds: int, data: dict[str, Any]) -> None:

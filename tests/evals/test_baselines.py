@@ -10,7 +10,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.errors import DataError
 from ssvid.evals.baselines import calibrate_batch_norm
 from ssvid.features.extracting import extract_features
-from ssvid.features.protocol import AnchorProtocol, resolve_feature_protocol
+from ssvid.features.protocol import BaselineProtocol, resolve_feature_protocol
 from ssvid.features.reading import clips_of, read_videos
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.weights.checkpoints import weights_sha256
@@ -28,8 +28,8 @@ def random_rows(seed, data, quick, probe):
     """Both forms, the better one first."""
     network = initialize_backbone("tiny3d", OPTIONS, seed=99)
     network.provenance = {"seed": seed}
-    only = AnchorProtocol(floor=False, single_frame=False, shuffled_frames=False)
-    return beside(ProbeRecipe(features=quick, probe=probe, anchors=only), network, data)
+    only = BaselineProtocol(histograms=False, single_frame=False, shuffled_frames=False)
+    return beside(ProbeRecipe(features=quick, probe=probe, baselines=only), network, data)
 
 
 def test_the_random_row_is_the_network_of_the_seed(manifest, quick, probe):
@@ -114,7 +114,7 @@ def test_nothing_to_calibrate_on(manifest, quick, backbone):
 
 
 def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monkeypatch):
-    from ssvid.evals import baselines as anchors
+    from ssvid.evals import baselines as beside_module
 
     def without_norm(name, options=None, *, seed=0):
         network = initialize_backbone(name, options, seed=seed)
@@ -122,7 +122,7 @@ def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monke
             network.get_submodule(stage)[1] = torch.nn.Identity()
         return network
 
-    monkeypatch.setattr(anchors, "initialize_backbone", without_norm)
+    monkeypatch.setattr(beside_module, "initialize_backbone", without_norm)
     found = random_rows(0, labeled(manifest), quick, probe)
     assert [row.name for row in found] == ["random"] * 3
 
@@ -134,7 +134,7 @@ def test_a_network_of_differences_is_shown_no_single_frames():
 
     rgb, difference = (initialize_backbone("tiny3d", {"width": 2, "input": i}, seed=0) for i in ("rgb", "difference"))
     assert (sees_stills(rgb), sees_stills(difference)) == (True, False)
-    assert frame_baselines(AnchorProtocol(), rgb) == {"single frame": "single_frame", "shuffled frames": "shuffled"}
-    assert frame_baselines(AnchorProtocol(), difference) == {"shuffled frames": "shuffled"}
-    assert stills_note(AnchorProtocol(), rgb) == ""
-    assert "no row of single frames: tiny3d sees differences" in stills_note(AnchorProtocol(), difference)
+    assert frame_baselines(BaselineProtocol(), rgb) == {"single frame": "single_frame", "shuffled frames": "shuffled"}
+    assert frame_baselines(BaselineProtocol(), difference) == {"shuffled frames": "shuffled"}
+    assert stills_note(BaselineProtocol(), rgb) == ""
+    assert "no row of single frames: tiny3d sees differences" in stills_note(BaselineProtocol(), difference)

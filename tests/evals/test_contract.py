@@ -15,14 +15,14 @@ from ssvid.errors import DataError, PluginError, RecipeError
 from ssvid.evals import measuring
 from ssvid.evals.contract import Evaluation, Number, Subject, Tools
 from ssvid.evals.measuring import measure, notes_of, see
-from ssvid.features.protocol import AnchorProtocol, resolve_feature_protocol
+from ssvid.features.protocol import BaselineProtocol, resolve_feature_protocol
 from ssvid.features.reading import clips_of, read_videos
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.results.leaks import leak_note, leak_words
 from ssvid.results.rows import read_results, render_table, write_results
 from tests.frozen import ask, beside, labeled
 
-ALONE = AnchorProtocol(random=False, floor=False, single_frame=False, shuffled_frames=False)
+ALONE = BaselineProtocol(random=False, histograms=False, single_frame=False, shuffled_frames=False)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_nothing_is_trained_where_neighbors_alone_are_asked_for(backbone, manife
 
 def test_neighbors_are_not_searched_where_a_probe_alone_is_asked_for(backbone, manifest, quick, probe):
     many = replace(probe, knn_ks=(500,))  # more than there are: nobody asked
-    recipe = ProbeRecipe(features=quick, probe=many, anchors=ALONE)
+    recipe = ProbeRecipe(features=quick, probe=many, baselines=ALONE)
     found = beside(recipe, backbone, labeled(manifest), metrics=("probe_",), pretrained=backbone)
     assert {row.metric for row in found} == {"probe_top1"}
 

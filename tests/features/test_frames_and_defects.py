@@ -1,4 +1,4 @@
-"""What the anchors show a network, and the defects of released scripts: read from encoded videos, against plain loops."""
+"""What the baselines show a network, and the defects of released scripts: read from encoded videos, against plain loops."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 
 from ssvid.evals.histograms import Histograms, as_histograms, change_histogram, color_histogram
 from ssvid.features.extracting import extract_features
-from ssvid.features.protocol import AnchorProtocol
+from ssvid.features.protocol import BaselineProtocol
 from ssvid.features.reading import frame_order, read_videos
 from ssvid.recipe.schema import ProbeRecipe
 from tests.frozen import ask, beside, labeled
@@ -95,10 +95,10 @@ def test_the_floor_tells_colors_apart_and_never_looks_at_test_labels(manifest, q
 
 
 def test_a_dropped_last_batch_is_dropped_and_said(backbone, manifest, quick, probe):
-    alone = AnchorProtocol(random=False, floor=False, single_frame=False, shuffled_frames=False)
+    alone = BaselineProtocol(random=False, histograms=False, single_frame=False, shuffled_frames=False)
 
     def rows(**changes):
-        recipe = ProbeRecipe(features=replace(quick, **changes), probe=probe, anchors=alone)
+        recipe = ProbeRecipe(features=replace(quick, **changes), probe=probe, baselines=alone)
         return beside(recipe, backbone, labeled(manifest), metrics=("knn",), pretrained=backbone)
 
     (found, *_) = rows(defects=("drop_last",))

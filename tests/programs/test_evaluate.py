@@ -1,4 +1,4 @@
-"""Evaluations as programs: folds, seeds and anchors in one command, leaks between folds, and a number that repeats."""
+"""Evaluations as programs: folds, seeds and baselines in one command, leaks between folds, and a number that repeats."""
 
 import json
 import re
@@ -96,7 +96,11 @@ def evaluated(ucf, tmp_path_factory):
     weights = [checkpoint(folder, 0, seen), checkpoint(folder, 1)]
     few = {"random": False, "single_frame": False, "shuffled_frames": False}  # to be quick
     outcome = ssvid.probe(
-        recipe(ucf, folds=[1, 2], anchors=few), backbone=weights, out=folder / "out", device="cpu", show_progress=False
+        recipe(ucf, folds=[1, 2], baselines=few),
+        backbone=weights,
+        out=folder / "out",
+        device="cpu",
+        show_progress=False,
     )
     return outcome, weights, folder
 
@@ -197,14 +201,14 @@ def test_what_has_changed_is_refused(evaluated, tmp_path, capsys):
 def test_weights_trained_on_labels_stand_beside(evaluated, ucf, tmp_path):
     trained = initialize_backbone("tiny3d", {"width": 2}, seed=99)
     torch.save(trained.state_dict(), tmp_path / "labels.pth")
-    few = {"random": False, "single_frame": False, "shuffled_frames": False, "floor": False}
+    few = {"random": False, "single_frame": False, "shuffled_frames": False, "histograms": False}
     given = {
         "backbone": evaluated[1][0],
         "supervised": tmp_path / "labels.pth",
         "device": "cpu",
         "show_progress": False,
     }
-    rows = ssvid.probe(recipe(ucf, anchors=few), out=tmp_path / "out", **given).rows
+    rows = ssvid.probe(recipe(ucf, baselines=few), out=tmp_path / "out", **given).rows
     assert list(dict.fromkeys(row.name for row in rows)) == ["pretrained", "supervised"]
     supervised = next(row for row in rows if row.name == "supervised")
     assert supervised.context["weights_sha256"] == weights_sha256(trained.state_dict())
@@ -214,8 +218,8 @@ def test_weights_trained_on_labels_stand_beside(evaluated, ucf, tmp_path):
 @pytest.mark.slow
 def test_torchvisions_supervised_weights_stand_beside(ucf, tmp_path, hub_cache):
     state = hub_cache("video.r3d_18", "KINETICS400_V1")
-    few = {"random": True, "single_frame": False, "shuffled_frames": False, "floor": False}
-    words = recipe(ucf, anchors=few) | {"backbone": {"name": "r3d_18"}}
+    few = {"random": True, "single_frame": False, "shuffled_frames": False, "histograms": False}
+    words = recipe(ucf, baselines=few) | {"backbone": {"name": "r3d_18"}}
     rows = ssvid.probe(
         words,
         backbone="random",
@@ -234,7 +238,7 @@ def test_torchvisions_supervised_weights_stand_beside(ucf, tmp_path, hub_cache):
 
 def test_a_protocol_and_what_was_changed_of_it_stand_beside(ucf, tmp_path):
     own = {"kind": "probe", "protocol": "ucf101-linear@1", "data": recipe(ucf)["data"], "folds": [1], **QUICK}
-    quick = {**own, "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False}}
+    quick = {**own, "baselines": {"histograms": False, "single_frame": False, "shuffled_frames": False}}
     network = {"name": "tiny3d", "options": {"width": 2}}
     more = {"probe": {**QUICK["probe"], "label_fractions": [0.25, 0.5]}}
     outcome = ssvid.probe({**quick, "backbone": network, **more}, backbone="random", out=tmp_path, show_progress=False)
@@ -283,16 +287,16 @@ def test_show_says_the_protocol_its_changes_and_how_many_evaluations(capsys):
     shown = capsys.readouterr().out
     assert "# protocol ucf101-linear@1\n# changed: features.num_clips=3, the protocol says 10\n" in shown
     assert "# 6 evaluations of each backbone: folds [1, 2, 3], seeds [0, 1]" in shown
-    tuned = str(ssvid.show("ucf101-finetune", "data.root=x", "optim.epochs=5", "anchors.single_frame=false"))
+    tuned = str(ssvid.show("ucf101-finetune", "data.root=x", "optim.epochs=5", "baselines.single_frame=false"))
     assert "# trained: the whole network, 5 epochs, sgd, cosine; the epoch is chosen on 10% of train" in tuned
     assert "# lr 0.0125 = base_lr 0.1 x 32 / 256" in tuned
-    assert "# anchors, a training each: random, shuffled frames; without one: floor" in tuned
+    assert "# baselines, a training each: random, shuffled frames; without one: histograms" in tuned
 
 
 def test_the_seed_recorded_is_the_seed_used(ucf, tmp_path):
     """A random network of seed 5 is that of seed=5, however the recipe says it."""
-    few = dict.fromkeys(("floor", "single_frame", "shuffled_frames"), False)
-    quick = {"anchors": few, "backbone": {"name": "tiny3d", "options": {"width": 2}}}
+    few = dict.fromkeys(("histograms", "single_frame", "shuffled_frames"), False)
+    quick = {"baselines": few, "backbone": {"name": "tiny3d", "options": {"width": 2}}}
     where = {"backbone": "random", "device": "cpu", "show_progress": False}
     listed, single = (
         ssvid.probe(recipe(ucf, **quick, **said), out=tmp_path / name, **where).rows
@@ -338,7 +342,7 @@ def test_one_of_ours_is_asked_by_its_name_and_gives_what_its_verb_gives(ucf, eva
     few = {"random": False, "single_frame": False, "shuffled_frames": False}
     features, options = QUICK["features"], {"knn_ks": [3]}
     own = {"kind": "evaluate", "data": {"name": "ucf101", "root": str(ucf), "index_workers": 1}, "features": features}
-    asked = {**own, "anchors": few, "evaluation": {"name": "knn", "options": options}}
+    asked = {**own, "baselines": few, "evaluation": {"name": "knn", "options": options}}
     more = {"backbone": evaluated[1][0], "device": "cpu", "show_progress": False}
     rows = ssvid.evaluate(asked, out=tmp_path / "a", **more).rows
     assert [row.metric for row in rows if row.name == "pretrained"] == ["knn3_top1", "recall_at_1"]

@@ -33,7 +33,7 @@ RECIPE = {
         "num_frames": 4, "crop_px": 16, "resize_px": 20, "batch_size": 3, "holdout_fraction": 0.34, "num_clips": 2,
     },
     "optim": {"name": "adamw", "epochs": 2, "base_lr": 0.5},
-    "anchors": {"floor": False, "single_frame": False, "shuffled_frames": False},
+    "baselines": {"histograms": False, "single_frame": False, "shuffled_frames": False},
     "loader": {"workers_per_device": 0},
     "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1, "pictures": True},
 }  # fmt: skip
@@ -150,7 +150,12 @@ def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path
     trained = []
     fit = training.fit
     monkeypatch.setattr(training, "fit", lambda *args, **more: trained.append(1) or fit(*args, **more))
-    wanted = ["optim.epochs=1", "anchors.floor=true", "anchors.single_frame=true", "anchors.shuffled_frames=true"]
+    wanted = [
+        "optim.epochs=1",
+        "baselines.histograms=true",
+        "baselines.single_frame=true",
+        "baselines.shuffled_frames=true",
+    ]
     first = run(labeled, *wanted, backbone=export, run_dir=tmp_path / "first")
     assert len(trained) == 4
     top1 = {row.name: row for row in first.rows if row.metric == "finetune_top1"}

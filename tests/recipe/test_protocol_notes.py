@@ -64,7 +64,7 @@ def test_every_setting_is_in_the_hash_unless_its_field_says_that_no_number_depen
         else:
             assert other != base, path
     assert len(leaves(kind)) - len(marked) >= 12
-    assert "anchors.floor" in marked
+    assert "baselines.histograms" in marked
 
 
 def test_what_a_training_depends_on_is_in_the_hash():
@@ -89,14 +89,14 @@ def test_a_change_outside_the_settings_of_a_named_protocol_is_told():
             protocol_note(loaded)["sha256"]
             != protocol_note(load_recipe("folder-finetune@1", ["data.root=x"]))["sha256"]
         )
-    for said in ("trainer.threads=2", "loader.workers_per_device=0", "anchors.random=false", "seed=3"):
+    for said in ("trainer.threads=2", "loader.workers_per_device=0", "baselines.random=false", "seed=3"):
         assert load_recipe("folder-finetune@1", ["data.root=x", said]).changed == {}
 
 
 def test_the_marks_of_a_group_hold_for_all_that_is_in_it():
     assert group_at(KINDS["finetune"], "logger") is not None
     kept = without_speed(KINDS["finetune"], build_defaults(KINDS["finetune"]))
-    assert "logger" not in kept and "anchors" not in kept
+    assert "logger" not in kept and "baselines" not in kept
     assert "workers_per_device" not in kept["loader"] and "batch_size" in kept["finetune"]
 
 
@@ -166,7 +166,7 @@ def flips(kind):
     """Every setting that is said to change no number, at another legal value."""
     return {
         "features": {"workers": 1, "batch_size": 5, "timeout_seconds": 60.0, "decoder": "pyav"},
-        "anchors": {"single_frame": False, "shuffled_frames": False, "floor": False},
+        "baselines": {"single_frame": False, "shuffled_frames": False, "histograms": False},
     } | {
         "probe": {},
         "retrieve": {"retrieval": {"num_shown": 3}},
@@ -199,7 +199,7 @@ BASE = {
 
 @pytest.mark.parametrize("kind", EVALUATIONS)
 def test_what_is_marked_changes_no_number(ucf, tmp_path, kind):  # noqa: F811
-    few = {"anchors": {"single_frame": False, "shuffled_frames": False}}
+    few = {"baselines": {"single_frame": False, "shuffled_frames": False}}
     where = {"kind": kind, "data": {"name": "ucf101", "root": str(ucf), "index_workers": 1}}
     weights = checkpoint(tmp_path, 0)
     found = []
@@ -226,9 +226,21 @@ def test_the_flips_above_are_all_that_is_marked():
     elsewhere = {
         "trainer.accelerator", "trainer.deterministic", "trainer.compile", "trainer.channels_last",
         "trainer.val_every_epochs", "trainer.pictures", "logger.wandb", "logger.project", "logger.tensorboard",
-        "anchors.random", "anchors.single_frame", "anchors.shuffled_frames", "anchors.floor",
+        "baselines.random", "baselines.single_frame", "baselines.shuffled_frames", "baselines.histograms",
     }  # fmt: skip
     for kind in EVALUATIONS:
         marked = {path for path in leaves(kind) if marks(KINDS[kind], path).get("speed_only")}
         tried = {f"{group}.{key}" for group, values in flips(kind).items() for key in values}
         assert marked - tried - elsewhere == set()
+
+
+def test_rows_beside_are_called_baselines_and_what_was_recorded_before_is_read():
+    with pytest.raises(RecipeError, match=r"anchors is called baselines now"):
+        load_recipe("probe/folder", ["data.root=x", "anchors.floor=false"])
+    with pytest.raises(RecipeError, match=r"anchors is called baselines now"):
+        load_recipe({"kind": "probe", "data": {"root": "x"}, "anchors": {"floor": False}})
+    with pytest.raises(RecipeError, match=r"baselines\.floor is called baselines\.histograms now"):
+        load_recipe("probe/folder", ["data.root=x", "baselines.floor=false"])
+    old = {"kind": "probe", "anchors": {"floor": False, "random": True}, "data": {"root": "x"}}
+    assert as_today(old)["baselines"] == {"histograms": False, "random": True}
+    assert "anchors" not in as_today(old)

@@ -9,7 +9,7 @@ from ssvid.errors import RecipeError
 from ssvid.evals.contract import Subject, Tools
 from ssvid.evals.measuring import see
 from ssvid.evals.neighbors.retrieval import heldout_recall, retrieve
-from ssvid.features.protocol import AnchorProtocol, FeatureProtocol, RetrievalProtocol, resolve_retrieval
+from ssvid.features.protocol import BaselineProtocol, FeatureProtocol, RetrievalProtocol, resolve_retrieval
 from ssvid.features.store import Features
 from ssvid.protocols.metrics import title_of
 from ssvid.recipe.schema import RetrieveRecipe
@@ -138,8 +138,8 @@ def test_same_content_on_both_sides_is_said(backbone, manifest, quick):
 
 
 def test_the_random_row_is_the_better_form_by_held_out_train(backbone, manifest, quick):
-    only = AnchorProtocol(floor=False, single_frame=False, shuffled_frames=False)
-    rows = beside(RetrieveRecipe(features=quick, retrieval=QUICK, anchors=only), backbone, labeled(manifest))
+    only = BaselineProtocol(histograms=False, single_frame=False, shuffled_frames=False)
+    rows = beside(RetrieveRecipe(features=quick, retrieval=QUICK, baselines=only), backbone, labeled(manifest))
     better, others = rows[: len(QUICK.ks)], rows[len(QUICK.ks) :]
     choice = better[0].context["better_form"]
     other = {"initial": "calibrated", "calibrated": "initial"}[choice["form"]]
