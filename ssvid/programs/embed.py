@@ -75,7 +75,7 @@ def embed(
     started = time.perf_counter()
     out, say, device = checked_out(out), speaker(show_progress), resolve_device(device)
     network = load_backbone(backbone, name=backbone_name, partial=partial)
-    protocol = EmbedProtocol(
+    asked = EmbedProtocol(
         FeatureProtocol(
             num_frames=num_frames or network.info.num_frames,
             stride_frames=stride_frames,
@@ -93,19 +93,13 @@ def embed(
     )
     stage = network.provenance.get("stage")
     try:
-        resolve_feature_protocol(protocol.features, network.info, stage, group="")  # before hours of scanning find out
+        resolve_feature_protocol(asked.features, network.info, stage, group="")  # before hours of scanning find out
         resolve_decoder(decoder)
         manifest = list_and_scan(videos, root, say, reader=reader)
         with cores_for_network(device, workers):
+            told = every_tenth(say, "clips")
             result = embed_videos(
-                network,
-                manifest,
-                protocol,
-                out,
-                device=device,
-                trained_stage=stage,
-                keep_parts=keep_parts,
-                progress=every_tenth(say, "clips"),
+                network, manifest, asked, out, device=device, trained_stage=stage, keep_parts=keep_parts, progress=told
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Run the same command again to go on; what is done is in {out}.parts.") from None
