@@ -279,14 +279,16 @@ def check_rows(manifest: Manifest, train_rows: Sequence[VideoRow], test_rows: Se
         )
 
 
-class _Labeled(Protocol):
+class Labeled(Protocol):
+    """A video with its class: of a list, or of a table."""
+
     @property
     def path(self) -> str: ...
     @property
     def label(self) -> str: ...
 
 
-def check_labels(train: Sequence[_Labeled], test: Sequence[_Labeled], *, readable: str = "") -> None:
+def check_labels(train: Sequence[Labeled], test: Sequence[Labeled], *, readable: str = "") -> None:
     """Make sure that all have a label, and that each class of test has a training video.
 
     Raises:

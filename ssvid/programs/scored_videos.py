@@ -11,23 +11,19 @@ from ssvid.data.collection import listing_of
 from ssvid.data.config import DataConfig
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.contract import Evaluation, check_labels
+from ssvid.evals.contract import Evaluation, Labeled, check_labels
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
-class Labeled(Protocol):
-    """A video of a list, or of a table."""
+class InSplit(Labeled, Protocol):
+    """A labeled video of a split."""
 
-    @property
-    def path(self) -> str: ...
-    @property
-    def label(self) -> str: ...
     @property
     def split(self) -> str: ...
 
 
-Video = TypeVar("Video", bound=Labeled)
+Video = TypeVar("Video", bound=InSplit)
 
 
 def labeled_rows(manifest: Manifest, data: DataConfig | None = None) -> tuple[list[VideoRow], list[VideoRow]]:
@@ -48,7 +44,7 @@ def split_note(manifest: Manifest, data: DataConfig) -> str:
     return f"scored on the split {scored}, {why}"
 
 
-def scored_split(videos: Iterable[Labeled], data: DataConfig) -> str:
+def scored_split(videos: Iterable[InSplit], data: DataConfig) -> str:
     """The split that is scored: the one that is named, or else test, or val where no video of test has a label.
 
     Raises:
