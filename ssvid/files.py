@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from ssvid.errors import DiskFull
+from ssvid.errors import DataError, DiskFull
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -153,6 +153,16 @@ def _write_noting(write: Callable[[IO[bytes]], object], file: IO[bytes]) -> None
         if noting.failure is not None:
             raise noting.failure from error
         raise
+
+
+def require_empty_folder(path: Path) -> None:
+    """Make sure that a folder is new or empty.
+
+    Raises:
+        DataError: it holds something, or is a file.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} exists and is not an empty folder. Nothing is overwritten: name another folder.")
 
 
 def write_text(path: str | Path, text: str) -> None:

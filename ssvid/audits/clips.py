@@ -161,29 +161,21 @@ def repainted_batch(
     """The batch with every tensor of frames changed, and for each sample whether that made a difference.
 
     Frames are uint8 with axes (B, ..., 3, H, W); what is a target, or of less than half the largest side (a map of
-    answers), is left alone. None in place of the flags: the batch holds no frames.
+    answers), is left alone. Frames of others come from a sample of another video; where the batch holds one video alone,
+    nothing changes. None in place of the flags: the batch holds no frames, or does not say whose clips are whose.
     """
-    names = frames_in(batch, targets)
-    if counterfactual.from_others:
-        return borrowed_batch(batch, names)
-    if counterfactual.repaint is None or not names:
+    names, repaint = frames_in(batch, targets), counterfactual.repaint
+    changed: dict[str, Tensor] = {}
+    if counterfactual.from_others and "tickets" in batch:
+        lender_B = torch.tensor(other_videos(batch["tickets"][:, Ticket._fields.index("index")].tolist()))
+        changed = {name: _all_but_the_last(batch[name], lender_B) for name in names}
+    elif repaint is not None:
+        draws = {name: counterfactual.rng(np.random.default_rng([seed])) for name in names}
+        changed = {name: _repainted(batch[name], repaint, rng) for name, rng in draws.items()}
+    if not changed:
         return dict(batch), None
-    painted = {name: _repainted(batch[name], counterfactual, seed) for name in names}
-    differs = torch.stack([(painted[name] != batch[name]).flatten(1).any(dim=1) for name in names])
-    return {**batch, **painted}, differs.any(dim=0)
-
-
-def borrowed_batch(batch: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], Tensor | None]:
-    """The batch with all frames of each clip but the last taken from a sample of another video, and whose that changed.
-
-    Where the batch holds one video alone, nothing changes. None in place of the flags: it does not say whose clips are whose.
-    """
-    if "tickets" not in batch or not names:
-        return dict(batch), None
-    lender_B = torch.tensor(other_videos(batch["tickets"][:, Ticket._fields.index("index")].tolist()))
-    borrowed = {name: _all_but_the_last(batch[name], lender_B) for name in names}
-    differs = torch.stack([(borrowed[name] != batch[name]).flatten(1).any(dim=1) for name in names])
-    return {**batch, **borrowed}, differs.any(dim=0)
+    differs = torch.stack([(frames != batch[name]).flatten(1).any(dim=1) for name, frames in changed.items()])
+    return {**batch, **changed}, differs.any(dim=0)
 
 
 def _all_but_the_last(frames: Tensor, lender_B: Tensor) -> Tensor:
@@ -202,13 +194,9 @@ def other_videos(videos: Sequence[int]) -> list[int]:
     ]
 
 
-def _repainted(frames: Tensor, counterfactual: Counterfactual, seed: int) -> Tensor:
-    repaint = counterfactual.repaint
-    if repaint is None:
-        return frames
+def _repainted(frames: Tensor, repaint: Repaint, rng: np.random.Generator) -> Tensor:
     # Single pictures (B, 3, H, W) are sequences of one frame.
     shape = frames.shape[-4:] if frames.ndim >= 5 else (1, *frames.shape[-3:])
-    rng = counterfactual.rng(np.random.default_rng([seed]))
     return torch.stack([repaint(clip, rng) for clip in frames.reshape(-1, *shape)]).reshape(frames.shape)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,14 @@ class Answers(NamedTuple):
     def share_changed(self) -> float:
         """Of the clips, how many the counterfactual changed."""
         return 1.0 if self.changed_N is None else float(self.changed_N.mean())
+
+    def of(self, clips: slice | np.ndarray) -> Answers:
+        """Those to some of the clips."""
+        records = tuple(
+            record[clips if isinstance(clips, slice) else torch.from_numpy(clips)] for record in self.records
+        )
+        changed_N = None if self.changed_N is None else self.changed_N[clips]
+        return Answers(self.videos_N[clips], records, changed_N, self.replaced_N[clips])
 
 
 @dataclass(frozen=True)
@@ -229,10 +237,7 @@ class _Sheet:
     @property
     def answers(self) -> Answers:
         """Those that came."""
-        found, filled = self._all, self._filled
-        records = tuple(record[:filled] for record in found.records)
-        changed = None if found.changed_N is None else found.changed_N[:filled]
-        return Answers(found.videos_N[:filled], records, changed, found.replaced_N[:filled])
+        return self._all.of(slice(self._filled))
 
 
 def without_replaced(found: dict[Counterfactual, Answers]) -> dict[Counterfactual, Answers]:
@@ -240,19 +245,4 @@ def without_replaced(found: dict[Counterfactual, Answers]) -> dict[Counterfactua
     if not found:
         return found
     keep = ~np.any([answers.replaced_N for answers in found.values()], axis=0)
-    return {counterfactual: _kept(answers, keep) for counterfactual, answers in found.items()}
-
-
-def _kept(answers: Answers, keep: np.ndarray) -> Answers:
-    kept = torch.from_numpy(keep)
-    return Answers(
-        answers.videos_N[keep],
-        tuple(record[kept] for record in answers.records),
-        None if answers.changed_N is None else answers.changed_N[keep],
-        answers.replaced_N[keep],
-    )
-
-
-def loader_config(base: LoaderConfig, workers: int) -> LoaderConfig:
-    """The recipe's loader with as many reading processes as the audit is given."""
-    return replace(base, workers_per_device=workers)
+    return {counterfactual: answers.of(keep) for counterfactual, answers in found.items()}

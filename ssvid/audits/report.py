@@ -11,7 +11,7 @@ from ssvid.audits.intervals import Estimate, Resampler
 from ssvid.audits.measuring import CLEAN, Answers
 from ssvid.audits.verdicts import AuditRow, Standard, conclusions, judge_all, worst
 from ssvid.columns import aligned
-from ssvid.intervals import LEVEL, Interval
+from ssvid.intervals import LEVEL
 
 # Of a family of counterfactuals the worst is told, so that its interval must bear being picked (Bonferroni).
 FAMILIES = ("occluded",)
@@ -137,8 +137,3 @@ def _without_families(rows: Sequence[AuditRow]) -> list[AuditRow]:
         elif row is family[0]:
             told.append(worst(family))
     return told
-
-
-def clean_interval(clean: Estimate) -> Interval:
-    """The 95 % interval of the metric on clean clips."""
-    return clean.interval(LEVEL)

@@ -141,6 +141,16 @@ class Standard:
         size = 100 * difference
         return f"{size:.0f}" if abs(size) >= 9.5 else f"{size:.1f}"
 
+    def rise(self, row: AuditRow) -> str:
+        """How much more a row has than clean clips, with its interval."""
+        low, high = row.difference_interval
+        return f"{self.points(row.difference)} {self.unit}, {self.points(low)} to {self.points(high)}"
+
+    def fall(self, row: AuditRow) -> str:
+        """The same the other way round."""
+        low, high = row.difference_interval
+        return f"{self.points(-row.difference)} {self.unit}, {self.points(-high)} to {self.points(-low)}"
+
 
 def judge(row: AuditRow, standard: Standard) -> AuditRow:
     """The row with its finding in words."""
@@ -174,10 +184,8 @@ def _tempered(row: AuditRow, rows: Sequence[AuditRow], standard: Standard) -> Au
     other = next((r for r in longer if r.value != row.value and r.finding in harmless), None)
     if other is None:
         return row
-    low, high = row.difference_interval
-    size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
     verdict = (
-        f"{standard.task} is sensitive to key-frame flicker: {standard.metric} falls {size}, at {row.value}; at {other.value} "
+        f"{standard.task} is sensitive to key-frame flicker: {standard.metric} falls {standard.fall(row)}, at {row.value}; at {other.value} "
         f"{'the fall is negligible' if other.finding == Finding.HARDLY else 'no fall is shown'}, so it is image damage, not a "
         "compression cue"
     )
@@ -212,7 +220,6 @@ def _sentence(row: AuditRow, finding: Finding, standard: Standard) -> str:
     if row.num_looks > 1:
         under += f", the worst of {row.num_looks}"
     task, metric = standard.task, standard.metric
-    low, high = row.difference_interval
     if finding == Finding.UNCHANGED:
         return f"does not apply: no clip of {task} is changed {under}"
     if finding == Finding.NO_SKILL:
@@ -221,12 +228,10 @@ def _sentence(row: AuditRow, finding: Finding, standard: Standard) -> str:
     if finding in (Finding.AT_CHANCE, Finding.ABOVE_CHANCE):
         return _of_chance(row, finding, standard, words, under)
     if finding == Finding.NOT_SHOWN:
-        moved = f"{metric} moves {standard.points(row.difference)} {standard.unit}, {standard.points(low)} to "
-        return f"not shown: {moved}{standard.points(high)}, {under}"
+        return f"not shown: {metric} moves {standard.rise(row)}, {under}"
     if finding == Finding.RISES:
-        size = f"{standard.points(row.difference)} {standard.unit}, {standard.points(low)} to {standard.points(high)}"
-        return f"{metric} rises {size}, {under}"
-    size = f"{standard.points(-row.difference)} {standard.unit}, {standard.points(-high)} to {standard.points(-low)}"
+        return f"{metric} rises {standard.rise(row)}, {under}"
+    size = standard.fall(row)
     if finding == Finding.HARDLY:
         return f"negligible: {metric} falls {size}, {under}: less than a twentieth of what {task} has above chance"
     verb = "is read from" if finding == Finding.READ else "leans on"

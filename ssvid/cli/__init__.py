@@ -110,40 +110,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``ssvid``; those of the process where None.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
     try:
         return _run(words)
-    except SsvidError as error:
-        if debug:
-            traceback.print_exc()
-        terminal.say(f"ssvid: {error}")
-        return error.exit_code
-    except KeyboardInterrupt as interrupt:  # its text, where it has one, says how to go on
-        if debug:
-            traceback.print_exc()
-        terminal.say(f"ssvid: interrupted. {interrupt}".rstrip())
-        return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
         return PIPE_CLOSED
-    except OSError as error:
-        return _no_room(error, debug) or _system_error(error, debug)
     except SystemExit as exit_:  # --help and --version
         return exit_.code if isinstance(exit_.code, int) else OK
-    except Exception as error:
-        return _no_room(error, debug) or _defect()
+    except (Exception, KeyboardInterrupt) as error:
+        code, told = _outcome(error)
+        if code == OURS or "--debug" in words:
+            traceback.print_exc()
+        terminal.say(f"ssvid: {told}")
+        return code
 
 
-def _no_room(error: Exception, debug: bool) -> int:
-    """A full disk, told by whatever wrote without naming its file; 0 where it is something else."""
-    why = is_disk_full(error)
-    if not why:
-        return OK
-    if debug:
-        traceback.print_exc()
-    place = getattr(error, "filename", None) or Path.cwd()
-    terminal.say(f"ssvid: {disk_full(place, why)}")
-    return YOURS
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """The exit code of what was raised, and what is said of it."""
+    if isinstance(error, SsvidError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):  # its text, where it has one, says how to go on
+        return INTERRUPTED, f"interrupted. {error}".rstrip()
+    path = getattr(error, "filename", None)
+    if why := is_disk_full(error):  # told by whatever wrote, often without naming its file
+        return YOURS, str(disk_full(path or Path.cwd(), why))
+    if isinstance(error, OSError) and error.errno in _USER_ERRNOS and path is not None:
+        return YOURS, f"{path}: {error.strerror}. Fix the path, its permissions or the disk and try again."
+    return OURS, (
+        f"this is a defect of ssvid {__version__}, not of what you typed. "
+        "Please report it with the lines above and the output of: ssvid doctor"
+    )
 
 
 def _run(words: list[str]) -> int:
@@ -169,25 +165,6 @@ def _announce(args: argparse.Namespace) -> None:
     is_first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
     if is_first and (line := first_line(args.recipe, args.overrides)):
         terminal.say(line)
-
-
-def _system_error(error: OSError, debug: bool) -> int:
-    """A path that the system refuses is the user's to fix; any other OSError is ours."""
-    if error.errno not in _USER_ERRNOS or error.filename is None:
-        return _defect()
-    if debug:
-        traceback.print_exc()
-    terminal.say(f"ssvid: {error.filename}: {error.strerror}. Fix the path, its permissions or the disk and try again.")
-    return YOURS
-
-
-def _defect() -> int:
-    traceback.print_exc()
-    terminal.say(
-        f"ssvid: this is a defect of ssvid {__version__}, not of what you typed. "
-        "Please report it with the lines above and the output of: ssvid doctor"
-    )
-    return OURS
 
 
 def _abandon_stdout() -> None:

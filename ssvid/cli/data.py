@@ -134,8 +134,6 @@ def run_synth(args: argparse.Namespace) -> None:
     if args.train + args.test == 0:
         raise DataError("--train (0) and --test (0) must not both be 0: there would be no video. Set --train 400.")
     out = Path(expanded(args.out))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder. Nothing is overwritten: name another folder.")
     with terminal.progress("videos") as report:
         videos = SyntheticVideos(args.train, args.test, args.seconds, size_px=args.size, seed=args.seed)
         manifest = synthesize(out, videos, workers=args.workers, progress=report)

@@ -142,9 +142,7 @@ class Manifest:
             DataError: the file is missing or no manifest; the first bad line is named with its rule.
         """
         path = Path(expanded(path))
-        rows = tuple(
-            _parse_line(line, allow_outside=allow_outside) for line in read_csv(path, COLUMNS, optional=_ADDED)
-        )
+        rows = tuple(_read_rows(path, allow_outside=allow_outside))
         if not rows:
             raise DataError(f"manifest ({path}) must list at least one video. Write it again with: ssvid data index.")
         return cls(Path(root) if root is not None else path.absolute().parent, rows, _load_missing(missing_path(path)))
@@ -347,28 +345,14 @@ def _write_cell(value: object) -> str:
 
 # ---- lines
 
-
-@dataclass(frozen=True)
-class CsvLine:
-    """One record of a CSV and where it stands: ``number`` is the line of the file on which it starts."""
-
-    file: Path
-    number: int
-    cells: Mapping[str, str]
-
-    def error(self, rule: str, way_out: str) -> DataError:
-        """The error that names this line."""
-        return DataError(f"{self.file}, line {self.number}: {rule}. {way_out}")
-
-
 _REWRITE = "Fix the line, or write the manifest again with: ssvid data index."
 
 
-def read_csv(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[CsvLine]:
-    """Yield the records of a CSV whose header holds exactly these columns, in any order; the optional ones may be absent.
+def _read_rows(path: Path, *, allow_outside: bool) -> Iterator[VideoRow]:
+    """The rows of a CSV whose header holds exactly ``COLUMNS``, in any order; those of ``_ADDED`` may be absent.
 
     Raises:
-        DataError: the file is missing or no CSV, the header has an unknown or lacks a column, a record is too long.
+        DataError: the file is missing or no CSV, the header has an unknown or lacks a column, a line is bad: it is named.
     """
     try:
         file = open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
@@ -378,59 +362,52 @@ def read_csv(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = (
         ) from cause
     with file:
         reader = csv.reader(file, strict=True)
-        number = 1
+        number = 1  # of the line on which a record starts
         try:
             header = next(reader, [])
-            _check_header(path, header, columns, optional)
+            _check_header(path, header)
             number = reader.line_num + 1
             for record in reader:
                 if record:
-                    yield _csv_line(path, number, header, record)
+                    yield _parse(header, record, allow_outside=allow_outside)
                 number = reader.line_num + 1
         except csv.Error as cause:
             raise DataError(f"{path}, line {number}: it must be CSV ({cause}). {_REWRITE}") from cause
+        except ValueError as cause:
+            raise DataError(f"{path}, line {number}: {cause}. {_REWRITE}") from None
 
 
-def _check_header(path: Path, header: list[str], columns: tuple[str, ...], optional: tuple[str, ...]) -> None:
-    unknown = [name for name in header if name not in columns]
-    missing = [name for name in columns if name not in header and name not in optional]
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    problems = [
-        f"{what} {', '.join(map(repr, names))}"
-        for what, names in (("unknown", unknown), ("missing", missing), ("twice", twice))
-        if names
-    ]
+def _check_header(path: Path, header: list[str]) -> None:
+    found = {
+        "unknown": [name for name in header if name not in COLUMNS],
+        "missing": [name for name in COLUMNS if name not in (*header, *_ADDED)],
+        "twice": [name for name, count in Counter(header).items() if count > 1],
+    }
+    problems = [f"{what} {', '.join(map(repr, names))}" for what, names in found.items() if names]
     if problems:
         raise DataError(
-            f"{path}, line 1: a manifest must have exactly the columns {', '.join(columns)}; {'; '.join(problems)}."
+            f"{path}, line 1: a manifest must have exactly the columns {', '.join(COLUMNS)}; {'; '.join(problems)}."
             " Write it again with: ssvid data index; a list of paths and labels is read with data.name=list."
         )
 
 
-def _csv_line(path: Path, number: int, header: list[str], record: list[str]) -> CsvLine:
+def _parse(header: list[str], record: list[str], *, allow_outside: bool) -> VideoRow:
+    """A row of its cells. Raises ValueError: the text is the rule that they break."""
     if len(record) != len(header):
-        rule = f"it must have {len(header)} cells, it has {len(record)}"
-        raise CsvLine(path, number, {}).error(rule, _REWRITE)
-    return CsvLine(path, number, dict(zip(header, record, strict=True)))
-
-
-def _parse_line(line: CsvLine, *, allow_outside: bool) -> VideoRow:
-    values: dict[str, Any] = dict(line.cells)
+        raise ValueError(f"it must have {len(header)} cells, it has {len(record)}")
+    values: dict[str, Any] = dict(zip(header, record, strict=True))
     for name, read in _READERS.items():
+        text = values.get(name, "")
         try:
-            values[name] = read(line.cells.get(name, ""))
+            values[name] = read(text)
         except ValueError as cause:
-            raise line.error(f"{name} ({line.cells[name]!r}) {cause}", _REWRITE) from None
-    try:
-        values["path"] = contained_path(values["path"], allow_outside=allow_outside)
-    except ValueError as cause:
-        raise line.error(str(cause), _REWRITE) from None
+            raise ValueError(f"{name} ({text!r}) {cause}") from None
+    values["path"] = contained_path(values["path"], allow_outside=allow_outside)
     if is_quick(values["content_id"]):
         values["quick_id"] = values["content_id"]
     row = VideoRow(**values)
-    rule = _broken_rule(row)
-    if rule:
-        raise line.error(rule, _REWRITE)
+    if rule := _broken_rule(row):
+        raise ValueError(rule)
     return row
 
 

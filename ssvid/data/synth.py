@@ -24,7 +24,7 @@ import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError
-from ssvid.files import takes_paths
+from ssvid.files import require_empty_folder, takes_paths
 from ssvid.machine import num_cores
 from ssvid.progress import Progress
 from ssvid.video import content_id, quick_id, scan_video, write_video
@@ -117,7 +117,7 @@ def synthesize(
     if workers < 0:
         raise DataError(f"workers ({workers}) must be 0 or more.")
     out = Path(out)
-    _check_out(out)
+    require_empty_folder(out)
     counts = dict(zip(SPLITS, (videos.num_train, videos.num_test), strict=True))
     jobs = [_Job(out, split, i, videos) for split in SPLITS for i in range(counts[split])]
     try:
@@ -139,13 +139,6 @@ def scene_of(seed: int, split: str, index: int, size_px: int = 128) -> Scene:
 def truth_path(row_path: str) -> str:
     """Where the ground truth of a video lies, relative to the manifest's root."""
     return str(Path("truth", row_path).with_suffix(".npz"))
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"out ({out}) must be a folder, but it is a file. Choose another name.")
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"out ({out}) must be new or empty, but it holds files. Choose another folder or delete it.")
 
 
 def _run(jobs: list[_Job], workers: int, progress: Progress) -> list[VideoRow]:

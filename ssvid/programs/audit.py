@@ -15,12 +15,11 @@ from ssvid.audits.measuring import (
     Answers,
     Questions,
     Subject,
-    loader_config,
     measure,
     without_replaced,
 )
 from ssvid.audits.pictures import contact_sheet, shown_frames
-from ssvid.audits.report import AuditReport, clean_interval, make_rows, report_of
+from ssvid.audits.report import AuditReport, make_rows, report_of
 from ssvid.audits.verdicts import Standard
 from ssvid.backbones import Backbone
 from ssvid.composite import CompositeTask
@@ -110,7 +109,7 @@ def audit(
     metric = _metric_of(task, metric)
     manifest = load_manifest(config.data, say)
     rows = _rows(manifest, config, split, task)
-    questions = Questions(manifest, rows, num_clips, batch_size, loader_config(config.loader, workers))
+    questions = Questions(manifest, rows, num_clips, batch_size, replace(config.loader, workers_per_device=workers))
     subject = Subject(backbone.to(device), task.to(device), metric, config.seed, device)
     found = without_replaced(_measured(subject, questions, counterfactuals, device, workers, _lines(say)))
     report = _report(subject, found, rows, config, trained)
@@ -254,7 +253,7 @@ def _report(
         metric=subject.metric.split("/")[-1],
         chance=float(subject.task.chance()[subject.metric]),
         clean=clean.value,
-        clean_interval=clean_interval(clean),
+        clean_interval=clean.interval(),
         must_fall=tuple(declaring.must_fall),
         must_hold=tuple(declaring.must_hold),
     )

@@ -14,13 +14,12 @@ _KEY, _DISCARD, _CORRUPT = 1, 2, 4
 class PacketLog:
     """Notes down the packets of a stream as they are read; empty ones, which only flush, are left out.
 
-    33 bytes a packet, so that a day of film fits. pts, dts: presentation and decoding times in the stream's own unit.
-    position: byte of the file at which its data, or a header of it, begins. These are ``UNKNOWN`` where the container does not
-    say. size: bytes.
+    25 bytes a packet, so that a day of film fits. pts: presentation times in the stream's own unit. position: byte of the file
+    at which its data, or a header of it, begins. These are ``UNKNOWN`` where the container does not say. size: bytes.
     """
 
     def __init__(self) -> None:
-        self._pts, self._dts, self._position, self._size = array("q"), array("q"), array("q"), array("q")
+        self._pts, self._position, self._size = array("q"), array("q"), array("q")
         self._flags = bytearray()
 
     def __len__(self) -> int:
@@ -31,7 +30,6 @@ class PacketLog:
         if not packet.size:
             return
         self._pts.append(_or_unknown(packet.pts))
-        self._dts.append(_or_unknown(packet.dts))
         self._position.append(_or_unknown(packet.pos))
         self._size.append(packet.size)
         flags = _KEY * packet.is_keyframe + _DISCARD * packet.is_discard + _CORRUPT * packet.is_corrupt
@@ -41,11 +39,6 @@ class PacketLog:
     def pts(self) -> np.ndarray:
         """int64 (P,)."""
         return np.array(self._pts, np.int64)
-
-    @property
-    def dts(self) -> np.ndarray:
-        """int64 (P,)."""
-        return np.array(self._dts, np.int64)
 
     @property
     def position(self) -> np.ndarray:

@@ -29,32 +29,10 @@ from ssvid.video.progress import beat
 from ssvid.video.streams import DECODE_ERRORS, FrameConverter, SequentialDecode, demux, open_stream
 
 # Random access is tried for these codecs alone: a key frame of theirs starts afresh.
-_SEEKABLE_CODECS = frozenset(
-    [
-        "h264",
-        "hevc",
-        "av1",
-        "vp8",
-        "vp9",
-        "mpeg4",
-        "mpeg1video",
-        "mpeg2video",
-        "h263",
-        "flv1",
-        "msmpeg4v1",
-        "msmpeg4v2",
-        "msmpeg4v3",
-        "wmv1",
-        "wmv2",
-        "wmv3",
-        "vc1",
-        "theora",
-        "mjpeg",
-        "prores",
-        "dnxhd",
-        "dvvideo",
-    ]
-)
+_SEEKABLE_CODECS = frozenset({
+    "h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv1", "msmpeg4v1", "msmpeg4v2",
+    "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "theora", "mjpeg", "prores", "dnxhd", "dvvideo",
+})  # fmt: skip
 # Their demuxers go to a time only roughly, to a byte exactly.
 _FOUND_BY_BYTE = frozenset({"mpegts", "mpeg"})
 _LEADS_PACKETS = (64, 8, 0)  # before the wanted packet: a demuxer needs some before it knows their times

@@ -111,10 +111,10 @@ def test_speed_and_direction_do_not_depend_on_the_class() -> None:
 
 def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(DataError, match="must be new or empty, but it holds files"):
+    with pytest.raises(DataError, match="exists and is not an empty folder"):
         synthesize(tmp_path, SyntheticVideos(**SMALL))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(DataError, match="must be a folder, but it is a file"):
+    with pytest.raises(DataError, match="exists and is not an empty folder"):
         synthesize(tmp_path / "mine.txt", SyntheticVideos(**SMALL))
 
 

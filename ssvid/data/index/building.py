@@ -20,6 +20,11 @@ from ssvid.video.times import FrameTimes, evenly_spaced
 
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
 PATIENCE_SECONDS = 60.0
+# What a scan finds of a file and the table holds under the same name.
+FACTS_OF_FILE = (
+    *("num_frames", "fps", "height", "width", "variable_fps"),
+    *("decoders_ok", "content_id", "quick_id", "gray_range"),
+)
 # The subjects of a scan's notes that stand in the table.
 NOTED = ("damage", "time", "fps", "range", "access")
 
@@ -142,22 +147,14 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
     start, end = _window(entry, facts) if not facts.problem else (0, -1)
     return VideoRow(
         path=entry.path,
-        num_frames=facts.num_frames,
-        fps=facts.fps,
-        height=facts.height,
-        width=facts.width,
-        variable_fps=facts.variable_fps,
         label=entry.label,
         split=entry.split,
         group=entry.group,
         status=f"{UNREADABLE}: {facts.problem}" if facts.problem else OK,
-        decoders_ok=facts.decoders_ok,
-        content_id=facts.content_id,
-        quick_id=facts.quick_id,
         notes=_notes(facts),
         start_frame=start,
         end_frame=end,
-        gray_range=facts.gray_range,
+        **{name: getattr(facts, name) for name in FACTS_OF_FILE},
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssvid.data.readers.matching import PICTURE_EXTENSIONS, walk
 from ssvid.errors import DataError
+from ssvid.files import require_empty_folder
 from ssvid.video.joining import in_order, join_pictures
 
 SUFFIX = ".mov"
@@ -50,8 +51,7 @@ def join_frames(
         raise DataError(f"FOLDER ({root}) must be a folder of folders of pictures. Name the one above the clips.")
     if not 0 < fps < 10_000:
         raise DataError(f"fps ({fps}) must be above 0 and below 10000. Set --fps 25.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder. Nothing is overwritten: name another folder.")
+    require_empty_folder(out)
     folders = _frame_folders(root)
     total, notes = 0, []
     for number, (folder, pictures) in enumerate(folders.items(), start=1):
