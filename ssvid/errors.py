@@ -87,9 +87,13 @@ class DecodeError(SsvidError):
         )
         super().__init__(self.path, self.what, self.cause)
 
+    @property
+    def reason(self) -> str:
+        """What went wrong, without the file's name."""
+        return f"{self.what} ({self.cause})" if self.cause else self.what
+
     def __str__(self) -> str:
-        reason = f" ({self.cause})" if self.cause else ""
-        return f"cannot decode {self.path}: {self.what}{reason}."
+        return f"cannot decode {self.path}: {self.reason}."
 
 
 def name_some(names: Sequence[str], most: int = 3) -> str:

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
@@ -153,6 +154,19 @@ def _write_noting(write: Callable[[IO[bytes]], object], file: IO[bytes]) -> None
         if noting.failure is not None:
             raise noting.failure from error
         raise
+
+
+@contextlib.contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """For libraries that write a file by its name: a name beside ``path``, which becomes ``path`` where the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: only then is the replacement atomic. Not mkstemp, whose files nobody else may read.
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def require_empty_folder(path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import uuid
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +12,7 @@ import av
 from PIL import Image, UnidentifiedImageError
 
 from ssvid.errors import DataError
+from ssvid.files import appearing_whole
 
 # What a video file can hold as it is; other pictures are turned into PNG, which loses nothing either.
 _COPIED = (".jpg", ".jpeg", ".png")
@@ -37,17 +36,13 @@ def join_pictures(pictures: Sequence[Path], out: Path, fps: float) -> int:
             f"{other} has {'x'.join(map(str, _size(other)))} pixels and {pictures[0].name} {'x'.join(map(str, size))}; all frames "
             "of a clip must have one size. Move pictures of another size out of the folder."
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
     try:
-        _mux(pictures, partial, Fraction(fps).limit_denominator(1001))
-        os.replace(partial, out)
+        with appearing_whole(out) as partial:
+            _mux(pictures, partial, Fraction(fps).limit_denominator(1001))
     except av.error.FFmpegError as error:
         raise DataError(
             f"cannot join the pictures of {pictures[0].parent}: {type(error).__name__}: {error}."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(pictures)
 
 

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders.contract import ReaderBase
+from ssvid.video.decoders.contract import VideoReader
 from ssvid.video.packets import UNKNOWN, PacketLog
 from ssvid.video.progress import beat
 from ssvid.video.streams import DECODE_ERRORS, FrameConverter, SequentialDecode, demux, open_stream
@@ -180,7 +180,7 @@ class _UntimedError(_SurpriseError):
     """A decoded frame carries an unexpected time."""
 
 
-class PyavReader(ReaderBase):
+class PyavReader(VideoReader):
     """A video read by PyAV on one thread. The file is open only while frames are decoded.
 
     Args:

@@ -447,7 +447,7 @@ def _witness_problem(name: str, survey: _Survey) -> str | None:
                 if problem:
                     return problem
     except DecodeError as error:
-        return f"{error.what} ({error.cause})" if error.cause else error.what
+        return error.reason
     return None
 
 

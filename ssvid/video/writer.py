@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from ssvid.errors import DataError
+from ssvid.files import appearing_whole
 
 _BT601 = 6  # SMPTE 170M in H.273: what every decoder assumes for small videos; written down so that none has to guess
 _ACCURATE_RND = 0x40000  # SWS_ACCURATE_RND, which PyAV 17 has no name for
@@ -52,18 +53,12 @@ def write_video(
         DataError: a frame has a wrong shape, type or size, there is no frame, fps is not positive, or FFmpeg refuses.
     """
     target = Path(os.path.abspath(path))  # absolute, because FFmpeg takes 12:30.mp4 for a protocol
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder: only then is the replacement atomic. Not mkstemp, whose files nobody else may read.
-    partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
     options = _codec_options(codec, crf, preset, gop, b_frames)
     try:
-        count = _encode(partial, _checked(frames, target), _checked_fps(fps), codec, options, gop, b_frames)
-        os.replace(partial, target)
+        with appearing_whole(target) as partial:
+            return _encode(partial, _checked(frames, target), _checked_fps(fps), codec, options, gop, b_frames)
     except (av.error.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         raise DataError(f"cannot write {target} with codec {codec!r}: {type(error).__name__}: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
 
 
 def _checked_fps(fps: float) -> Fraction:
@@ -119,7 +114,7 @@ def _encode(
         stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
         _set_up(stream, first.shape[0], first.shape[1], fps, gop, b_frames)
         convert = VideoReformatter()
-        for count, frame in enumerate(_chain(first, frames), start=1):
+        for count, frame in enumerate(chain([first], frames), start=1):
             picture = _to_yuv(convert, frame)
             picture.pts, picture.time_base = count - 1, 1 / fps
             container.mux(stream.encode(picture))
@@ -132,11 +127,6 @@ def _open_for_writing(partial: Path) -> OutputContainer:
         return av.open(str(partial), "w")
     except ValueError as error:  # not around the whole encoding: the source of the frames may raise it too
         raise DataError(f"cannot write a video with suffix {partial.suffix!r}: {error}. Use .mp4 or .mkv.") from error
-
-
-def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest
 
 
 def _set_up(stream: VideoStream, height: int, width: int, fps: Fraction, gop: int, b_frames: int) -> None:

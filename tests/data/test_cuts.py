@@ -14,7 +14,7 @@ from ssvid.tasks import tasks
 from ssvid.transforms import Cut, CutFirst, Cuts, Cutter, crop_squares, cut_view
 from ssvid.types import ClipPlan, Ticket, VideoInfo, batch_rng, sample_rng
 from ssvid.video import open_video, read_clips, write_video
-from ssvid.video.decoders.contract import ReaderBase
+from ssvid.video.decoders.contract import VideoReader
 from tests.conftest import moving_square
 
 OFF = {"motion_power": 0, "lookalike_rms": 0}
@@ -134,7 +134,7 @@ def test_a_cutter_gives_the_same_pixels_in_any_order_and_the_last_of_two_counts(
     assert torch.equal(cutter.clip(), cut_view(whole_TCHW, cut))
 
 
-class Noise(ReaderBase):
+class Noise(VideoReader):
     """A reader of large pictures that exist one at a time."""
 
     def __init__(self, path, num_frames, height, width):

@@ -30,7 +30,7 @@ from ssvid.video import (
     write_video,
 )
 from ssvid.video.decoders.choice import DecoderStatus, create_reader
-from ssvid.video.decoders.contract import ReaderBase
+from ssvid.video.decoders.contract import VideoReader
 from ssvid.video.random_access import packet_table
 from ssvid.video.streams import FrameConverter, matrix_orientation, open_stream
 from tests.video.clocked import HEIGHT, WIDTH, clock_frame, clock_frames, clocks, encode, sequential_oracle
@@ -294,7 +294,7 @@ def test_colors_survive_writing_and_reading(decoder: str, color: tuple[int, int,
     assert np.abs(mean_RGB - color).max() <= 3  # limited-range YUV has 219 levels of gray
 
 
-class CountingReader(ReaderBase):
+class CountingReader(VideoReader):
     """A reader without a file that counts how often it is asked; frame i is filled with i."""
 
     def __init__(self, path: Path, num_frames: int) -> None:

@@ -395,7 +395,7 @@ def _measure(scanner: Any, job: Job) -> FileFacts:
             return FileFacts(problem=f"{len(signals['motion'])} frames were decoded, the table says {job.num_frames}")
         motion.write_signals(job.signals_to, signals)
     except DecodeError as cause:
-        return FileFacts(problem=_plain(cause.what + (f" ({cause.cause})" if cause.cause else ""), job))
+        return FileFacts(problem=_plain(cause.reason, job))
     except Exception as cause:  # not swallowed: it is listed with the file's name
         return FileFacts(problem=_plain(f"{type(cause).__name__}: {cause}", job))
     return FileFacts(num_frames=job.num_frames, content_id=job.content_id)
@@ -407,8 +407,7 @@ def _scan(scanner: Any, job: Job) -> FileFacts:
         known = replace(known, content_id=content_id(job.file), quick_id=quick_id(job.file))
         scan = scanner.scan_video(job.file, decoders=job.decoders, gray_range=job.gray_range)
     except DecodeError as cause:
-        reason = cause.what + (f" ({cause.cause})" if cause.cause else "")
-        return replace(known, problem=_plain(reason, job))
+        return replace(known, problem=_plain(cause.reason, job))
     except Exception as cause:
         # Not swallowed: the row says so. An open door for what a decoder may yet throw; not remembered, as it may pass.
         return replace(known, problem=_plain(f"{type(cause).__name__}: {cause}", job), is_final=False)

@@ -1,4 +1,4 @@
-"""The reader protocol, and the one function that opens a video."""
+"""What every reader of videos is: frames by number, checked, in any order, without keeping more than a few."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,16 +17,18 @@ from ssvid.types import VideoInfo
 if TYPE_CHECKING:
     from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _PORTION_BYTES = 64 << 20
 
 
-class VideoReader(Protocol):
-    """An opened video. Not to be shared between threads; close it, or use it as a context manager."""
+class VideoReader:
+    """An opened video. Not to be shared between threads; close it, or use it as a context manager.
 
-    info: VideoInfo
+    A decoder gives ``_decode_sorted``: what ``each_frame`` yields, of indices that have been checked.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
+        self.path = checked_path(path)
+        self.info = info
 
     def frames_at(self, indices: np.ndarray) -> Tensor:
         """Decode frames by number.
@@ -41,7 +42,10 @@ class VideoReader(Protocol):
         Raises:
             DecodeError: an index is out of range, or a frame cannot be decoded.
         """
-        ...
+        indices = checked_indices(self.path, indices, self.info)
+        frames_THWC = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
+        hand_out_frames(self, [indices], [frames_THWC.__setitem__])
+        return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
     def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames one after the other, so that no more than a few are in memory.
@@ -56,35 +60,6 @@ class VideoReader(Protocol):
         Raises:
             DecodeError: as ``frames_at``.
         """
-        ...
-
-    def close(self) -> None:
-        """Give the file back."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class ReaderBase:
-    """What all readers share: the info, the checks, and scattering decoded frames to the asked order."""
-
-    def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
-        self.path = checked_path(path)
-        self.info = info
-
-    def frames_at(self, indices: np.ndarray) -> Tensor:
-        """Decode frames by number; see ``VideoReader.frames_at``."""
-        indices = checked_indices(self.path, indices, self.info)
-        frames_THWC = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
-        hand_out_frames(self, [indices], [frames_THWC.__setitem__])
-        return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
-
-    def each_frame(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames one after the other; see ``VideoReader.each_frame``."""
         expected, seen = (self.info.height, self.info.width, 3), False
         with closing(self._decode_sorted(checked_indices(self.path, indices, self.info))) as frames:
             for place, frame_HWC in frames:
@@ -102,10 +77,32 @@ class ReaderBase:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class PortionReader(VideoReader):
+    """A reader by a library that answers with many frames at once: they are asked for in pieces that fit into a fixed memory.
+
+    decoder: the library's opened video; None once it is closed.
+    """
+
+    decoder: Any = None
+
+    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        size = max(1, _PORTION_BYTES // max(self.info.height * self.info.width * 3, 1))
+        for start in range(0, len(indices), size):
+            if self.decoder is None:
+                raise DecodeError(self.path, "the reader is closed")
+            yield from enumerate(self._decoded(indices[start : start + size]), start)
+
+    def _decoded(self, indices: np.ndarray) -> np.ndarray:
+        """All these frames (T, H, W, 3)."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give the file back."""
+        self.decoder = None
 
 
 def _other_size(shape: tuple[int, ...], expected: tuple[int, ...], seen: bool) -> str:
@@ -147,12 +144,6 @@ def checked_indices(path: str, indices: np.ndarray, info: VideoInfo) -> np.ndarr
         wrong = low if low < 0 else high
         raise DecodeError(path, f"frame {wrong} is outside the video: it has frames 0 to {info.num_frames - 1}")
     return array.astype(np.int64, copy=False)
-
-
-def portions(indices: np.ndarray, info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
-    """The indices in pieces whose frames fit into a fixed memory, each with its place: for decoders that answer in tensors."""
-    size = max(1, _PORTION_BYTES // max(info.height * info.width * 3, 1))
-    return ((start, indices[start : start + size]) for start in range(0, len(indices), size))
 
 
 def hand_out_frames(

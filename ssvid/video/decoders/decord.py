@@ -6,14 +6,13 @@ It can hang for ever while it holds the interpreter, so scanning runs in a proce
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders.contract import ReaderBase, VideoReader, portions
+from ssvid.video.decoders.contract import PortionReader, VideoReader
 
 DISTRIBUTION = "decord"
 WAY_OUT = "pip install decord (wheels exist for x86-64 Linux and Windows only)"
@@ -31,7 +30,7 @@ def open_reader(path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader
     return DecordReader(path, info)
 
 
-class DecordReader(ReaderBase):
+class DecordReader(PortionReader):
     """A video opened by decord on one CPU thread."""
 
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
@@ -40,28 +39,18 @@ class DecordReader(ReaderBase):
         self._errors = (decord.DECORDError, RuntimeError, ValueError, IndexError, TypeError, OSError)
         decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's warnings would flood the terminal
         try:
-            self._decoder = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
+            self.decoder = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
         except self._errors as error:
             raise DecodeError(self.path, "decord cannot open it", _first_line(error)) from error
 
-    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
-        for start, portion in portions(indices, self.info):
-            yield from enumerate(self._decoded(portion), start)
-
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        if self._decoder is None:
-            raise DecodeError(self.path, "the reader is closed")
         try:
-            frames_THWC = self._decoder.get_batch(indices.tolist())
+            frames_THWC = self.decoder.get_batch(indices.tolist())
         except self._errors as error:
             what = f"decord, frames {indices[0]} to {indices[-1]}"
             raise DecodeError(self.path, what, _first_line(error)) from error
         # Depends on the bridge, which is a global setting of decord that is not ours to change.
         return frames_THWC.asnumpy() if hasattr(frames_THWC, "asnumpy") else np.asarray(frames_THWC)
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._decoder = None
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
-from ssvid.video.decoders.contract import ReaderBase, VideoReader, portions
+from ssvid.video.decoders.contract import PortionReader, VideoReader
 
 DISTRIBUTION = "torchcodec"
 WAY_OUT = "pip install torchcodec, and the FFmpeg libraries of the system (Debian, Ubuntu: apt install ffmpeg)"
@@ -31,7 +30,7 @@ def open_reader(path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader
     return TorchcodecReader(path, info)
 
 
-class TorchcodecReader(ReaderBase):
+class TorchcodecReader(PortionReader):
     """A video opened by torchcodec in exact mode, on one thread.
 
     Approximate mode trusts the header and returned wrong frames for cut AVI files, variable frame rates and edit lists.
@@ -40,23 +39,13 @@ class TorchcodecReader(ReaderBase):
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
         super().__init__(path, info)
         try:
-            self._decoder = load()(self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NCHW")
+            self.decoder = load()(self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NCHW")
         except _ERRORS as error:
             raise DecodeError(self.path, "torchcodec cannot open it", error) from error
 
-    def _decode_sorted(self, indices: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
-        for start, portion in portions(indices, self.info):
-            yield from enumerate(self._decoded(portion), start)
-
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        if self._decoder is None:
-            raise DecodeError(self.path, "the reader is closed")
         try:
-            frames_TCHW = self._decoder.get_frames_at(indices.tolist()).data
+            frames_TCHW = self.decoder.get_frames_at(indices.tolist()).data
         except _ERRORS as error:
             raise DecodeError(self.path, f"torchcodec, frames {indices[0]} to {indices[-1]}", error) from error
         return frames_TCHW.permute(0, 2, 3, 1).numpy()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._decoder = None
