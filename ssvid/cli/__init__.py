@@ -34,7 +34,7 @@ from ssvid.cli import (
     show,
     terminal,
 )
-from ssvid.cli.parser import Parser, UsageError, parse
+from ssvid.cli.parser import Parser, UsageError, Verbs, parse
 from ssvid.errors import SsvidError
 from ssvid.files import disk_full, is_disk_full
 from ssvid.recipe.find import check_early
@@ -99,7 +99,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ssvid {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", parser_class=Parser)
     for add_verb in _VERBS:
-        add_verb(verbs, common)
+        add_verb(Verbs(verbs, common))
     return parser
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from ssvid.cli.parser import add_shared, add_verb, run_program, whole
+from ssvid.cli.parser import Verbs, add_shared, run_program, whole
 
 _DESCRIPTION = """\
 Measures the pretext metric on clean clips and on the same clips changed in one respect at a time: static, shuffled,
@@ -23,9 +22,9 @@ The exit code is 0 whatever the verdict.
 """
 
 
-def add_audit(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_audit(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, common, "audit", run, "find out what a trained task really reads", _DESCRIPTION, _EPILOG)
+    parser = verbs.add("audit", run, "find out what a trained task really reads", _DESCRIPTION, _EPILOG)
     parser.add_argument(
         "recipe", metavar="RECIPE", nargs="?", help="a YAML file, or a shipped name (default: that of the checkpoint)"
     )

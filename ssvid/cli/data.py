@@ -10,7 +10,7 @@ from typing import Any
 from ssvid.cli import terminal
 from ssvid.cli.download import add_download
 from ssvid.cli.join_frames import add_join_frames
-from ssvid.cli.parser import add_verb, positive, reader_name, whole
+from ssvid.cli.parser import Verbs, positive, reader_name, whole
 from ssvid.errors import DataError
 from ssvid.files import expanded
 
@@ -44,27 +44,26 @@ examples:
 """
 
 
-def add_data(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_data(verbs: Verbs) -> None:
     """Add the verb and the verbs below it."""
-    parser = verbs.add_parser(
+    parser = verbs.parsers.add_parser(
         "data",
         help="make synthetic videos, fetch a data set, or index what you have",
         description="Make synthetic videos, fetch a data set, or index what you have.",
         epilog="examples:\n  ssvid data index videos\n  ssvid data download ucf101 data/ucf101\n",
-        parents=[common],
+        parents=[verbs.common],
     )
-    below = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", required=True)
-    _add_synth(below, common)
-    add_download(below, common)
-    add_join_frames(below, common)
-    _add_index(below, common)
+    parsers = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", required=True)
+    below = Verbs(parsers, verbs.common)
+    _add_synth(below)
+    add_download(below)
+    add_join_frames(below)
+    _add_index(below)
     parser.set_defaults(parser=parser)
 
 
-def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
-    parser = add_verb(
-        verbs, common, "synth", run_synth, "render and encode a synthetic action data set", _SYNTH, _SYNTH_EPILOG
-    )
+def _add_synth(verbs: Verbs) -> None:
+    parser = verbs.add("synth", run_synth, "render and encode a synthetic action data set", _SYNTH, _SYNTH_EPILOG)
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")
     parser.add_argument("--train", metavar="N", type=whole(0), default=400, help="training videos (default: 400)")
     parser.add_argument("--test", metavar="N", type=whole(0), default=200, help="test videos (default: 200)")
@@ -74,10 +73,8 @@ def _add_synth(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
 
 
-def _add_index(verbs: Any, common: argparse.ArgumentParser) -> None:
-    parser = add_verb(
-        verbs, common, "index", run_index, "scan videos and write manifest.csv", _describe_index, _INDEX_EPILOG
-    )
+def _add_index(verbs: Verbs) -> None:
+    parser = verbs.add("index", run_index, "scan videos and write manifest.csv", _describe_index, _INDEX_EPILOG)
     parser.add_argument("root", metavar="ROOT", help="folder of videos, at any depth")
     parser.add_argument("-o", "--out", metavar="FILE", help="table to write (default: ROOT/manifest.csv)")
     parser.add_argument(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
-from ssvid.cli.parser import add_verb, run_program, whole
+from ssvid.cli.parser import Verbs, run_program, whole
 
 _DESCRIPTION = """\
 Renders and encodes videos whose classes are motions, pretrains a small network on them without labels, scores it
@@ -19,11 +18,9 @@ example:
 """
 
 
-def add_demo(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_demo(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG)
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
     parser.add_argument(
         "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_verb, run_program
+from ssvid.cli.parser import Verbs, run_program
 
 _DESCRIPTION = """\
 Compares two run folders, or two folders with the results.json of a probe: recipe, versions and hardware, videos
@@ -18,10 +15,8 @@ example:
 """
 
 
-def add_diff(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_diff(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "diff", run_program, "compare two runs: recipe, versions, data, numbers", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("diff", run_program, "compare two runs: recipe, versions, data, numbers", _DESCRIPTION, _EPILOG)
     parser.add_argument("first", metavar="RUN", help="a run folder, or a folder with results.json")
     parser.add_argument("second", metavar="RUN", help="another")

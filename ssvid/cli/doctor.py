@@ -11,23 +11,17 @@ from typing import Any
 
 import ssvid
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_verb
+from ssvid.cli.parser import Verbs
 from ssvid.machine import num_cores, package_version
 
+_DESCRIPTION = "Says what was found here, what is known to be bad, and the one command that makes it faster."
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "omegaconf", "numpy")
 
 
-def add_doctor(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_doctor(verbs: Verbs) -> None:
     """Add the verb."""
-    add_verb(
-        verbs,
-        common,
-        "doctor",
-        run,
-        "versions, devices, decoders, and what to fix",
-        "Says what was found here, what is known to be bad, and the one command that makes it faster.",
-        "example:\n  ssvid doctor --json\n",
-    )
+    about = "versions, devices, decoders, and what to fix"
+    verbs.add("doctor", run, about, _DESCRIPTION, "example:\n  ssvid doctor --json\n")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_verb
+from ssvid.cli.parser import Verbs
 
 _DOWNLOAD = """\
 Fetches a data set from its official address, checks it and unpacks it:
@@ -27,16 +27,10 @@ examples:
 """
 
 
-def add_download(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_download(verbs: Verbs) -> None:
     """Add the verb below ``ssvid data``."""
-    parser = add_verb(
-        verbs,
-        common,
-        "download",
-        run,
-        "fetch a data set, such as UCF101, HMDB51, DAVIS or Kinetics",
-        _describe,
-        _EPILOG,
+    parser = verbs.add(
+        "download", run, "fetch a data set, such as UCF101, HMDB51, DAVIS or Kinetics", _describe, _EPILOG
     )
     parser.add_argument("name", metavar="NAME", help="of a data set above")
     parser.add_argument("folder", metavar="FOLDER", help="where the data set shall lie")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from ssvid.cli.parser import add_shared, add_verb, positive, reader_name, run_program, whole
+from ssvid.cli.parser import Verbs, add_shared, positive, reader_name, run_program, whole
 
 _DESCRIPTION = """\
 Writes one row per clip: path, clip number, frames, seconds, and the pooled features of each stage. Videos that cannot
@@ -20,11 +19,9 @@ examples:
 """
 
 
-def add_embed(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_embed(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "embed", run_program, "write frozen features of every clip to one file", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("embed", run_program, "write frozen features of every clip to one file", _DESCRIPTION, _EPILOG)
     parser.add_argument("videos", metavar="VIDEOS", help="a folder, a video, a manifest.csv, or a list of paths")
     parser.add_argument("--backbone", metavar="PATH", required=True, help="checkpoint, run folder, export, or 'random'")
     parser.add_argument("-o", "--out", metavar="FILE", required=True, help=".npz or .parquet; it must not exist")

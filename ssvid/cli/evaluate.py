@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_frozen
+from ssvid.cli.parser import Verbs, add_frozen
 
 _DESCRIPTION = """\
 Asks the evaluation that the recipe names (evaluation.name) of a frozen backbone and of all its baselines.
@@ -18,7 +15,7 @@ examples:
 """
 
 
-def add_evaluate(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_evaluate(verbs: Verbs) -> None:
     """Add the verb."""
     about = "ask any evaluation of a backbone, also that of another package"
-    add_frozen(verbs, common, "evaluate", about, _DESCRIPTION, _EPILOG)
+    add_frozen(verbs, "evaluate", about, _DESCRIPTION, _EPILOG)

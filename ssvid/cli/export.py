@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_shared, add_verb, run_program
+from ssvid.cli.parser import Verbs, add_shared, run_program
 
 _DESCRIPTION = """\
 Format ssvid writes a folder: backbone.safetensors, config.json, a model card (README.md) and, for networks that
@@ -23,10 +20,10 @@ examples:
 """
 
 
-def add_export(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_export(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "export", run_program, "write a backbone as safetensors with a model card", _DESCRIPTION, _EPILOG
+    parser = verbs.add(
+        "export", run_program, "write a backbone as safetensors with a model card", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run folder, or another export")
     parser.add_argument(

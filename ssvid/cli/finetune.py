@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_evaluated, add_shared, add_verb, run_in_all_processes
+from ssvid.cli.parser import Verbs, add_evaluated, add_shared, run_in_all_processes
 
 _DESCRIPTION = """\
 Trains a network on the labels of the train split and scores the test split, once, with the epoch that was best on a
@@ -22,10 +19,10 @@ examples:
 """
 
 
-def add_finetune(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_finetune(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "finetune", run_in_all_processes, "train a network on labels and score it", _DESCRIPTION, _EPILOG
+    parser = verbs.add(
+        "finetune", run_in_all_processes, "train a network on labels and score it", _DESCRIPTION, _EPILOG
     )
     add_evaluated(parser)
     parser.add_argument(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_verb, positive
+from ssvid.cli.parser import Verbs, positive
 from ssvid.files import expanded
 
 _DESCRIPTION = """\
@@ -21,16 +20,10 @@ example:
 """
 
 
-def add_join_frames(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_join_frames(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs,
-        common,
-        "join-frames",
-        run,
-        "make a video of each folder of pictures, without loss",
-        _DESCRIPTION,
-        _EPILOG,
+    parser = verbs.add(
+        "join-frames", run, "make a video of each folder of pictures, without loss", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds the folders of pictures, at any depth")
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import Run, add_verb
+from ssvid.cli.parser import Run, Verbs
 
 _RECIPES = """\
 Lists the recipes that come with ssvid. With a NAME, prints that file: its header says what it does,
@@ -23,17 +22,16 @@ program, and what was published under it. A name can stand where probe, retrieve
 """
 
 
-def add_listings(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_listings(verbs: Verbs) -> None:
     """Add the verbs that list."""
 
     def add(verb: str, run: Run, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
-        parser = add_verb(verbs, common, verb, run, about, description, epilog)
+        parser = verbs.add(verb, run, about, description, epilog)
         parser.add_argument("name", metavar="NAME", nargs="?", help="one of them")
         return parser
 
-    recipes = add(
-        "recipes", run_recipes, "list the recipes that come with ssvid, or print one", _RECIPES, _RECIPES_EPILOG
-    )
+    about = "list the recipes that come with ssvid, or print one"
+    recipes = add("recipes", run_recipes, about, _RECIPES, _RECIPES_EPILOG)
     recipes.add_argument("--keys", action="store_true", help="every key of every kind of recipe, with its meaning")
     about = "list evaluation protocols, or the page of one"
     protocols = add("protocols", run_protocols, about, _PROTOCOLS, "example:\n  ssvid protocols ucf101-linear@1\n")
@@ -43,14 +41,9 @@ def add_listings(verbs: Any, common: argparse.ArgumentParser) -> None:
         ("backbones", "networks", "its stages and options", "r3d_18"),
         ("evaluations", "evaluations", "its options", "knn"),
     ):
+        about = f"list {kind}, or the options of one"
         description = f"Lists the {kind} found, also those of other packages. With a NAME, {has}."
-        add(
-            verb,
-            run_plugins,
-            f"list {kind}, or the options of one",
-            description,
-            f"example:\n  ssvid {verb} {example}\n",
-        )
+        add(verb, run_plugins, about, description, f"example:\n  ssvid {verb} {example}\n")
 
 
 def run_recipes(args: argparse.Namespace) -> None:

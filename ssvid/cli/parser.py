@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ssvid.cli import terminal
@@ -126,22 +127,25 @@ def _next(argv: Sequence[str], word: str) -> str:
 # ---- verbs
 
 
-def add_verb(
-    verbs: Any,
-    common: argparse.ArgumentParser,
-    verb: str,
-    run: Run,
-    about: str,
-    description: str | Callable[[], str],
-    epilog: str,
-) -> argparse.ArgumentParser:
-    """A verb that ``run`` answers, with ``--json``. about: its line in the list of verbs."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        verb, help=about, description=description, epilog=epilog, parents=[common]
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, all else on stderr")
-    parser.set_defaults(run=run, parser=parser)
-    return parser
+@dataclass(frozen=True)
+class Verbs:
+    """Where verbs are added. parsers: of the command that has them. common: the options of every verb."""
+
+    parsers: Any
+    common: argparse.ArgumentParser
+
+    def add(
+        self, verb: str, run: Run, about: str, description: str | Callable[[], str], epilog: str
+    ) -> argparse.ArgumentParser:
+        """Add a verb that ``run`` answers, with ``--json``. about: its line in the list of verbs."""
+        parser: argparse.ArgumentParser = self.parsers.add_parser(
+            verb, help=about, description=description, epilog=epilog, parents=[self.common]
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print the result as JSON on stdout, all else on stderr"
+        )
+        parser.set_defaults(run=run, parser=parser)
+        return parser
 
 
 def call_program(args: argparse.Namespace, **changed: Any) -> Any:
@@ -282,11 +286,9 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--backbone-name", "--partial", "--from")
 
 
-def add_frozen(
-    verbs: Any, common: argparse.ArgumentParser, verb: str, about: str, description: str, epilog: str
-) -> None:
+def add_frozen(verbs: Verbs, verb: str, about: str, description: str, epilog: str) -> None:
     """A verb that evaluates a frozen backbone."""
-    parser = add_verb(verbs, common, verb, run_frozen, about, description, epilog)
+    parser = verbs.add(verb, run_frozen, about, description, epilog)
     add_evaluated(parser)
     parser.add_argument(
         "--supervised",

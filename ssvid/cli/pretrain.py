@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_recipe, add_shared, add_verb, run_in_all_processes
+from ssvid.cli.parser import Verbs, add_recipe, add_shared, run_in_all_processes
 
 _DESCRIPTION = """\
 Trains a backbone on a folder of videos; no labels and no lists are needed. Everything is kept in a run folder:
@@ -21,11 +18,9 @@ examples:
 """
 
 
-def add_pretrain(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_pretrain(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "pretrain", run_in_all_processes, "train a backbone on unlabeled videos", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("pretrain", run_in_all_processes, "train a backbone on unlabeled videos", _DESCRIPTION, _EPILOG)
     add_recipe(parser)
     parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: runs/<recipe>, numbered)")
     add_shared(parser, "--resume")

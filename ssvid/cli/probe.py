@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_frozen
+from ssvid.cli.parser import Verbs, add_frozen
 
 _DESCRIPTION = """\
 Takes frozen features of every video, fits a linear probe and k-NN on the train split and scores the test split.
@@ -20,7 +17,7 @@ examples:
 """
 
 
-def add_probe(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_probe(verbs: Verbs) -> None:
     """Add the verb."""
     about = "score a frozen backbone: linear probe and k-NN"
-    add_frozen(verbs, common, "probe", about, _DESCRIPTION, _EPILOG)
+    add_frozen(verbs, "probe", about, _DESCRIPTION, _EPILOG)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_verb, run_program
+from ssvid.cli.parser import Verbs, run_program
 
 _DESCRIPTION = """\
 Puts the results of probe, retrieve and finetune into one table: networks down, metrics across. Numbers share a column
@@ -21,11 +18,9 @@ examples:
 """
 
 
-def add_report(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_report(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "report", run_program, "one table over results; a page of a run", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("report", run_program, "one table over results; a page of a run", _DESCRIPTION, _EPILOG)
     parser.add_argument(
         "results", metavar="RESULT", nargs="*", help="a results.json, or a folder with some below it, such as a run"
     )

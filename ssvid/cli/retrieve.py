@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
-from ssvid.cli.parser import add_frozen
+from ssvid.cli.parser import Verbs, add_frozen
 
 _DESCRIPTION = """\
 Takes frozen features of every video and looks, for each test video, for the nearest training videos: R@k is the share
@@ -19,7 +16,7 @@ examples:
 """
 
 
-def add_retrieve(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_retrieve(verbs: Verbs) -> None:
     """Add the verb."""
     about = "let test videos find their class: R@1, 5, 10, 20, 50 and a page of neighbors"
-    add_frozen(verbs, common, "retrieve", about, _DESCRIPTION, _EPILOG)
+    add_frozen(verbs, "retrieve", about, _DESCRIPTION, _EPILOG)

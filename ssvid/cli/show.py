@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import add_recipe, add_verb
+from ssvid.cli.parser import Verbs, add_recipe
 
 _DESCRIPTION = """\
 Prints the resolved recipe with every default written out, shapes, learning rate, steps per epoch. Runs nothing.
@@ -17,11 +16,9 @@ example:
 """
 
 
-def add_show(verbs: Any, common: argparse.ArgumentParser) -> None:
+def add_show(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, common, "show", run, "print a resolved recipe, shapes and steps; run nothing", _DESCRIPTION, _EPILOG
-    )
+    parser = verbs.add("show", run, "print a resolved recipe, shapes and steps; run nothing", _DESCRIPTION, _EPILOG)
     add_recipe(parser)
 
 
