@@ -156,9 +156,8 @@ def judge(row: AuditRow, standard: Standard) -> AuditRow:
     """The row with its finding in words."""
     declared = standard.declared(row.name)
     finding = _finding(row, standard, declared)
-    against = finding == Finding.ABOVE_CHANCE or (
-        finding in (Finding.READ, Finding.LEANS) and (declared == "must hold" or _is_artifact(row.name, declared))
-    )
+    must_not_read = declared == "must hold" or (row.name in ARTIFACTS and declared != "must fall")
+    against = finding == Finding.ABOVE_CHANCE or (must_not_read and finding in (Finding.READ, Finding.LEANS))
     return replace(
         row, declared=declared, finding=finding, verdict=_sentence(row, finding, standard), held_against=against
     )
@@ -190,10 +189,6 @@ def _tempered(row: AuditRow, rows: Sequence[AuditRow], standard: Standard) -> Au
         "compression cue"
     )
     return replace(row, finding=Finding.DAMAGED, verdict=verdict)
-
-
-def _is_artifact(name: str, declared: str) -> bool:
-    return name in ARTIFACTS and declared != "must fall"
 
 
 def _finding(row: AuditRow, standard: Standard, declared: str) -> Finding:

@@ -64,7 +64,10 @@ def print_result(result: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(result)
     elif isinstance(result, Mapping):
-        print_columns([(str(key), _short(value)) for key, value in plain(result).items()])
+        texts = {
+            key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in plain(result).items()
+        }
+        print_columns(list(texts.items()))
     elif result is not None:
         print(result)
 
@@ -81,10 +84,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, str | int | float | bool | None):
         return value
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def print_columns(rows: Sequence[tuple[str, str]], indent: str = "") -> None:

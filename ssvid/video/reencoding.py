@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,13 +31,9 @@ def reencode(frames_TCHW: Tensor, *, crf: int, gop: int, fps: float = 25.0, code
     even_TCHW = F.pad(frames_TCHW, (0, width % 2, 0, height % 2), mode="replicate")
     with tempfile.TemporaryDirectory(prefix="ssvid-") as folder:
         path = Path(folder) / "clip.mp4"
-        write_video(path, _pictures(even_TCHW), fps, crf=crf, gop=gop, codec=codec)
+        pictures = (frame_CHW.permute(1, 2, 0).contiguous().numpy() for frame_CHW in even_TCHW)
+        write_video(path, pictures, fps, crf=crf, gop=gop, codec=codec)
         info = VideoInfo(str(path), num_frames, fps, *even_TCHW.shape[2:])
         with open_video(path, "pyav", info=info) as reader:
             again_TCHW = reader.frames_at(np.arange(num_frames))
     return again_TCHW[..., :height, :width].contiguous()
-
-
-def _pictures(frames_TCHW: Tensor) -> Iterator[np.ndarray]:
-    for frame_CHW in torch.unbind(frames_TCHW):
-        yield frame_CHW.permute(1, 2, 0).contiguous().numpy()

@@ -129,7 +129,8 @@ class _Survey:
             if shape is None:
                 raise DecodeError(self.path, "not one frame of it could be decoded", decode.first_error)
             self._judge_damage(decode, num_listed_packets(container, stream))
-            self._note_header(stream)
+            if stream.frames not in (0, len(self.pts)):
+                self.notes["header"] = f"promises {stream.frames} frames, decoding delivers {len(self.pts)}"
             self._note_range(stream)
             unit = stream.time_base or Fraction(1)
             self.times = frame_times(self.pts, self.last_duration, unit, _time_zero(container, unit))
@@ -182,10 +183,6 @@ class _Survey:
             raise DecodeError(self.path, f"{what}; {limit}", decode.first_error)
         what += f", {self.num_spoiled} are predicted from such" if self.num_spoiled else ""
         self.notes["damage"] = what + (f" ({decode.first_error})" if decode.first_error else "")
-
-    def _note_header(self, stream: VideoStream) -> None:
-        if stream.frames and stream.frames != len(self.pts):
-            self.notes["header"] = f"promises {stream.frames} frames, decoding delivers {len(self.pts)}"
 
     def _note_range(self, stream: VideoStream) -> None:
         low, high = self.value_range.of_nearly_all()
@@ -381,7 +378,7 @@ def _compare_decoders(survey: _Survey, names: Sequence[str], notes: dict[str, st
     for name in names:
         problem = _random_access_problem(survey) if name == "pyav" else None
         problem = problem or _witness_problem(name, survey)
-        if problem is None and name != "pyav" and (doubt := _order_problem(survey) or _container_problem(name, survey)):
+        if problem is None and name != "pyav" and (doubt := _seek_problem(name, survey)):
             problem = f"right for the frames compared, but {doubt}"
         if problem is None:
             right.append(name)
@@ -390,7 +387,7 @@ def _compare_decoders(survey: _Survey, names: Sequence[str], notes: dict[str, st
     return tuple(right)
 
 
-def _order_problem(survey: _Survey) -> str | None:
+def _seek_problem(name: str, survey: _Survey) -> str | None:
     """Why a decoder that finds frames by the packets' times alone may be wrong in places that were not compared."""
     if not survey.times_in_order:
         # decord was right for the witnesses of 15 of 19 such files of UCF101, and wrong elsewhere in some of them.
@@ -399,12 +396,10 @@ def _order_problem(survey: _Survey) -> str | None:
         return "the packets of a file with B-frames do not carry presentation times"
     if survey.packets.has_leading:
         return "some frames are stored after the key frame before which they are shown (an open group of pictures)"
+    if name == "decord" and "asf" in survey.container:
+        # It lands 12 frames early at some key frames of an ASF file (WMV), and does not notice.
+        return "it seeks only roughly in this container"
     return None
-
-
-def _container_problem(name: str, survey: _Survey) -> str | None:
-    """decord lands 12 frames early at some key frames of an ASF file (WMV), and does not notice."""
-    return "it seeks only roughly in this container" if name == "decord" and "asf" in survey.container else None
 
 
 def _note_access(survey: _Survey, decoders_ok: Sequence[str], notes: dict[str, str]) -> None:

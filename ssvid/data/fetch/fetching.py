@@ -196,7 +196,10 @@ class _Part:
             timeout, verify = connection.timeout_seconds, connection.verify
             answer = session.get(self.source.url, headers=headers, stream=True, timeout=timeout, verify=verify)
         except requests.RequestException as cause:
-            raise _untrusted(self.source, cause) or self.given_up(f"{tried}{_reason(cause)}") from cause
+            reason = re.sub(
+                r".*Caused by (.*)\)$", r"\1", str(cause)
+            )  # what a library has wrapped in errors of its own
+            raise _untrusted(self.source, cause) or self.given_up(f"{tried}{reason}") from cause
         if answer.ok or answer.status_code == 416:
             return answer
         answer.close()
@@ -254,11 +257,6 @@ def _blocks(answer: requests.Response) -> Iterator[bytes]:
             yield block
     except (urllib3.exceptions.HTTPError, OSError) as cause:  # of the network
         raise _Cut(f"{type(cause).__name__}: {cause}") from cause
-
-
-def _reason(error: Exception) -> str:
-    """What a library has wrapped in errors of its own."""
-    return re.sub(r".*Caused by (.*)\)$", r"\1", str(error))
 
 
 def _validator(answer: requests.Response) -> str:

@@ -85,9 +85,10 @@ def unpack(archive: Path, folder: Path, *, nested: bool = False, max_bytes: int 
     staging.mkdir()
     try:
         _unpack_into(archive, staging, limit)
-        for inner in _archives_in(staging) if nested else ():
-            _unpack_into(inner, staging, limit)
-            inner.unlink()
+        for inner in sorted(staging.rglob("*")) if nested else ():
+            if inner.suffix.lower() in (".rar", ".zip", ".tar", ".tgz"):
+                _unpack_into(inner, staging, limit)
+                inner.unlink()
         return _move(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -106,10 +107,6 @@ def require_rar_program() -> None:
             " Debian, Ubuntu: apt install unrar, or libarchive-tools for bsdtar; macOS: brew install libarchive; conda:"
             " conda install -c conda-forge libarchive."
         )
-
-
-def _archives_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".rar", ".zip", ".tar", ".tgz")]
 
 
 def _unpack_into(archive: Path, staging: Path, limit: int) -> None:

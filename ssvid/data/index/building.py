@@ -176,7 +176,8 @@ def _window(entry: Entry, facts: FileFacts) -> tuple[int, int]:
     times = FrameTimes.from_text(facts.times) if facts.times else evenly_spaced(facts.num_frames, facts.fps)
     start = times.frames_before(entry.start_seconds)
     if start >= facts.num_frames:
-        rule = f"must lie inside the video, {_last_frame_text(times)}"
+        last = f"begins at {times.seconds[-1]:.6g} s and ends at {times.end_seconds:.6g} s"
+        rule = f"must lie inside the video, whose last frame {last}"
         raise _window_error(entry, f"start ({entry.start_seconds:g} s)", rule)
     if entry.end_seconds is None:
         return start, -1
@@ -186,10 +187,6 @@ def _window(entry: Entry, facts: FileFacts) -> tuple[int, int]:
         raise _window_error(entry, f"window ({entry.start_seconds:g} to {entry.end_seconds:g} s)", rule)
     end = max(start + 1, times.frames_before(entry.end_seconds))
     return start, end if end < facts.num_frames else -1
-
-
-def _last_frame_text(times: FrameTimes) -> str:
-    return f"whose last frame begins at {times.seconds[-1]:.6g} s and ends at {times.end_seconds:.6g} s"
 
 
 def _window_error(entry: Entry, what: str, rule: str) -> DataError:

@@ -128,12 +128,12 @@ def whole_id(path: Path) -> str:
 def changed_files(root: Path, known: Mapping[str, str]) -> list[str]:
     """Those of the files (path below the root -> identity) that hold something else; one that is missing is not meant."""
     with ScanCache("") as cache:
-        files = {path: root / path for path in known if (root / path).is_file()}
-        return [path for path, file in files.items() if _identity(cache, file, known[path]) != known[path]]
-
-
-def _identity(cache: ScanCache, path: Path, like: str) -> str:
-    return quick_id(path) if is_quick(like) else cache.content_id(os.path.abspath(path))
+        now = {
+            path: quick_id(root / path) if is_quick(identity) else cache.content_id(os.path.abspath(root / path))
+            for path, identity in known.items()
+            if (root / path).is_file()
+        }
+    return [path for path, identity in now.items() if identity != known[path]]
 
 
 def _stamp(stat: os.stat_result) -> str:

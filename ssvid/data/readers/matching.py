@@ -347,7 +347,12 @@ def match_tree(
         if not files:
             missing.append(video.name)
             continue
-        path = _sole(root, video, files)
+        if len(files) > 1:
+            raise DataError(
+                f"{video.name!r} must lie once below data.root ({root}), it lies at {files[0]} and {files[1]}. Set"
+                " data.root one folder deeper, or remove the copy."
+            )
+        path = files[0]
         lies_in = classes.get(fold_class(path.rpartition("/")[0].rpartition("/")[2]), video.label)
         if lies_in != video.label:
             raise DataError(
@@ -377,15 +382,6 @@ def _refuse_twice(listed: Sequence[Listed], fold_stem: Callable[[str], str]) -> 
             f"{video.name!r} is listed twice {places}. Remove one of the lines, or set data.annotations to the official"
             " split files."
         )
-
-
-def _sole(root: Path, video: Listed, files: Sequence[str]) -> str:
-    if len(files) > 1:
-        raise DataError(
-            f"{video.name!r} must lie once below data.root ({root}), it lies at {files[0]} and {files[1]}. Set data.root"
-            " one folder deeper, or remove the copy."
-        )
-    return files[0]
 
 
 def _missing(root: Path, missing: Sequence[str], total: int, official: OfficialSplit, lists: str) -> DataError:

@@ -64,7 +64,8 @@ class VideoReader:
         with closing(self._decode_sorted(checked_indices(self.path, indices, self.info))) as frames:
             for place, frame_HWC in frames:
                 if frame_HWC.shape != expected:
-                    raise DecodeError(self.path, _other_size(frame_HWC.shape, expected, seen))
+                    changed = f"decoded frames of shape {frame_HWC.shape}, the index says {expected}: the file changed"
+                    raise DecodeError(self.path, "the picture size changes in mid-stream" if seen else changed)
                 seen = True
                 yield place, frame_HWC
 
@@ -103,12 +104,6 @@ class PortionReader(VideoReader):
     def close(self) -> None:
         """Give the file back."""
         self.decoder = None
-
-
-def _other_size(shape: tuple[int, ...], expected: tuple[int, ...], seen: bool) -> str:
-    if seen:
-        return "the picture size changes in mid-stream"
-    return f"decoded frames of shape {shape}, the index says {expected}: the file changed"
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:

@@ -94,8 +94,11 @@ class Handler(BaseHTTPRequestHandler):
         elif shelf.has_lengths:
             self.send_header("Content-Length", str(len(body) - start))
         self.send_header("ETag", tag)
-        self.end_headers()
         rest = body[start:]
+        cut = (
+            shelf.cuts.pop(0) if shelf.cuts else len(rest)
+        )  # before the client has an answer, and the test the next cuts
+        self.end_headers()
         if shelf.chunked:
             pieces = [rest[i : i + 100_000] for i in range(0, len(rest), 100_000)]
             self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""]))
@@ -104,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(rest[: shelf.stalls_after])
             shelf.go_on.wait(60)
             return
-        self.wfile.write(rest[: shelf.cuts.pop(0)] if shelf.cuts else rest)
+        self.wfile.write(rest[:cut])
 
 
 @pytest.fixture
