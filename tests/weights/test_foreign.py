@@ -13,7 +13,7 @@ import torch
 from ssvid.backbones import initialize_backbone
 from ssvid.cli import main
 from ssvid.errors import CheckpointError
-from ssvid.evals.contract import leak_note
+from ssvid.results.leaks import leak_note
 from ssvid.exports import export, load_backbone
 from tests.weights.test_checkpoints import content_of
 
