@@ -14,8 +14,8 @@ import ssvid
 from ssvid.data.collection import load_manifest
 from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, RecipeError
-from ssvid.results.leaks import leak_note
 from ssvid.exports import export, load_backbone, read_weights
+from ssvid.results.leaks import leak_note
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 
 QUICK = [

@@ -13,8 +13,8 @@ import torch
 from ssvid.backbones import initialize_backbone
 from ssvid.cli import main
 from ssvid.errors import CheckpointError
-from ssvid.results.leaks import leak_note
 from ssvid.exports import export, load_backbone
+from ssvid.results.leaks import leak_note
 from tests.weights.test_checkpoints import content_of
 
 Put = Callable[[str, str], dict[str, torch.Tensor]]
