@@ -45,4 +45,4 @@ napoleon_custom_sections = [
 ]
 
 # With -n every name of ours must lead somewhere. Names of other projects have no page here: nothing is fetched.
-nitpick_ignore_regex = [("py:.*", r"(?!ssvid\b|pretext_tasks\b).*"), ("py:class", r".*\.T")]
+nitpick_ignore_regex = [("py:.*", r"(?!ssvid\b|pretext_tasks\b).*"), ("py:class", r".*\.(T|Made)")]

@@ -26,7 +26,7 @@ from tests.benchmarks.bench_harness import weizmann_lists
 ROOT = Path(__file__).resolve().parents[2]
 # Keys of results that tell of time, place, versions and words, not of numbers.
 FREE = re.compile(
-    r"versions|seconds|created|host|git|command|path|folder|checkpoint$|run_dir|cache|recipe|note|title|date|_sha256$|protocol"
+    r"versions|seconds|created|host|git|command|path|folder|checkpoint$|run_dir|cache|recipe|note|title|date|_sha256$|protocol|^perf/|^data/wait"
 )
 # Words of a command line that the older commit takes under another name: what is written for the newer one -> for the older.
 OLDER: dict[str, str] = {
@@ -40,7 +40,6 @@ COMMANDS = {
     "placebo": "pretrain smoke/speediness data.root={data} optim.epochs=2 trainer.accelerator=cpu task.placebo=true --run-dir placebo",
     "colorization": "pretrain smoke/colorization data.root={data} optim.epochs=1 trainer.accelerator=cpu --run-dir colorization",
     "probe": "probe probe/folder {labeled} {small} --backbone pretrained --placebo placebo --out probe --device cpu",
-    "attentive": "probe probe/attentive {labeled} {small} probe.epochs=2 --backbone pretrained --out attentive --device cpu",
     "named": "probe folder-linear@1 {labeled} --backbone pretrained --out named --device cpu",
     "retrieve": "retrieve retrieve/folder {labeled} {small} --backbone pretrained --placebo placebo --out retrieve --device cpu",
     "finetune": "finetune finetune/folder {labeled} finetune.num_frames=8 optim.epochs=2 optim.warmup_epochs=1 "
