@@ -1,7 +1,7 @@
-"""Evaluation on several processes: each item is done by one of them, once, and everybody gets all results.
+"""Processes that share work: who this one is, what all must take alike, how work is shared out, and which device each uses.
 
-Nothing is padded: a prime number of videos is shared out unevenly. Results are keyed by position, so that they do not
-depend on who did what.
+Of shared work each item is done by one process, once, and everybody gets all results. Nothing is padded: a prime number of
+videos is shared out unevenly. Results are keyed by position, so that they do not depend on who did what.
 """
 
 from __future__ import annotations
@@ -25,6 +25,22 @@ from ssvid.machine import num_cores
 T = TypeVar("T")
 
 _SHARED: ContextVar[bool] = ContextVar("ssvid_work_is_shared", default=False)
+
+
+def global_rank() -> int:
+    """This process's rank as its launcher set it; 0 where there is no launcher."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that a launcher or Lightning started."""
+    return global_rank() == 0
+
+
+# ---- work that is shared out
 
 
 @contextmanager
@@ -136,10 +152,11 @@ def _joined(parts: Sequence[Mapping[int, T]], num: int) -> dict[int, T]:
     return {position: joined[position] for position in range(num)}
 
 
+# ---- what all processes of a launcher take alike
+
+
 # Lightning starts the other processes of a machine itself, as children with the environment of the first.
 _INHERITED, _DONE = "SSVID_AGREED_", "done"
-
-
 _kept: list[Any] = []  # the store lives as long as the process: the others read from it
 
 
@@ -217,8 +234,6 @@ def without_launcher() -> dict[str, str]:
 
 
 def _store() -> Any:
-    import torch.distributed as dist
-
     if not _kept:
         _kept.append(next(iter(dist.rendezvous("env://")))[0])
     return _kept[0]
@@ -231,6 +246,9 @@ def _over_store(key: str, choose: Callable[[], str]) -> str:
     return bytes(store.get(key)).decode()
 
 
+# ---- devices and threads
+
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -240,8 +258,6 @@ def resolve_device(device: str = "auto") -> str:
     Raises:
         SsvidError: no device has that name, or this machine or this torch has none of it.
     """
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return "cuda" if count else "cpu"
@@ -261,8 +277,6 @@ def resolve_device(device: str = "auto") -> str:
 @contextmanager
 def threads_kept() -> Iterator[int]:
     """Give the caller's process the number of torch's threads back that it had, whatever is set inside."""
-    import torch
-
     threads = torch.get_num_threads()
     try:
         yield threads
@@ -276,18 +290,10 @@ def cores_for_network(device: str, workers: int) -> Iterator[None]:
 
     The network shares the cores with its reading processes: more threads than cores left makes all of them wait.
     """
-    import torch
-
     with threads_kept() as threads:
         if device == "cpu":
             torch.set_num_threads(max(1, min(threads, num_cores() - workers)))
         yield
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that a launcher or Lightning started."""
-
-    return global_rank() == 0
 
 
 @contextmanager
@@ -300,15 +306,6 @@ def joined_processes(device: str) -> Iterator[tuple[str, bool]]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield device, True
         return
-
     meet_anew()
     with joined(resolve_device(device)) as own:
         yield own, ranks()[0] == 0
-
-
-def global_rank() -> int:
-    """This process's rank as its launcher set it; 0 where there is no launcher."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0

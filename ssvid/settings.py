@@ -39,26 +39,27 @@ OLD_OPTIM: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-# What older versions called groups and settings of rows beside the network's.
-OLD_BASELINES: Final[Mapping[str, str]] = MappingProxyType({"anchors": "baselines", "floor": "histograms"})
+# Groups and settings of recipes that older versions called otherwise: the old name -> today's.
+RENAMED: Final[Mapping[str, str]] = MappingProxyType(
+    {"anchors": "baselines", "baselines.floor": "baselines.histograms"}
+    | {f"finetune.{old}": f"optim.{new}" for old, new in OLD_OPTIM.items()}
+)
 
 
 def as_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe that an older version wrote down, as it would be written today."""
-    recipe = {
-        OLD_BASELINES.get(name, name): {
-            OLD_BASELINES.get(key, key): value for key, value in group.items() if key not in GONE
-        }
+    recipe: dict[str, Any] = {
+        RENAMED.get(name, name): {key: value for key, value in group.items() if key not in GONE}
         if isinstance(group, Mapping)
         else group
         for name, group in recorded.items()
     }
-    own = recipe.get("finetune")
-    if not isinstance(own, Mapping) or not any(key in own for key in OLD_OPTIM):
-        return recipe
-    moved = {new: own[old] for old, new in OLD_OPTIM.items() if old in own}
-    kept = {key: value for key, value in own.items() if key not in OLD_OPTIM}
-    return recipe | {"finetune": kept, "optim": moved | dict(recipe.get("optim") or {})}
+    for old, new in RENAMED.items():
+        (group, _, key), (to, _, name) = old.partition("."), new.partition(".")
+        if isinstance(recipe.get(group), dict) and key in recipe[group]:
+            recipe[to] = recipe.get(to) or {}
+            recipe[to].setdefault(name, recipe[group].pop(key))
+    return recipe
 
 
 def as_older(recipe: Mapping[str, Any]) -> dict[str, Any]:

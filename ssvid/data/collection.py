@@ -99,7 +99,7 @@ def check_out_of_domain(config: OutOfDomainConfig) -> None:
         )
 
 
-def _refuse_trained(measured: Manifest, trained: Manifest) -> None:
+def refuse_trained(measured: Manifest, trained: Manifest) -> None:
     """Videos from elsewhere must not be among those that are trained on, nor be copies that name them as their source."""
     own = Contents.of_rows(trained.rows)
     both = [row.path for row in measured.rows if own.holds(row)]

@@ -32,7 +32,7 @@ from ssvid.weights.provenance import Provenance
 
 AS_INITIALIZED = "initial"  # running mean 0 and variance 1
 CALIBRATED = "calibrated"  # batch norm has statistics of training clips
-CALIBRATION_BATCH = 16  # videos of a batch of an anchor, whatever a pass takes otherwise: its statistics depend on it
+CALIBRATION_BATCH = 16  # videos of a batch of a baseline, whatever a pass takes otherwise: its statistics depend on it
 
 
 def sees_stills(backbone: Backbone) -> bool:

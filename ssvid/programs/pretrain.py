@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.backbones import Backbone
-from ssvid.data.collection import NEVER_TRAINED, _refuse_trained, check_out_of_domain, load_manifest, split_rows
+from ssvid.data.collection import NEVER_TRAINED, check_out_of_domain, load_manifest, refuse_trained, split_rows
 from ssvid.data.config import DataConfig
 from ssvid.data.feed.module import ClipDataModule, Videos
 from ssvid.data.feed.sampler import BatchLayout
@@ -399,7 +399,7 @@ def _out_of_domain(run: Run, train_rows: Manifest) -> Manifest | None:
         chosen = found.select(config.split, readable=False)
     else:
         chosen = found.with_rows(row for row in found.rows if row.split not in NEVER_TRAINED)
-    _refuse_trained(chosen, train_rows)
+    refuse_trained(chosen, train_rows)
     return chosen
 
 

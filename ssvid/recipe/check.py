@@ -22,7 +22,7 @@ from ssvid import bounds
 from ssvid.errors import did_you_mean
 from ssvid.recipe.synonyms import settings_for
 from ssvid.recipe.yaml_text import MISSING, cut
-from ssvid.settings import GONE, OLD_BASELINES, OLD_OPTIM
+from ssvid.settings import GONE, RENAMED
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
@@ -160,11 +160,8 @@ class Typing:
     def _unknown(self, where: str, key: str, legal: Mapping[str, Any]) -> str:
         if key in GONE:
             return f"{where} is gone: {GONE[key]}. Take it out; no number depends on it."
-        if where.startswith("finetune.") and key in OLD_OPTIM:
-            return f"{where} is called optim.{OLD_OPTIM[key]} now. Write optim.{OLD_OPTIM[key]}=... instead."
-        renamed = ".".join(OLD_BASELINES.get(name, name) for name in where.split("."))
-        if renamed != where:
-            return f"{where} is called {renamed} now. Write {renamed} instead."
+        if where in RENAMED:
+            return f"{where} is called {RENAMED[where]} now. Write {RENAMED[where]}{'=...' * ('.' in where)} instead."
         meant = settings_for(key, self._paths)
         if meant:
             return f"unknown key {where!r}. Did you mean {meant[0]!r}? Known here: {', '.join(sorted(legal))}."

@@ -1,4 +1,4 @@
-"""The evaluation harness on real videos: every anchor, the smoke backbones, fine-tuning from random and from pretrained.
+"""The evaluation harness on real videos: every baseline, the smoke backbones, fine-tuning from random and from pretrained.
 
 Usage: SSVID_REAL_DATA=DIR python -m tests.benchmarks.bench_harness --out DIR --runs speediness=RUN,PLACEBO [NAME=RUN,PLACEBO ...]
 Example: --runs speediness=build/smoke_speediness/pretrained0,build/smoke_speediness/placebo0

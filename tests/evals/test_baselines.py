@@ -114,7 +114,7 @@ def test_nothing_to_calibrate_on(manifest, quick, backbone):
 
 
 def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monkeypatch):
-    from ssvid.evals import baselines as beside_module
+    from ssvid.evals import baselines
 
     def without_norm(name, options=None, *, seed=0):
         network = initialize_backbone(name, options, seed=seed)
@@ -122,7 +122,7 @@ def test_a_network_without_batch_norm_has_one_form(manifest, quick, probe, monke
             network.get_submodule(stage)[1] = torch.nn.Identity()
         return network
 
-    monkeypatch.setattr(beside_module, "initialize_backbone", without_norm)
+    monkeypatch.setattr(baselines, "initialize_backbone", without_norm)
     found = random_rows(0, labeled(manifest), quick, probe)
     assert [row.name for row in found] == ["random"] * 3
 

@@ -165,13 +165,15 @@ def test_histograms_come_from_the_reading_of_the_network_at_whatever_size_it_has
 
 
 @pytest.mark.parametrize("what", ["probe", "retrieve"])
-def test_an_evaluation_with_all_anchors_reads_each_video_twice(manifest, quick, tmp_path, readings, monkeypatch, what):
+def test_an_evaluation_with_all_baselines_reads_each_video_twice(
+    manifest, quick, tmp_path, readings, monkeypatch, what
+):
     """Once for all features, and the training videos once for the random network's batch statistics."""
     calibrated = []
-    from ssvid.evals import baselines as beside_module
+    from ssvid.evals import baselines
 
-    plain = beside_module.read_videos
-    monkeypatch.setattr(beside_module, "read_videos", lambda m, r, p: calibrated.append(len(r)) or plain(m, r, p))
+    plain = baselines.read_videos
+    monkeypatch.setattr(baselines, "read_videos", lambda m, r, p: calibrated.append(len(r)) or plain(m, r, p))
     networks = {
         name: initialize_backbone("tiny3d", {"width": 4}, seed=i) for i, name in enumerate(("pretrained", "placebo"))
     }

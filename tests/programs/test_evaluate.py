@@ -105,7 +105,7 @@ def evaluated(ucf, tmp_path_factory):
     return outcome, weights, folder
 
 
-def test_every_anchor_stands_beside(evaluated, ucf, tmp_path):
+def test_every_baseline_stands_beside(evaluated, ucf, tmp_path):
     weights = evaluated[1][0]
     rows = ssvid.probe(recipe(ucf), backbone=weights, out=tmp_path, device="cpu", show_progress=False).rows
     names = list(dict.fromkeys(row.name for row in rows))
@@ -127,7 +127,7 @@ def test_folds_and_seeds_are_summarized(evaluated):
     plain = json.loads((folder / "out" / "results.json").read_text())
     assert plain["summaries"] == [s.as_dict() for s in outcome.summaries]
     assert "standard deviation over folds" in str(outcome)
-    assert outcome.as_dict()["differences"] == []  # no anchor was asked for but the floor
+    assert outcome.as_dict()["differences"] == []  # no baseline was asked for but histograms
 
 
 def test_a_fold_that_pretraining_saw_is_a_leak_and_its_own_train_split_is_not(evaluated):

@@ -146,7 +146,7 @@ def test_both_networks_start_from_the_same_head(outcome, heads):
     assert all(torch.equal(a, b) for a, b in zip(*heads, strict=True))
 
 
-def test_the_anchors_stand_beside_and_are_trained_once(labeled, export, tmp_path, monkeypatch, capsys):
+def test_the_baselines_stand_beside_and_are_trained_once(labeled, export, tmp_path, monkeypatch, capsys):
     trained = []
     fit = training.fit
     monkeypatch.setattr(training, "fit", lambda *args, **more: trained.append(1) or fit(*args, **more))

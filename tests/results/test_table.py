@@ -97,7 +97,7 @@ def test_what_is_not_there_is_told(rows):
         build_table([result("mine", *rows)], metrics=["nope"], protocol="hmdb51-linear")
 
 
-def test_results_in_one_table_are_told_apart_and_equal_anchors_are_one_line(rows):
+def test_results_in_one_table_are_told_apart_and_equal_baselines_are_one_line(rows):
     other = [row("pretrained", "11111111"), rows[3], row("placebo", "00000111")]
     table = build_table([result("mine", *rows), result("other", *other)])
     titles = [line.title for line in table.lines]

@@ -31,6 +31,7 @@ from ssvid.train.monitors import (
 )
 from ssvid.weights.checkpoints import read_checkpoint
 from tests.conftest import held_out_by_name
+from tests.train.short_run import RECIPE
 
 # ---- measures
 
@@ -343,16 +344,7 @@ def initialize_task(name, backbone):
     return tasks.get(name)(tasks.get(name).Config(), backbone.info)
 
 
-SMALL = {
-    "kind": "pretrain",
-    "seed": 5,
-    "data": {"root": "???", "index_workers": 1},
-    "backbone": {"name": "tiny3d", "options": {"width": 2}},
-    "task": {
-        "name": "speediness",
-        "options": {"num_frames": 6, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 24},
-    },
-    "optim": {"name": "adamw", "base_lr": 0.05, "epochs": 2, "warmup_epochs": 0},
+SMALL = RECIPE | {
     "loader": {"global_batch": 8, "workers_per_device": 0},
     "trainer": {"accelerator": "cpu", "devices": "1", "threads": 1, "pictures": False},
     "monitor": {"chance_epochs": 1},

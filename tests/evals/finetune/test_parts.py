@@ -256,7 +256,7 @@ def test_a_training_clip_starts_anywhere_and_a_short_video_repeats_its_last_fram
 # ---- views
 
 
-def test_anchors_are_trained_on_the_same_clips_with_one_frame_or_in_another_order():
+def test_baselines_are_trained_on_the_same_clips_with_one_frame_or_in_another_order():
     video, seen = VideoInfo("v", 40, 25.0, 48, 64), set()
     for seed in range(20):
         clips = [
