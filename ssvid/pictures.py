@@ -52,3 +52,17 @@ def outlined(picture: np.ndarray, corners_px: Sequence[Sequence[float]], color: 
     x, y = corners_px[0]
     draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=color)
     return np.asarray(image)
+
+
+def voc_colors(count: int = 256) -> np.ndarray:
+    """The colors under which PASCAL VOC, and DAVIS after it, store object ids: uint8 (count, 3), black for id 0.
+
+    The bits of an id are dealt out to red, green and blue in turn, the lowest three bits becoming the
+    highest of a color (VOC devkit, ``VOClabelcolormap``).
+    """
+    ids_N = np.arange(count)
+    colors_N3 = np.zeros((count, 3), np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            colors_N3[:, channel] |= (((ids_N >> (3 * place + channel)) & 1) << (7 - place)).astype(np.uint8)
+    return colors_N3

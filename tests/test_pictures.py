@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ssvid.pictures import LIGHT, outlined, row, sheet, tiles, words
+from ssvid.pictures import LIGHT, outlined, row, sheet, tiles, voc_colors, words
 
 
 def test_tiles_are_squares_of_the_same_color_whatever_the_frames_are_made_of():
@@ -34,3 +34,10 @@ def test_words_and_outlines_are_drawn():
     marked = outlined(np.zeros((20, 20, 3), np.uint8), [(4, 4), (16, 4), (16, 16), (4, 16)], (9, 200, 9))
     assert (marked[4, 6:15] == (9, 200, 9)).all() and not marked[10, 10].any()
     assert (marked[6, 6] == (9, 200, 9)).all(), "the dot on the first corner"
+
+
+def test_colors_of_ids_are_those_of_pascal_voc():
+    published = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
+    published += [(128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128)]
+    assert voc_colors()[: len(published)].tolist() == [list(color) for color in published]
+    assert tuple(voc_colors()[255]) == (224, 224, 192) and len({tuple(color) for color in voc_colors()}) == 256
