@@ -41,7 +41,8 @@ class VideoRow:
     ``source_id``. start_frame, end_frame: the window [start, end) within the file; -1 means to the end. quick_id: of the
     file's ends, to compare with what knows videos by that alone; where the table is so old, content_id is the same.
     notes: what is odd about the file, "subject: words; subject: words". gray_range: the values that become 0 and 255 where
-    the file is gray of more than 8 bits and the index was asked for that; else ().
+    the file is gray of more than 8 bits and the index was asked for that; else (). truth: what is known of its frames, a
+    path relative to the root, see ``ssvid.data.truth``; "" where nothing is.
     """
 
     path: str
@@ -62,6 +63,7 @@ class VideoRow:
     quick_id: str = ""
     notes: str = ""
     gray_range: tuple[int, ...] = ()
+    truth: str = ""
 
     @property
     def is_readable(self) -> bool:
@@ -97,9 +99,9 @@ COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))
 # Which decoders a machine has, and the words in which one of them gives up, are no part of a data set's identity.
 _NOT_IDENTITY = ("status", "decoders_ok", "quick_id", "notes")
 # Tables of before lack these columns.
-_ADDED = ("quick_id", "notes", "gray_range")
+_ADDED = ("quick_id", "notes", "gray_range", "truth")
 # Part of the identity where it says something: an older table is what it was.
-_IDENTITY_IF_SET = ("gray_range",)
+_IDENTITY_IF_SET = ("gray_range", "truth")
 
 
 @dataclass(frozen=True)
@@ -403,6 +405,8 @@ def _parse(header: list[str], record: list[str], *, allow_outside: bool) -> Vide
         except ValueError as cause:
             raise ValueError(f"{name} ({text!r}) {cause}") from None
     values["path"] = contained_path(values["path"], allow_outside=allow_outside)
+    if values.get("truth"):
+        values["truth"] = contained_path(values["truth"], allow_outside=allow_outside)
     if is_quick(values["content_id"]):
         values["quick_id"] = values["content_id"]
     row = VideoRow(**values)

@@ -95,6 +95,7 @@ def test_an_independent_reader_finds_the_stated_columns_in_order(tmp_path: Path)
             "quick_id",
             "notes",
             "gray_range",
+            "truth",
         )
     )
     assert (record["decoders_ok"], record["variable_fps"], record["fps"]) == ("decord+pyav", "true", "25.0")

@@ -154,6 +154,7 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
         notes=_notes(facts),
         start_frame=start,
         end_frame=end,
+        truth=entry.truth,
         **{name: getattr(facts, name) for name in FACTS_OF_FILE},
     )
 

@@ -38,7 +38,8 @@ class Entry:
     """A video, or a window of one, as a reader found it.
 
     path: relative to the root, POSIX. label, split, group: "" where unknown. start_seconds, end_seconds: the window;
-    None is the end of the video. where: the line that lists it, for error texts.
+    None is the end of the video. where: the line that lists it, for error texts. truth: what is known of its frames, a file
+    or folder relative to the root (``ssvid.data.truth``); "" where nothing is.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Entry:
     start_seconds: float = 0.0
     end_seconds: float | None = None
     where: str = field(default="", compare=False)
+    truth: str = ""
 
 
 class Listing(list[Entry]):
