@@ -21,6 +21,7 @@ from ssvid.errors import DataError
 from ssvid.evals.holdouts import Parts, held_out
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol
 from ssvid.features.store import Features, Listed
+from ssvid.intervals import Interval
 from ssvid.progress import Say
 from ssvid.registry import Registry
 from ssvid.results.rows import ResultRow
@@ -40,7 +41,7 @@ Made = TypeVar("Made")
 @dataclass(frozen=True)
 class LabeledData:
     """The videos of one split and seed. manifest: the whole table. train, test: its rows that are learned from and that are
-    scored, unreadable ones included (they are counted, never replaced).
+    scored, unreadable ones included (they are counted, never replaced); train is () where nothing is learned.
     """
 
     manifest: Manifest
@@ -48,13 +49,24 @@ class LabeledData:
     test: tuple[VideoRow, ...]
 
     @classmethod
-    def checked(cls, manifest: Manifest, train: Sequence[VideoRow], test: Sequence[VideoRow]) -> LabeledData:
+    def checked(
+        cls, manifest: Manifest, train: Sequence[VideoRow], test: Sequence[VideoRow], *, labels: bool = True
+    ) -> LabeledData:
         """The same, once it is sure that there is something to learn from and to test on; no video is read.
+
+        Args:
+            labels: whether classes are learned (``Evaluation.needs_labels``); without, videos to score are enough.
 
         Raises:
             DataError: says what is missing and how to get it.
         """
-        check_rows(manifest, train, test)
+        if labels:
+            check_rows(manifest, train, test)
+        elif not test:
+            raise DataError(
+                f"there is no video to score; the manifest's splits are {', '.join(manifest.splits()) or 'empty'}. Name the "
+                "split that is scored with data.test_split."
+            )
         return cls(manifest, tuple(train), tuple(test))
 
     @property
@@ -155,13 +167,29 @@ class Tools:
 # ---- what it gives back
 
 
+class Units(NamedTuple):
+    """What a number is a mean over, where that is not the test videos.
+
+    ids: their names, ``video/object``, say. groups: the video that each belongs to: intervals are over videos. noun, nouns_of_groups:
+    what a table calls them. interval: 95 % of the mean, where its terms are no shares of right answers (``Number.correct_N``).
+    """
+
+    ids: Sequence[str]
+    groups: Sequence[str]
+    noun: str = "objects"
+    groups_noun: str = "videos"
+    interval: Interval | None = None
+
+
 class Number(NamedTuple):
     """One number of a network, video by video.
 
     metric: its name, which tables are sorted by. correct_N: for each test video whether it was right (bool), or a share
     (float); an unreadable one never is. chance: what a guess blind to the videos scores. more: what else it depends on, plain
     types. notes: what its reader must know. title: of its column in tables; "" is ``metric``. seen: what became of the
-    videos, (train, test), where the evaluation has read them itself.
+    videos, (train, test), where the evaluation has read them itself. units: what ``correct_N`` is of, where it is not of the
+    test videos. With an interval of its own it holds values of any size whose mean is the number: of a number that is no mean,
+    such as a ratio of sums, its ``ssvid.intervals.pseudo_values``.
     """
 
     metric: str
@@ -171,6 +199,7 @@ class Number(NamedTuple):
     notes: Sequence[str] = ()
     title: str = ""
     seen: tuple[Side, Side] | None = None
+    units: Units | None = None
 
 
 class Evaluation:
@@ -178,14 +207,16 @@ class Evaluation:
 
     Config: its options, a frozen dataclass; none where it is left out. needs: "vectors" (of every video, handed to it), or
     "maps" or "training", where it reads the videos itself. verb: of the command that asks it. metrics: what the names of its
-    numbers start with. settings_name: what results call its options. heldout_name: what they call the score that chooses the
-    form of the random network.
+    numbers start with. needs_labels: whether it learns classes from labeled training videos; without, all that is needed is
+    videos to score, and ``data.train`` is (). settings_name: what results call its options. heldout_name: what they call the score that
+    chooses the form of the random network.
     """
 
     Config: ClassVar[type] = type(None)
     needs: ClassVar[str] = "vectors"
     verb: ClassVar[str] = "evaluate"
     metrics: ClassVar[tuple[str, ...]] = ("",)
+    needs_labels: ClassVar[bool] = True
     settings_name: ClassVar[str] = "options"
     heldout_name: ClassVar[str] = "heldout_top1"
 
@@ -204,6 +235,17 @@ class Evaluation:
         evaluation without vectors that says so has a ``heldout`` of its own.
         """
         return self.needs == "vectors"
+
+    def baselines(
+        self, wanted: Any, network: Backbone, features: FeatureProtocol, config: Any, tools: Tools
+    ) -> list[Subject] | None:
+        """What stands beside the networks and the random one, in the place of single frames, shuffled frames and histograms;
+        None leaves those.
+
+        Args:
+            wanted: the group ``baselines`` of the recipe. network: the architecture of the table.
+        """
+        return None
 
     def score(self, subject: Subject, seen: Seen, data: LabeledData, config: Any, tools: Tools) -> Iterator[Number]:
         """The numbers of one network. Nothing may be chosen on ``data.test``.

@@ -12,7 +12,7 @@ from typing import Any
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import PluginError, name_some
-from ssvid.evals.contract import Evaluation, LabeledData, Seen, Side, Subject, Tools, plain
+from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Side, Subject, Tools, plain
 from ssvid.features import extracting
 from ssvid.features.protocol import resolve_feature_protocol
 from ssvid.features.store import Features
@@ -110,7 +110,17 @@ def measure(asked: Asked, subject: Subject, seen: Any, data: LabeledData, tools:
             whole["notes"] = [*notes_of(whole), *number.notes]
             if number.title:
                 whole["title"] = number.title
-            yield ResultRow.counted(subject.name, number.metric, number.correct_N, number.chance, ids, groups, whole)
+            yield _row(subject.name, number, ids, groups, whole)
+
+
+def _row(name: str, number: Number, ids: Sequence[str], groups: Sequence[str], context: dict[str, Any]) -> ResultRow:
+    """A number with its interval and its context. ids, groups: of the test videos."""
+    units = number.units
+    if units is None:
+        return ResultRow.counted(name, number.metric, number.correct_N, number.chance, ids, groups, context)
+    context["units"] = [units.noun, units.groups_noun]
+    of = (name, number.metric, number.correct_N, number.chance, units.ids, units.groups, context)
+    return ResultRow.counted(*of) if units.interval is None else ResultRow.averaged(*of, interval=units.interval)
 
 
 def _context(subject: Subject, sides: Sides, data: LabeledData, tools: Tools) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
 from ssvid.programs.evaluate import score
 from ssvid.programs.pretrain import PretrainResult
-from ssvid.programs.scored_videos import labeled_rows
+from ssvid.programs.scored_videos import scored_rows
 from ssvid.progress import Say, speaker
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import ProbeRecipe
@@ -179,7 +179,7 @@ def evaluate_arms(folder: Path, videos: Path, say: Say) -> list[ResultRow]:
     loaded = load_recipe(PROBE, [f"data.root={videos}"], kind="probe")
     config: ProbeRecipe = loaded.recipe  # type: ignore[assignment]
     manifest = load_manifest(config.data)
-    data = LabeledData.checked(manifest, *labeled_rows(manifest))
+    data = LabeledData.checked(manifest, *scored_rows(manifest))
     networks = {name: load_backbone(folder / name) for name in ARMS}
     tools = Tools(cache_dir=folder / "features", seed=config.seed, say=lambda text: say(f"    {text}"))
     return score(config, networks, networks["pretrained"], data, tools).rows

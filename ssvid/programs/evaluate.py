@@ -25,7 +25,7 @@ from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.pretrain import RUNS
 from ssvid.programs.repeating import Recorded
 from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides, runs_of
-from ssvid.programs.scored_videos import check_listed, labeled_rows, split_note
+from ssvid.programs.scored_videos import check_listed, need_labels, scored_rows, split_note
 from ssvid.progress import speaker
 from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
 from ssvid.recipe.load import LoadedRecipe, load_recipe
@@ -71,8 +71,7 @@ def score(
         evaluation.check_data(architecture, data, options, tools)
     shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
     with cores_for_network(tools.device, features.workers) if need_vectors(asked) else contextlib.nullcontext():
-        two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
-        subjects = lineup(networks, architecture, features, config.baselines, data, tools, two_forms=two_forms)
+        subjects = lineup(networks, architecture, features, config.baselines, data, tools, asked)
         rows, seen = ask(asked, subjects, shown, tools, around or Around())
     return Scored(with_note(rows, stills_note(config.baselines, architecture)), asked, seen)
 
@@ -169,7 +168,8 @@ class Command:
         network = self.network(config, run)
         asked, _ = prepared(config, network, tools, self.metrics)
         manifest = self.manifest(config, asked, run)
-        data = LabeledData.checked(manifest, *labeled_rows(manifest, config.data))
+        labels = need_labels(asked)
+        data = LabeledData.checked(manifest, *scored_rows(manifest, config.data, labels=labels), labels=labels)
         networks = networks_beside(network, run, self.show_progress)
         if self.recorded is not None:
             self.recorded.check_data(manifest, run)
@@ -177,7 +177,7 @@ class Command:
         if supervised := self.arguments.get("supervised"):
             networks["supervised"] = supervised_network(network, str(supervised))
         scored = score(config, networks, network, data, tools, metrics=self.metrics, around=self.around(run, config))
-        return scored._replace(rows=with_note(scored.rows, split_note(manifest, config.data))), data
+        return scored._replace(rows=with_note(scored.rows, split_note(manifest, config.data, labels=labels))), data
 
     def tools(self, config: Any, run: Run) -> Tools:
         """What the evaluations of one run are handed."""

@@ -16,7 +16,7 @@ from ssvid.errors import CheckpointError, RecipeError, RunFolderError
 from ssvid.evals.baselines import random_forms, sees_stills
 from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.histograms import histogram_subject
-from ssvid.evals.measuring import RANDOM_FORM
+from ssvid.evals.measuring import RANDOM_FORM, Asked
 from ssvid.exports import load_backbone
 from ssvid.features.protocol import BaselineProtocol, FeatureProtocol
 from ssvid.files import write_text
@@ -58,19 +58,18 @@ def lineup(
     networks: Mapping[str, Backbone],
     architecture: Backbone,
     features: FeatureProtocol,
-    baselines: BaselineProtocol,
+    baselines: Any,
     data: LabeledData,
     tools: Tools,
-    *,
-    two_forms: bool = True,
+    asked: Asked,
 ) -> list[Subject]:
-    """All that stands in the table, in its order: the networks by their names, the forms of the random one, the first network
-    on other frames, and histograms in the place of a network.
+    """All that stands in the table, in its order: the networks by their names, the forms of the random one, and what the
+    evaluations bring themselves, or else the first network on other frames, and histograms in the place of a network.
 
     Args:
-        architecture: the network that the baselines are made of. two_forms: the random network as initialized, and with the
-            batch statistics of training clips.
+        architecture: the network that the baselines are made of. baselines: the group of the recipe.
     """
+    two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
     subjects = [Subject(name, network, features) for name, network in networks.items()]
     if baselines.random or not networks:
         tools.say("the random network, and its batch statistics on training clips")
@@ -79,9 +78,19 @@ def lineup(
         for form, network in forms.items():
             name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
             subjects.append(Subject(name, network, features))
-    for name, frames in frame_baselines(baselines, architecture).items():
-        subjects.append(Subject(name, architecture, replace(features, frames=frames)))
-    return subjects + ([histogram_subject(features, architecture.info)] if baselines.histograms else [])
+    for evaluation, options in asked.items():
+        own = evaluation.baselines(baselines, architecture, features, options, tools)
+        if own is None:
+            own = _usual(baselines, architecture, features)
+        subjects += [subject for subject in own if subject.name not in {known.name for known in subjects}]
+    return subjects
+
+
+def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> list[Subject]:
+    """The first network on other frames, and histograms in the place of a network."""
+    shown = frame_baselines(baselines, network)
+    subjects = [Subject(name, network, replace(features, frames=frames)) for name, frames in shown.items()]
+    return subjects + ([histogram_subject(features, network.info)] if baselines.histograms else [])
 
 
 def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None) -> dict[str, str]:
@@ -92,9 +101,9 @@ def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None
     return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
 
 
-def stills_note(baselines: BaselineProtocol, network: Backbone) -> str:
+def stills_note(baselines: Any, network: Backbone) -> str:
     """Why there is no row of single frames; "" where there is one, or none is wanted."""
-    if not baselines.single_frame or sees_stills(network):
+    if not getattr(baselines, "single_frame", False) or sees_stills(network):
         return ""
     return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
 

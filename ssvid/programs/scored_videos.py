@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,26 +26,36 @@ class InSplit(Labeled, Protocol):
 Video = TypeVar("Video", bound=InSplit)
 
 
-def labeled_rows(manifest: Manifest, data: DataConfig | None = None) -> tuple[list[VideoRow], list[VideoRow]]:
+def scored_rows(
+    manifest: Manifest, data: DataConfig | None = None, *, labels: bool = True
+) -> tuple[list[VideoRow], list[VideoRow]]:
     """Rows of train and of the split that is scored, unreadable ones included (they are counted, never replaced).
+
+    Args:
+        labels: whether classes are learned; without, nothing is trained on, and videos of a table without splits are all scored.
 
     Raises:
         DataError: the manifest has no such splits. RecipeError: ``data`` names none that can be scored.
     """
-    return _sides(manifest.rows, data or DataConfig(), str(manifest.root))
+    sides = _sides if labels else _scored_alone
+    return sides(manifest.rows, data or DataConfig(), str(manifest.root))
 
 
-def split_note(manifest: Manifest, data: DataConfig) -> str:
-    """What must be said beside a number that was not measured on the split test; "" where it was."""
-    scored = scored_split(manifest.rows, data)
-    if scored == TEST:
+def split_note(manifest: Manifest, data: DataConfig, *, labels: bool = True) -> str:
+    """What must be said beside a number that was not measured on the split test; "" where it was, or where there are no splits."""
+    scored = scored_split(manifest.rows, data, labels=labels)
+    if scored in (TEST, ""):
         return ""
+    if not labels and not (data.test_split or data.split):
+        return f"scored on the split {scored}, because no video is in the split test"
     why = "as the recipe asks" if data.test_split or data.split else "because no video of test has a label"
     return f"scored on the split {scored}, {why}"
 
 
-def scored_split(videos: Iterable[InSplit], data: DataConfig) -> str:
+def scored_split(videos: Iterable[InSplit], data: DataConfig, *, labels: bool = True) -> str:
     """The split that is scored: the one that is named, or else test, or val where no video of test has a label.
+
+    labels: whether labels are needed; without, "" where no video is in any split.
 
     Raises:
         RecipeError: two splits are named, or the one that is trained on.
@@ -62,8 +72,23 @@ def scored_split(videos: Iterable[InSplit], data: DataConfig) -> str:
         )
     if named:
         return named
-    labeled = {video.split for video in videos if video.label}
-    return VAL if TEST not in labeled and VAL in labeled else TEST
+    splits = {video.split for video in videos if video.label or not labels}
+    if not labels and not splits & {TEST, VAL}:
+        return ""
+    return VAL if TEST not in splits and VAL in splits else TEST
+
+
+def _scored_alone(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[Video], list[Video]]:
+    scored = scored_split(videos, data, labels=False)
+    test = [video for video in videos if video.split == scored]
+    if not test:
+        found = Counter(video.split or "(none)" for video in videos)
+        raise DataError(
+            f"there is no video of the split {scored or '(none)'} to score; {where} has "
+            f"{', '.join(f'{split}: {count}' for split, count in sorted(found.items())) or 'no video'}. Name a split that it has "
+            "with data.test_split=SPLIT."
+        )
+    return [], test
 
 
 def _sides(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[Video], list[Video]]:
@@ -80,6 +105,11 @@ def _sides(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[
     return train, test
 
 
+def need_labels(asked: Collection[Evaluation]) -> bool:
+    """Whether any of the evaluations learns classes from labeled videos; so it is where none is asked yet."""
+    return not asked or any(evaluation.needs_labels for evaluation in asked)
+
+
 def check_listed(data: DataConfig, asked: Mapping[Evaluation, Any]) -> None:
     """Make sure, from names alone, that there is something to learn from and to score, and enough for the evaluations.
 
@@ -90,6 +120,9 @@ def check_listed(data: DataConfig, asked: Mapping[Evaluation, Any]) -> None:
     if data.name == "manifest" or not root.is_dir():
         return  # a table is read as quickly as a list, and what is no folder is told where it is read
     listed = listing_of(data)
+    if not need_labels(asked):
+        _scored_alone(listed, data, data.root)
+        return
     train, test = _sides(listed, data, data.root)
     check_labels(train, test)
     for evaluation, options in asked.items():

@@ -27,11 +27,11 @@ def labels_of(manifest: Manifest) -> dict[str, str]:
 def per_class(rows: Sequence[ResultRow], manifest: Manifest) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Network -> metric -> class -> [right, all], over all folds and seeds. Unreadable videos count as wrong.
 
-    Where shares of right views are counted, so is what is right.
+    Where shares of right views are counted, so is what is right. Numbers of other things than videos have no classes.
     """
     labels = labels_of(manifest)
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for row in rows:
+    for row in (row for row in rows if "units" not in row.context):
         classes = found.setdefault(row.name, {}).setdefault(row.metric, {})
         for video, right in zip(row.ids, row.correct_N, strict=True):
             counts = classes.setdefault(labels[video], [0, 0])

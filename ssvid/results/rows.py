@@ -15,7 +15,14 @@ import numpy as np
 from ssvid.columns import aligned, rule
 from ssvid.errors import DataError
 from ssvid.files import write_atomic
-from ssvid.intervals import METHOD, Interval, difference_interval, share_interval
+from ssvid.intervals import (
+    METHOD,
+    RESAMPLED,
+    Interval,
+    difference_interval,
+    grouped_mean_interval,
+    share_interval,
+)
 from ssvid.machine import versions
 from ssvid.protocols.metrics import remember_title, title_of
 from ssvid.ranks import ranks
@@ -36,9 +43,10 @@ class ResultRow:
     name: which network, as the table prints it ("pretrained", "random", "placebo"). metric: what was measured.
     value: in [0, 1]. interval: 95 %, over the test videos and their groups. chance: what a guess blind to the video scores.
     correct_N: for each test video whether it was right (bool), or which share of its views was (float); an unreadable one
-    never is. ids: names of these videos.
+    never is. ids: names of these videos, or of what else the number is a mean over (the context's "units").
     context: everything else that the number depends on; plain types.
     groups: which group each video belongs to; () where each stands by itself, or where nobody wrote it down.
+    method: of the interval. ``RESAMPLED`` where ``correct_N`` holds values of any size, whose mean is the number.
     """
 
     name: str
@@ -50,6 +58,7 @@ class ResultRow:
     ids: tuple[str, ...]
     context: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    method: str = METHOD
 
     def __post_init__(self) -> None:
         if title := self.context.get("title"):
@@ -71,6 +80,30 @@ class ResultRow:
         kept = tuple(groups) if len(set(groups)) < len(ids) else ()
         interval = share_interval(correct, groups_N=_codes_of(kept))
         return cls(name, metric, float(correct.mean()), interval, chance, correct, tuple(ids), context, kept)
+
+    @classmethod
+    def averaged(
+        cls,
+        name: str,
+        metric: str,
+        values_N: np.ndarray,
+        chance: float,
+        ids: Sequence[str],
+        groups: Sequence[str],
+        context: Mapping[str, Any],
+        *,
+        interval: Interval,
+    ) -> ResultRow:
+        """The row whose value is the mean of values of any size, with the interval that it was given."""
+        values = np.asarray(values_N, dtype=np.float64)
+        kept = tuple(groups) if len(set(groups)) < len(ids) else ()
+        return cls(name, metric, float(values.mean()), interval, chance, values, tuple(ids), context, kept, RESAMPLED)
+
+    @property
+    def nouns(self) -> tuple[str, str]:
+        """What the number is a mean over, and what these are grouped by, in words."""
+        units, groups = self.context.get("units") or ("test videos", "groups")
+        return units, groups
 
     @property
     def num_groups(self) -> int:
@@ -108,11 +141,12 @@ def paired_difference(
     correct_b: np.ndarray,
     *,
     groups: Sequence[str] = (),
+    method: str = METHOD,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same videos in the same order.
 
     Args:
-        groups: which group each video belongs to; () where each stands by itself.
+        groups: which group each video belongs to; () where each stands by itself. method: of the rows' own intervals.
 
     Raises:
         DataError: the two were not measured on as many videos.
@@ -123,7 +157,8 @@ def paired_difference(
             f"a paired difference needs both results on the same videos, got {a.shape} and {b.shape} of them. "
             "Evaluate both on one manifest and split."
         )
-    interval = difference_interval(a - b, groups_N=_codes_of(groups))
+    of_difference = grouped_mean_interval if method == RESAMPLED else difference_interval
+    interval = of_difference(a - b, groups_N=_codes_of(groups))
     return Difference(float((a - b).mean()), interval, a.size, len(set(groups)) or a.size)
 
 
@@ -138,7 +173,7 @@ def compare_rows(a: ResultRow, b: ResultRow) -> Difference:
             f"{a.name} ({a.metric}, {len(a.ids)} videos) and {b.name} ({b.metric}, {len(b.ids)} videos) must share "
             "metric and test videos to be compared. Evaluate both on one manifest and split."
         )
-    return paired_difference(a.correct_N, b.correct_N, groups=a.groups or b.groups)
+    return paired_difference(a.correct_N, b.correct_N, groups=a.groups or b.groups, method=a.method)
 
 
 def over_seeds(values: Sequence[float]) -> SeedSummary:
@@ -209,7 +244,7 @@ def _plain_row(row: ResultRow) -> dict[str, Any]:
         "metric": row.metric,
         "value": row.value,
         "interval95": list(row.interval),
-        "interval_method": METHOD,
+        "interval_method": row.method,
         "chance": row.chance,
         "num_videos": len(row.ids),
         "num_groups": row.num_groups,
@@ -236,7 +271,10 @@ def _row_of(plain: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> Res
     groups = tuple(lists[plain["group_list"]]) if plain.get("group_list") else ()
     ids = tuple(lists[plain["video_list"]])
     name, chance = _OLD_NAMES.get(plain["name"], plain["name"]), plain["chance"]
-    return ResultRow(name, plain["metric"], plain["value"], (low, high), chance, correct_N, ids, context, groups)
+    method = RESAMPLED if plain.get("interval_method") == RESAMPLED else METHOD
+    return ResultRow(
+        name, plain["metric"], plain["value"], (low, high), chance, correct_N, ids, context, groups, method
+    )
 
 
 def _plain_correct(correct_N: np.ndarray) -> str | list[float]:
@@ -282,9 +320,9 @@ def render_table(rows: Sequence[ResultRow], *, notes: bool = True) -> str:
     return "\n".join([head, line, *body, line, chance, *(_notes(rows) if notes else [])])
 
 
-def videos_in_groups(num_videos: int, num_groups: int, kind: str = "test videos") -> str:
+def videos_in_groups(num_videos: int, num_groups: int, kind: str = "test videos", groups: str = "groups") -> str:
     """How many videos, and in how many groups where some belong together."""
-    return f"{num_videos} {kind}" + (f" in {num_groups} groups" if 0 < num_groups < num_videos else "")
+    return f"{num_videos} {kind}" + (f" in {num_groups} {groups}" if 0 < num_groups < num_videos else "")
 
 
 def _cell(row: ResultRow) -> str:
@@ -307,7 +345,7 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
             if row.name not in names:
                 names.append(row.name)
     everyone = len({row.name for row in rows})
-    counts = sorted({(len(row.ids), row.num_groups) for row in rows})
+    counts = sorted({(len(row.ids), row.num_groups, *row.nouns) for row in rows})
     videos = " or ".join(videos_in_groups(*count) for count in counts)
     head = f"{videos}; [..] is the 95 % interval over them, for one trained network."
     told = (fact if len(names) == everyone else f"{', '.join(names)}: {fact}" for fact, names in holders.items())

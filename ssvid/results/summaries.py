@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssvid.errors import DataError
-from ssvid.intervals import METHOD, Interval, difference_interval, share_interval
+from ssvid.intervals import METHOD, RESAMPLED, Interval, difference_interval, grouped_mean_interval, share_interval
 from ssvid.results.rows import ResultRow
 
 
@@ -32,6 +32,7 @@ class Summary:
     num_videos: int
     chance: float
     num_groups: int = 0
+    method: str = METHOD
 
     @property
     def num_folds(self) -> int:
@@ -54,7 +55,7 @@ class Summary:
             "metric": self.metric,
             "value": self.value,
             "interval95": list(self.interval),
-            "interval_method": METHOD,
+            "interval_method": self.method,
             "std_over_folds": self.over_folds,
             "std_over_seeds": self.over_seeds,
             "values": {str(fold): {str(s): v for s, v in seeds.items()} for fold, seeds in self.values.items()},
@@ -76,10 +77,8 @@ def seed_of(row: ResultRow) -> int:
 
 def summary_of_row(row: ResultRow) -> Summary:
     """Of the only fold and seed that there is."""
-    values = {fold_of(row): {seed_of(row): row.value}}
-    return Summary(
-        row.name, row.metric, row.value, row.interval, None, None, values, len(row.ids), row.chance, row.num_groups
-    )
+    values, counts = {fold_of(row): {seed_of(row): row.value}}, (len(row.ids), row.chance, row.num_groups)
+    return Summary(row.name, row.metric, row.value, row.interval, None, None, values, *counts, row.method)
 
 
 def summarize(rows: Iterable[ResultRow]) -> list[Summary]:
@@ -117,7 +116,7 @@ def summarize_difference(rows: Iterable[ResultRow], a: str, b: str, metric: str)
 class _Grid:
     """values_FSV: what was said of each video, 0 where it is not in the fold. member_FV: which videos are in a fold.
 
-    groups_V: number of the group that each video belongs to.
+    groups_V: number of the group that each video belongs to. method: of the rows' own intervals.
     """
 
     folds: tuple[int, ...]
@@ -125,6 +124,7 @@ class _Grid:
     values_FSV: np.ndarray
     member_FV: np.ndarray
     groups_V: np.ndarray
+    method: str = METHOD
 
     def minus(self, other: _Grid) -> _Grid:
         return replace(self, values_FSV=self.values_FSV - other.values_FSV)
@@ -154,16 +154,17 @@ def _grid(rows: Sequence[ResultRow], whose: str = "") -> _Grid:
         member[folds.index(fold), columns] = 1.0
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups.values()))}
     groups_V = np.array([numbers[group] for group in groups.values()])
-    return _Grid(tuple(folds), tuple(seeds), values, member, groups_V)
+    return _Grid(tuple(folds), tuple(seeds), values, member, groups_V, rows[0].method)
 
 
 def _of_grid(name: str, metric: str, grid: _Grid, chance: float, interval: Callable[..., Interval]) -> Summary:
     value_FS = grid.values_FSV.sum(axis=2) / grid.member_FV.sum(axis=1)[:, None]
+    found: Callable[..., Interval] = grouped_mean_interval if grid.method == RESAMPLED else interval
     return Summary(
         name,
         metric,
         float(value_FS.mean()),
-        interval(**_said(grid)),
+        found(**_said(grid)),
         _deviation(value_FS.mean(axis=1)),
         _deviation(value_FS.mean(axis=0)),
         {
@@ -173,6 +174,7 @@ def _of_grid(name: str, metric: str, grid: _Grid, chance: float, interval: Calla
         grid.member_FV.shape[1],
         chance,
         len(set(grid.groups_V.tolist())),
+        grid.method,
     )
 
 

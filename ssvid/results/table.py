@@ -249,7 +249,8 @@ def _video_names(columns: Sequence[Column], found: Sequence[tuple[str, Numbers]]
         ids = {video for row in rows for video in row.ids}
         told = f", fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}" if folds else ""
         groups = {group for row in rows for group in (row.groups or row.ids)}
-        names[column.data] = videos_in_groups(len(ids), len(groups), "videos") + told
+        nouns = [noun.removeprefix("test ") for noun in rows[0].nouns]
+        names[column.data] = videos_in_groups(len(ids), len(groups), *nouns) + told
     return {
         data: name + (f" [{data[0][1][:4]}{data[0][2][:4]}]" if list(names.values()).count(name) > 1 else "")
         for data, name in names.items()

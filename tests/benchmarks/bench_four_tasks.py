@@ -29,7 +29,7 @@ from ssvid.evals.measuring import see
 from ssvid.exports import load_backbone
 from ssvid.files import write_atomic
 from ssvid.machine import environment
-from ssvid.programs.scored_videos import labeled_rows
+from ssvid.programs.scored_videos import scored_rows
 from ssvid.protocols.metrics import title_of
 from ssvid.recipe.find import find_recipe
 from ssvid.recipe.load import load_recipe
@@ -111,7 +111,7 @@ def read_all(rows: Sequence[str], out: Path, seeds: int, data: dict[str, Any]) -
     manifest = load_manifest(config.data)
     names = [name_of(row, arm, seed) for row in rows for arm in ARMS for seed in range(seeds)]
     subjects = [Subject(name, load_backbone(out / name), config.features) for name in names]
-    videos = LabeledData.checked(manifest, *labeled_rows(manifest))
+    videos = LabeledData.checked(manifest, *scored_rows(manifest))
     see(subjects, videos, Tools(cache_dir=cache_folder() / "features", say=lambda text: print(text, flush=True)))
 
 

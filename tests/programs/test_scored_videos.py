@@ -8,7 +8,7 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.evals.neighbors.knn import KNN
 from ssvid.evals.neighbors.retrieval import Retrieval
 from ssvid.features.protocol import ProbeProtocol, RetrievalProtocol
-from ssvid.programs.scored_videos import check_listed, labeled_rows, scored_split, split_note
+from ssvid.programs.scored_videos import check_listed, scored_rows, scored_split, split_note
 from ssvid.protocols.named import PROTOCOLS
 from ssvid.recipe.load import load_recipe
 
@@ -31,7 +31,7 @@ def test_test_is_scored_and_val_where_test_has_no_labels():
     unlabeled = [*without, row("test", "", 3)]
     assert scored_split(with_test, DataConfig()) == "test"
     assert scored_split(without, DataConfig()) == scored_split(unlabeled, DataConfig()) == "val"
-    assert [r.path for r in labeled_rows(manifest(*unlabeled))[1]] == ["val/a/1.mp4"]
+    assert [r.path for r in scored_rows(manifest(*unlabeled))[1]] == ["val/a/1.mp4"]
     assert split_note(manifest(*with_test), DataConfig()) == ""
     assert (
         split_note(manifest(*without), DataConfig()) == "scored on the split val, because no video of test has a label"
@@ -41,7 +41,7 @@ def test_test_is_scored_and_val_where_test_has_no_labels():
 @pytest.mark.parametrize("named", [{"test_split": "val"}, {"split": "val"}, {"test_split": "val", "split": "val"}])
 def test_a_split_that_is_named_is_scored_by_either_name(named):
     videos = manifest(*TRAINED, row("val", "a", 1), row("test", "b", 2))
-    train, test = labeled_rows(videos, DataConfig(**named))
+    train, test = scored_rows(videos, DataConfig(**named))
     assert ([r.split for r in train], [r.split for r in test]) == (["train", "train"], ["val"])
     assert split_note(videos, DataConfig(**named)) == "scored on the split val, as the recipe asks"
 
@@ -54,7 +54,7 @@ def test_a_split_that_cannot_be_scored_is_refused():
     with pytest.raises(RecipeError, match=r"data\.split \(val\) and data\.test_split \(test\) both name"):
         scored_split(TRAINED, DataConfig(split="val", test_split="test"))
     with pytest.raises(DataError, match=r"splits train and dev; /videos has train: 2.*data\.test_split=val"):
-        labeled_rows(manifest(*TRAINED), DataConfig(test_split="dev"))
+        scored_rows(manifest(*TRAINED), DataConfig(test_split="dev"))
 
 
 @pytest.fixture
