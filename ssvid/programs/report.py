@@ -334,5 +334,5 @@ def _recipes(results: Sequence[Result]) -> str:
 def _picture_files(folder: RunFolder, results: Sequence[Result]) -> list[tuple[str, Path]]:
     """Those of the evaluations first, then what the task saw, in the order of the run."""
     beside = [(result.path.parent, path) for result in results for path in sorted(result.path.parent.iterdir())]
-    found = [(folder.name, path) for folder, path in beside if path.suffix in (".svg", ".png")]
+    found = [(folder.name, path) for folder, path in beside if path.suffix in (".svg", ".png", ".mp4")]
     return found + [("pretraining", path) for path in sorted(folder.pictures.glob("*.png"))]

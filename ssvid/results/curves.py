@@ -21,13 +21,15 @@ Points = Sequence[tuple[float, float]]
 class Panel:
     """One drawing. lines: name -> (optimizer steps done, value), in order. levels: name -> a horizontal line (chance, a guess).
 
-    steps: where the drawing ends; the last point's where it is 0.
+    steps: where the drawing ends; the last point's where it is 0. along: what the horizontal axis counts; moment: one of it.
     """
 
     title: str
     lines: Mapping[str, Points]
     levels: Mapping[str, float] = field(default_factory=dict)
     steps: float = 0.0
+    along: str = "optimizer steps"
+    moment: str = "step"
 
 
 def points_of(log: Iterable[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
@@ -113,7 +115,8 @@ def describe(panel: Panel) -> str:
     for name, points in panel.lines.items():
         ys = [y for _, y in points if math.isfinite(y)]
         told.append(
-            f"{name}: {number(ys[0])} at step {points[0][0]:.0f}, {number(ys[-1])} at step {points[-1][0]:.0f}, "
+            f"{name}: {number(ys[0])} at {panel.moment} {points[0][0]:.0f}, {number(ys[-1])} at {panel.moment} "
+            f"{points[-1][0]:.0f}, "
             f"lowest {number(min(ys))}, highest {number(max(ys))}"
         )
     return "; ".join([*told, *(f"{name}: {number(level)}" for name, level in panel.levels.items())])

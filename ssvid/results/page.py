@@ -1,4 +1,4 @@
-"""One page of HTML about a run: curves, numbers, pictures, machine, recipe. It holds everything and loads nothing."""
+"""One page of HTML about a run: curves, numbers, pictures, films, machine, recipe. It holds everything and loads nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from ssvid import __version__
+from ssvid.errors import DecodeError
 from ssvid.protocols.metrics import title_of
 from ssvid.results.curves import Panel, describe, draw_panel, number
 from ssvid.results.formats import DIFFERENCES, PUBLISHED
 from ssvid.results.reading import Result
 from ssvid.results.table import PRETRAINED, Table
 from ssvid.templates import render
+from ssvid.video.streams import open_stream
 
 T = TypeVar("T")
 _AS_IT_IS_BYTES = 60_000  # larger pictures are packed anew
@@ -26,6 +28,7 @@ _WIDEST_PX = 1600
 _HALF_PX = 700  # of pictures as wide as this or less two stand side by side
 _MOST_PICTURES = 24
 _MOST_BYTES = 8_000_000  # what a page may weigh and still be mailed
+_FILM = "data:video/mp4;base64,"
 _SIZE_OF_SVG = re.compile(rb'<svg [^>]*\bwidth="(\d+)" height="(\d+)"')
 _SHOWN = {
     "confusion": "which classes were taken for which; the numbers stand under class by class",
@@ -36,7 +39,7 @@ _TAKE = {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the page. uri: the whole file. where: "pretraining", or the evaluation it belongs to."""
+    """One picture or film of the page. uri: the whole file. where: "pretraining", or the evaluation it belongs to."""
 
     name: str
     where: str
@@ -50,9 +53,15 @@ class Picture:
         return "half" if self.width_px <= _HALF_PX else "whole"
 
     @property
+    def is_film(self) -> bool:
+        """Whether it is played."""
+        return self.uri.startswith(_FILM)
+
+    @property
     def alt(self) -> str:
         """What kind of picture it is, for those who do not see it; what it shows in numbers stands in the tables."""
-        return f"{self.name}: {_SHOWN.get(Path(self.name).stem, 'clips as the task sees them')}"
+        otherwise = "a film of a test video" if self.is_film else "clips as the task sees them"
+        return f"{self.name}: {_SHOWN.get(Path(self.name).stem, otherwise)}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ def embed_pictures(files: Sequence[tuple[str, Path]]) -> tuple[list[Picture], li
     for where, path in chosen:
         try:
             pictures.append(_embedded(where, path))
-        except (OSError, ValueError) as error:  # Pillow's errors for what is no picture
+        except (OSError, ValueError, DecodeError) as error:  # those of Pillow are for what is no picture
             left_out.append(f"{path.name}: cannot be read ({type(error).__name__})")
     count = len(pictures)
     while count and sum(len(picture.uri) for picture in _spread(pictures, count)) > _MOST_BYTES:
@@ -169,6 +178,10 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
 
 def _embedded(where: str, path: Path) -> Picture:
     content = path.read_bytes()
+    if path.suffix == ".mp4":
+        with open_stream(str(path)) as (_, stream):
+            size = stream.codec_context.width, stream.codec_context.height
+        return Picture(path.name, where, f"{_FILM}{base64.b64encode(content).decode()}", *size)
     if path.suffix == ".svg" and (drawing := _SIZE_OF_SVG.search(content)):
         uri = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
         return Picture(path.name, where, uri, int(drawing[1]), int(drawing[2]))
