@@ -35,7 +35,7 @@ class _InflatedResNet(Backbone):
     # First convolution of which blocks of a layer spans 3 frames.
     inflated: ClassVar[Mapping[str, tuple[int, ...]]]
 
-    def __init__(self, *, stride_time: int, stride_space: int) -> None:
+    def __init__(self, *, stride_time: int = 2, stride_space: int = 32) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (8, 16, 32))
         times, spaces = spread_stride(stride_time, _NATIVE_TIME), spread_stride(stride_space, NATIVE_SPACE)
@@ -81,9 +81,6 @@ class I3DResNet18(_InflatedResNet):
     name, inflated_from, expansion = "i3d_resnet18", "resnet18", 1
     inflated: ClassVar[Mapping[str, tuple[int, ...]]] = {f"layer{i}": (0, 1) for i in range(1, 5)}
 
-    def __init__(self, *, stride_time: int = 2, stride_space: int = 32) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space)
-
 
 @register_backbone("i3d_resnet50")
 class I3DResNet50(_InflatedResNet):
@@ -108,9 +105,6 @@ class I3DResNet50(_InflatedResNet):
         "layer3": (0, 2, 4),
         "layer4": (1,),
     }
-
-    def __init__(self, *, stride_time: int = 2, stride_space: int = 32) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space)
 
 
 class InflatedConv3d(nn.Conv3d):

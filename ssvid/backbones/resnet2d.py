@@ -22,7 +22,7 @@ class _ResNet(PerFrameBackbone):
     name: ClassVar[str]
     expansion: ClassVar[int]
 
-    def __init__(self, *, stride_space: int, padding: str) -> None:
+    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
         check_option(self.name, "stride_space", stride_space, (8, 16, 32))
         check_option(self.name, "padding", padding, PADDINGS)
         spaces = spread_stride(stride_space, NATIVE_SPACE)
@@ -63,9 +63,6 @@ class ResNet18(_ResNet):
     expansion = 1
     torchvision = "resnet18"
 
-    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
-        super().__init__(stride_space=stride_space, padding=padding)
-
 
 @register_backbone("resnet50")
 class ResNet50(_ResNet):
@@ -84,9 +81,6 @@ class ResNet50(_ResNet):
     name = "resnet50"
     expansion = 4
     torchvision = "resnet50"
-
-    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
-        super().__init__(stride_space=stride_space, padding=padding)
 
 
 def resnet_channels(expansion: int) -> tuple[int, ...]:

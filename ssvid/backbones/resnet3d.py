@@ -37,7 +37,7 @@ class _VideoResNet18(Backbone):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, *, stride_time: int, stride_space: int) -> None:
+    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (2, 4, 8, 16))
         times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
@@ -66,9 +66,6 @@ class R3D18(_VideoResNet18):
 
     name = "r3d_18"
     torchvision = "video.r3d_18"
-
-    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space)
 
 
 @register_backbone("mc3_18")
@@ -104,9 +101,6 @@ class R2Plus1D18(_VideoResNet18):
 
     name = "r2plus1d_18"
     torchvision = "video.r2plus1d_18"
-
-    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space)
 
 
 def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...]) -> BackboneInfo:

@@ -35,8 +35,9 @@ class _S3D(Backbone):
     """
 
     name: ClassVar[str]
+    is_gated: ClassVar[bool] = False
 
-    def __init__(self, *, conv1_stride_time: int, pool4_stride_time: int, pool5_stride_time: int) -> None:
+    def __init__(self, *, conv1_stride_time: int = 2, pool4_stride_time: int = 2, pool5_stride_time: int = 2) -> None:
         options = {
             "conv1_stride_time": conv1_stride_time,
             "pool4_stride_time": pool4_stride_time,
@@ -47,6 +48,8 @@ class _S3D(Backbone):
         super().__init__(_info(self.name, options))
         self.features = _features(**options)
         _initialize(self.features)
+        if self.is_gated:
+            _add_gates(self.features)
 
     def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
         """The layers of torchvision's ``features`` that a stage is made of."""
@@ -79,13 +82,6 @@ class S3D(_S3D):
         "network.classifier = torch.nn.Identity()",
     )
 
-    def __init__(self, *, conv1_stride_time: int = 2, pool4_stride_time: int = 2, pool5_stride_time: int = 2) -> None:
-        super().__init__(
-            conv1_stride_time=conv1_stride_time,
-            pool4_stride_time=pool4_stride_time,
-            pool5_stride_time=pool5_stride_time,
-        )
-
 
 @register_backbone("s3dg")
 class S3DG(_S3D):
@@ -109,17 +105,7 @@ class S3DG(_S3D):
     """
 
     name = "s3dg"
-
-    def __init__(self, *, conv1_stride_time: int = 2, pool4_stride_time: int = 2, pool5_stride_time: int = 2) -> None:
-        super().__init__(
-            conv1_stride_time=conv1_stride_time,
-            pool4_stride_time=pool4_stride_time,
-            pool5_stride_time=pool5_stride_time,
-        )
-        self.features[_CONV2C] = _GatedSeparable(self.features[_CONV2C])
-        for i, layer in enumerate(self.features):
-            if hasattr(layer, "branch0"):
-                self.features[i] = _GatedInception(layer)
+    is_gated = True
 
 
 class SelfGating(nn.Module):
@@ -141,6 +127,13 @@ class _GatedSeparable(nn.Sequential):
     def __init__(self, separable: Any) -> None:
         super().__init__(*separable)
         self.gate = SelfGating(separable[1][0].out_channels)
+
+
+def _add_gates(features: Any) -> None:
+    features[_CONV2C] = _GatedSeparable(features[_CONV2C])
+    for i, layer in enumerate(features):
+        if hasattr(layer, "branch0"):
+            features[i] = _GatedInception(layer)
 
 
 class _GatedInception(nn.Module):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
@@ -49,7 +50,7 @@ class VideoScores:
         for start in range(0, len(self.ids), _VIDEOS_AT_ONCE):
             part = slice(start, start + _VIDEOS_AT_ONCE)
             logits = self.logits_NVK[part].astype(np.float64)
-            scores_NK[part] = (logits if averaging == "logits" else softmax(logits)).mean(axis=1)
+            scores_NK[part] = (logits if averaging == "logits" else softmax(logits, axis=-1)).mean(axis=1)
         return scores_NK
 
     def predictions(self, averaging: str) -> tuple[str, ...]:
@@ -80,15 +81,9 @@ class VideoScores:
         known = [i for i, label in enumerate(self.labels) if label in number and readable[i]]
         losses = []
         for i in known:
-            probabilities = softmax(self.logits_NVK[i].astype(np.float64))[:, number[self.labels[i]]]
+            probabilities = softmax(self.logits_NVK[i].astype(np.float64), axis=-1)[:, number[self.labels[i]]]
             losses.append(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
         return float(np.mean(losses)) if losses else float("nan")
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def score_videos(

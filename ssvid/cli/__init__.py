@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import importlib
 import os
 import sys
 import traceback
@@ -16,24 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssvid import __version__
-from ssvid.cli import (
-    audit,
-    data,
-    demo,
-    diff,
-    doctor,
-    embed,
-    evaluate,
-    export,
-    finetune,
-    listings,
-    pretrain,
-    probe,
-    report,
-    retrieve,
-    show,
-    terminal,
-)
+from ssvid.cli import terminal
 from ssvid.cli.parser import Parser, UsageError, Verbs, parse
 from ssvid.errors import SsvidError
 from ssvid.files import disk_full, is_disk_full
@@ -41,23 +25,10 @@ from ssvid.recipe.find import check_early
 
 OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
-# In the order in which --help lists them: from the first try to the last detail.
-_VERBS = (
-    demo.add_demo,
-    pretrain.add_pretrain,
-    probe.add_probe,
-    finetune.add_finetune,
-    retrieve.add_retrieve,
-    evaluate.add_evaluate,
-    report.add_report,
-    audit.add_audit,
-    embed.add_embed,
-    export.add_export,
-    data.add_data,
-    show.add_show,
-    diff.add_diff,
-    listings.add_listings,
-    doctor.add_doctor,
+# The file of each verb (``listings`` has several), in the order in which --help lists them: from the first try to the last detail.
+_FILES = (
+    *("demo", "pretrain", "probe", "finetune", "retrieve", "evaluate", "report", "audit", "embed", "export", "data"),
+    *("show", "diff", "listings", "doctor"),
 )
 
 _EPILOG = """\
@@ -98,8 +69,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"ssvid {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", parser_class=Parser)
-    for add_verb in _VERBS:
-        add_verb(Verbs(verbs, common))
+    for file in _FILES:
+        importlib.import_module(f"ssvid.cli.{file}").add(Verbs(verbs, common))
     return parser
 
 
@@ -171,6 +142,3 @@ def _abandon_stdout() -> None:
     """The reader of our output has gone (``ssvid ... | head``): nothing more can be written, not even at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-__all__ = ["build_parser", "main"]

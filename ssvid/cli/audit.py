@@ -22,7 +22,7 @@ The exit code is 0 whatever the verdict.
 """
 
 
-def add_audit(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("audit", run, "find out what a trained task really reads", _DESCRIPTION, _EPILOG)
     parser.add_argument(

@@ -44,7 +44,7 @@ examples:
 """
 
 
-def add_data(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb and the verbs below it."""
     parser = verbs.parsers.add_parser(
         "data",

@@ -18,7 +18,7 @@ example:
 """
 
 
-def add_demo(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG)
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")

@@ -15,7 +15,7 @@ example:
 """
 
 
-def add_diff(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("diff", run_program, "compare two runs: recipe, versions, data, numbers", _DESCRIPTION, _EPILOG)
     parser.add_argument("first", metavar="RUN", help="a run folder, or a folder with results.json")

@@ -18,7 +18,7 @@ _DESCRIPTION = "Says what was found here, what is known to be bad, and the one c
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "omegaconf", "numpy")
 
 
-def add_doctor(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     about = "versions, devices, decoders, and what to fix"
     verbs.add("doctor", run, about, _DESCRIPTION, "example:\n  ssvid doctor --json\n")
@@ -167,8 +167,7 @@ def _gpus() -> list[dict[str, Any]]:
 
 def _decoders() -> dict[str, dict[str, Any]]:
     """Every decoder on trial: one that is installed may still decode nothing, of another version than ssvid is made for."""
-    from ssvid.video import available_decoders
-    from ssvid.video.decoders.choice import way_out
+    from ssvid.video.decoders.choice import available_decoders, way_out
     from ssvid.video.trial import decoding_problem
 
     found = {}

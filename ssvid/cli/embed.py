@@ -19,7 +19,7 @@ examples:
 """
 
 
-def add_embed(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("embed", run_program, "write frozen features of every clip to one file", _DESCRIPTION, _EPILOG)
     parser.add_argument("videos", metavar="VIDEOS", help="a folder, a video, a manifest.csv, or a list of paths")

@@ -15,7 +15,7 @@ examples:
 """
 
 
-def add_evaluate(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     about = "ask any evaluation of a backbone, also that of another package"
     add_frozen(verbs, "evaluate", about, _DESCRIPTION, _EPILOG)

@@ -20,7 +20,7 @@ examples:
 """
 
 
-def add_export(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add(
         "export", run_program, "write a backbone as safetensors with a model card", _DESCRIPTION, _EPILOG

@@ -19,7 +19,7 @@ examples:
 """
 
 
-def add_finetune(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add(
         "finetune", run_in_all_processes, "train a network on labels and score it", _DESCRIPTION, _EPILOG

@@ -22,7 +22,7 @@ program, and what was published under it. A name can stand where probe, retrieve
 """
 
 
-def add_listings(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verbs that list."""
 
     def add(verb: str, run: Run, about: str, description: str, epilog: str) -> argparse.ArgumentParser:

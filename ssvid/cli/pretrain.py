@@ -18,7 +18,7 @@ examples:
 """
 
 
-def add_pretrain(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("pretrain", run_in_all_processes, "train a backbone on unlabeled videos", _DESCRIPTION, _EPILOG)
     add_recipe(parser)

@@ -17,7 +17,7 @@ examples:
 """
 
 
-def add_probe(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     about = "score a frozen backbone: linear probe and k-NN"
     add_frozen(verbs, "probe", about, _DESCRIPTION, _EPILOG)

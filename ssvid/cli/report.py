@@ -18,7 +18,7 @@ examples:
 """
 
 
-def add_report(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("report", run_program, "one table over results; a page of a run", _DESCRIPTION, _EPILOG)
     parser.add_argument(

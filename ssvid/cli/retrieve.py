@@ -16,7 +16,7 @@ examples:
 """
 
 
-def add_retrieve(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     about = "let test videos find their class: R@1, 5, 10, 20, 50 and a page of neighbors"
     add_frozen(verbs, "retrieve", about, _DESCRIPTION, _EPILOG)

@@ -16,7 +16,7 @@ example:
 """
 
 
-def add_show(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("show", run, "print a resolved recipe, shapes and steps; run nothing", _DESCRIPTION, _EPILOG)
     add_recipe(parser)

@@ -24,7 +24,7 @@ from ssvid.types import VideoInfo
 from ssvid.video.identity import is_quick
 
 if TYPE_CHECKING:
-    from ssvid.video import VideoReader
+    from ssvid.video.decoders.contract import VideoReader
 
 OK = "ok"
 UNREADABLE = "unreadable"
@@ -89,7 +89,7 @@ class VideoRow:
 
     def open(self, root: str | Path, decoder: str = "auto") -> AbstractContextManager[VideoReader]:
         """The whole file, read in a with-block: frames are counted from its first, not from that of the window."""
-        from ssvid.video import open_video  # here: a table is read without any decoder
+        from ssvid.video.opening import open_video  # here: a table is read without any decoder
 
         whole = replace(self, start_frame=0, end_frame=-1).video_info(root)
         return open_video(whole.path, decoder, info=whole, decoders_ok=self.decoders_ok)

@@ -27,8 +27,10 @@ from ssvid.errors import DataError
 from ssvid.files import require_empty_folder, takes_paths
 from ssvid.machine import num_cores
 from ssvid.progress import Progress
-from ssvid.video import content_id, quick_id, scan_video, write_video
+from ssvid.video.identity import content_id, quick_id
+from ssvid.video.scan import scan_video
 from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
+from ssvid.video.writer import write_video
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
 CRF = 18

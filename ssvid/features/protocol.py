@@ -14,7 +14,7 @@ from ssvid.bounds import AtLeast, BelowOne, Inside, NotEmpty, OneOf, Positive, U
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.settings import IDLE, ROUNDING
 from ssvid.types import POOLS
-from ssvid.video import resolve_decoder
+from ssvid.video.decoders.choice import resolve_decoder
 
 if TYPE_CHECKING:
     from ssvid.backbones import BackboneInfo

@@ -20,14 +20,10 @@ from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError, DecodeError
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.transforms.color import jitter_clip, random_jitter
-from ssvid.video import (
-    VideoReader,
-    clip_indices,
-    evenly_spaced_clips,
-    is_padded,
-    read_clips,
-    resolve_decoder,
-)
+from ssvid.video.decoders.choice import resolve_decoder
+from ssvid.video.decoders.contract import VideoReader
+from ssvid.video.opening import read_clips
+from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded
 
 _PORTION_BYTES = 8 << 20  # of whole frames that wait to be resized together
 # Clips of one file that are read together: more are cheaper per clip, and wait in memory for the network.

@@ -20,7 +20,7 @@ from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths
 from ssvid.progress import Say, every_tenth, speaker
 from ssvid.ranks import cores_for_network, resolve_device
-from ssvid.video import resolve_decoder
+from ssvid.video.decoders.choice import resolve_decoder
 
 AUTO = "auto"
 

@@ -13,6 +13,7 @@ from ssvid.programs.repeating import Recorded
 from ssvid.protocols.metrics import title_of
 from ssvid.protocols.named import NamedProtocol, Published, named_protocol
 from ssvid.ranks import is_first_process
+from ssvid.recipe.check import to_plain
 from ssvid.recipe.load import LoadedRecipe
 from ssvid.results.confusion import confusion_picture, per_class
 from ssvid.results.rows import ResultRow, render_table, write_results
@@ -140,7 +141,6 @@ def conclude(
     manifest: Manifest,
     *,
     recorded: Recorded | None = None,
-    name: str = "results.json",
 ) -> Outcome:
     """Write ``results.json`` and the picture of what was taken for what; compare with the result that was repeated. Of
     several processes the first one writes.
@@ -152,21 +152,17 @@ def conclude(
     extra = {
         "kind": loaded.resolved["kind"],
         "recipe": loaded.resolved,
-        "arguments": {key: _as_text(value) for key, value in arguments.items()},
+        "arguments": to_plain(arguments),
         "summaries": [summary.as_dict() for summary in summaries],
         "per_class": per_class(rows, manifest),
     }
     is_first, pictures = is_first_process(), []
-    path = write_results(folder / name, rows, extra=extra) if is_first else folder / name
+    path = folder / "results.json"
+    if is_first:
+        write_results(path, rows, extra=extra)
     if is_first and (picture := confusion_picture(rows, manifest)):
         pictures.append(folder / "confusion.svg")
         write_text(pictures[0], picture)
     protocol = named_protocol(loaded.protocol) if loaded.protocol else None
     repeated = recorded.compare(rows) if recorded is not None else ""
     return Outcome(rows, path, summaries, protocol, pictures, repeated)
-
-
-def _as_text(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_as_text(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from ssvid.programs.evaluate import program
-from ssvid.programs.outcome import Outcome
-
-RetrieveOutcome = Outcome  # the rows of a retrieval, and where they, the picture and the page were written
 
 retrieve = program(
     "retrieve",

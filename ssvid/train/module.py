@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
 from ssvid import stopping
@@ -312,9 +313,13 @@ class PretrainModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self, self.optim, self.lr)
+        optimizer = self.new_optimizer()
         schedule = build_schedule(optimizer, self.optim, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def new_optimizer(self) -> Optimizer:
+        """Over all that is trained."""
+        return build_optimizer(self, self.optim, self.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.provenance is not None:

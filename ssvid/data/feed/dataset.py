@@ -17,7 +17,7 @@ from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, DecodeError
 from ssvid.transforms import Cutter, cuts_of
 from ssvid.types import ClipMaker, Stream, Ticket, VideoInfo, batch_rng, sample_rng
-from ssvid.video import hand_out_frames
+from ssvid.video.decoders.contract import hand_out_frames
 
 MAX_REPLACEMENTS = 10
 _MEASURED = (Stream.VAL, Stream.EVAL)  # where another video must not stand in

@@ -17,6 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ssvid.backbones import Backbone
 from ssvid.classifiers.classification import Classification
@@ -41,7 +42,7 @@ from ssvid.ranks import from_first, global_rank, over_ranks, share_buffers
 from ssvid.results.rows import ResultRow
 from ssvid.train.loggers import build_loggers, ending, rewind
 from ssvid.train.module import PretrainModule
-from ssvid.train.optim import build_schedule, optimizer_of
+from ssvid.train.optim import optimizer_of
 from ssvid.train.run_folder import RunFolder
 from ssvid.train.trainer import build_trainer
 from ssvid.train.trainer import fit as run_trainer
@@ -289,12 +290,8 @@ class FinetuneModule(PretrainModule):
 
     task: Classification
 
-    def configure_optimizers(self) -> Any:
-        p = self.task.protocol
-        groups = parameter_groups(self.backbone, self.task.head, p)
-        optimizer = optimizer_of(groups, self.optim, self.lr)
-        schedule = build_schedule(optimizer, self.optim, self.steps_per_epoch)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def new_optimizer(self) -> Optimizer:
+        return optimizer_of(parameter_groups(self.backbone, self.task.head, self.task.protocol), self.optim, self.lr)
 
 
 class ChooseEpoch(pl.Callback):
