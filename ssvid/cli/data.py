@@ -11,6 +11,7 @@ from ssvid.cli import terminal
 from ssvid.cli.download import add_download
 from ssvid.cli.join_frames import add_join_frames
 from ssvid.cli.parser import Verbs, positive, reader_name, whole
+from ssvid.cli.tapvid import add_tapvid
 from ssvid.errors import DataError
 from ssvid.files import expanded
 
@@ -58,6 +59,7 @@ def add(verbs: Verbs) -> None:
     _add_synth(below)
     add_download(below)
     add_join_frames(below)
+    add_tapvid(below)
     _add_index(below)
     parser.set_defaults(parser=parser)
 

@@ -355,9 +355,6 @@ def test_davis_is_the_joined_sequences_and_the_lists_of_its_splits(tmp_path: Pat
         ("480p/dog.mov", "", "val", "dog"),
     ]
     assert (found.missing, found.unlisted) == (("cows",), ("480p/extra.mov",))
-    pictures = touch(tmp_path / "DAVIS", "JPEGImages/480p/bear/00000.jpg")
-    with pytest.raises(DataError, match=r"ssvid data join-frames FOLDER OUT"):
-        list_videos("davis", pictures)
 
 
 def test_a_data_set_that_nothing_fetches_names_no_command(tmp_path: Path) -> None:
@@ -402,7 +399,7 @@ def test_readers_and_their_help_need_no_torch_and_help_of_all_needs_no_reader() 
     [
         (
             OfficialSplit(fold=2),
-            r"data\.fold \(2\) does nothing for data\.name=folder; it is for davis, hmdb51, kinetics, ucf101",
+            r"data\.fold \(2\) does nothing for data\.name=folder; it is for davis, davis2016, davis_full, hmdb51, jhmdb, kinetics, ucf101, vip",
         ),
         (OfficialSplit(allow_missing=True), r"data\.allow_missing \(True\) does nothing"),
         (OfficialSplit(annotations="x"), r"data\.annotations \('x'\) does nothing"),

@@ -89,7 +89,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         list_videos("folder", touch(tmp_path, "a.mp4") / "a.mp4")
     with pytest.raises(
         DataError,
-        match=r"data\.name \('foldr'\).*Did you mean 'folder'\? Known: class_folder, davis, folder, hmdb51, .*list",
+        match=r"data\.name \('foldr'\).*Did you mean 'folder'\? Known: class_folder, davis, davis2016, .*list",
     ):
         list_videos("foldr", tmp_path)
     with pytest.raises(DataError, match=r"list must name a file for data\.name=list\. Set data\.list"):
