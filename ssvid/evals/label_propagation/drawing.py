@@ -7,15 +7,16 @@ each contour parts it from a picture of the same color, and numbers tell objects
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from ssvid.data.masks import VOID
 from ssvid.pictures import row, sheet
 
 Color = tuple[int, int, int]
-VOID = 255
 
 # Vermillion, sky blue, yellow, reddish purple, bluish green, blue, orange: neighbors in the list are far apart.
 COLORS: tuple[Color, ...] = (
@@ -29,6 +30,7 @@ COLORS: tuple[Color, ...] = (
 )
 FILL = 0.4  # share of the object's color where it is filled
 TRAIL_FRAMES = 24  # that a trail reaches back
+SMALL_PX = 480  # longer side of a small picture
 _VOID_COLOR: Color = (150, 150, 150)
 _EDGE: Color = (16, 16, 16)
 _WHITE: Color = (255, 255, 255)
@@ -255,3 +257,42 @@ def evened(frame_HWC: np.ndarray) -> np.ndarray:
     if height_px % 2 == width_px % 2 == 0:
         return frame_HWC
     return np.pad(frame_HWC, ((0, height_px % 2), (0, width_px % 2), (0, 0)), mode="edge")
+
+
+# ---- all at once
+
+
+class Tracks(NamedTuple):
+    """Where points are, frame by frame. points_TQ2: x, y in pixels; NaN where unknown. visible_TQ: bool."""
+
+    points_TQ2: np.ndarray
+    visible_TQ: np.ndarray
+
+    def until(self, frame: int, trail_frames: int = TRAIL_FRAMES) -> Tracks:
+        """What a picture of that frame shows of them."""
+        shown = slice(max(0, frame - trail_frames), frame + 1)
+        return Tracks(self.points_TQ2[shown], self.visible_TQ[shown])
+
+
+def draw(frame_HWC: np.ndarray, labels_HW: np.ndarray | None = None, tracks: Tracks | None = None) -> np.ndarray:
+    """A frame with what is known of it. tracks: up to this frame."""
+    picture_HWC = frame_HWC if labels_HW is None else overlay(frame_HWC, labels_HW)
+    return picture_HWC if tracks is None else trails(picture_HWC, *tracks)
+
+
+def draw_small(
+    frame_HWC: np.ndarray,
+    labels_HW: np.ndarray | None = None,
+    tracks: Tracks | None = None,
+    *,
+    most_px: int = SMALL_PX,
+) -> np.ndarray:
+    """The same, made small before it is drawn on, so that lines and numbers can be seen."""
+    small_HWC = shrunk(frame_HWC, most_px)
+    if labels_HW is not None:
+        image = Image.fromarray(labels_HW).resize(small_HWC.shape[1::-1], Image.Resampling.NEAREST)
+        labels_HW = np.asarray(image)
+    if tracks is not None:
+        scale = small_HWC.shape[1] / frame_HWC.shape[1]
+        tracks = tracks._replace(points_TQ2=(tracks.points_TQ2 + 0.5) * scale - 0.5)
+    return draw(small_HWC, labels_HW, tracks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -71,7 +71,7 @@ Row = tuple[Followed, Sequence[str]]
 class TrackPage:
     """What the page shows. objects, points: one line of each, with a cell for each name in ``*_columns``.
 
-    files: (address, name, what it is). facts: settings and their values.
+    files: (address, name, what it is). facts: how it was made, by name. settings: all of them, as text.
     """
 
     title: str
@@ -80,12 +80,13 @@ class TrackPage:
     sheet: Still
     files: Sequence[tuple[str, str, str]]
     facts: Sequence[tuple[str, str]]
+    settings: str
     notes: Sequence[str] = ()
     objects: Sequence[Row] = ()
     object_columns: Sequence[str] = ()
     points: Sequence[Row] = ()
     point_columns: Sequence[str] = ()
-    panels: Sequence[Panel] = field(default=())
+    panels: Sequence[Panel] = ()
 
 
 def render_track_page(page: TrackPage) -> str:

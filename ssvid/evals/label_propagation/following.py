@@ -1,0 +1,130 @@
+"""Masks and points of one video followed by a network: frames are sized, features read, labels carried on, and sized back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssvid.backbones import Backbone
+from ssvid.data.masks import VOID
+from ssvid.evals.label_propagation.labels import masks_from_grid, masks_to_grid, resize_labels
+from ssvid.evals.label_propagation.points import track_points
+from ssvid.evals.label_propagation.propagation import Given, propagate
+from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
+from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
+from ssvid.features.maps import MapGrid, read_maps, with_stride
+
+Size = tuple[int, int]  # height and width
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A frozen network under a protocol. Frames come as uint8 HWC, all of one size, and are read one by one.
+
+    network: as ``of`` prepares it. batch_frames: in a pass.
+    """
+
+    network: Backbone
+    protocol: PropagationProtocol
+    device: str = "cpu"
+    batch_frames: int = 4
+
+    @classmethod
+    def of(cls, network: Backbone, protocol: PropagationProtocol, device: str = "cpu") -> Follower:
+        """The network at the protocol's stride, where it can have it.
+
+        Raises:
+            RecipeError: a value of the protocol is not legal, or the network has no such stage.
+        """
+        check_protocol(protocol)
+        finer = with_stride(network, protocol.stride_px, _stage_of(network, protocol))
+        return cls(finer.eval(), protocol, device)
+
+    @property
+    def stage(self) -> str:
+        """Whose maps are compared: the protocol's, or the deepest that was trained."""
+        return _stage_of(self.network, self.protocol)
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels from a cell to the next, of the frame that the network sees."""
+        return self.network.info.stage(self.stage).stride_space
+
+    def masks(
+        self, frames: Iterable[np.ndarray], size_px: Size, given: Mapping[int, np.ndarray], ids: Sequence[int]
+    ) -> Iterator[np.ndarray]:
+        """The ids of each frame, uint8 HW of the video's size; what is given is there as it was given, to the pixel.
+
+        Args:
+            size_px: of the frames. given: frame -> ids HW of that size: all objects that a mask holds are set anew there,
+                the others are carried on. ids: of all objects, in ascending order.
+
+        Raises:
+            SsvidError: frames differ in size, or a given frame is not there.
+        """
+        frame_px = frame_size(*size_px, self.protocol)
+        first_DHW, maps = self._maps(frames, frame_px)
+        grid = self._grid(first_DHW, frame_px)
+        known = {frame: self._given(labels_HW, ids, grid) for frame, labels_HW in given.items()}
+        decided_px = size_px if self.protocol.decision_size == "video" else frame_px
+        for frame, labels_KHW in enumerate(propagate(maps, known, self.protocol)):
+            labels_HW = masks_from_grid(labels_KHW, ids, grid, decided_px, self.protocol)
+            found_HW = resize_labels(labels_HW, size_px, self.protocol.score_resampling)
+            yield _with_given(found_HW, given[frame]) if frame in given else found_HW
+
+    def points(
+        self, frames: Iterable[np.ndarray], size_px: Size, points_Q3: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points from the frame in which they are given on; before it they are not visible.
+
+        Args:
+            size_px: of the frames. points_Q3: frame, and x, y in pixels of the video.
+
+        Returns:
+            points_TQ2 in pixels of the video, and visible_TQ.
+        """
+        frame_px = frame_size(*size_px, self.protocol)
+        first_DHW, maps = self._maps(frames, frame_px)
+        scale_2 = np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
+        seen_Q2 = (points_Q3[:, 1:] + 0.5) * scale_2 - 0.5
+        queries_Q3 = np.column_stack([points_Q3[:, 0], seen_Q2[:, ::-1]])
+        found = track_points(maps, queries_Q3, self._grid(first_DHW, frame_px), self.protocol)
+        return (found.points_TQ2 + 0.5) / scale_2 - 0.5, found.visible_TQ
+
+    def _maps(self, frames: Iterable[np.ndarray], frame_px: Size) -> tuple[Tensor, Iterator[Tensor]]:
+        """The first map, and all of them."""
+        sized = (self._sized(frame_HWC, frame_px) for frame_HWC in frames)
+        maps = read_maps(self.network, sized, stage=self.stage, device=self.device, batch_frames=self.batch_frames)
+        first_DHW = next(maps)
+        return first_DHW, chain([first_DHW], maps)
+
+    def _sized(self, frame_HWC: np.ndarray, frame_px: Size) -> Tensor:
+        frame_CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)))
+        return resize_frame(frame_CHW, frame_px, self.protocol)
+
+    def _grid(self, map_DHW: Tensor, frame_px: Size) -> MapGrid:
+        if self.protocol.grid == "stretched":
+            return MapGrid.stretched(map_DHW.shape, frame_px)
+        return MapGrid.of(self.network, self.stage, map_DHW.shape, frame_px)
+
+    def _given(self, labels_HW: np.ndarray, ids: Sequence[int], grid: MapGrid) -> Given:
+        seen_HW = resize_labels(labels_HW, grid.frame_px, self.protocol.score_resampling)
+        labels_KHW = masks_to_grid(seen_HW, ids, grid, self.protocol.label_resampling)
+        held = set(np.unique(labels_HW).tolist())
+        return Given(labels_KHW, torch.tensor([False, *(number in held for number in ids)]))
+
+
+def _with_given(found_HW: np.ndarray, given_HW: np.ndarray) -> np.ndarray:
+    """What was found, with the given objects in their place; where void is given, what was found stays."""
+    objects = [number for number in np.unique(given_HW).tolist() if number not in (0, VOID)]
+    others_HW = np.where(np.isin(found_HW, objects), 0, found_HW).astype(np.uint8)
+    return np.where(np.isin(given_HW, objects), given_HW, np.where(given_HW == VOID, found_HW, others_HW))
+
+
+def _stage_of(network: Backbone, protocol: PropagationProtocol) -> str:
+    return protocol.stage or network.provenance.get("stage") or network.default_stage
