@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ssvid.errors import OptionError, RecipeError
+from ssvid.settings import default_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,7 @@ def told(key: str, value: Any, rule: str, way_out: Any) -> str:
 def way_out(schema: type, name: str, group: str = "") -> str:
     """``Set optim.epochs=100.``, the default; ``...`` where there is none."""
     field = next(field for field in dataclasses.fields(schema) if field.name == name)
-    made = field.default_factory
-    default = field.default if made is dataclasses.MISSING else made()
+    default = default_of(field)
     return f"Set {group}{name}={'...' if default is dataclasses.MISSING else typed(default)}."
 
 

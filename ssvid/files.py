@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from ssvid.errors import DataError, DiskFull
+from ssvid.errors import DataError, DiskFull, SsvidError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -201,6 +201,24 @@ def append_line(path: str | Path, line: str) -> None:
             raise
 
 
+@contextlib.contextmanager
+def locked(folder: Path, taken: SsvidError) -> Iterator[None]:
+    """Hold a folder for this process alone, by a file ``.lock`` in it.
+
+    Raises:
+        SsvidError: ``taken``, where another process holds it.
+    """
+    import fcntl  # here: Windows has none
+
+    with open(folder / ".lock", "w") as file:
+        try:
+            # Not flock: forked data workers would inherit that, and outlive a killed process by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise taken from error
+        yield
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what ``write_atomic`` had begun in a folder when its process was killed."""
     for path in folder.glob(".*.tmp"):
@@ -219,9 +237,9 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def write_json(path: str | Path, content: Mapping[str, Any] | list[Any], *, indent: int = 2) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any] | list[Any]) -> None:
     """Write plain types as JSON, atomically."""
-    text = json.dumps(content, indent=indent)
+    text = json.dumps(content, indent=2)
     write_atomic(path, lambda file: file.write(text.encode() + b"\n"))
 
 

@@ -46,6 +46,11 @@ RENAMED: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field; ``dataclasses.MISSING`` where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def as_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe that an older version wrote down, as it would be written today."""
     recipe: dict[str, Any] = {

@@ -40,13 +40,13 @@ class ShownClips(AroundClips):
         return {_KEY: frames[:FRAMES_SHOWN]}
 
 
-def shown_frames(dataset: ClipDataset, counterfactual: Counterfactual, *, index: int = 0) -> Tensor:
-    """The first frames of one sample under a counterfactual, uint8 (T, 3, H, W), before the task's own transform.
+def shown_frames(dataset: ClipDataset, counterfactual: Counterfactual) -> Tensor:
+    """The first frames of the first sample under a counterfactual, uint8 (T, 3, H, W), before the task's own transform.
 
     One that acts on the clip is shown on the frames of the video, too.
 
     Args:
-        dataset: with the task's own clip maker. index: which sample.
+        dataset: with the task's own clip maker.
     """
     maker: ClipMaker = ShownClips(dataset.clip_maker)
     if counterfactual.place != CLIP:
@@ -54,7 +54,7 @@ def shown_frames(dataset: ClipDataset, counterfactual: Counterfactual, *, index:
     other = ClipDataset(
         dataset.manifest, dataset.rows, maker, seed=dataset.seed, decoder=dataset.decoder, segment_seconds=float("inf")
     )
-    sample = other[(Ticket(int(Stream.AUDIT), 0, 0, index),)][0]
+    sample = other[(Ticket(int(Stream.AUDIT), 0, 0, 0),)][0]
     if counterfactual.place != CLIP:
         return sample[_KEY]
     return repainted_batch({_KEY: sample[_KEY][None]}, counterfactual, dataset.seed)[0][_KEY][0]

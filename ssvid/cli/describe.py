@@ -15,6 +15,7 @@ from ssvid.recipe.check import describe, field_hints, legal_values, to_plain
 from ssvid.recipe.options import backbone_options, evaluation_options, task_options
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.registry import Registry
+from ssvid.settings import default_of
 from ssvid.tasks import tasks
 
 
@@ -74,7 +75,7 @@ def _task_summary(task: Any) -> str:
 
 def _chance(task: Any, options: type) -> dict[str, float] | None:
     """Chance levels with default options; None where the task needs options that have no default."""
-    if any(f.default is MISSING and f.default_factory is MISSING for f in fields(options)):
+    if any(default_of(field) is MISSING for field in fields(options)):
         return None
     return {metric: float(value) for metric, value in task(options(), create_backbone("tiny3d").info).chance().items()}
 
@@ -165,7 +166,7 @@ def unmarked(doc: str) -> str:
 def _option_rows(options: type) -> list[dict[str, Any]]:
     rows, hints = [], field_hints(options)
     for field in fields(options):
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        default = default_of(field)
         required = default is MISSING or default == "???"
         rows.append(
             {

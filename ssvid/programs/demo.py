@@ -4,10 +4,12 @@ side; both are scored beside their random initialization; the backbone is export
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from ssvid.files import takes_paths
 from ssvid.programs.evaluate import score
 from ssvid.programs.pretrain import PretrainResult
 from ssvid.programs.scored_videos import scored_rows
-from ssvid.progress import Say, speaker
+from ssvid.progress import Say, every_tenth, speaker
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import ProbeRecipe
 from ssvid.results.rows import Difference, ResultRow, compare_rows, render_table, write_results
@@ -95,7 +97,7 @@ def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = 
     with _timed("videos", seconds):
         say(f"1/4 rendering and encoding {NUM_TRAIN + NUM_TEST} videos, {SECONDS:g} s at {SIZE_PX} px -> {videos}")
         made = SyntheticVideos(NUM_TRAIN, NUM_TEST, SECONDS, size_px=SIZE_PX)
-        synthesize(videos, made, progress=_every_tenth(say))
+        synthesize(videos, made, progress=every_tenth(say, "    videos"))
     with _timed("pretraining", seconds):
         say("2/4 pretraining without labels, and its placebo beside it")
         train_side_by_side(folder, videos, seed, say)
@@ -185,20 +187,10 @@ def evaluate_arms(folder: Path, videos: Path, say: Say) -> list[ResultRow]:
     return score(config, networks, networks["pretrained"], data, tools).rows
 
 
-class _timed:  # noqa: N801  reads as a word
-    def __init__(self, name: str, seconds: dict[str, float]) -> None:
-        self.name, self.seconds = name, seconds
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        self.seconds[self.name] = round(time.perf_counter() - self.started, 1)
-
-
-def _every_tenth(say: Say) -> Any:
-    def progress(done: int, total: int) -> None:
-        if done % max(1, total // 5) == 0:
-            say(f"    {done}/{total} videos")
-
-    return progress
+@contextlib.contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = round(time.perf_counter() - started, 1)

@@ -18,7 +18,7 @@ from ssvid.exports import load_backbone
 from ssvid.features.file import EmbedProtocol, EmbedResult, checked_out, embed_videos
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths
-from ssvid.progress import Say, every_tenth, speaker
+from ssvid.progress import Say, every_tenth, files_every_tenth, speaker
 from ssvid.ranks import cores_for_network, resolve_device
 from ssvid.video.decoders.choice import resolve_decoder
 
@@ -131,15 +131,11 @@ def list_and_scan(
     else:
         entries = list_videos("list", base, path)
 
+    if say is None:
+        return build_manifest(base, entries)
     for note in entries.notes():
-        if say is not None:
-            say(f"note: {note}")
-
-    def progress(done: int, total: int, _: str) -> None:
-        if say is not None and (done == total or done % max(1, total // 10) == 0):
-            say(f"scanning videos: {done}/{total}")
-
-    return build_manifest(base, entries, progress=progress)
+        say(f"note: {note}")
+    return build_manifest(base, entries, progress=files_every_tenth(say, "scanning videos"))
 
 
 def _list_folder(folder: Path, reader: str) -> Listing:

@@ -121,8 +121,9 @@ def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
     return [f"{len(kept)} videos from elsewhere (data.out_of_domain{step}): measured, never trained on"]
 
 
-def sample_shapes(task: PretextTask, height: int = 240, width: int = 320) -> dict[str, str]:
-    """Name -> dtype and shape of what a worker sends for one sample of a video of that size."""
+def sample_shapes(task: PretextTask) -> dict[str, str]:
+    """Name -> dtype and shape of what a worker sends for one sample of a video of 320 x 240 pixels."""
+    height, width = 240, 320
     maker = task.clip_maker(training=True)
     signals = still_signals(getattr(maker, "signals", ()), maker.min_frames)
     info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals)

@@ -66,10 +66,10 @@ class NamedProtocol:
 
 
 def leaves_of(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """``key.path`` and value of every setting of nested ones."""
+    """``key.path`` and value of every setting of nested ones; an empty group is one."""
     for key, value in values.items():
         where = f"{path}.{key}" if path else key
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from leaves_of(value, where)
         else:
             yield where, value

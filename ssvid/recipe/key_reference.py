@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ssvid.recipe.check import legal_values
 from ssvid.recipe.schema import KINDS
 from ssvid.recipe.yaml_text import MISSING
+from ssvid.settings import default_of
 
 _HEAD = """\
 # Keys of recipes
@@ -74,7 +75,7 @@ def _groups(schema: type, path: str, *, may_change: bool) -> Iterator[Group]:
             keys.append(
                 Key(
                     where,
-                    _shown(_default(field)),
+                    _shown(default_of(field)),
                     legal_values(schema, field.name),
                     meanings.get(field.name, ""),
                     resume,
@@ -105,12 +106,6 @@ def _about(schema: type) -> str:
     names = "|".join(field.name for field in dataclasses.fields(schema))
     first = re.search(rf"(?:^|(?<=\s))(?:{names})(?:, (?:{names}))*: ", text)
     return text[: first.start() if first else None].strip()
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def _section(group: Group, kinds: list[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ssvid.errors import RecipeError, SsvidError, did_you_mean
 from ssvid.files import expanded, takes_paths
-from ssvid.protocols.named import NamedProtocol, is_protocol, named_protocol
+from ssvid.protocols.named import NamedProtocol, is_protocol, leaves_of, named_protocol
 from ssvid.recipe.check import (
     Typing,
     build,
@@ -99,7 +99,7 @@ def load_recipe(
         layers.append(("protocol", {"protocol": protocol.id}))  # with its version, also where none was said
     for layer, content in layers:
         merged = merge(merged, content)
-        origins |= dict.fromkeys(_leaves(content), layer)
+        origins |= {path: layer for path, _ in leaves_of(content)}
     problems += plain_problems(merged)
     schema = _kind_schema(merged, kind, problems)
     if schema is None:
@@ -268,14 +268,6 @@ def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str,
 def _nested(path: str, value: Any) -> dict[str, Any]:
     key, dot, rest = path.partition(".")
     return {key: _nested(rest, value) if dot else value}
-
-
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, join(path, key))
-        else:
-            yield join(path, key)
 
 
 def _kind_schema(values: Mapping[str, Any], wanted: str | None, problems: list[str]) -> type | None:

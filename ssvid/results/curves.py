@@ -13,6 +13,7 @@ WIDTH_PX, HEIGHT_PX = 430, 264  # of a panel, everything included
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 _MOST_POINTS = 400  # of a drawn line; from more on the lowest and the highest of each stretch are drawn
 _DOTTED_BELOW = 40
+_ABOUT_TICKS = 5
 
 Points = Sequence[tuple[float, float]]
 
@@ -157,9 +158,9 @@ def _frame(panel: Panel) -> _Frame:
     return _Frame(panel.steps or max(x for x, _ in every) or 1.0, low - margin, high + margin)
 
 
-def ticks(low: float, high: float, *, about: int = 5, least: float = 0.0) -> list[float]:
+def ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten, and at least ``least``, apart) from low to high."""
-    rough = max((high - low) / about, least)
+    rough = max((high - low) / _ABOUT_TICKS, least)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from PIL import Image
 from ssvid import __version__
 from ssvid.errors import DecodeError
 from ssvid.protocols.metrics import title_of
+from ssvid.protocols.named import leaves_of
 from ssvid.results.curves import Panel, describe, draw_panel, number
 from ssvid.results.formats import DIFFERENCES, PUBLISHED
 from ssvid.results.reading import Result
@@ -138,7 +139,11 @@ class RunPage:
     @property
     def facts(self) -> list[tuple[str, object]]:
         """What is known of the machine: a path of names, and its value."""
-        return list(_leaves(self.environment))
+        listed = (list, tuple)
+        return [
+            (path, (", ".join(map(str, value)) or "none") if isinstance(value, listed) else value)
+            for path, value in leaves_of(self.environment)
+        ]
 
 
 # ---- pictures
@@ -215,14 +220,3 @@ def render_page(page: RunPage) -> str:
         describe=describe,
         number=number,
     )
-
-
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, object]]:
-    for key, value in values.items():
-        where = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, where)
-        elif isinstance(value, list | tuple):
-            yield where, ", ".join(map(str, value)) or "none"
-        else:
-            yield where, value

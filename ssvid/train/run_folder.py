@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssvid.errors import CheckpointError, RunFolderError
-from ssvid.files import remove_leftovers
+from ssvid.files import locked, remove_leftovers
 from ssvid.weights.checkpoints import load_checkpoint_dict, not_finite
 
 
@@ -90,16 +90,8 @@ class RunFolder:
         Raises:
             RunFolderError: another process writes into it.
         """
-        import fcntl
-
-        with open(self.path / ".lock", "w") as file:
-            try:
-                # Not flock: forked data workers would inherit that, and outlive a killed run by seconds.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunFolderError(
-                    f"run folder {self.path} is in use by another process. Wait for it, or choose another --run-dir."
-                ) from error
+        taken = f"run folder {self.path} is in use by another process. Wait for it, or choose another --run-dir."
+        with locked(self.path, RunFolderError(taken)):
             for folder in (self.path, self.checkpoints):
                 remove_leftovers(folder)
             yield

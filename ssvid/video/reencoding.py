@@ -13,8 +13,10 @@ from ssvid.types import VideoInfo
 from ssvid.video.opening import open_video
 from ssvid.video.writer import write_video
 
+_FPS = 25.0
 
-def reencode(frames_TCHW: Tensor, *, crf: int, gop: int, fps: float = 25.0, codec: str = "libx264") -> Tensor:
+
+def reencode(frames_TCHW: Tensor, *, crf: int, gop: int) -> Tensor:
     """Encode frames as a video of their own and decode it again.
 
     Args:
@@ -32,8 +34,8 @@ def reencode(frames_TCHW: Tensor, *, crf: int, gop: int, fps: float = 25.0, code
     with tempfile.TemporaryDirectory(prefix="ssvid-") as folder:
         path = Path(folder) / "clip.mp4"
         pictures = (frame_CHW.permute(1, 2, 0).contiguous().numpy() for frame_CHW in even_TCHW)
-        write_video(path, pictures, fps, crf=crf, gop=gop, codec=codec)
-        info = VideoInfo(str(path), num_frames, fps, *even_TCHW.shape[2:])
+        write_video(path, pictures, _FPS, crf=crf, gop=gop)
+        info = VideoInfo(str(path), num_frames, _FPS, *even_TCHW.shape[2:])
         with open_video(path, "pyav", info=info) as reader:
             again_TCHW = reader.frames_at(np.arange(num_frames))
     return again_TCHW[..., :height, :width].contiguous()

@@ -298,11 +298,11 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
     return Rendering(times, frames, poses, masks, tracks, _visible(tracks, owner, masks), owner)
 
 
-def _noise_texture(rng: np.random.Generator, size: int, cells: Sequence[int], channels: int = 3) -> np.ndarray:
-    """Smooth random texture (H, W, C) with one octave per entry of ``cells``; about zero mean, unit spread."""
-    out = torch.zeros(1, channels, size, size)
+def _noise_texture(rng: np.random.Generator, size: int, cells: Sequence[int]) -> np.ndarray:
+    """Smooth random texture (H, W, 3) with one octave per entry of ``cells``; about zero mean, unit spread."""
+    out = torch.zeros(1, 3, size, size)
     for count in cells:
-        grid = torch.from_numpy(rng.standard_normal((1, channels, count, count), dtype=np.float32))
+        grid = torch.from_numpy(rng.standard_normal((1, 3, count, count), dtype=np.float32))
         out += F.interpolate(grid, (size, size), mode="bicubic", align_corners=True)
     return (out / math.sqrt(len(cells)))[0].permute(1, 2, 0).contiguous().numpy()
 

@@ -6,10 +6,9 @@ against, so that a second call goes on where the first stopped, and a file that 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ssvid.data.fetch.sources import DataSet, Order, Source
 from ssvid.data.fetch.unpacking import is_rar, require_rar_program, unpack
 from ssvid.data.readers.shelf import list_readers
 from ssvid.errors import DataError, did_you_mean
-from ssvid.files import expanded, write_json
+from ssvid.files import expanded, locked, write_json
 
 RECORD = "download.json"
 ARCHIVES = "archives"
@@ -100,24 +99,12 @@ def download(
         raise DataError(f"{folder} is a file. Name a folder to download into.")
     if connection.insecure and say:
         say("warning: certificates are not verified (--insecure); checksums are all that is left.")
-    with _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = DataError(f"{folder} is in use by another download. Wait for it, or name another folder.")
+    with locked(folder, taken):  # two that append to one part would ruin it
         files = _Files(folder, keep_archives, connection)
         found = files.take(wanted.sources(order, files.read))
     return Download(name, folder, wanted.home, name, found)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process alone: two that append to one part would ruin it."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as cause:
-            raise DataError(f"{folder} is in use by another download. Wait for it, or name another folder.") from cause
-        yield
 
 
 class _Files:

@@ -65,12 +65,11 @@ RAR_PROGRAMS = (
 )
 
 
-def unpack(archive: Path, folder: Path, *, nested: bool = False, max_bytes: int | None = None) -> list[str]:
+def unpack(archive: Path, folder: Path, *, nested: bool = False) -> list[str]:
     """Unpack an archive into a folder; files of the same names there are replaced.
 
     Args:
         nested: archives that it holds are unpacked in its place, one level deep.
-        max_bytes: the most that may come out; ``MOST_GROWTH`` times its size where None.
 
     Returns:
         The files, sorted, relative to the folder.
@@ -79,7 +78,7 @@ def unpack(archive: Path, folder: Path, *, nested: bool = False, max_bytes: int 
         DataError: it is damaged or no archive, it is refused, or no program can read it. Nothing is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    limit = max(max_bytes if max_bytes is not None else archive.stat().st_size * MOST_GROWTH, _LEAST_LIMIT)
+    limit = max(archive.stat().st_size * MOST_GROWTH, _LEAST_LIMIT)
     staging = folder / f".unpacking-{archive.name}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
