@@ -140,7 +140,7 @@ def scene_of(seed: int, split: str, index: int, size_px: int = 128) -> Scene:
 
 def truth_path(row_path: str) -> str:
     """Where the ground truth of a video lies, relative to the manifest's root."""
-    return str(Path("truth", row_path).with_suffix(".npz"))
+    return Path("truth", row_path).with_suffix(".npz").as_posix()
 
 
 def _run(jobs: list[_Job], workers: int, progress: Progress) -> list[VideoRow]:
@@ -179,7 +179,7 @@ def _make_video(job: _Job) -> VideoRow:
     return VideoRow(
         path=f"{job.name}.mp4", num_frames=made.num_frames, fps=float(made.fps), height=made.size_px, width=made.size_px,
         label=scene.motion, split=job.split, decoders_ok=decoders, content_id=content_id(path),
-        quick_id=quick_id(path),
+        quick_id=quick_id(path), truth=truth_path(f"{job.name}.mp4"),
     )  # fmt: skip
 
 
