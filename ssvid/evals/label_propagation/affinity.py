@@ -24,7 +24,7 @@ from ssvid.evals.label_propagation.protocol import PropagationProtocol
 
 # Rows and columns of queries in a tile. Smaller ones compare fewer cells that no query reaches, larger ones multiply larger
 # matrices: measured in docs/results/propagation.md.
-_TILE_CPU, _TILE_GPU = (8, 8), (16, 16)
+_TILE_CPU, _TILE_GPU = (8, 16), (16, 16)
 _MIN_PLANES = 8  # a frame is folded where there are fewer
 
 
@@ -193,11 +193,11 @@ def _sees_all(protocol: PropagationProtocol, candidates: Candidates) -> bool:
 
 
 class _Best(NamedTuple):
-    """Scores over the temperature and cells, nk, -inf where there are fewer; and log-sum-exp of all candidates, n, or None."""
+    """Scores over the temperature and cells, nk, -inf where there are fewer; and log-sum-exp of each frame's candidates, Sn, or None."""
 
     scores_nk: Tensor
     cells_nk: Tensor
-    total_n: Tensor | None
+    total_Sn: Tensor | None
 
 
 class _Queries:
@@ -297,21 +297,25 @@ def _masked(scores: Tensor, outside_nC: Tensor | None) -> Tensor:
 
 
 def _total(scores_SnC: Tensor, outside_nC: Tensor | None) -> Tensor:
-    """Log-sum-exp over all candidates of all these frames."""
-    return _masked(scores_SnC, outside_nC).logsumexp(dim=(0, 2))
+    """Log-sum-exp over all candidates of each frame, Sn: by frame, so that it does not depend on which are read together."""
+    return _masked(scores_SnC, outside_nC).logsumexp(dim=2)
 
 
 def _weighted(found: Sequence[_Best], num_frames: int, protocol: PropagationProtocol) -> tuple[Tensor, Tensor]:
     """Weights and cells of a tile, from what each group or frame has."""
     if protocol.top_k_over == "frame":
-        parts = [_softmax(best.scores_nk, best.total_n) / num_frames for best in found]
+        parts = [_softmax(best.scores_nk, best.total_Sn) / num_frames for best in found]
         return torch.cat(parts, dim=1), torch.cat([best.cells_nk for best in found], dim=1)
     scores_nM = torch.cat([best.scores_nk for best in found], dim=1)
     cells_nM = torch.cat([best.cells_nk for best in found], dim=1)
-    totals = [best.total_n for best in found if best.total_n is not None]
+    totals = [best.total_Sn for best in found if best.total_Sn is not None]
     scores_nk, cells_nk = _best_of(scores_nM, cells_nM, protocol.top_k or scores_nM.shape[1])
-    return _softmax(scores_nk, torch.stack(totals).logsumexp(dim=0) if totals else None), cells_nk
+    cells_nk, order_nk = cells_nk.sort(dim=1)  # equal scores stand by place, however frames were read
+    scores_nk, by_score_nk = scores_nk.gather(1, order_nk).sort(dim=1, descending=True, stable=True)
+    return _softmax(scores_nk, torch.cat(totals) if totals else None), cells_nk.gather(1, by_score_nk)
 
 
-def _softmax(scores_nk: Tensor, total_n: Tensor | None) -> Tensor:
-    return scores_nk.softmax(dim=1) if total_n is None else (scores_nk - total_n[:, None]).exp()
+def _softmax(scores_nk: Tensor, total_Sn: Tensor | None) -> Tensor:
+    if total_Sn is None:
+        return scores_nk.softmax(dim=1)
+    return (scores_nk - total_Sn.logsumexp(dim=0)[:, None]).exp()

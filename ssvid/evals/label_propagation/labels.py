@@ -64,8 +64,6 @@ def masks_from_grid(
         size_px: height and width at which the largest class is taken; where that is not the size that the grid lies over,
             the grid is scaled.
     """
-    if protocol.decision_min_max:
-        labels_KHW = min_max(labels_KHW)
     numbers = torch.tensor([0, *ids], dtype=torch.uint8, device=labels_KHW.device)
     down_HH, across_WW = (
         _resampling_matrix(grid, axis, size_px[axis], protocol.decision_resampling).to(labels_KHW) for axis in (0, 1)
@@ -73,6 +71,8 @@ def masks_from_grid(
     best_HW, found_HW = None, None
     for number, labels_HW in zip(numbers, labels_KHW, strict=True):  # class by class: two planes of pixels are held
         pixels_HW = down_HH @ labels_HW @ across_WW.T
+        if protocol.decision_min_max:
+            pixels_HW = min_max(pixels_HW[None])[0]
         if best_HW is None or found_HW is None:
             best_HW, found_HW = pixels_HW, number.expand(size_px).clone()
             continue
@@ -115,6 +115,11 @@ def min_max(labels_KHW: Tensor) -> Tensor:
     return torch.where(span_K11 > 0, (labels_KHW - low_K11) / span_K11.clamp(min=1e-38), labels_KHW)
 
 
+def one_hot(labels_KHW: Tensor) -> Tensor:
+    """1 for the largest class of each cell, 0 for the others."""
+    return F.one_hot(labels_KHW.argmax(dim=0), len(labels_KHW)).permute(2, 0, 1).to(labels_KHW.dtype)
+
+
 def insert_given(labels_KHW: Tensor, given_KHW: Tensor, is_given_K: Tensor) -> Tensor:
     """Labels in which some classes are replaced by what is given of them; the others are cut there.
 
@@ -138,13 +143,16 @@ def insert_given(labels_KHW: Tensor, given_KHW: Tensor, is_given_K: Tensor) -> T
 def joints_to_grid(points_J2: np.ndarray, grid: MapGrid, protocol: PropagationProtocol) -> Tensor:
     """Soft labels of joints: a Gaussian around the cell of each, cut off at 3 sigma, and a background where none is.
 
+    Differs: videowalk's label has one row and one column more, up and left, whose weight is 0.0003 and less.
+
     Args:
         points_J2: x and y in pixels of the frame that the grid lies over; NaN where a joint is not known, and its class
             stays empty.
     """
-    cells_J2 = torch.from_numpy(np.asarray(points_J2, dtype=np.float64)) - torch.tensor(grid.start_px[::-1])
-    cells_J2 = (cells_J2 / torch.tensor(grid.pitch_px[::-1])).floor()
-    cells_J2 = torch.minimum(cells_J2.clamp(min=0), torch.tensor([grid.width - 1.0, grid.height - 1.0]))
+    points_J2 = np.asarray(points_J2, dtype=np.float64)
+    start_2, pitch_2 = np.array(grid.start_px[::-1]), np.array(grid.pitch_px[::-1])
+    nearest_J2 = grid.to_cells(points_J2) if protocol.joint_half_cell else (points_J2 - start_2) / pitch_2
+    cells_J2 = torch.from_numpy(np.floor(nearest_J2 + 0.5))
     dy_JH1 = (torch.arange(grid.height) - cells_J2[:, 1:]).unsqueeze(2)
     dx_J1W = (torch.arange(grid.width) - cells_J2[:, :1]).unsqueeze(1)
     reach = 3 * protocol.joint_sigma_cells
@@ -163,7 +171,8 @@ def joints_from_grid(labels_KHW: Tensor, grid: MapGrid, protocol: PropagationPro
         is_found_J: whether the joint's class has any weight.
     """
     flat_JN = labels_KHW[1:].flatten(1).double().cpu()
-    top_Jk, cells_Jk = flat_JN.topk(min(protocol.joint_cells, flat_JN.shape[1]), dim=1)
+    ordered_JN, order_JN = flat_JN.sort(dim=1, descending=True, stable=True)  # of equal cells the upper left ones
+    top_Jk, cells_Jk = ordered_JN[:, : protocol.joint_cells], order_JN[:, : protocol.joint_cells]
     top_Jk = top_Jk / top_Jk.sum(dim=1, keepdim=True)
     middle = 0.5 if protocol.joint_half_cell else 0.0
     cells_Jk2 = torch.stack([cells_Jk % grid.width, cells_Jk // grid.width], dim=-1) + middle

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssvid.errors import SsvidError
 from ssvid.evals.label_propagation.affinity import Candidates, FrameCells, matches
-from ssvid.evals.label_propagation.labels import insert_given, min_max
+from ssvid.evals.label_propagation.labels import insert_given, min_max, one_hot
 from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
 
 
@@ -45,7 +45,8 @@ def propagate(maps: Iterable[Tensor], given: Mapping[int, Given], protocol: Prop
         given: frame -> what is known of it. All have the same classes.
 
     Yields:
-        soft labels KHW, float32, for each frame. They sum to 1 over K, but for ``softmax_over="all"``.
+        soft labels KHW, float32, for each frame. They sum to 1 over K, but for ``softmax_over="all"`` and for
+            ``feedback="min_max"``, which they went through.
 
     Raises:
         RecipeError: the protocol is not legal.
@@ -116,17 +117,11 @@ class _Carried:
         labels_KHW = labels_NK.T.unflatten(1, features_DHW.shape[1:])
         if given is not None:
             labels_KHW = insert_given(labels_KHW, *given)
-        self.previous.append(_Held(query, _flat(fed_back(labels_KHW, self.protocol.feedback))))
+        if self.protocol.feedback == "min_max":
+            labels_KHW = min_max(labels_KHW)
+        carried_KHW = one_hot(labels_KHW) if self.protocol.feedback == "hard" else labels_KHW
+        self.previous.append(_Held(query, _flat(carried_KHW)))
         return labels_KHW
-
-
-def fed_back(labels_KHW: Tensor, feedback: str) -> Tensor:
-    """Labels as they are carried on: "soft", "min_max" or "hard"."""
-    if feedback == "min_max":
-        return min_max(labels_KHW)
-    if feedback == "hard":
-        return F.one_hot(labels_KHW.argmax(dim=0), len(labels_KHW)).permute(2, 0, 1).to(labels_KHW.dtype)
-    return labels_KHW
 
 
 def _flat(labels_KHW: Tensor) -> Tensor:

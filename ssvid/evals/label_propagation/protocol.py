@@ -55,9 +55,9 @@ class PropagationProtocol:
         "nearest" (the corner), "nearest_exact" (the middle).
     grid: where cells lie: "stretched" over the whole frame (all published programs), or "placed" at every stride of
         pixels from the corner, which differs where a side is no multiple of the stride.
-    feedback: what is carried on: "soft" labels as they are, "min_max" (each class from 0 to 1 over the frame), or
-        "hard" (1 for the largest class).
-    decision_min_max: bring each class from 0 to 1 before the largest one is taken.
+    feedback: what is carried on: "soft" labels as they are, "min_max" (each class brought to 0 to 1 over the frame; what is
+        found of the frame is this, too), or "hard" (1 for the largest class).
+    decision_min_max: bring each class to 0 to 1 over all pixels before the largest one is taken (DINO).
     decision_size: pixels at which the largest class is taken: "frame" (as the network sees it), or "video".
     decision_resampling: of soft labels, from cells to that size. score_size: "frame" or "video", where truth and found
         labels are compared. score_resampling: of what has another size then: "nearest" or "nearest_exact".
