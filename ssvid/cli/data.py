@@ -24,7 +24,7 @@ example:
   ssvid data synth videos/synthetic --train 800 --test 200 --seed 1
 """
 _INDEX = """\
-Decodes every video once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
+Decodes every video (a file, or a folder of pictures) once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
 decoders return the right frames. Files that have not changed are taken from a cache.
 
 Readers (--reader NAME), also those of other packages:
@@ -42,6 +42,7 @@ examples:
   ssvid data index data/ucf101 --reader ucf101 --fold 2 -o ucf101-2.csv
   ssvid data index videos --motion
   ssvid data index depth --gray-range 0 4095
+  ssvid data index DAVIS/JPEGImages/480p --fps 24
 """
 
 
@@ -77,7 +78,7 @@ def _add_synth(verbs: Verbs) -> None:
 
 def _add_index(verbs: Verbs) -> None:
     parser = verbs.add("index", run_index, "scan videos and write manifest.csv", _describe_index, _INDEX_EPILOG)
-    parser.add_argument("root", metavar="ROOT", help="folder of videos, at any depth")
+    parser.add_argument("root", metavar="ROOT", help="folder of videos (files, or folders of pictures), at any depth")
     parser.add_argument("-o", "--out", metavar="FILE", help="table to write (default: ROOT/manifest.csv)")
     parser.add_argument(
         "--reader",
@@ -115,6 +116,13 @@ def _add_index(verbs: Verbs) -> None:
         help="stretch gray videos of 9 to 16 bits (depth, X-ray, thermal): LOW becomes black, HIGH white (default: their "
         "upper 8 bits are kept)",
     )
+    parser.add_argument(
+        "--fps",
+        metavar="N",
+        type=positive,
+        default=None,
+        help="frames per second of folders of pictures, which do not tell it (default: 25)",
+    )
     parser.add_argument("--motion", action="store_true", help="also measure the motion in every frame (needs OpenCV)")
     parser.add_argument("--no-cache", action="store_true", help="scan, and measure, every file again")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
@@ -148,7 +156,7 @@ def run_index(args: argparse.Namespace) -> None:
     if out.is_dir():
         raise DataError(f"-o ({out}) is a folder, and the table is one file. Name a file: -o {out / 'manifest.csv'}")
     keep = out.exists() and not args.overwrite
-    if keep and (args.gray_range or not args.motion):
+    if keep and (args.gray_range or args.fps or not args.motion):
         raise DataError(f"{out} exists and would be replaced. Add --overwrite, or write elsewhere with -o FILE.")
     if args.motion:
         from ssvid.video.motion import require_opencv
@@ -162,6 +170,7 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
     """The table of the videos below a folder, written."""
     from ssvid.data.index.building import build_manifest
     from ssvid.data.readers import OfficialSplit, list_videos
+    from ssvid.video.frame_folders import PICTURES_FPS
 
     official = OfficialSplit(args.fold, args.annotations, args.allow_missing)
     listing = list_videos(args.reader, root, Path(args.list) if args.list else None, official=official)
@@ -176,6 +185,7 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
             cache=not args.no_cache,
             progress=report,
             gray_range=args.gray_range,
+            fps=args.fps or PICTURES_FPS,
         )
     manifest.save(out)
     return manifest

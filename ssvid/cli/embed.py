@@ -44,6 +44,13 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
         "(default: auto, which takes train/<class>/ and test/<class>/ for what they say)",
     )
     parser.add_argument(
+        "--fps",
+        metavar="N",
+        type=positive,
+        default=25.0,
+        help="frames per second of folders of pictures, which do not tell it (default: 25)",
+    )
+    parser.add_argument(
         "--num-clips", metavar="N", type=whole(1), default=1, help="clips per video, spread evenly (default: 1)"
     )
     parser.add_argument(

@@ -56,6 +56,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         timeout_seconds=data.index_timeout_seconds,
         progress=progress,
         gray_range=data.gray_range,
+        fps=data.fps,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from ssvid.bounds import AtLeast, BelowOne, Between, Positive
 from ssvid.settings import IDLE, PLACE, ROUNDING
+from ssvid.video.frame_folders import PICTURES_FPS
 
 
 @dataclass
@@ -26,7 +27,7 @@ class OutOfDomainConfig:
 
 @dataclass
 class DataConfig:
-    """Which videos. A folder of videos is enough.
+    """Which videos. A folder of videos is enough; a video is a file, or a folder of pictures.
 
     name: a reader of ``ssvid data index --help``: ``folder`` (every video below ``root``, no labels), ``class_folder`` (``root/<class>/*`` or
         ``root/{train,val,test}/<class>/*``), ``list`` (``list`` names a file of ``path label`` lines), ``manifest``
@@ -48,6 +49,8 @@ class DataConfig:
     index_timeout_seconds: a new file hangs in which nothing moves for so long: no packet read, no frame decoded.
     gray_range: the values of gray videos of more than 8 bits (depth, X-ray, thermal) that become black and white; [] keeps
         their upper 8 bits. A table (``manifest``) says it itself.
+    fps: frames per second of folders of pictures, which do not tell it. A table (``manifest``) says it itself, and so do
+        video files: they are not resampled.
     out_of_domain: a second set, on which the pretext metrics are measured beside the held-out videos.
     """
 
@@ -64,6 +67,7 @@ class DataConfig:
     index_workers: Annotated[int, AtLeast(0)] = field(default=0, metadata=IDLE)
     index_timeout_seconds: Annotated[float, Positive] = field(default=60.0, metadata=IDLE)
     gray_range: tuple[int, ...] = ()
+    fps: Annotated[float, Positive] = PICTURES_FPS
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 

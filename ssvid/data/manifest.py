@@ -21,6 +21,7 @@ from ssvid.data.contents import drawn_names, units_of
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import expanded, write_atomic
 from ssvid.types import VideoInfo
+from ssvid.video.frame_folders import is_there
 from ssvid.video.identity import is_quick
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One video, or one window of a video.
+    """One video (a file, or a folder of pictures), or one window of a video.
 
     path: relative to the manifest's root, POSIX. num_frames: frames that a sequential decode of the *whole file*
     delivers. fps: frames per second. height, width: pixels as displayed. label, split, group: "" where unknown.
@@ -187,11 +188,11 @@ class Manifest:
         return Manifest(self.root, tuple(rows), self.missing)
 
     def path_of(self, row: VideoRow) -> Path:
-        """Where the file of a row lies on this machine."""
+        """Where the file of a row, or its folder of pictures, lies on this machine."""
         return self.root / row.path
 
     def check_files(self, way_out: str = "") -> None:
-        """Make sure that every readable row's file exists, before hours of training find out.
+        """Make sure that every readable row's file, or folder of pictures, exists, before hours of training find out.
 
         Args:
             way_out: what to do about a missing one, in the words of the caller.
@@ -199,7 +200,7 @@ class Manifest:
         Raises:
             DataError: names the first missing file, how many are missing, and the way out.
         """
-        missing = [row.path for row in self.rows if row.is_readable and not self.path_of(row).is_file()]
+        missing = [row.path for row in self.rows if row.is_readable and not is_there(self.path_of(row))]
         if missing:
             raise DataError(
                 f"root ({self.root}) must hold the files of the manifest: {len(missing)} of {len(self.rows)} are"

@@ -89,6 +89,7 @@ _NOTED = {
     "damage": "damaged in places",
     "time": "with pauses, a variable rate or a late start",
     "fps": "without time stamps",
+    "pictures": "folders of pictures that leave something to ask",
     "range": "with few gray values",
     "access": "without random access",
 }

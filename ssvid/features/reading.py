@@ -22,6 +22,7 @@ from ssvid.features.protocol import FeatureProtocol
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.video.decoders.choice import resolve_decoder
 from ssvid.video.decoders.contract import VideoReader
+from ssvid.video.frame_folders import PICTURES
 from ssvid.video.opening import read_clips
 from ssvid.video.sampling import clip_indices, evenly_spaced_clips, is_padded
 
@@ -244,7 +245,9 @@ def check_decoder(rows: Sequence[VideoRow], protocol: FeatureProtocol, *, group:
     name = resolve_decoder(protocol.decoder)
     if protocol.decoder in ("auto", "pyav"):
         return
-    wrong = [row.path for row in rows if row.is_readable and row.decoders_ok and name not in row.decoders_ok]
+    wrong = [
+        row.path for row in rows if row.is_readable and row.decoders_ok and not {name, PICTURES} & {*row.decoders_ok}
+    ]
     if wrong:
         raise DataError(
             f"decoder ({name!r}) must deliver the right frames: it is wrong for {len(wrong)} of {len(rows)}, the "

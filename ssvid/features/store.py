@@ -15,6 +15,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.index.scan_cache import whole_id
 from ssvid.data.manifest import Manifest, VideoRow, row_id
+from ssvid.errors import DecodeError
 from ssvid.features.protocol import FeatureProtocol, decoder_of
 from ssvid.features.reading import even_starts
 from ssvid.video.identity import is_quick
@@ -152,7 +153,7 @@ def content_of(manifest: Manifest, row: VideoRow) -> str:
         return row.content_id
     try:
         return whole_id(manifest.path_of(row))
-    except OSError:
+    except (OSError, DecodeError):
         return row.path
 
 

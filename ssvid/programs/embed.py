@@ -12,7 +12,7 @@ from ssvid.data.index.building import build_manifest
 from ssvid.data.manifest import COLUMNS, Manifest
 from ssvid.data.readers import Entry, Listing, list_videos
 from ssvid.data.readers.folders import SPLIT_FOLDERS
-from ssvid.data.readers.matching import VIDEO_EXTENSIONS
+from ssvid.data.readers.matching import VIDEO_EXTENSIONS, is_clip
 from ssvid.errors import DataError
 from ssvid.exports import load_backbone
 from ssvid.features.file import EmbedProtocol, EmbedResult, checked_out, embed_videos
@@ -21,6 +21,7 @@ from ssvid.files import takes_paths
 from ssvid.progress import Say, every_tenth, files_every_tenth, speaker
 from ssvid.ranks import cores_for_network, resolve_device
 from ssvid.video.decoders.choice import resolve_decoder
+from ssvid.video.frame_folders import PICTURES_FPS
 
 AUTO = "auto"
 
@@ -34,6 +35,7 @@ def embed(
     backbone_name: str | None = None,
     root: str | Path | None = None,
     reader: str = AUTO,
+    fps: float = PICTURES_FPS,
     num_clips: int = 1,
     every_seconds: float = 0.0,
     num_frames: int = 0,
@@ -54,12 +56,14 @@ def embed(
     """Write the frozen features of every clip to one file; an interrupted call goes on where it stopped.
 
     Args:
-        videos: a folder (every video below it), one video, a manifest.csv, or a list of paths.
+        videos: a folder (every video below it), one video (a file, or a folder of pictures), a manifest.csv, or a list of
+            paths.
         backbone: checkpoint, run folder, export, or ``random`` (then ``backbone_name`` names the network).
         out: ``.npz`` or ``.parquet``; never overwritten.
         root: folder that the paths of a table or list are relative to; its own folder where None.
         reader: of a folder (``data.name``): it fills the columns label and split. ``auto`` is ``class_folder`` where the
             folder holds train/<class>/ and test/<class>/ (or val), else ``folder``, which knows no labels.
+        fps: frames per second of folders of pictures, which do not tell it.
         num_clips: per video, spread evenly; one alone is central. every_seconds: above 0, instead one clip every so often.
         num_frames, resize_px, crop_px: of each clip; 0 is what the backbone is meant for. stride_frames: between frames.
         stages: ``trained``, ``all`` or names joined by commas. untrained_stage: allow those that were never trained.
@@ -95,7 +99,7 @@ def embed(
     try:
         resolve_feature_protocol(asked.features, network.info, stage, group="")  # before hours of scanning find out
         resolve_decoder(decoder)
-        manifest = list_and_scan(videos, root, say, reader=reader)
+        manifest = list_and_scan(videos, root, say, reader=reader, fps=fps)
         with cores_for_network(device, workers):
             told = every_tenth(say, "clips")
             result = embed_videos(
@@ -107,9 +111,16 @@ def embed(
 
 
 def list_and_scan(
-    videos: str | Path, root: str | Path | None = None, say: Say | None = None, *, reader: str = AUTO
+    videos: str | Path,
+    root: str | Path | None = None,
+    say: Say | None = None,
+    *,
+    reader: str = AUTO,
+    fps: float = PICTURES_FPS,
 ) -> Manifest:
     """The table of a folder, of one video, of a manifest.csv or of a list of paths; new files are scanned.
+
+    A folder that itself holds two pictures or more and no video file is one video.
 
     Raises:
         DataError: there is no such thing, or nothing in it is a readable video.
@@ -124,7 +135,9 @@ def list_and_scan(
         return Manifest.load(path, base)
     if reader != AUTO and not path.is_dir():
         raise DataError(f"reader ({reader}) is for folders, and {videos} is a file. Leave it out.")
-    if path.is_dir():
+    if path.is_dir() and reader == AUTO and is_clip(path):
+        base, entries = path.absolute().parent, Listing([Entry(path.absolute().name)])
+    elif path.is_dir():
         base, entries = path, _list_folder(path, reader)
     elif is_video(path):
         entries = Listing([Entry(path.name)])
@@ -132,10 +145,10 @@ def list_and_scan(
         entries = list_videos("list", base, path)
 
     if say is None:
-        return build_manifest(base, entries)
+        return build_manifest(base, entries, fps=fps)
     for note in entries.notes():
         say(f"note: {note}")
-    return build_manifest(base, entries, progress=files_every_tenth(say, "scanning videos"))
+    return build_manifest(base, entries, progress=files_every_tenth(say, "scanning videos"), fps=fps)
 
 
 def _list_folder(folder: Path, reader: str) -> Listing:

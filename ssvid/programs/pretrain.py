@@ -393,6 +393,7 @@ def _out_of_domain(run: Run, train_rows: Manifest) -> Manifest | None:
         index_workers=data.index_workers,
         index_timeout_seconds=data.index_timeout_seconds,
         gray_range=data.gray_range if config.name != "manifest" else (),
+        fps=data.fps,
     )
     found = load_manifest(own, run.say if run.is_first else None, group="data.out_of_domain")
     if config.split:

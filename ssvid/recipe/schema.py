@@ -267,6 +267,7 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "data.val_fraction": Used("kind", ("pretrain",)),
     "data.segment_seconds": Used("kind", ("pretrain",)),
     "data.gray_range": Used("data.name", ("manifest",), off=True),
+    "data.fps": Used("data.name", ("manifest",), off=True),
     "data.list": Used("data.name", names_with_list),
     "data.out_of_domain.list": Used("data.out_of_domain.name", names_with_list),
     **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},

@@ -13,6 +13,7 @@ from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.manifest import VideoRow
 from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
+from ssvid.video.frame_folders import is_there
 from ssvid.video.random_access import packet_table
 
 TOO_MUCH, TOO_LONG_SECONDS = 0.5, 5.0  # share of the time, and in all; a short run waits for its readers to start
@@ -36,9 +37,9 @@ class Footage:
 
 
 def look_at(dataset: ClipDataset) -> Footage:
-    """Some of the videos, their packets alone: nothing is decoded."""
+    """Some of the videos, their packets alone: nothing is decoded. Each picture of a folder is a key frame."""
     paths = {row: Path(dataset.manifest.path_of(row)) for row in dataset.rows}
-    rows = [row for row, path in paths.items() if path.is_file() and path.stat().st_size < _MOST_BYTES]
+    rows = [row for row, path in paths.items() if is_there(path) and path.stat().st_size < _MOST_BYTES]
     some = rows[:: max(1, len(rows) // _FILES_LOOKED_AT)][:_FILES_LOOKED_AT]
     height, width = (float(np.median([getattr(row, side) for row in some] or [0])) for side in ("height", "width"))
     gaps, unindexed = _gaps(dataset, some)
@@ -49,6 +50,9 @@ def _gaps(dataset: ClipDataset, rows: Sequence[VideoRow]) -> tuple[list[float], 
     """Frames from key frame to key frame of each file that has an index of them, and a long one that has none."""
     gaps, unindexed = [], ""
     for row in rows:
+        if dataset.manifest.path_of(row).is_dir():
+            gaps.append(1.0)
+            continue
         try:
             table = packet_table(str(Path(dataset.manifest.path_of(row)).resolve()))
         except (DecodeError, OSError):

@@ -1,10 +1,11 @@
-"""What a file is known by: its whole content; its ends alone, where that must be quick. No decoder is imported here."""
+"""What a video is known by: its whole content; its ends alone, where that must be quick. No decoder is imported here."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 
+from ssvid.video.frame_folders import frame_paths
 from ssvid.video.progress import beat
 
 _BLOCK = 256 * 1024
@@ -18,26 +19,53 @@ def content_id(path: str | os.PathLike[str]) -> str:
     Of the file and not of its packets or pictures, on purpose: it needs no decoder, so that it is the same under every
     version of FFmpeg, and no two files with different pictures, sizes, times or rotations share it. The price: a copy
     that was put into another container, given other metadata or encoded anew is another content.
+
+    Of a folder of pictures: SHA-256 of the SHA-256 (32 bytes each) of its frames' files, in their order. Names count by
+    the order alone, so that a copy with other names or numbers is the same video; the file that ``join-frames`` makes of
+    the pictures is another one.
+
+    Raises:
+        OSError: it cannot be read.
+        DecodeError: a folder holds no frames.
     """
+    if not os.path.isdir(path):
+        return _sha256(path).hexdigest()
+    digest = hashlib.sha256()
+    for picture in frame_paths(path):
+        digest.update(_sha256(picture).digest())
+    return digest.hexdigest()
+
+
+def _sha256(path: str | os.PathLike[str]) -> hashlib._Hash:
     digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(block):
             digest.update(block[:count])
             beat()
-    return digest.hexdigest()
+    return digest
 
 
 def quick_id(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's size and its first and last 64 KiB, 32 hex characters; different files may share it.
 
-    Once it was the only identity, so tables, checkpoints and exports of that time are compared by it.
+    Once it was the only identity, so tables, checkpoints and exports of that time are compared by it. Of a folder of
+    pictures: of their number, the size of all, the beginning of the first and the end of the last.
+
+    Raises:
+        OSError, DecodeError: as ``content_id``.
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(size.to_bytes(8, "little"))
+    digest, name = hashlib.sha256(), os.fspath(path)
+    if os.path.isdir(name):
+        pictures = frame_paths(name)
+        digest.update(b"%d pictures " % len(pictures))
+        size, first, last = sum(map(os.path.getsize, pictures)), pictures[0], pictures[-1]
+    else:
+        size, first, last = os.path.getsize(name), name, name
+    digest.update(size.to_bytes(8, "little"))
+    with open(first, "rb") as file:
         digest.update(file.read(_QUICK_BLOCK))
-        file.seek(max(size - _QUICK_BLOCK, 0))
+    with open(last, "rb") as file:
+        file.seek(max(os.path.getsize(last) - _QUICK_BLOCK, 0))
         digest.update(file.read(_QUICK_BLOCK))
     return digest.hexdigest()[:_QUICK_CHARACTERS]
 

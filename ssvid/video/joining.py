@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -77,8 +76,3 @@ def _content(picture: Path) -> bytes:
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def in_order(pictures: Sequence[Path]) -> list[Path]:
-    """Pictures by the numbers in their names, so that 10 comes after 9."""
-    return sorted(pictures, key=lambda path: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", path.name)])

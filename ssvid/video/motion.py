@@ -20,6 +20,7 @@ import numpy as np
 
 from ssvid.errors import DecodeError, SsvidError
 from ssvid.files import write_atomic
+from ssvid.video.progress import beat
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -104,6 +105,9 @@ class _Flow:
 
 def _frames(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
     """Every frame (H, W, 3) uint8 in the order that defines frame numbers."""
+    if os.path.isdir(path):
+        yield from _pictures(path, gray_range)
+        return
     from ssvid.video.decoders.contract import checked_path
     from ssvid.video.streams import FrameConverter, SequentialDecode, open_stream
 
@@ -115,6 +119,22 @@ def _frames(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
                 raise DecodeError(path, f"the picture size changes in mid-stream, at frame {number}")
             shape = pixels_HWC.shape
             yield pixels_HWC
+
+
+def _pictures(folder: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
+    from ssvid.video.decoders.pictures import read_picture, size_problem
+    from ssvid.video.frame_folders import list_frames
+    from ssvid.video.values import gray_levels
+
+    names, first = list_frames(folder).names, None
+    levels = gray_levels(*gray_range) if gray_range else None
+    for name in names:
+        pixels_HWC = read_picture(os.path.join(folder, name), levels).pixels_HWC
+        beat()
+        if first is not None and pixels_HWC.shape != first:
+            raise DecodeError(folder, size_problem(name, pixels_HWC, names[0], first))
+        first = pixels_HWC.shape
+        yield np.ascontiguousarray(pixels_HWC)
 
 
 @contextmanager

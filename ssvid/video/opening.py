@@ -12,10 +12,11 @@ import torch
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders.choice import create_reader, resolve_decoder
+from ssvid.video.decoders.contract import VideoReader, hand_out_frames
+from ssvid.video.frame_folders import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
-from ssvid.video.decoders.contract import VideoReader, hand_out_frames
 
 
 def read_clips(reader: VideoReader, clips: Sequence[np.ndarray]) -> list[Tensor]:
@@ -51,8 +52,9 @@ def open_video(
     """Open a video with a decoder that is right for it.
 
     Args:
-        path: the file.
-        decoder: ``auto`` takes the fastest installed of ``decoders_ok``, and PyAV where that is empty.
+        path: the file, or a folder of pictures.
+        decoder: ``auto`` takes the fastest installed of ``decoders_ok``, and PyAV where that is empty. A folder is read
+            picture by picture whatever is asked for.
         info: what a scan found of the *whole* file. None: the file is scanned first, which decodes all of it.
         decoders_ok: the decoders that a scan found right. ``pyav`` among them means that its random access is proved;
             where it is missing, PyAV decodes from the start of the file, which is right by definition.
@@ -61,6 +63,8 @@ def open_video(
         DecodeError: the file cannot be read, or a forced decoder returns wrong frames for it.
         SsvidError: the decoder is unknown or not installed.
     """
+    if os.path.isdir(path):
+        return _open_folder(path, decoder, info)
     name = resolve_decoder(decoder, decoders_ok)
     if info is None:
         from ssvid.video.scan import scan_video  # the scanner itself opens readers
@@ -75,3 +79,12 @@ def open_video(
         what = f"decoder {name!r} returns wrong frames for this file; right are: {right}. Set loader.decoder=auto"
         raise DecodeError(os.fspath(path), what)
     return create_reader(name, os.fspath(path), info, seek=seek)
+
+
+def _open_folder(path: str | os.PathLike[str], decoder: str, info: VideoInfo | None) -> VideoReader:
+    name = resolve_decoder(decoder, (PICTURES,))
+    if info is None:
+        from ssvid.video.scan import scan_video
+
+        info = scan_video(path).info
+    return create_reader(name, os.fspath(path), info)

@@ -21,11 +21,14 @@ from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
 from ssvid.video.decoders.choice import DECODERS_BY_SPEED, create_reader, decoder_status, resolve_decoder
 from ssvid.video.decoders.contract import checked_path
+from ssvid.video.frame_folders import PICTURES, PICTURES_FPS
 from ssvid.video.packets import UNKNOWN, PacketLog
 from ssvid.video.progress import beat
 from ssvid.video.random_access import PacketTable, keep_packet_table, read_packets, table_of
+from ssvid.video.scan_pictures import survey_pictures
 from ssvid.video.streams import FrameConverter, SequentialDecode, is_deep_gray, num_listed_packets, open_stream
-from ssvid.video.times import FrameTimes, frame_times, long_last_frame
+from ssvid.video.times import FrameTimes, evenly_spaced, frame_times, long_last_frame
+from ssvid.video.values import ValueRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +46,6 @@ MAX_SHARE_OF_MOTION = 0.25
 
 # Where even spacing puts a frame and where it is shown may differ by so many intervals: a dropped frame is no pause.
 MAX_DRIFT = 1.5
-# A video is said to use a small part of its range where nearly all its values are within so many of 256.
-FEW_VALUES = 64
 # Shorter files are decoded from their start as fast as a clip is found elsewhere.
 LONG_FRAMES = 250
 # A decoder that needs so many times as long as PyAV's decode of the whole file for one read hangs.
@@ -69,25 +70,34 @@ class VideoScan:
 
 
 def scan_video(
-    path: str | os.PathLike[str], decoders: Sequence[str] | None = None, *, gray_range: Sequence[int] = ()
+    path: str | os.PathLike[str],
+    decoders: Sequence[str] | None = None,
+    *,
+    gray_range: Sequence[int] = (),
+    fps: float = PICTURES_FPS,
 ) -> VideoScan:
-    """Decode a whole file once, and compare the decoders with what came out.
+    """Decode a whole file once, and compare the decoders with what came out; or read every picture of a folder.
 
     Nothing is taken from the header that decoding can tell. Memory stays flat: a handful of frames are kept.
 
     Args:
-        path: the file.
-        decoders: the decoders to compare. None: all that work here. Empty: none.
+        path: the file, or a folder of pictures.
+        decoders: the decoders to compare. None: all that work here. Empty: none. No matter to a folder.
         gray_range: see ``VideoInfo``; ``info`` has it only where the file is gray of more than 8 bits.
+        fps: frames per second of a folder, whose pictures do not tell it; files tell their own.
 
     Returns:
         ``info.fps`` and ``info.variable_fps`` as ``measure_fps`` finds them from the decoded time stamps.
 
     Raises:
         DecodeError: the file is no video, holds a still image or no frame, changes its picture size in mid-stream, or
-            more than ``MAX_DAMAGED_FRACTION`` of its frames are damaged or missing.
+            more than ``MAX_DAMAGED_FRACTION`` of its frames are damaged or missing. Of a folder: it holds no two
+            pictures, or one of them is damaged or of another size.
         SsvidError: a decoder is unknown or does not work here.
     """
+    if os.path.isdir(path):
+        found, told = survey_pictures(path, fps, gray_range)
+        return VideoScan(found, (PICTURES,), False, told, evenly_spaced(found.num_frames, fps))
     text = checked_path(path)
     survey = _Survey(text, tuple(gray_range))
     survey.run()
@@ -185,17 +195,11 @@ class _Survey:
         self.notes["damage"] = what + (f" ({decode.first_error})" if decode.first_error else "")
 
     def _note_range(self, stream: VideoStream) -> None:
-        low, high = self.value_range.of_nearly_all()
-        if high - low >= FEW_VALUES:
-            return
         format = stream.codec_context.format
         bits = format.components[0].bits if format and format.components else 8
-        cut = f" (of its {bits} bits the upper 8 are kept)" if bits > 8 else ""
-        if is_deep_gray(stream.codec_context.pix_fmt):
-            step = 1 << bits - 8
-            found = f"--gray-range {max(low * step - step // 2, 0)} {high * step + step // 2 - 1} stretches them"
-            cut = f"{cut[:-1]}, {found})" if not self.gray_range else ""
-        self.notes["range"] = f"nearly all values lie between {low} and {high} of 255{cut}"
+        is_deep = is_deep_gray(stream.codec_context.pix_fmt)
+        if note := self.value_range.note(bits, is_deep_gray=is_deep, is_stretched=bool(self.gray_range)):
+            self.notes["range"] = note
 
     def _sum_up(self, stream: VideoStream, shape: tuple[int, int]) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate
@@ -265,37 +269,14 @@ def _intervals_text(pts: Sequence[int | None], last_duration: int, unit: Fractio
     return f"frames stay {low:.3g} to {high:.3g} s, the longest begins {after:.6g} s after the first"
 
 
-class ValueRange:
-    """Which values the pictures of a video use, from a sample of its pixels."""
-
-    _EVERY_FRAMES, _EVERY_PIXELS = 8, 8
-    _LEFT_OUT = 0.01  # at either end: a caption, a dead pixel
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(256, np.int64)
-        self._num_frames = 0
-
-    def add(self, pixels_HWC: np.ndarray) -> None:
-        """Take the next frame of the video."""
-        # The first frames all: there may be no others.
-        if self._num_frames < self._EVERY_FRAMES or self._num_frames % self._EVERY_FRAMES == 0:
-            sample = pixels_HWC[:: self._EVERY_PIXELS, :: self._EVERY_PIXELS]
-            self._counts += np.bincount(sample.ravel(), minlength=256)
-        self._num_frames += 1
-
-    def of_nearly_all(self) -> tuple[int, int]:
-        """The values between which 98 % of all lie."""
-        share = np.cumsum(self._counts) / max(self._counts.sum(), 1)
-        low, high = np.searchsorted(share, [self._LEFT_OUT, 1 - self._LEFT_OUT])
-        return int(low), int(high)
-
-
 def read_times(path: str | os.PathLike[str], num_frames: int) -> FrameTimes | None:
-    """The times of a file's frames, from its packets alone; None where those do not tell them.
+    """The times of a file's frames, from its packets alone; None where those do not tell them, as pictures do not.
 
     Raises:
         DecodeError: it cannot be opened.
     """
+    if os.path.isdir(path):
+        return None
     text = checked_path(path)
     with open_stream(text) as (container, stream):
         packets = read_packets(container, stream)

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from ssvid.errors import DecodeError
 from ssvid.video.packets import PacketLog
 from ssvid.video.progress import beat
+from ssvid.video.values import gray_levels
 
 # FFmpegError is the root of PyAV's errors; the others escape from its Python layer on odd files.
 DECODE_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, RuntimeError, UnicodeError)
@@ -122,7 +123,7 @@ class FrameConverter:
     """
 
     def __init__(self, gray_range: Sequence[int] = ()) -> None:
-        self._levels = _gray_levels(*gray_range) if gray_range else None
+        self._levels = gray_levels(*gray_range) if gray_range else None
         self._reformatter = VideoReformatter()
         self._rotation: int | None = None
         self._turns = 0
@@ -157,12 +158,6 @@ class FrameConverter:
 def is_deep_gray(pixel_format: str | None) -> bool:
     """Whether a pixel format is gray alone, in whole numbers of 9 to 16 bits."""
     return re.fullmatch(r"gray(9|10|12|14|16)(le|be)", pixel_format or "") is not None
-
-
-def _gray_levels(low: int, high: int) -> np.ndarray:
-    """For each value of 16 bits the nearest one of 8, from 0 at ``low`` to 255 at ``high``."""
-    values = np.arange(2**16, dtype=np.float64)
-    return np.clip(np.rint((values - low) * 255 / (high - low)), 0, 255).astype(np.uint8)
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:

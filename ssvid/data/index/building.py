@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ssvid.data.index import processes as scanning
 from ssvid.data.index.processes import FileFacts, Job, scan_files
-from ssvid.data.index.scan_cache import ScanCache
+from ssvid.data.index.scan_cache import FileState, ScanCache, file_state
 from ssvid.data.manifest import OK, UNREADABLE, Manifest, VideoRow, gray_range_problem
 from ssvid.data.readers import Entry, Listing
-from ssvid.errors import DataError, did_you_mean
+from ssvid.errors import DataError, DecodeError, did_you_mean
 from ssvid.files import takes_paths
 from ssvid.progress import NamedProgress
+from ssvid.video.frame_folders import MAX_FPS, PICTURES_FPS
 from ssvid.video.times import FrameTimes, evenly_spaced
 
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
@@ -26,7 +27,7 @@ FACTS_OF_FILE = (
     *("decoders_ok", "content_id", "quick_id", "gray_range"),
 )
 # The subjects of a scan's notes that stand in the table.
-NOTED = ("damage", "time", "fps", "range", "access")
+NOTED = ("damage", "time", "fps", "pictures", "range", "access")
 
 
 @takes_paths("root")
@@ -40,8 +41,9 @@ def build_manifest(
     cache: bool = True,
     progress: NamedProgress | None = None,
     gray_range: Sequence[int] = (),
+    fps: float = PICTURES_FPS,
 ) -> Manifest:
-    """Scan the files of a data set and write down what they hold.
+    """Scan the files of a data set, and its folders of pictures, and write down what they hold.
 
     The result depends on the files and the decoders alone, not on workers, timing or cache. Unreadable files keep their
     row; its status says why.
@@ -57,6 +59,7 @@ def build_manifest(
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
         gray_range: the values of gray videos of more than 8 bits that become 0 and 255; () keeps their upper 8 bits.
+        fps: frames per second of folders of pictures, which do not tell it.
 
     Returns:
         One row per entry, in their order. A window of seconds becomes one of frames by the frames' time stamps.
@@ -73,8 +76,11 @@ def build_manifest(
         raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
     if problem := gray_range_problem(gray_range):
         raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
+    if not 0 < fps < MAX_FPS:
+        raise DataError(f"fps ({fps}) of pictures must be above 0 and below {MAX_FPS}. Set data.fps=25 (--fps 25).")
     paths = list(dict.fromkeys(entry.path for entry in entries))
-    as_read = Job("", "", timeout_seconds, None if decoders is None else tuple(decoders), gray_range=tuple(gray_range))
+    compared = None if decoders is None else tuple(decoders)
+    as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range), fps=fps)
     facts = _scan_all(root, paths, workers, _decoder_versions(decoders), as_read, cache, progress)
     _warn_of_choking(facts)
     if all(found.problem for found in facts.values()):
@@ -113,7 +119,7 @@ def _scan_all(
     """Facts of every file, from the cache or a scan, in the order of ``paths``. as_read: a job for any of them."""
     facts: dict[str, FileFacts] = {}
     jobs: list[Job] = []
-    stats: dict[str, os.stat_result] = {}
+    states: dict[str, FileState] = {}
 
     def take(path: str, found: FileFacts) -> None:
         facts[path] = found
@@ -125,20 +131,23 @@ def _scan_all(
         for path in paths:
             file = os.path.abspath(root / path)
             try:
-                stats[path] = os.stat(file)
+                states[path] = file_state(file, as_read.fps)
             except OSError as cause:
                 take(path, FileFacts(problem=cause.strerror or str(cause), is_final=False))
                 continue
-            remembered = cache.get(file, stats[path])
+            except DecodeError as cause:
+                take(path, FileFacts(problem=cause.reason, is_final=False))
+                continue
+            remembered = cache.get(file, states[path])
             if remembered:
                 take(path, remembered)
             else:
                 jobs.append(as_read._replace(path=path, file=file))
         # The largest first, so that no worker is left alone with it at the end.
-        jobs.sort(key=lambda job: (-stats[job.path].st_size, job.path))
+        jobs.sort(key=lambda job: (-states[job.path].size_bytes, job.path))
         for path, found in scan_files(jobs, workers):
             if found.is_final:
-                cache.put(os.path.abspath(root / path), stats[path], found)
+                cache.put(os.path.abspath(root / path), states[path], found)
             take(path, found)
     return {path: facts[path] for path in paths}
 

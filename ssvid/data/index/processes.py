@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from ssvid.errors import DecodeError
 from ssvid.machine import num_cores
+from ssvid.video.frame_folders import PICTURES_FPS
 from ssvid.video.identity import content_id, identity_like, quick_id
 from ssvid.video.progress import listen
 
@@ -77,10 +78,10 @@ def read_facts(values: dict[str, Any]) -> FileFacts:
 
 
 class Job(NamedTuple):
-    """A file to scan, or to measure. seconds: without a sign of life, after which it hangs. decoders: None is all.
+    """A file or a folder of pictures to scan, or to measure. seconds: without a sign of life, after which it hangs. decoders: None is all.
 
     choked, waited_seconds: what the last attempt came to, see ``FileFacts``. signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
-    num_frames: what a file to be measured must have. gray_range: see ``VideoInfo``.
+    num_frames: what a file to be measured must have. gray_range: see ``VideoInfo``. fps: of a folder of pictures.
     """
 
     path: str
@@ -93,6 +94,7 @@ class Job(NamedTuple):
     content_id: str = ""
     num_frames: int = 0
     gray_range: tuple[int, ...] = ()
+    fps: float = PICTURES_FPS
 
 
 # ---- calling side
@@ -405,7 +407,7 @@ def _scan(scanner: Any, job: Job) -> FileFacts:
     known = FileFacts(choked=job.choked, waited_seconds=job.waited_seconds)
     try:
         known = replace(known, content_id=content_id(job.file), quick_id=quick_id(job.file))
-        scan = scanner.scan_video(job.file, decoders=job.decoders, gray_range=job.gray_range)
+        scan = scanner.scan_video(job.file, decoders=job.decoders, gray_range=job.gray_range, fps=job.fps)
     except DecodeError as cause:
         return replace(known, problem=_plain(cause.reason, job))
     except Exception as cause:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -9,10 +10,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssvid.data.index.processes import FileFacts, read_facts
+from ssvid.errors import DecodeError
 from ssvid.files import expanded
+from ssvid.video.frame_folders import frame_paths, is_there
 from ssvid.video.identity import content_id, is_quick, quick_id
 
 # Part of the cache's key: raise it with every change of what scan_video learns or judges, or old results are believed.
@@ -23,7 +26,7 @@ class ScanCache:
     """What scans found, in one SQLite file under ``$SSVID_CACHE`` or ``~/.cache/ssvid``.
 
     Believed of a file while its path, size, inode and times of change are the same, under the same decoders and scan
-    version. A time that was set back (``touch -r``, ``rsync --times``) misleads nobody: the system notes down when it was.
+    version; of a folder of pictures while those of every picture are. A time that was set back (``touch -r``, ``rsync --times``) misleads nobody: the system notes down when it was.
     The cache only saves time: what is wrong with it is told once in a warning, and the scan goes on without it.
 
     versions: of the decoders, by which scans differ. patience_seconds: of this scan; a decoder that once made no progress
@@ -56,39 +59,39 @@ class ScanCache:
         if self._db:
             self._db.close()
 
-    def get(self, file: str, stat: os.stat_result) -> FileFacts | None:
+    def get(self, file: str, state: FileState) -> FileFacts | None:
         """The facts of a file, if it was scanned as it is now, and as patiently."""
         query = "SELECT facts FROM scans WHERE path = ? AND versions = ? AND stamp = ?"
-        found = self._execute(query, (os.fsencode(file), self._versions, f"{_stamp(stat)} {SCAN_VERSION}"))
+        found = self._execute(query, (os.fsencode(file), self._versions, _scan_stamp(state)))
         try:
             facts = read_facts(json.loads(found[0])) if found else None
         except (TypeError, ValueError):
             return None  # a damaged entry: the file is scanned again and the entry replaced
         return facts if facts and not 0 < facts.waited_seconds < self._patience_seconds else None
 
-    def put(self, file: str, stat: os.stat_result, facts: FileFacts) -> None:
+    def put(self, file: str, state: FileState, facts: FileFacts) -> None:
         """Remember the facts of a file; those of its earlier states are forgotten."""
-        values = (os.fsencode(file), self._versions, f"{_stamp(stat)} {SCAN_VERSION}", json.dumps(asdict(facts)))
+        values = (os.fsencode(file), self._versions, _scan_stamp(state), json.dumps(asdict(facts)))
         self._execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?)", values)
-        self._put_content(file, stat, facts.content_id)
+        self._put_content(file, state, facts.content_id)
 
     def content_id(self, file: str) -> str:
         """The identity of a file, read from end to end unless that was done since it last changed.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read. DecodeError: it is a folder that holds no frames.
         """
-        stat = os.stat(file)
+        state = file_state(file)
         query = "SELECT content_id FROM contents WHERE path = ? AND stamp = ?"
-        found = self._execute(query, (os.fsencode(file), _stamp(stat)))
+        found = self._execute(query, (os.fsencode(file), state.stamp))
         if found:
             return str(found[0])
         identity = content_id(file)
-        self._put_content(file, stat, identity)
+        self._put_content(file, state, identity)
         return identity
 
-    def _put_content(self, file: str, stat: os.stat_result, identity: str) -> None:
-        values = (os.fsencode(file), _stamp(stat), identity)
+    def _put_content(self, file: str, state: FileState, identity: str) -> None:
+        values = (os.fsencode(file), state.stamp, identity)
         self._execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", values)
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> Any:
@@ -116,10 +119,10 @@ def cache_folder() -> Path:
 
 
 def whole_id(path: Path) -> str:
-    """``content_id`` of a file, remembered until the file changes.
+    """``content_id`` of a file or a folder of pictures, remembered until it changes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read. DecodeError: it is a folder that holds no frames.
     """
     with ScanCache("") as cache:
         return cache.content_id(os.path.abspath(path))
@@ -128,13 +131,52 @@ def whole_id(path: Path) -> str:
 def changed_files(root: Path, known: Mapping[str, str]) -> list[str]:
     """Those of the files (path below the root -> identity) that hold something else; one that is missing is not meant."""
     with ScanCache("") as cache:
-        now = {
-            path: quick_id(root / path) if is_quick(identity) else cache.content_id(os.path.abspath(root / path))
-            for path, identity in known.items()
-            if (root / path).is_file()
-        }
-    return [path for path, identity in now.items() if identity != known[path]]
+        there = {path: identity for path, identity in known.items() if is_there(root / path)}
+        return [path for path, identity in there.items() if _identity_now(cache, root / path, identity) != identity]
+
+
+def _identity_now(cache: ScanCache, path: Path, identity: str) -> str:
+    """The identity of what is there, made as ``identity`` was; "" of a folder whose frames are gone."""
+    try:
+        return quick_id(path) if is_quick(identity) else cache.content_id(os.path.abspath(path))
+    except DecodeError:
+        return ""
+
+
+class FileState(NamedTuple):
+    """How a file, or a folder of pictures, is at a time.
+
+    size_bytes: of all. stamp: differs from that of any earlier state. fps: at which a folder is scanned; 0 of a file.
+    """
+
+    size_bytes: int
+    stamp: str
+    fps: float = 0.0
+
+
+def file_state(path: str | os.PathLike[str], fps: float = 0.0) -> FileState:
+    """The state of a file; of a folder that of all its frames: names, sizes, times of change, inodes. None is opened.
+
+    fps: at which the frames of a folder follow one another, where that matters.
+
+    Raises:
+        OSError: there is no such thing. DecodeError: it is a folder that holds no frames.
+    """
+    if not os.path.isdir(path):
+        stat = os.stat(path)
+        return FileState(stat.st_size, _stamp(stat))
+    digest, size_bytes = hashlib.sha256(), 0
+    for picture in frame_paths(path):
+        stat = os.stat(picture)
+        size_bytes += stat.st_size
+        digest.update(b"%s\0%s\0" % (os.fsencode(os.path.basename(picture)), _stamp(stat).encode()))
+    return FileState(size_bytes, f"pictures {digest.hexdigest()}", fps)
 
 
 def _stamp(stat: os.stat_result) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def _scan_stamp(state: FileState) -> str:
+    rate = f" {state.fps!r} fps" if state.fps else ""
+    return f"{state.stamp}{rate} {SCAN_VERSION}"

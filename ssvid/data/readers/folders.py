@@ -27,9 +27,9 @@ def split_of_folder(name: str) -> str:
 
 @register_reader("folder", about="every video below ROOT, at any depth; no labels")
 def read_folder(root: Path, official: OfficialSplit) -> Listing:
-    """Every video below ``root``, sorted; without labels."""
+    """Every video below ``root``, files and folders of pictures, sorted; without labels."""
     found = find_videos(root)
-    return Listing((Entry(path) for path in found), passed_over=found.passed_over)
+    return Listing((Entry(path) for path in found), passed_over=found.passed_over, folders=found.folders)
 
 
 @register_reader("class_folder", about="the folder is the label: <class>/*, or {train,val,test}/<class>/*")
@@ -45,16 +45,17 @@ def list_class_folders(root: Path, split_of: Callable[[str], str]) -> Listing:
     has_splits = _has_split_folders(paths, split_of)
     for path in paths:
         if len(path.parts) != 2 + has_splits:
-            wanted = "<split>/<class>/<file>" if has_splits else "<class>/<file>"
+            wanted = "<split>/<class>/<video>" if has_splits else "<class>/<video>"
+            what = ". It is a folder of pictures, and so one video" if str(path) in found.folders else ""
             raise DataError(
-                f"path ({str(path)!r}) must lie in a class folder: {root}/{wanted}, without further folders."
+                f"path ({str(path)!r}) must lie in a class folder: {root}/{wanted}, without further folders{what}."
                 " Move it, set data.root one folder deeper or higher, or set data.name=folder to do without labels."
             )
     if has_splits:
         entries = [Entry(str(path), path.parts[1], split_of(path.parts[0])) for path in paths]
     else:
         entries = [Entry(str(path), path.parts[0]) for path in paths]
-    return Listing(entries, passed_over=found.passed_over)
+    return Listing(entries, passed_over=found.passed_over, folders=found.folders)
 
 
 def _has_split_folders(paths: list[PurePosixPath], split_of: Callable[[str], str]) -> bool:

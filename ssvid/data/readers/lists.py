@@ -16,6 +16,7 @@ from ssvid.data.manifest import contained_path
 from ssvid.data.readers.matching import Entry, Listing, OfficialSplit, SplitLine, read_text
 from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
+from ssvid.video.frame_folders import is_there
 
 # The header of a CSV list: what each of its columns may be called.
 LIST_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -91,8 +92,9 @@ def _detect_separator(root: Path, first: str) -> str:
 
 
 def _is_file(path: Path) -> bool:
+    """Whether there is a file, or a folder of pictures."""
     try:
-        return path.is_file()
+        return is_there(path)
     except (OSError, ValueError):  # a name that the file system cannot hold, so no file has it
         return False
 
@@ -199,7 +201,7 @@ def _entry(root: Path, line: SplitLine, cells: dict[str, str], *, allow_outside:
 
 
 def _listed_path(root: Path, line: SplitLine, text: str, *, allow_outside: bool) -> str:
-    """The path relative to the root of a file that exists. An absolute path inside the root is one as well."""
+    """The path relative to the root of a file, or a folder of pictures, that exists. An absolute path inside the root is one as well."""
     base = f"{root.absolute().as_posix()}/"
     try:
         path = contained_path(text.removeprefix(base), allow_outside=allow_outside)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ssvid.errors import DataError, name_some
 from ssvid.files import expanded
+from ssvid.video.frame_folders import PICTURE_ENDINGS, kind_of, usual_kind, visible_files
 
 # fmt: off
 VIDEO_EXTENSIONS: tuple[str, ...] = (
@@ -22,7 +23,6 @@ VIDEO_EXTENSIONS: tuple[str, ...] = (
     ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob",
     ".webm", ".wmv", ".y4m",
 )
-PICTURE_EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 # What lies beside videos by custom and can be none: nobody needs to be told that it is passed over.
 _COMPANY: frozenset[str] = frozenset({
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini",
@@ -31,6 +31,7 @@ _COMPANY: frozenset[str] = frozenset({
 })
 # fmt: on
 _ANIMATION = ".gif"
+_NAMED_VIDEOS = frozenset((*VIDEO_EXTENSIONS, _ANIMATION))
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Listing(list[Entry]):
 
     missing: videos that the split files list and the folder lacks, as they are listed; never more than what the user
     allowed. unlisted: videos of the folder that no split file lists; they are left out. passed_over: ending -> number of
-    files that may be videos and are not read.
+    files that may be videos and are not read. folders: those of the videos that are folders of pictures.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Listing(list[Entry]):
         missing: Iterable[str] = (),
         unlisted: Iterable[str] = (),
         passed_over: Mapping[str, int] | None = None,
+        folders: Iterable[str] = (),
     ) -> None:
         super().__init__(entries)
+        self.folders = tuple(sorted(folders))
         self.missing = tuple(missing)
         self.unlisted = tuple(unlisted)
         self.passed_over = Counter(passed_over or {})
@@ -84,14 +87,24 @@ class Listing(list[Entry]):
                 f" {_describe(self.passed_over, most=12)}. Rename those that are videos, or name them in a list"
                 f" (data.name=list), which takes any ending.{_hint(self.passed_over)}"
             )
+        if 0 < len(self.folders) < len(self):
+            notes.append(
+                f"{len(self.folders)} of {len(self)} videos are folders of pictures beside video files:"
+                f" {name_some(self.folders)}. If they are no clips (masks, previews), set data.root to the folder of the"
+                " clips, or name these in a list (data.name=list)."
+            )
         return notes
 
 
 class FoundVideos(list[str]):
-    """Paths of videos below a folder, sorted. passed_over: ending -> number of other files that may be videos."""
+    """Paths of videos below a folder, sorted: files, and folders of pictures.
 
-    def __init__(self, paths: Iterable[str], passed_over: Mapping[str, int]) -> None:
-        super().__init__(sorted(paths))
+    passed_over: ending -> number of other files that may be videos. folders: those of the paths that are folders.
+    """
+
+    def __init__(self, files: Iterable[str], passed_over: Mapping[str, int], folders: Iterable[str] = ()) -> None:
+        self.folders = frozenset(folders)
+        super().__init__(sorted((*files, *self.folders)))
         self.passed_over = Counter(passed_over)
 
 
@@ -138,46 +151,79 @@ class Listed:
 
 
 def find_videos(root: Path) -> FoundVideos:
-    """Paths relative to ``root`` of all files with a video extension, sorted; hidden names are left out.
+    """Paths relative to ``root`` of all files with a video extension and all folders of pictures, sorted.
 
-    Animated pictures (.gif) are videos where nothing else is: beside videos they are previews more often than not.
+    A folder is a video where it directly holds two pictures of one kind or more and no video file; the root itself is
+    none. Hidden names are left out. Animated pictures (.gif) are videos where nothing else is: beside videos they are
+    previews more often than not.
 
     Raises:
         DataError: there is none; it says what was found instead.
     """
     by_ending: dict[str, list[str]] = {}
-    for path in walk(root):
-        by_ending.setdefault(path.suffix.lower(), []).append(path.relative_to(root).as_posix())
+    folders: list[str] = []
+    for folder, names in walk(root):
+        place = _relative(folder, root)
+        is_video = bool(place) and _are_frames(names)
+        folders += [place] * is_video
+        for name in names:
+            if not (is_video and kind_of(name)):
+                by_ending.setdefault(ending_of(name), []).append(f"{place}/{name}" if place else name)
     known = [ending for ending in VIDEO_EXTENSIONS if ending in by_ending]
-    known = known or [ending for ending in (_ANIMATION,) if ending in by_ending]
+    known = known or [ending for ending in (_ANIMATION,) if ending in by_ending and not folders]
     others = Counter({ending: len(paths) for ending, paths in by_ending.items() if ending not in known})
-    if not known:
+    if not known and not folders:
         raise DataError(
-            f"root ({root}) must hold at least one video ({' '.join(VIDEO_EXTENSIONS)}), at any depth."
-            f" Found instead: {_describe(others)}. Set data.root to another folder.{_hint(others)}"
+            f"root ({root}) must hold at least one video ({' '.join(VIDEO_EXTENSIONS)}), or a folder of pictures, at any"
+            f" depth. Found instead: {_describe(others)}. Set data.root to another folder.{_hint(others)}"
         )
     passed_over = {ending: count for ending, count in others.items() if ending not in _COMPANY}
-    return FoundVideos((path for ending in known for path in by_ending[ending]), passed_over)
+    return FoundVideos((path for ending in known for path in by_ending[ending]), passed_over, folders)
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """All visible files below ``root``, through links to folders as well, each folder once."""
+def _are_frames(names: Sequence[str]) -> bool:
+    """Whether files of these names in one folder are a video's frames; beside a video file pictures are previews."""
+    return bool(usual_kind(names)) and not any(ending_of(name) in VIDEO_EXTENSIONS for name in names)
 
-    def refuse(cause: OSError) -> None:
-        raise DataError(
-            f"folder ({cause.filename}) must be readable: {cause.strerror}. Fix its permissions or set data.root to"
-            " another folder."
-        ) from cause
+
+def is_clip(folder: Path) -> bool:
+    """Whether a folder is one video, and not one of videos: its pictures are frames, and it holds no folder."""
+    with os.scandir(folder) as scanned:
+        entries = [entry for entry in scanned if not entry.name.startswith(".")]
+    return _are_frames(list(visible_files(entries))) and not any(entry.is_dir() for entry in entries)
+
+
+def _relative(folder: str, root: Path) -> str:
+    """A folder below the root as a POSIX path; "" for the root itself. Much faster than pathlib."""
+    return os.path.relpath(folder, root).replace(os.sep, "/") if folder != str(root) else ""
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below ``root`` with the names of its visible files, through links to folders as well, each folder once.
+
+    No file is looked at; a dangling link is kept: the index lists it as unreadable instead of losing it silently.
+    """
 
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        identity = os.stat(folder)
-        key = (identity.st_dev, identity.st_ino)
-        subfolders[:] = [] if key in seen else sorted(name for name in subfolders if not name.startswith("."))
-        visible = () if key in seen else (Path(folder, name) for name in names if not name.startswith("."))
-        seen.add(key)
-        # A dangling link is kept: the index lists it as unreadable instead of losing it silently.
-        yield from (path for path in visible if path.is_file() or path.is_symlink())
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            identity = os.stat(folder)
+            key = (identity.st_dev, identity.st_ino)
+            if key in seen:
+                continue
+            seen.add(key)
+            with os.scandir(folder) as scanned:
+                entries = list(scanned)
+        except OSError as cause:
+            raise DataError(
+                f"folder ({cause.filename or folder}) must be readable: {cause.strerror}. Fix its permissions or set"
+                " data.root to another folder."
+            ) from cause
+        yield folder, list(visible_files(entries))
+        below = sorted((e.name for e in entries if not e.name.startswith(".") and e.is_dir()), reverse=True)
+        waiting += [os.path.join(folder, name) for name in below]
 
 
 def _describe(others: Counter[str], most: int = 5) -> str:
@@ -188,18 +234,26 @@ def _describe(others: Counter[str], most: int = 5) -> str:
 
 
 def _hint(others: Mapping[str, int]) -> str:
-    if any(ending in others for ending in PICTURE_EXTENSIONS):
-        return " To make a video of each folder of pictures, without loss: ssvid data join-frames FOLDER OUT."
+    if any(ending in others for ending in PICTURE_ENDINGS):
+        return (
+            " Pictures are the frames of a video where their folder holds two of one kind or more and no video file, and is"
+            " not the root itself: if that is one clip, set data.root to the folder above it."
+        )
     if any(ending in others for ending in (".zip", ".rar", ".tar", ".gz", ".tgz", ".7z")):
         return " To read what an archive holds, unpack the archive."
     return ""
 
 
+def ending_of(name: str) -> str:
+    """The last extension of a name with its dot, in small letters; pathlib takes minutes over the names of Kinetics-700."""
+    stem, dot, ending = name.rpartition(".")
+    return f".{ending.lower()}" if stem and dot and ending else ""
+
+
 def stem_of(path: str) -> str:
-    """The name of a POSIX path without its last extension; pathlib takes minutes over the paths of Kinetics-700."""
+    """The name of a video by its POSIX path, without the extension of a video file; a folder's name may hold dots."""
     name = path.rpartition("/")[2]
-    stem, dot, _ = name.rpartition(".")
-    return stem if stem and dot else name
+    return name.rpartition(".")[0] if ending_of(name) in _NAMED_VIDEOS else name
 
 
 # ---- split files
@@ -349,6 +403,10 @@ def match_tree(
         if not files:
             missing.append(video.name)
             continue
+        if len(files) > 1:
+            files = [
+                path for path in files if ending_of(path) in _NAMED_VIDEOS
+            ] or files  # not the pictures cut from it
         if len(files) > 1:
             raise DataError(
                 f"{video.name!r} must lie once below data.root ({root}), it lies at {files[0]} and {files[1]}. Set"

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ssvid.errors import DecodeError, SsvidError, did_you_mean
+from ssvid.video.frame_folders import PICTURES
 
 if TYPE_CHECKING:
     from ssvid.types import VideoInfo
@@ -76,11 +77,14 @@ def resolve_decoder(decoder: str = "auto", decoders_ok: Sequence[str] = ()) -> s
 
     Args:
         decoder: ``auto`` or a name, which is checked and returned.
-        decoders_ok: the decoders known to be right for the file. Empty: nothing is known, so PyAV.
+        decoders_ok: the decoders known to be right for the file. Empty: nothing is known, so PyAV. Of a folder of pictures
+            it is ``pictures`` alone, which is taken whatever was asked for.
 
     Raises:
         SsvidError: the name is unknown, or the decoder does not work here.
     """
+    if PICTURES in decoders_ok and not decoder_problem(decoder):
+        return PICTURES
     if decoder == "auto":
         usable = (name for name in DECODERS_BY_SPEED if name in decoders_ok and decoder_status(name).works)
         return next(usable, "pyav")
@@ -105,12 +109,12 @@ def decoder_problem(decoder: str, setting: str = "decoder", *, use: bool = True)
 
 
 def create_reader(name: str, path: str, info: VideoInfo, *, seek: bool = True) -> VideoReader:
-    """Open a file with one decoder. ``seek`` False makes PyAV decode from the start; the others ignore it.
+    """Open a file with one decoder, or a folder with ``pictures``. ``seek`` False makes PyAV decode from the start; the others ignore it.
 
     Raises:
-        DecodeError: the video has a ``gray_range``, which PyAV's reader alone follows.
+        DecodeError: the file has a ``gray_range``, which of the decoders PyAV's reader alone follows.
     """
-    if info.gray_range and name != "pyav":
+    if info.gray_range and name not in ("pyav", PICTURES):
         raise DecodeError(path, f"decoder {name!r} stretches no gray values. Set loader.decoder=auto")
     reader: VideoReader = _file_of(name).open_reader(path, info, seek=seek)
     return reader

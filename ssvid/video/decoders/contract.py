@@ -27,8 +27,11 @@ class VideoReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
-        self.path = checked_path(path)
+        self.path = self._checked(path)
         self.info = info
+
+    def _checked(self, path: str | os.PathLike[str]) -> str:
+        return checked_path(path)
 
     def frames_at(self, indices: np.ndarray) -> Tensor:
         """Decode frames by number.

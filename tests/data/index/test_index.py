@@ -46,7 +46,7 @@ def available_decoders():
     status = lambda version: SimpleNamespace(version=version, problem=None if version else "not installed: build it")
     return {"fast": status(os.environ.get("STUB_VERSION", "1.0")), "gone": status(None), "pyav": status("18")}
 
-def scan_video(path, decoders=None, gray_range=()):
+def scan_video(path, decoders=None, gray_range=(), fps=25.0):
     names = ("fast", "pyav") if decoders is None else tuple(decoders)
     with open(os.environ["STUB_LOG"], "a", errors="surrogateescape") as log:
         log.write(f"{os.path.basename(path)} {'+'.join(names)}\\n")
