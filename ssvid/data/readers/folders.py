@@ -45,7 +45,7 @@ def list_class_folders(root: Path, split_of: Callable[[str], str]) -> Listing:
     has_splits = _has_split_folders(paths, split_of)
     for path in paths:
         if len(path.parts) != 2 + has_splits:
-            wanted = "<split>/<class>/<video>" if has_splits else "<class>/<video>"
+            wanted = "<split>/<class>/<file>" if has_splits else "<class>/<file>"
             what = ". It is a folder of pictures, and so one video" if str(path) in found.folders else ""
             raise DataError(
                 f"path ({str(path)!r}) must lie in a class folder: {root}/{wanted}, without further folders{what}."

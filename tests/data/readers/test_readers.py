@@ -74,8 +74,8 @@ def test_what_is_no_file_is_no_video(tmp_path: Path) -> None:
 def test_a_folder_without_videos_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must hold at least one video \(.*\.mp4.*\).*Found instead: no file at all"):
         list_videos("folder", tmp_path)
-    touch(tmp_path, "x/1.jpg", "x/2.jpg", "x/README", "x/.mp4")
-    message = r"root \(.*\).*Found instead: 2 \.jpg, 1 without ending\. Set data\.root .*ssvid data join-frames"
+    touch(tmp_path, "1.jpg", "2.jpg", "x/3.jpg", "x/README", "x/.mp4")
+    message = r"root \(.*\).*Found instead: 3 \.jpg, 1 without ending\. Set data\.root .* the folder above it"
     with pytest.raises(DataError, match=message):
         list_videos("folder", tmp_path)
     with pytest.raises(DataError, match="unpack the archive"):
@@ -374,7 +374,7 @@ def test_what_may_be_a_video_and_is_passed_over_is_told(tmp_path: Path) -> None:
             listing.passed_over = Counter({ending: n // 2 for ending, n in listing.passed_over.items()})
         assert listing.passed_over == {".bin": 2, "": 1, ".lrv": 1, ".gif": 1, ".jpg": 1}
     [note] = listing.notes()
-    for words in ("6 files are passed over", "2 .bin", "1 without ending", "1 .gif", "(data.name=list)", "join-frames"):
+    for words in ("6 files are passed over", "2 .bin", "1 without ending", "1 .gif", "(data.name=list)", "two of one kind"):
         assert words in note
     assert [entry.path for entry in listed(tmp_path, "noending\ne.gif\n")] == ["noending", "e.gif"], "the advice holds"
     touch(tmp_path / "quiet", "a.mp4", "a.txt", "a.json")
