@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,8 @@ import numpy as np
 
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.data.masks import MASK_EXTENSIONS, VOID, Masks
-from ssvid.data.readers.matching import PICTURE_EXTENSIONS
 from ssvid.errors import DataError, name_some
-from ssvid.video.joining import in_order
+from ssvid.video.frame_folders import in_order, list_frames
 
 __all__ = ["JHMDB_JOINTS", "VIP_PARTS", "VOID", "Joints", "Masks", "Tracks", "Truth", "read_truth", "truth_sha256"]
 
@@ -169,7 +167,7 @@ def read_mask_folder(folder: Path, row: VideoRow, pictures: Sequence[str] | None
     if not paths:
         raise DataError(f"{folder} must hold the masks of {row.path!r} as PNG, it holds none. {_WAY_OUT}")
     sources: dict[int, Path | np.ndarray] = {}
-    for frame, path in _with_frames(in_order(paths), row, pictures):
+    for frame, path in _with_frames([folder / name for name in in_order(path.name for path in paths)], row, pictures):
         if frame in sources:
             raise DataError(f"{path} and {sources[frame]} are both masks of frame {frame}. Remove one of them.")
         sources[frame] = path
@@ -186,9 +184,7 @@ def pictures_of(video: Path) -> list[str] | None:
     """Names of the frames without their endings, where a video is a folder of pictures; None where it is a file."""
     if not video.is_dir():
         return None
-    found = [p for p in video.iterdir() if p.suffix.lower() in PICTURE_EXTENSIONS and not p.name.startswith(".")]
-    [(kind, _)] = Counter(p.suffix.lower() for p in found).most_common(1) or [("", 0)]
-    return [path.stem for path in in_order([p for p in found if p.suffix.lower() == kind])]
+    return [Path(name).stem for name in list_frames(video).names]
 
 
 def _with_frames(paths: Sequence[Path], row: VideoRow, pictures: Sequence[str] | None) -> Iterator[tuple[int, Path]]:

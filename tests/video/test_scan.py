@@ -402,7 +402,7 @@ FALSE_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "jpeg.avi": (lambda p: make_picture(p, "jpeg"), r"this is a still image \(jpeg_pipe\), not a video"),
     "webp.mp4": (lambda p: make_picture(p, "webp"), r"this is a still image"),
     "sound.mp4": (make_audio, r"there is no video in it \(sound only, or data\)"),
-    "folder.mp4": (lambda p: p.mkdir(), "this is a folder or a device, not a file"),
+    "folder.mp4": (lambda p: p.mkdir(), r"a folder is a video where it holds two pictures .*; it holds none"),
     "absent.mp4": (lambda p: None, "there is no such file"),
     "header.mp4": (lambda p: encode(p, clock_frames(5)) and p.write_bytes(p.read_bytes()[:40]), "FFmpeg can open"),
 }

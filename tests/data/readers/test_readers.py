@@ -374,7 +374,14 @@ def test_what_may_be_a_video_and_is_passed_over_is_told(tmp_path: Path) -> None:
             listing.passed_over = Counter({ending: n // 2 for ending, n in listing.passed_over.items()})
         assert listing.passed_over == {".bin": 2, "": 1, ".lrv": 1, ".gif": 1, ".jpg": 1}
     [note] = listing.notes()
-    for words in ("6 files are passed over", "2 .bin", "1 without ending", "1 .gif", "(data.name=list)", "two of one kind"):
+    for words in (
+        "6 files are passed over",
+        "2 .bin",
+        "1 without ending",
+        "1 .gif",
+        "(data.name=list)",
+        "two of one kind",
+    ):
         assert words in note
     assert [entry.path for entry in listed(tmp_path, "noending\ne.gif\n")] == ["noending", "e.gif"], "the advice holds"
     touch(tmp_path / "quiet", "a.mp4", "a.txt", "a.json")
