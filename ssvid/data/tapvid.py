@@ -11,10 +11,11 @@ x 2: x and y as shares of width and height) and ``occluded`` (points x frames).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from ssvid.progress import NamedProgress
 
 FRAMES, TRUTH = "frames", "truth"
 _KEYS = ("video", "points", "occluded")
+# No path, no hidden folder, nothing that a file system refuses.
+_FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,199}")
 _JPEG = b"\xff\xd8"
 _WAY_OUT = "Take a pickle of TAP-Vid as it is published: tapvid_davis.pkl, tapvid_rgb_stacking.pkl."
 
@@ -99,7 +102,7 @@ def _videos(content: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]
     if not content:
         raise DataError(f"{path} must hold at least one video, it holds none. {_WAY_OUT}")
     for name, video in named:
-        if not isinstance(name, str) or PurePosixPath(name).name != name or name.startswith(".") or "\0" in name:
+        if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
             raise DataError(
                 f"{path}: the name of a video ({name!r}) must be a text that can be the name of a folder. {_WAY_OUT}"
             )
