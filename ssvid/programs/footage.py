@@ -155,7 +155,7 @@ def _given(masks: Mapping[int, str | Path], row: VideoRow) -> tuple[dict[int, np
     for frame in read.frames:
         labels_HW = read.at(frame)
         assert labels_HW is not None  # it is one of those
-        given[frame] = labels_HW
+        given[frame] = labels_HW.copy()  # pictures are read only, which torch does not like
         if not set(np.unique(labels_HW).tolist()) & set(first_given):
             raise DataError(
                 f"{masks[frame]} holds no object: a mask that is given for a frame must hold one. Leave it out, or draw one."

@@ -31,6 +31,7 @@ COLORS: tuple[Color, ...] = (
 FILL = 0.4  # share of the object's color where it is filled
 TRAIL_FRAMES = 24  # that a trail reaches back
 SMALL_PX = 480  # longer side of a small picture
+CAPTION_PX = 26  # height of the strip over a picture
 _VOID_COLOR: Color = (150, 150, 150)
 _EDGE: Color = (16, 16, 16)
 _WHITE: Color = (255, 255, 255)
@@ -234,8 +235,9 @@ def shrunk(frame_HWC: np.ndarray, most_px: int) -> np.ndarray:
 def captioned(frame_HWC: np.ndarray, text: str) -> np.ndarray:
     """The frame under a dark strip with a line of text, cut where it is too long."""
     width_px = frame_HWC.shape[1]
-    strip = Image.new("RGB", (width_px, 20), (24, 24, 24))
-    ImageDraw.Draw(strip).text((5, 10), text, fill=(235, 235, 235), anchor="lm", font=ImageFont.load_default(12))
+    strip = Image.new("RGB", (width_px, CAPTION_PX), (24, 24, 24))
+    font = ImageFont.load_default(CAPTION_PX * 2 // 3)
+    ImageDraw.Draw(strip).text((5, CAPTION_PX // 2), text, fill=(235, 235, 235), anchor="lm", font=font)
     return np.concatenate([np.asarray(strip), frame_HWC])
 
 

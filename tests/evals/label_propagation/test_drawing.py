@@ -5,6 +5,7 @@ import pytest
 from skimage.segmentation import find_boundaries
 
 from ssvid.evals.label_propagation.drawing import (
+    CAPTION_PX,
     COLORS,
     captioned,
     color_of,
@@ -148,11 +149,12 @@ def test_key_frames_are_spread_and_hold_those_that_were_given():
 def test_sheets_and_pairs_hold_every_picture_under_its_words():
     frames = [np.full((30, 50, 3), value, np.uint8) for value in (60, 120, 180, 240, 90)]
     drawn = key_frame_sheet([(f"frame {i}", frame) for i, frame in enumerate(frames)], columns=3, gap_px=4)
-    assert drawn.shape == (2 * 54 - 4, 3 * 54 - 4, 3)
-    assert (drawn[20:50, 54:104] == 120).all() and (drawn[74:104, 54:104] == 90).all()
+    assert drawn.shape == (2 * (34 + CAPTION_PX) - 4, 3 * 54 - 4, 3)
+    assert (drawn[CAPTION_PX:][:30, 54:104] == 120).all() and (drawn[-30:, 54:104] == 90).all()
     pair = side_by_side({"truth": frames[0], "found": frames[3]})
-    assert pair.shape == (50, 104, 3) and (pair[20:, :50] == 60).all() and (pair[20:, 54:] == 240).all()
-    assert captioned(frames[0], "frame 0")[:20].max() > 150, "words are light on dark"
+    assert pair.shape == (30 + CAPTION_PX, 104, 3)
+    assert (pair[CAPTION_PX:, :50] == 60).all() and (pair[CAPTION_PX:, 54:] == 240).all()
+    assert captioned(frames[0], "frame 0")[:CAPTION_PX].max() > 150, "words are light on dark"
 
 
 def test_sizes():
