@@ -42,23 +42,30 @@ class MapGrid:
         return MapGrid((height, width), frame_px, (frame_px[0] / height, frame_px[1] / width), (0.0, 0.0), True)
 
     @staticmethod
-    def placed(shape: Sequence[int], frame_px: Size, stride_px: int, *, full_maps: bool = True) -> MapGrid:
-        """Cells at every stride of pixels: from the corner on, or in the middle where a map has not all of them.
+    def placed(shape: Sequence[int], frame_px: Size, stride_px: int, start_px: float = 0.0) -> MapGrid:
+        """Cells at every stride of pixels.
 
         Args:
-            full_maps: as ``BackboneInfo.full_maps``.
+            start_px: where the first cell begins, down and across.
         """
         height, width = shape[-2:]
-        left_over = (0, 0) if full_maps else (frame_px[0] - height * stride_px, frame_px[1] - width * stride_px)
-        top, left = (max(0, pixels // 2) for pixels in left_over)
-        return MapGrid((height, width), frame_px, (stride_px, stride_px), (top, left), False)
+        return MapGrid((height, width), frame_px, (stride_px, stride_px), (start_px, start_px), False)
 
     @staticmethod
     def of(network: Backbone, stage: str | None, shape: Sequence[int], frame_px: Size) -> MapGrid:
-        """The cells of a network's map, placed by its stride."""
+        """The cells of a network's map, placed by its stride: from the corner on where it has full maps.
+
+        Where it has not, its borders are not padded: on the smallest frame that it takes, its cells lie in the middle.
+        """
         info = network.info
         stride_px = info.stage(stage or network.default_stage).stride_space
-        return MapGrid.placed(shape, frame_px, stride_px, full_maps=info.full_maps)
+        if info.full_maps:
+            return MapGrid.placed(shape, frame_px, stride_px)
+        like = next(network.parameters())
+        smallest = torch.zeros(1, info.in_channels, info.min_frames, info.min_px, info.min_px, device=like.device)
+        with evaluation_mode(network):
+            num_cells = network(smallest, stage).shape[-1]
+        return MapGrid.placed(shape, frame_px, stride_px, (info.min_px - num_cells * stride_px) / 2)
 
     @property
     def height(self) -> int:

@@ -175,7 +175,7 @@ def test_maps_are_read_one_by_one_and_no_more_than_the_context_is_held() -> None
 
     for n, _ in enumerate(propagate(maps(), {0: all_given(soft(blocks(4, 6)))}, PropagationProtocol(num_previous=2))):
         assert num_read == n + 1
-        assert sum(isinstance(held, FrameCells) for held in gc.get_objects()) <= 3  # the first one and two before
+        assert sum(type(held) is FrameCells for held in gc.get_objects()) <= 3  # the first one and two before
     assert num_read == 12
 
 
