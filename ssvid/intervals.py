@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, ndtr, stdtrit
+from scipy.special import betaincinv, expit, logit, stdtrit
 
 Interval = tuple[float, float]
 LEVEL = 0.95
 METHOD = "Clopper-Pearson at the effective number of videos (Korn and Graubard 1998); differences by MOVER (Zou 2008)"
-RESAMPLED = "expanded percentile bootstrap (Hesterberg 2015) over test videos and their groups"
+RESAMPLED = "jackknife over test videos and their groups (Tukey 1958), Student's t on the logit scale"
 NUM_DRAWS = 2000
 _Z95 = 1.959963984540054  # of a standard normal: 97.5 % lie below
 # Half of a typical group, right and wrong in equal parts, is added where spread is estimated: groups that agree in all that was
@@ -125,14 +125,18 @@ def grouped_mean_interval(
     *,
     groups_N: np.ndarray | None = None,
     weights_N: np.ndarray | None = None,
+    low: float = -1.0,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> Interval:
-    """Of the mean of values of any size between -1 and 1, such as pseudo-values: a bootstrap over groups.
+    """Of a mean that lies between ``low`` and 1, over few groups: of values of any size, such as pseudo-values.
 
-    The percentiles are as far out as Student's t asks with so few groups (the expanded percentile interval of Hesterberg,
-    The American Statistician 69, 2015): with four groups they are the extremes of what was drawn. Arguments as of
-    ``share_interval``.
+    Student's t of the jackknife over groups (Tukey 1958), on the logit scale, so that it never leaves the range. It needs no
+    draws, and with 4 to 30 groups it holds more often than the percentile, BCa and expanded percentile bootstraps. Where no
+    group differs from another, their spread is unknown: then it is that of as many right or wrong answers.
+
+    Args:
+        values_N, groups_N, weights_N, level: as of ``share_interval``.
+        low: 0 for a number that is a share, -1 for a difference or a decay.
     """
     values = np.asarray(values_N, dtype=np.float64)
     if values.size == 0:
@@ -142,11 +146,16 @@ def grouped_mean_interval(
     weights_G, sums_G = np.bincount(codes, weights), np.bincount(codes, weights * values)
     num = weights_G.size
     if num < 2:
-        return -1.0, 1.0  # one video says nothing of others
-    draws_RG = np.random.default_rng([seed, num]).multinomial(num, np.full(num, 1 / num), NUM_DRAWS)
-    far = float(ndtr(math.sqrt(num / (num - 1)) * stdtrit(num - 1, (1 - level) / 2)))
-    low, high = np.quantile((draws_RG @ sums_G) / (draws_RG @ weights_G), [far, 1 - far])
-    return float(low), float(high)
+        return low, 1.0  # one group says nothing of others
+    without_G = (sums_G.sum() - sums_G) / (1 - weights_G)
+    error = math.sqrt((num - 1) * float(without_G.var())) / (1 - low)
+    place = (float(sums_G.sum()) - low) / (1 - low)
+    if error < 1e-12 or not 0 < place < 1:
+        found = exact_interval(min(max(place, 0.0), 1.0), num, level)
+    else:
+        reach = float(stdtrit(num - 1, (1 + level) / 2)) * error / (place * (1 - place))
+        found = (float(expit(logit(place) - reach)), float(expit(logit(place) + reach)))
+    return low + (1 - low) * found[0], low + (1 - low) * found[1]
 
 
 def pseudo_values(statistic: Callable[[np.ndarray], float], num_units: int) -> np.ndarray:

@@ -1,16 +1,19 @@
-"""How often the intervals of shares and of paired differences hold the truth, by simulation.
+"""How often the intervals of shares, of paired differences and of numbers over few sequences hold the truth, by simulation.
 
-Usage: python -m tests.benchmarks.bench_intervals [--draws 2000] > table.md
+Usage: python -m tests.benchmarks.bench_intervals [--draws 2000] [--only sequences] > table.md
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap
 
-from ssvid.intervals import difference_interval, share_interval
+from ssvid.intervals import Interval, difference_interval, grouped_mean_interval, pseudo_values, share_interval
 
 GROUP_SIZE = 5  # UCF101 cuts about five test clips from one recording
 COUNTS, SHARES, ALIKE = (30, 90, 200, 1000, 4000), (0.02, 0.1, 0.5, 0.9, 0.99, 1.0), (None, 0.0, 0.3, 0.6)
@@ -68,6 +71,143 @@ def _held(found: Iterator[tuple[float, float]], truth: float, draws: int) -> flo
     return sum(low - 1e-9 <= truth <= high + 1e-9 for low, high in found) / draws
 
 
+# ---- numbers over few sequences
+
+NUM_SEQUENCES = (4, 6, 10, 20, 30)
+NUM_CLASSES, NUM_JOINTS = 6, 15
+RARITY = np.array([1, 0.9, 0.8, 0.6, 0.4, 0.3])  # share of sequences that hold a class
+SIZES = np.array([20, 6, 4, 2, 1, 0.5])  # of a class where it is
+
+
+class Kind(NamedTuple):
+    """A number over sequences. draw: what is known of so many sequences, a row each. statistic: of the sum of rows (any
+    number of leading axes). low: the least that it can be.
+    """
+
+    draw: Callable[[np.random.Generator, int], np.ndarray]
+    statistic: Callable[[np.ndarray], np.ndarray]
+    low: float = 0.0
+
+    def of(self, rows_SN: np.ndarray) -> float:
+        return float(self.statistic(rows_SN.sum(axis=0)))
+
+
+def _accuracies(rng: np.random.Generator, level: np.ndarray, num: int, between: float, within: float) -> np.ndarray:
+    """Of each sequence and class (or joint): some sequences are hard, and in each of them some classes."""
+    shape = (num, len(level))
+    return 1 / (1 + np.exp(-(level + rng.normal(0, between, (num, 1)) + rng.normal(0, within, shape))))
+
+
+def confusions(rng: np.random.Generator, num: int) -> np.ndarray:
+    """Confusions of six classes, four of which many sequences do not hold."""
+    here = rng.random((num, NUM_CLASSES)) < RARITY
+    sizes = np.exp(rng.normal(0, 0.8, here.shape)) * SIZES * here
+    right = _accuracies(rng, np.array([3, 1.5, 1, 0.5, 0, -0.5]), num, 0.8, 0.5)[..., None]
+    elsewhere = rng.dirichlet(np.full(NUM_CLASSES, 0.7), here.shape)
+    return (sizes[..., None] * (right * np.eye(NUM_CLASSES) + (1 - right) * elsewhere)).reshape(num, -1)
+
+
+def mean_iou(rows: np.ndarray) -> np.ndarray:
+    table = rows.reshape(*rows.shape[:-1], NUM_CLASSES, NUM_CLASSES)
+    right = np.diagonal(table, axis1=-2, axis2=-1)
+    union = table.sum(axis=-1) + table.sum(axis=-2) - right
+    return np.nanmean(np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0), axis=-1)
+
+
+def joint_counts(level: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Joints that are right and all, of sequences of 14 to 39 frames; a joint stays right or wrong for five frames."""
+
+    def draw(rng: np.random.Generator, num: int) -> np.ndarray:
+        runs = rng.integers(14, 40, (num, 1)) // 5 * (rng.random((num, NUM_JOINTS)) < 0.9)
+        right = rng.binomial(runs, _accuracies(rng, level + np.linspace(-1, 1.5, NUM_JOINTS), num, 1.0, 0.5))
+        return 5.0 * np.concatenate([right, runs], axis=1)
+
+    return draw
+
+
+def mean_pck(rows: np.ndarray) -> np.ndarray:
+    right, runs = rows[..., :NUM_JOINTS], rows[..., NUM_JOINTS:]
+    return np.nanmean(np.divide(right, runs, out=np.full(right.shape, np.nan), where=runs > 0), axis=-1)
+
+
+def objects(rng: np.random.Generator, num: int) -> np.ndarray:
+    """Sums of J over one to five objects of a sequence, and their number."""
+    count = rng.integers(1, 6, num)
+    j = _accuracies(rng, np.full(1, 0.7), num, 1.0, 0.0)[:, 0]
+    return np.stack([np.clip(j + rng.normal(0, 0.1, num) / np.sqrt(count), 0, 1) * count, count], axis=1)
+
+
+def ratio(rows: np.ndarray) -> np.ndarray:
+    return rows[..., 0] / rows[..., 1]
+
+
+def pairs_of_joints(rng: np.random.Generator, num: int) -> np.ndarray:
+    """Two networks on the same sequences: both find the same ones hard."""
+    seeds = rng.integers(0, 2**32, 2)
+    return np.concatenate([joint_counts(level)(np.random.default_rng(seeds), num) for level in (0.0, 0.3)], axis=1)
+
+
+def difference_of_pck(rows: np.ndarray) -> np.ndarray:
+    half = 2 * NUM_JOINTS
+    return mean_pck(rows[..., half:]) - mean_pck(rows[..., :half])
+
+
+KINDS = {
+    "mean IoU": Kind(confusions, mean_iou),
+    "PCK": Kind(joint_counts(0.0), mean_pck),
+    "PCK, hardly ever right": Kind(joint_counts(-3.5), mean_pck),
+    "PCK, nearly always right": Kind(joint_counts(3.0), mean_pck),
+    "J over objects": Kind(objects, ratio),
+    "difference of two PCK": Kind(pairs_of_joints, difference_of_pck, -1.0),
+}
+
+
+def jackknife(kind: Kind, rows_SN: np.ndarray) -> Interval:
+    """The interval that ssvid gives."""
+    values = pseudo_values(lambda at: kind.of(rows_SN[at]), len(rows_SN))
+    return grouped_mean_interval(values, low=kind.low)
+
+
+def bootstrapped(method: str) -> Callable[[Kind, np.ndarray], Interval]:
+    """SciPy's interval."""
+
+    def interval(kind: Kind, rows_SN: np.ndarray) -> Interval:
+        def statistic(at: np.ndarray, axis: int = -1) -> np.ndarray:
+            return kind.statistic(rows_SN[np.moveaxis(at, axis, 0)].sum(axis=0))
+
+        found = bootstrap(
+            (np.arange(len(rows_SN)),), statistic, n_resamples=999, method=method, vectorized=True, rng=0
+        ).confidence_interval
+        return float(found.low), float(found.high)
+
+    return interval
+
+
+METHODS = {"percentile": bootstrapped("percentile"), "BCa": bootstrapped("BCa"), "jackknife t, logit": jackknife}
+
+
+@cache
+def truth_of(kind: Kind, num: int = 50_000) -> float:
+    """What a number comes to over all sequences that there could be."""
+    return kind.of(kind.draw(np.random.default_rng(1), num))
+
+
+def coverage_over_sequences(
+    kind: Kind, num: int, *, draws: int, method: Callable[[Kind, np.ndarray], Interval] = jackknife
+) -> tuple[float, float]:
+    """How often the interval of a number over so many sequences holds it, and how wide it is in the mean."""
+    drawn = (kind.draw(np.random.default_rng([seed, num]), num) for seed in range(draws))
+    found = np.array([method(kind, rows_SN) for rows_SN in drawn])
+    return _held(iter(found.tolist()), truth_of(kind), draws), float((found[:, 1] - found[:, 0]).mean())
+
+
+def _sequence_cells(draws: int) -> Iterator[list[str]]:
+    for name, kind in KINDS.items():
+        for num in NUM_SEQUENCES:
+            found = [coverage_over_sequences(kind, num, draws=draws, method=method) for method in METHODS.values()]
+            yield [name, f"{truth_of(kind):.2f}", str(num), *(f"{held:.3f} ({width:.2f})" for held, width in found)]
+
+
 def _table(title: str, cells: Iterator[list[str]], head: list[str]) -> str:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(line)} |" for line in cells)]
     return "\n".join([title, "", *lines, ""])
@@ -80,7 +220,12 @@ def _head(first: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
+    parser.add_argument("--only", choices=["sequences"], help="leave the shares and their differences out")
+    options = parser.parse_args()
+    draws = options.draws
+    print(_table("Few sequences:", _sequence_cells(draws), ["number", "truth", "sequences", *METHODS]), flush=True)
+    if options.only:
+        return
     shares = (
         [str(n), f"{s:g}", *(f"{coverage_of_shares(n, s, a, draws=draws, seed=n):.3f}" for a in ALIKE)]
         for n in COUNTS
