@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,7 @@ from ssvid.results.confusion import draw_confusion
 from ssvid.results.curves import panels_of
 from ssvid.results.page import RunPage, embed_pictures, render_page
 from ssvid.results.table import build_table
+from ssvid.video import write_video
 from tests.browser import find_browser, open_browser
 from tests.results.test_curves import LOG
 from tests.results.test_table import CHANGED, result, row
@@ -208,6 +210,23 @@ def test_of_a_long_run_the_first_and_the_last_pictures_stay_and_the_page_can_be_
         assert [fewer[0].name, fewer[-1].name] == [names[0], names[-1]]
         assert len(fewer) == limit
         assert len(left_out) == 30 - limit
+
+
+def test_a_film_of_an_evaluation_is_held_and_only_then_may_the_page_play(page, tmp_path):
+    write_video(tmp_path / "best-swan.mp4", [np.full((48, 64, 3), 30 * i, np.uint8) for i in range(8)], fps=8)
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    files = [("track", tmp_path / name) for name in ("best-swan.mp4", "broken.mp4")]
+    (shown,), left_out = embed_pictures(files)
+    assert (shown.width_px, shown.height_px, shown.is_film) == (64, 48, True)
+    assert base64.b64decode(shown.uri.partition(",")[2]) == (tmp_path / "best-swan.mp4").read_bytes()
+    assert left_out == ["broken.mp4: cannot be read (DecodeError)"]
+    text = render_page(replace(page, pictures=[*page.pictures, shown]))
+    parsed = Page(text)
+    (film,) = parsed.all("video")
+    assert film["src"] == shown.uri and "controls" in film and "best-swan.mp4" in film["aria-label"]
+    policies = [Page(render_page(p)).all("meta")[1]["content"] for p in (page, replace(page, pictures=[shown]))]
+    assert ["media-src data:" in policy for policy in policies] == [False, True]
+    assert parsed.open == parsed.wrong == []
 
 
 BROWSER = find_browser()
