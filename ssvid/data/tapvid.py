@@ -21,12 +21,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ssvid.data.index.building import build_manifest
 from ssvid.data.plain_pickle import load_plain_pickle
+from ssvid.data.readers.matching import OfficialSplit
+from ssvid.data.readers.tapvid import FRAMES, TRUTH, read_tapvid
 from ssvid.errors import DataError
 from ssvid.files import require_empty_folder, takes_paths, telling_full_disk
 from ssvid.progress import NamedProgress
+from ssvid.video.frame_folders import PICTURES_FPS
 
-FRAMES, TRUTH = "frames", "truth"
 _KEYS = ("video", "points", "occluded")
 # No path, no hidden folder, nothing that a file system refuses.
 _FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,199}")
@@ -53,9 +56,14 @@ class ConvertedTapVid:
 
 @takes_paths("pickle_path", "out")
 def convert_tapvid(
-    pickle_path: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: NamedProgress | None = None
+    pickle_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    fps: float = PICTURES_FPS,
+    workers: int = 0,
+    progress: NamedProgress | None = None,
 ) -> ConvertedTapVid:
-    """Write the videos of a pickle as PNG, without loss, and their tracks.
+    """Write the videos of a pickle as PNG, without loss, their tracks, and the table of both.
 
     No code of the pickle is run. It is read whole, so it needs its size in memory. ``out`` appears when it is complete:
     what a killed process leaves is a hidden folder beside it, which the next call removes.
@@ -65,6 +73,8 @@ def convert_tapvid(
 
     Args:
         out: a new or empty folder.
+        fps: frames per second for the table; the pickle does not tell it.
+        workers: processes that look through what was written; 0 is one per core.
         progress: called as progress(videos done, videos in all, name).
 
     Raises:
@@ -82,6 +92,8 @@ def convert_tapvid(
                 counts.append(_write(partial, name, video, f"{pickle_path}: video {name!r}"))
                 if progress:
                     progress(number, len(videos), name)
+            listing = read_tapvid(partial, OfficialSplit())
+            build_manifest(partial, listing, workers=workers, cache=False, fps=fps).save(partial / "manifest.csv")
             os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

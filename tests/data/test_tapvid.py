@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 from ssvid.cli import main
-from ssvid.data.manifest import VideoRow
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.plain_pickle import load_plain_pickle
 from ssvid.data.readers import list_videos
 from ssvid.data.tapvid import convert_tapvid
 from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
+from ssvid.video import open_video, read_clips
 
 NUM_FRAMES, HEIGHT, WIDTH, NUM_POINTS = 4, 20, 30, 5
 
@@ -92,7 +93,12 @@ def test_the_command_converts_and_says_what_comes_next(tmp_path: Path, capsys: p
     assert main(["data", "tapvid", str(path), str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "1 videos of 4 frames and 5 points in all, written to" in said
-    assert f"next: ssvid data index {tmp_path / 'out'} --reader tapvid" in said
+    assert f"table: {tmp_path / 'out' / 'manifest.csv'}" in said
+    (row,) = Manifest.load(tmp_path / "out/manifest.csv").rows
+    assert (row.path, row.truth, row.split, row.status) == ("frames/dog", "truth/dog.npz", "test", "ok")
+    assert (row.num_frames, row.height, row.width, row.fps) == (NUM_FRAMES, HEIGHT, WIDTH, 25.0)
+    with open_video(tmp_path / "out/frames/dog") as reader:
+        assert np.array_equal(read_clips(reader, [[0, 3]])[0].permute(0, 2, 3, 1).numpy(), video()["video"][[0, 3]])
     assert main(["data", "tapvid", str(path), str(tmp_path / "out")]) == 2
     assert "Nothing is overwritten" in capsys.readouterr().err
 

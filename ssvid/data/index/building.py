@@ -59,7 +59,7 @@ def build_manifest(
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
         gray_range: the values of gray videos of more than 8 bits that become 0 and 255; () keeps their upper 8 bits.
-        fps: frames per second of folders of pictures, which do not tell it.
+        fps: frames per second of folders of pictures, which do not tell it, where their data set does not either.
 
     Returns:
         One row per entry, in their order. A window of seconds becomes one of frames by the frames' time stamps.
@@ -78,10 +78,10 @@ def build_manifest(
         raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
     if not 0 < fps < MAX_FPS:
         raise DataError(f"fps ({fps}) of pictures must be above 0 and below {MAX_FPS}. Set data.fps=25 (--fps 25).")
-    paths = list(dict.fromkeys(entry.path for entry in entries))
+    rates = {entry.path: entry.fps or fps for entry in entries}
     compared = None if decoders is None else tuple(decoders)
-    as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range), fps=fps)
-    facts = _scan_all(root, paths, workers, _decoder_versions(decoders), as_read, cache, progress)
+    as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range))
+    facts = _scan_all(root, rates, workers, _decoder_versions(decoders), as_read, cache, progress)
     _warn_of_choking(facts)
     if all(found.problem for found in facts.values()):
         raise _nothing_readable(root, facts)
@@ -109,14 +109,14 @@ def _decoder_versions(decoders: Sequence[str] | None) -> str:
 
 def _scan_all(
     root: Path,
-    paths: list[str],
+    rates: Mapping[str, float],
     workers: int,
     versions: str,
     as_read: Job,
     use_cache: bool,
     progress: NamedProgress | None,
 ) -> dict[str, FileFacts]:
-    """Facts of every file, from the cache or a scan, in the order of ``paths``. as_read: a job for any of them."""
+    """Facts of every file, from the cache or a scan, in order. rates: path -> fps of pictures. as_read: a job for any."""
     facts: dict[str, FileFacts] = {}
     jobs: list[Job] = []
     states: dict[str, FileState] = {}
@@ -124,14 +124,14 @@ def _scan_all(
     def take(path: str, found: FileFacts) -> None:
         facts[path] = found
         if progress:
-            progress(len(facts), len(paths), path)
+            progress(len(facts), len(rates), path)
 
     stretched = f" gray {as_read.gray_range}" if as_read.gray_range else ""
     with ScanCache(versions + stretched, patience_seconds=as_read.seconds, enabled=use_cache) as cache:
-        for path in paths:
+        for path, fps in rates.items():
             file = os.path.abspath(root / path)
             try:
-                states[path] = file_state(file, as_read.fps)
+                states[path] = file_state(file, fps)
             except OSError as cause:
                 take(path, FileFacts(problem=cause.strerror or str(cause), is_final=False))
                 continue
@@ -142,14 +142,14 @@ def _scan_all(
             if remembered:
                 take(path, remembered)
             else:
-                jobs.append(as_read._replace(path=path, file=file))
+                jobs.append(as_read._replace(path=path, file=file, fps=fps))
         # The largest first, so that no worker is left alone with it at the end.
         jobs.sort(key=lambda job: (-states[job.path].size_bytes, job.path))
         for path, found in scan_files(jobs, workers):
             if found.is_final:
                 cache.put(os.path.abspath(root / path), states[path], found)
             take(path, found)
-    return {path: facts[path] for path in paths}
+    return {path: facts[path] for path in rates}
 
 
 def _row(entry: Entry, facts: FileFacts) -> VideoRow:

@@ -29,12 +29,13 @@ from ssvid.data.readers.matching import (
 from ssvid.data.readers.sequences import find_base, folders_in, require_each_frame, with_truth
 from ssvid.data.readers.shelf import register_reader
 from ssvid.errors import DataError
+from ssvid.video.frame_folders import PICTURE_ENDINGS
 
 LISTS_2017 = ("ImageSets/2017", "DAVIS/ImageSets/2017", "annotations")
 LISTS_2016 = ("ImageSets/480p", "DAVIS/ImageSets/480p", "ImageSets/1080p", "DAVIS/ImageSets/1080p", "annotations")
 _LISTS = ("train.txt", "val.txt")
 _PICTURES, _MASKS = "JPEGImages", "Annotations"
-_PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
+_FPS = 24.0
 _HOME = "https://davischallenge.org/davis2017/code.html"
 _ETH = "https://data.vision.ee.ethz.ch/csergi/share/davis"
 _480P = DataSet(
@@ -121,10 +122,11 @@ def _matched(
             " davis_full for Full-Resolution, or davis2016 for DAVIS-2016."
         )
     listing = match_tree(root, folders_in(root, pictures), listed, official, lists=lists)
+    listing[:] = [replace(entry, fps=_FPS) for entry in listing]
     if not masks.is_dir():
         return listing
     listing = with_truth(listing, root, lambda path: masks / PurePosixPath(path).name)
-    require_each_frame(listing, root, _PICTURE_ENDINGS)
+    require_each_frame(listing, root, PICTURE_ENDINGS)
     return listing
 
 
@@ -146,7 +148,7 @@ def _sequences(lines: Sequence[SplitLine], split: str) -> Iterator[Listed]:
     seen = set()
     for line in lines:
         path = PurePosixPath(line.text.split()[0])
-        is_picture = path.suffix.lower() in _PICTURE_ENDINGS
+        is_picture = path.suffix.lower() in PICTURE_ENDINGS
         name = path.parent.name if is_picture else line.text
         if not name or "/" in name:
             raise line.error(

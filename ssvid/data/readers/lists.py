@@ -26,6 +26,7 @@ LIST_COLUMNS: dict[str, tuple[str, ...]] = {
     "group": ("group", "subject"),
     "start_seconds": ("start_seconds", "start"),
     "end_seconds": ("end_seconds", "end"),
+    "truth": ("truth", "masks"),
 }
 _FIELD_OF = {alias: name for name, aliases in LIST_COLUMNS.items() for alias in aliases}
 _POSITIONS = ("path", "label", "start_seconds", "end_seconds")
@@ -196,8 +197,23 @@ def _entry(root: Path, line: SplitLine, cells: dict[str, str], *, allow_outside:
             f"end ({end:g} s) must be greater than start ({start or 0.0:g} s)",
             "Fix them; an empty end is the last frame.",
         )
-    names = {name: cells.get(name, "") for name in ("label", "split", "group")}
-    return Entry(path, **names, start_seconds=start or 0.0, end_seconds=end, where=line.where)
+    label, split, group = (cells.get(name, "") for name in ("label", "split", "group"))
+    truth = _truth(root, line, cells.get("truth", ""), allow_outside=allow_outside)
+    return Entry(path, label, split, group, start or 0.0, end, line.where, truth)
+
+
+def _truth(root: Path, line: SplitLine, text: str, *, allow_outside: bool) -> str:
+    """The path relative to the root of the file or folder that tells of the frames; "" where none is named."""
+    if not text:
+        return ""
+    try:
+        path = contained_path(text.removeprefix(f"{root.absolute().as_posix()}/"), allow_outside=allow_outside)
+    except ValueError as cause:
+        raise line.error(str(cause), f"Write it relative to data.root ({root}), or set data.root higher.") from None
+    if not (root / path).exists():
+        rule = f"truth ({text!r}) must name a folder of masks, or a file, below the root ({root}); there is none"
+        raise line.error(rule, "Fix the path, or leave the cell empty.")
+    return path
 
 
 def _listed_path(root: Path, line: SplitLine, text: str, *, allow_outside: bool) -> str:

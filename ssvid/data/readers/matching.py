@@ -40,7 +40,8 @@ class Entry:
 
     path: relative to the root, POSIX. label, split, group: "" where unknown. start_seconds, end_seconds: the window;
     None is the end of the video. where: the line that lists it, for error texts. truth: what is known of its frames, a file
-    or folder relative to the root (``ssvid.data.truth``); "" where nothing is.
+    or folder relative to the root (``ssvid.data.truth``); "" where nothing is. fps: frames per second of a folder of
+    pictures, where the data set says it; 0 leaves it to whoever indexes.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Entry:
     end_seconds: float | None = None
     where: str = field(default="", compare=False)
     truth: str = ""
+    fps: float = 0.0
 
 
 class Listing(list[Entry]):

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from ssvid.data.readers.matching import Entry, Listing, OfficialSplit
 from ssvid.data.readers.sequences import folders_in, with_truth
 from ssvid.data.readers.shelf import register_reader
-from ssvid.data.tapvid import FRAMES, TRUTH
 from ssvid.errors import DataError
+
+FRAMES, TRUTH = "frames", "truth"
 
 
 @register_reader("tapvid", about="TAP-Vid as ssvid data tapvid converts its pickles: tracks of points")

@@ -255,6 +255,26 @@ def test_entries_know_their_line_for_later_errors(root: Path) -> None:
     assert listed(root, "file,class\na.mp4,run\n")[0].where == f"{root}/list.txt, line 2"
 
 
+def test_a_list_names_what_is_known_of_the_frames(root: Path, tmp_path: Path) -> None:
+    (root / "masks/a").mkdir(parents=True)
+    video = next(path for path in sorted(root.rglob("*")) if path.suffix == ".mp4").relative_to(root).as_posix()
+    listed = tmp_path / "list.csv"
+
+    def read(cell: str) -> str:
+        listed.write_text(f"path,masks\n{video},{cell}\n")
+        return list_videos("list", root, listed)[0].truth
+
+    assert [read(cell) for cell in ("masks/a", "", f"{root.absolute()}/masks/a", "./masks//a")] == [
+        *("masks/a", "", "masks/a", "masks/a")
+    ]
+    with pytest.raises(
+        DataError, match=r"line 2 .*truth \('masks/b'\) must name a folder of masks.*leave the cell empty"
+    ):
+        read("masks/b")
+    with pytest.raises(DataError, match=r"line 2 .*'\.\./x'\) must be relative and must not leave the root"):
+        read("../x")
+
+
 def test_headers_are_read_strictly(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"line 1 .*must be among path\|file\|video; .*; unknown 'person'.*data\.name=manifest"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from ssvid.data.readers import Listing, OfficialSplit, list_videos
+from ssvid.data.index.building import build_manifest
+from ssvid.data.manifest import Manifest
+from ssvid.data.readers import Entry, Listing, OfficialSplit, list_videos
+from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 
 
@@ -214,3 +219,41 @@ def test_vip_has_the_parts_of_its_videos(tmp_path: Path) -> None:
     (root / "Images").rename(root / "Pictures")
     with pytest.raises(DataError, match=r"must hold the folder Images, .*VIP_Fine of VIP"):
         list_videos("vip", root)
+
+
+# ---- the table
+
+
+def test_a_table_of_a_data_set_holds_rate_and_truth_of_its_videos(tmp_path: Path) -> None:
+    for name in ("bear", "dog"):
+        for frame in range(3):
+            for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+                path = tmp_path / kind / "480p" / name / f"{frame:05d}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((12, 16), kind == "Annotations", np.uint8)).save(path)
+    write(tmp_path / "ImageSets/2017/train.txt", "bear")
+    write(tmp_path / "ImageSets/2017/val.txt", "dog")
+    manifest = build_manifest(tmp_path, list_videos("davis", tmp_path), workers=1, fps=10.0)
+    manifest.save(tmp_path / "davis.csv")
+    rows = Manifest.load(tmp_path / "davis.csv").rows
+    assert [(row.path, row.fps, row.num_frames, row.truth) for row in rows] == [
+        (f"JPEGImages/480p/{name}", 24.0, 3, f"Annotations/480p/{name}") for name in ("bear", "dog")
+    ]
+    masks = read_truth(tmp_path, rows[1]).masks
+    assert masks is not None
+    assert (masks.given(), masks.frames) == ({0: (1,)}, (0, 1, 2))
+    plain = build_manifest(tmp_path, [Entry("JPEGImages/480p/bear")], workers=1, fps=10.0)
+    assert plain.rows[0].fps == 10.0
+
+
+@pytest.mark.real
+def test_a_real_sequence_and_its_masks_have_one_size_and_length(real_data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", "bear")
+    write(tmp_path / "val.txt", "car-shadow")
+    root = real_data / "davis/DAVIS2016"
+    listing = list_videos("davis2016", root, official=OfficialSplit(annotations=str(tmp_path), allow_missing=True))
+    (row,) = build_manifest(root, listing, workers=1).rows
+    assert (row.num_frames, row.height, row.width, row.fps) == (40, 480, 854, 24.0)
+    masks = read_truth(root, row).masks
+    assert masks is not None
+    assert (masks.given(), len(masks.frames)) == ({0: (1,)}, row.num_frames)
