@@ -16,6 +16,7 @@ _PUBLIC = {
     "probe": "ssvid.programs.probe",
     "finetune": "ssvid.programs.finetune",
     "retrieve": "ssvid.programs.retrieve",
+    "track": "ssvid.programs.track",
     "evaluate": "ssvid.programs.evaluate",
     "report": "ssvid.programs.report",
     "embed": "ssvid.programs.embed",

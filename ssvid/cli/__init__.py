@@ -27,8 +27,8 @@ OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 # The file of each verb (``listings`` has several), in the order in which --help lists them: from the first try to the last detail.
 _FILES = (
-    *("demo", "pretrain", "probe", "finetune", "retrieve", "evaluate", "report", "audit", "embed", "export", "data"),
-    *("show", "diff", "listings", "doctor"),
+    *("demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "embed", "export"),
+    *("data", "show", "diff", "listings", "doctor"),
 )
 
 _EPILOG = """\
@@ -121,7 +121,7 @@ def _run(words: list[str]) -> int:
     args = parse(parser, words)
     if args.verb is None:
         raise UsageError("a verb is missing. See: ssvid --help")
-    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "evaluate", "show") and args.recipe:
+    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "track", "evaluate", "show") and args.recipe:
         check_early(args.recipe)
         _announce(args)
     code = args.run(args)

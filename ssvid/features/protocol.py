@@ -152,6 +152,21 @@ class BaselineProtocol:
 
 
 @dataclass(frozen=True)
+class TrackingBaselines:
+    """Which rows stand beside a network's where labels are carried through videos.
+
+    random: the network before training. identity: labels that do not move. pixels: patches of raw pixels in the place of
+    features, of the side of the network's cells. flow: labels that go with optical flow from frame to frame (needs OpenCV,
+    the extra ``motion``).
+    """
+
+    random: bool = True
+    identity: bool = True
+    pixels: bool = True
+    flow: bool = True
+
+
+@dataclass(frozen=True)
 class OnlineProtocol:
     """Scores on labels while pretraining goes on; the labels never reach the backbone.
 

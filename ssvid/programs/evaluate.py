@@ -130,7 +130,8 @@ class Command:
             raise RecipeError(f"ssvid {kind} needs a recipe, or --from RESULTS to repeat a result. See: ssvid recipes")
         if not self.arguments["backbone"]:
             raise RecipeError(f"ssvid {kind} needs the weights to score. Add --backbone PATH, or --backbone random.")
-        self.loaded = load_recipe(recipe, [*overrides, *more_overrides(self.arguments)], nested=nested, kind=self.kind)
+        overrides = [*overrides, *more_overrides(kind, self.arguments)]
+        self.loaded = load_recipe(recipe, overrides, nested=nested, kind=kind)
         self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
         self.metrics = wanted_metrics(self.loaded)
         for name in self.config.asks():

@@ -10,8 +10,9 @@ from typing import Any
 from ssvid.data.manifest import Manifest
 from ssvid.files import write_text
 from ssvid.programs.repeating import Recorded
+from ssvid.protocols.contract import NamedProtocol, Published
 from ssvid.protocols.metrics import title_of
-from ssvid.protocols.named import NamedProtocol, Published, named_protocol
+from ssvid.protocols.named import named_protocol
 from ssvid.ranks import is_first_process
 from ssvid.recipe.check import to_plain
 from ssvid.recipe.load import LoadedRecipe

@@ -121,9 +121,8 @@ def config_of(config: Config, run: Run) -> Config:
     return replace(config, data=data, seed=run.recipe_seed)
 
 
-def more_overrides(arguments: Mapping[str, Any]) -> list[str]:
+def more_overrides(kind: str, arguments: Mapping[str, Any]) -> list[str]:
     """Overrides of the recipe that options of the command line stand for."""
-    name = arguments["backbone_name"]
-    return [f"backbone.name={name}"] * bool(name) + ["features.untrained_stage=true"] * bool(
-        arguments.get("untrained_stage")
-    )
+    name, group = arguments["backbone_name"], "track" if kind == "track" else "features"
+    untrained = [f"{group}.untrained_stage=true"] * bool(arguments.get("untrained_stage"))
+    return [f"backbone.name={name}"] * bool(name) + untrained

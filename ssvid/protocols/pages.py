@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ssvid.protocols.contract import NamedProtocol, leaves_of
 from ssvid.protocols.metrics import title_of
-from ssvid.protocols.named import PROTOCOLS, NamedProtocol, leaves_of
+from ssvid.protocols.named import PROTOCOLS
 
 _WIDTH = 110
+_LAYOUTS = {"class_folder": ": train/<class> and test/<class>"}
+_LAYOUTS_MARKED = {"class_folder": " (`FOLDER/train/<class>` and `FOLDER/test/<class>`)"}
 _HEAD = """\
 # Named protocols
 
 A number can be compared with another one only where both were measured in the same way. A named protocol fixes all that a
 number depends on besides the weights; its version never changes. `ssvid protocols` lists them. A name stands where `probe`,
-`retrieve` and `finetune` take a recipe:
+`retrieve`, `finetune` and `track` take a recipe:
 
 ```bash
 ssvid probe ucf101-linear@1 data.root=UCF-101 --backbone runs/mine
@@ -55,7 +58,7 @@ def _text(p: NamedProtocol) -> Iterator[str]:
     for what, setting in p.defects.items():
         yield from _wrapped("not repeated", f"{what}; to compare: {setting}", gap=" ")
     for path, value in leaves_of(p.videos):
-        yield f"videos      {path}={_value(value)}, unless you say where they are: train/<class> and test/<class>"
+        yield f"videos      {path}={_value(value)}, unless you say where they are{_LAYOUTS.get(value, '')}"
     yield "\nsettings:"
     yield from (f"  {path}={_value(value)}" for path, value in p.leaves().items())
     if p.published:
@@ -73,7 +76,7 @@ def _markdown(p: NamedProtocol) -> Iterator[str]:
     if p.reproduces:
         yield ""
     for path, value in leaves_of(p.videos):
-        yield f"Videos: `{path}={_value(value)}` (`FOLDER/train/<class>` and `FOLDER/test/<class>`), unless you say otherwise.\n"
+        yield f"Videos: `{path}={_value(value)}`{_LAYOUTS_MARKED.get(value, '')}, unless you say otherwise.\n"
     yield "Settings: " + ", ".join(f"`{path}={_value(value)}`" for path, value in p.leaves().items()) + "."
     if p.published:
         yield "\nPublished under it, not measured here:\n"

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 from ssvid.classifiers.protocol import FinetuneProtocol, FinetuneSettings
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
-from ssvid.features.protocol import BaselineProtocol, FeatureProtocol, OnlineProtocol, ProbeProtocol, RetrievalProtocol
+from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.protocol import (
+    BaselineProtocol,
+    FeatureProtocol,
+    OnlineProtocol,
+    ProbeProtocol,
+    RetrievalProtocol,
+    TrackingBaselines,
+)
 from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
@@ -181,6 +189,22 @@ class FinetuneRecipe(EvaluationRecipe):
 
 
 @dataclass
+class TrackRecipe(EvaluationRecipe):
+    """How far a frozen backbone's features follow what is known of one frame through a video.
+
+    kind: ``track``. track: how labels are carried, and what is scored. baselines: rows beside the network's.
+    """
+
+    kind: str = "track"
+    track: PropagationProtocol = field(default_factory=PropagationProtocol)
+    baselines: TrackingBaselines = field(default_factory=TrackingBaselines, metadata=IDLE)  # type: ignore[assignment]
+
+    def asks(self) -> dict[str, Any]:
+        """Label propagation alone."""
+        return {"label_propagation": self.track}
+
+
+@dataclass
 class QuestionConfig:
     """Which evaluation is asked. name: see ``ssvid evaluations``. options: fields of the evaluation's own Config."""
 
@@ -204,13 +228,14 @@ class EvaluateRecipe(EvaluationRecipe):
         return {self.evaluation.name: make_evaluation_config(self.evaluation.name, self.evaluation.options)}
 
 
-Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe | EvaluateRecipe
+Recipe = PretrainRecipe | ProbeRecipe | RetrieveRecipe | FinetuneRecipe | TrackRecipe | EvaluateRecipe
 
 KINDS: dict[str, type] = {
     "pretrain": PretrainRecipe,
     "probe": ProbeRecipe,
     "retrieve": RetrieveRecipe,
     "finetune": FinetuneRecipe,
+    "track": TrackRecipe,
     "evaluate": EvaluateRecipe,
 }
 

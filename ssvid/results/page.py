@@ -14,8 +14,8 @@ from PIL import Image
 
 from ssvid import __version__
 from ssvid.errors import DecodeError
+from ssvid.protocols.contract import leaves_of
 from ssvid.protocols.metrics import title_of
-from ssvid.protocols.named import leaves_of
 from ssvid.results.curves import Panel, describe, draw_panel, number
 from ssvid.results.formats import DIFFERENCES, PUBLISHED
 from ssvid.results.reading import Result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,8 @@ def summarize_difference(rows: Iterable[ResultRow], a: str, b: str, metric: str)
 class _Grid:
     """values_FSV: what was said of each video, 0 where it is not in the fold. member_FV: which videos are in a fold.
 
-    groups_V: number of the group that each video belongs to. method: of the rows' own intervals.
+    groups_V: number of the group that each video belongs to. method: of the rows' own intervals. low: the least that the mean
+    can be, -1 or 0.
     """
 
     folds: tuple[int, ...]
@@ -125,9 +127,10 @@ class _Grid:
     member_FV: np.ndarray
     groups_V: np.ndarray
     method: str = METHOD
+    low: float = -1.0
 
     def minus(self, other: _Grid) -> _Grid:
-        return replace(self, values_FSV=self.values_FSV - other.values_FSV)
+        return replace(self, values_FSV=self.values_FSV - other.values_FSV, low=-1.0)
 
 
 def _summary(rows: Sequence[ResultRow]) -> Summary:
@@ -154,12 +157,22 @@ def _grid(rows: Sequence[ResultRow], whose: str = "") -> _Grid:
         member[folds.index(fold), columns] = 1.0
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups.values()))}
     groups_V = np.array([numbers[group] for group in groups.values()])
-    return _Grid(tuple(folds), tuple(seeds), values, member, groups_V, rows[0].method)
+    return _Grid(
+        tuple(folds),
+        tuple(seeds),
+        values,
+        member,
+        groups_V,
+        rows[0].method,
+        0.0 if min(row.interval[0] for row in rows) >= 0 else -1.0,
+    )
 
 
 def _of_grid(name: str, metric: str, grid: _Grid, chance: float, interval: Callable[..., Interval]) -> Summary:
     value_FS = grid.values_FSV.sum(axis=2) / grid.member_FV.sum(axis=1)[:, None]
-    found: Callable[..., Interval] = grouped_mean_interval if grid.method == RESAMPLED else interval
+    found: Callable[..., Interval] = interval
+    if grid.method == RESAMPLED:
+        found = grouped_mean_interval if grid.low < 0 else partial(grouped_mean_interval, low=0.0)
     return Summary(
         name,
         metric,

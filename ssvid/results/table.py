@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ssvid.errors import DataError
+from ssvid.protocols.contract import leaves_of
 from ssvid.protocols.metrics import title_of
-from ssvid.protocols.named import leaves_of, named_protocol
+from ssvid.protocols.named import named_protocol
 from ssvid.results.reading import PROTOCOL_GROUPS, Column, Numbers, ProtocolUsed, Result, numbers_of, protocol_of
 from ssvid.results.rows import ResultRow, compare_rows, videos_in_groups
 from ssvid.results.summaries import Summary, fold_of, summarize, summarize_difference, summary_of_row

@@ -67,7 +67,7 @@ def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()
     cv2 = require_opencv()
     text = os.path.abspath(os.fspath(path))
     motion, thumbnails = [], []
-    with _one_thread(cv2):
+    with one_thread(cv2):
         flow = _Flow(cv2)
         for pixels_HWC in _frames(text, gray_range):
             motion.append(flow.mean_length(pixels_HWC))
@@ -138,7 +138,7 @@ def _pictures(folder: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _one_thread(cv2: Any) -> Iterator[None]:
+def one_thread(cv2: Any) -> Iterator[None]:
     """Other processes measure other videos meanwhile: threads within one would only be in their way."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -17,7 +17,7 @@ from ssvid.protocols.named import is_protocol
 from ssvid.recipe.find import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "finetune", "retrieve", "evaluate", "report", "audit", "embed", "export", "data", "show", "diff", "recipes",
+    "demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "embed", "export", "data", "show", "diff", "recipes",
     "protocols", "tasks", "backbones", "evaluations", "doctor",
 ]  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_version(capsys):
 
 def test_every_parser_has_help_and_an_example():
     parsers = all_parsers()
-    assert len(parsers) == 1 + len(VERBS) + 4  # below data: synth, download, join-frames, index
+    assert len(parsers) == 1 + len(VERBS) + 5  # below data: synth, download, join-frames, tapvid, index
     for parser in parsers:
         text = parser.format_help()
         assert len(parser.description) > 20

@@ -36,6 +36,19 @@ FIXED = {
     "speednet-finetune@1": "05ffec1c10bb",
     "shuffle-and-learn-finetune@1": "8599d68bc143",
     "svt-knn@1": "d17b353d1eca",
+    "track@1": "8da3704a46a2",
+    "davis2017-timecycle@1": "d06533de380e",
+    "davis2017-crw@1": "19c0af9a8336",
+    "davis2017-dino@1": "8dbf2fef1af9",
+    "davis2017-cropmae@1": "0083d8bc90e8",
+    "davis2017-rvm@1": "fc9885c5f746",
+    "davis2017-dinov3@1": "52cc0a6457e4",
+    "jhmdb-timecycle@1": "2b0b82c88518",
+    "jhmdb-crw@1": "e35fc14570d0",
+    "jhmdb-cropmae@1": "2e2961fab0dc",
+    "vip-crw@1": "2802c56f02cf",
+    "vip-cropmae@1": "15ace6606a2d",
+    "tapvid-davis@1": "e5f8e0b209cc",
 }
 
 
@@ -45,7 +58,7 @@ def digest(protocol) -> str:
     kept, settings = without_speed(KINDS[protocol.kind], resolved), to_plain(protocol.settings)
     if protocol.kind == "finetune":  # in the names of the version that the digests are of
         kept, settings = as_older(kept), as_older(settings)
-    groups = {key: kept[key] for key in ("features", "probe", "retrieval", "finetune") if key in kept}
+    groups = {key: kept[key] for key in ("features", "probe", "retrieval", "finetune", "track") if key in kept}
     told = [protocol.kind, list(protocol.metrics), settings, groups]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from ssvid.backbones import Backbone
 from ssvid.data.masks import VOID
-from ssvid.evals.label_propagation.labels import masks_from_grid, masks_to_grid, resize_labels
+from ssvid.evals.label_propagation.labels import (
+    joints_from_grid,
+    joints_to_grid,
+    masks_from_grid,
+    masks_to_grid,
+    resize_labels,
+)
 from ssvid.evals.label_propagation.points import track_points
 from ssvid.evals.label_propagation.propagation import Given, propagate
 from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
@@ -77,13 +83,29 @@ class Follower:
             found_HW = resize_labels(labels_HW, size_px, self.protocol.score_resampling)
             yield _with_given(found_HW, given[frame]) if frame in given else found_HW
 
+    def joints(self, frames: Iterable[np.ndarray], size_px: Size, points_J2: np.ndarray) -> np.ndarray:
+        """Joints of the first frame, followed as labels: x and y in each frame, TJ2 in pixels of the video; NaN where lost.
+
+        Args:
+            size_px: of the frames. points_J2: x, y of the joints in the first frame; NaN where unknown.
+        """
+        frame_px = frame_size(*size_px, self.protocol)
+        first_DHW, maps = self._maps(frames, frame_px)
+        grid = self._grid(first_DHW, frame_px)
+        scale_2 = np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
+        labels_KHW = joints_to_grid(points_J2 * scale_2, grid, self.protocol)
+        given = {0: Given(labels_KHW, torch.ones(len(labels_KHW), dtype=torch.bool))}
+        found = [joints_from_grid(labels, grid, self.protocol)[0] for labels in propagate(maps, given, self.protocol)]
+        return np.stack(found) / scale_2
+
     def points(
-        self, frames: Iterable[np.ndarray], size_px: Size, points_Q3: np.ndarray
+        self, frames: Iterable[np.ndarray], size_px: Size, points_Q3: np.ndarray, *, both_ways: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points from the frame in which they are given on; before it they are not visible.
 
         Args:
             size_px: of the frames. points_Q3: frame, and x, y in pixels of the video.
+            both_ways: follow points to the frames before theirs, too; the maps of all frames are then held.
 
         Returns:
             points_TQ2 in pixels of the video, and visible_TQ.
@@ -93,7 +115,8 @@ class Follower:
         scale_2 = np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
         seen_Q2 = (points_Q3[:, 1:] + 0.5) * scale_2 - 0.5
         queries_Q3 = np.column_stack([points_Q3[:, 0], seen_Q2[:, ::-1]])
-        found = track_points(maps, queries_Q3, self._grid(first_DHW, frame_px), self.protocol)
+        grid = self._grid(first_DHW, frame_px)
+        found = track_points(maps, queries_Q3, grid, self.protocol, both_ways=both_ways)
         return (found.points_TQ2 + 0.5) / scale_2 - 0.5, found.visible_TQ
 
     def _maps(self, frames: Iterable[np.ndarray], frame_px: Size) -> tuple[Tensor, Iterator[Tensor]]:

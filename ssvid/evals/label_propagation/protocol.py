@@ -15,14 +15,15 @@ from ssvid.settings import IDLE, ROUNDING
 
 SIZE_RULES = ("native", "short_side", "long_side", "square", "exact")
 RESAMPLINGS = ("bilinear", "bicubic", "nearest", "nearest_exact")
-MEASURES = ("objects", "parts", "joints", "points")
+MEASURES = ("all", "objects", "parts", "joints", "points")
 
 
 @dataclass(frozen=True)
 class PropagationProtocol:
     """How labels of one frame are carried through a video, and what of it is scored.
 
-    measure: "objects" (masks; J and F), "parts" (masks of named parts; mean IoU), "joints" (PCK), "points" (TAP-Vid).
+    measure: "objects" (masks; J and F), "parts" (masks of named parts; mean IoU), "joints" (PCK), "points" (TAP-Vid);
+        "all" that can be made of what is known of the videos.
 
     Frames:
     size_rule: how large frames are shown to the network: "native", "short_side" or "long_side" (this side becomes
@@ -32,7 +33,7 @@ class PropagationProtocol:
     frame_resampling: of frames. antialias: low-pass before frames become smaller (bilinear and bicubic).
 
     Features:
-    stage: a stage's name; "" is the deepest that was trained. stride_px: pixels per cell of its map, where the network
+    stage: a stage's name; "" is the deepest that was trained. untrained_stage: allow one deeper than that. stride_px: pixels per cell of its map, where the network
         has that option; 0 leaves the network as it is. normalization: "l2" makes each cell's feature of length 1,
         "none" compares by plain inner products. precision: "float32", or "float16", in which features are kept.
 
@@ -77,7 +78,7 @@ class PropagationProtocol:
     max_mb: megabytes that scores may take at a time; the result does not depend on it but for ties.
     """
 
-    measure: Annotated[str, OneOf(*MEASURES)] = "objects"
+    measure: Annotated[str, OneOf(*MEASURES)] = "all"
 
     size_rule: Annotated[str, OneOf(*SIZE_RULES)] = "short_side"
     size_px: Annotated[int, AtLeast(16)] = 480
@@ -89,6 +90,7 @@ class PropagationProtocol:
     antialias: bool = True
 
     stage: str = ""
+    untrained_stage: bool = False
     stride_px: Annotated[int, AtLeast(0)] = 8
     normalization: Annotated[str, OneOf("l2", "none")] = "l2"
     precision: Annotated[str, OneOf("float32", "float16")] = field(default="float32", metadata=ROUNDING)

@@ -1,0 +1,224 @@
+"""Label propagation as an evaluation: what is known of one frame is carried through a video by a frozen network's features.
+
+Beside the network stand labels that do not move, raw pixels in the place of features, and chained optical flow. Equations
+and protocols: docs/tracking.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ssvid.backbones import Backbone
+from ssvid.data.contents import units_of
+from ssvid.data.manifest import VideoRow, row_id
+from ssvid.data.truth import read_truth, truth_sha256
+from ssvid.errors import DataError, DecodeError, SsvidError, name_some
+from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
+from ssvid.evals.label_propagation.baselines import Carrier, CopiedLabels, FlowChain, PixelPatches, Stand
+from ssvid.evals.label_propagation.following import Follower
+from ssvid.evals.label_propagation.measures import MEASURES, Measure, Scored, TruthVideo
+from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
+from ssvid.features.maps import with_stride
+from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.features.store import Listed
+from ssvid.progress import every_tenth
+from ssvid.video.motion import require_opencv
+
+
+@dataclass(frozen=True)
+class Became:
+    """What became of the videos of one side."""
+
+    unreadable: tuple[Listed, ...] = ()
+    padded: tuple[str, ...] = ()
+    decoders: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """What one subject comes to. numbers: of each measure in turn."""
+
+    numbers: tuple[Scored, ...]
+    became: Became
+
+
+@register_evaluation("label_propagation")
+class LabelPropagation(Evaluation):
+    """How far masks, parts, joints and points of one frame are followed by the likeness of features: J&F, mIoU, PCK, TAP-Vid."""
+
+    Config = PropagationProtocol
+    needs = "maps"
+    needs_labels = False
+    metrics = ("davis_", "davis2016_", "miou", "pck@", "tapvid_")
+    settings_name = "track_protocol"
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[list[TruthVideo], str]] = {}
+        self._still: dict[Any, _Followed] = {}
+        self._flow_is_missing = ""
+
+    def check(self, config: PropagationProtocol, num_train: int | None = None) -> None:
+        check_protocol(config, "track.")
+
+    def check_data(self, network: Backbone, data: LabeledData, config: PropagationProtocol, tools: Tools) -> None:
+        self._videos(data, config)
+
+    def prepare(
+        self, features: FeatureProtocol, config: PropagationProtocol, network: Backbone, tools: Tools
+    ) -> tuple[FeatureProtocol, PropagationProtocol]:
+        """The stage by its name: the deepest that was trained where none is named."""
+        trained = network.provenance.get("stage")
+        allowed = config.untrained_stage or features.untrained_stage
+        wanted = replace(features, stages=config.stage or "trained", untrained_stage=allowed)
+        resolved = resolve_feature_protocol(wanted, network.info, trained, group="track.")
+        if len(resolved.stage_names) != 1:
+            raise SsvidError(
+                f"track.stage ({config.stage}) must be one stage. Set track.stage={resolved.stage_names[-1]}."
+            )
+        return features, replace(config, stage=resolved.stages)
+
+    def baselines(
+        self, wanted: Any, network: Backbone, features: FeatureProtocol, config: PropagationProtocol, tools: Tools
+    ) -> list[Subject]:
+        subjects = []
+        if getattr(wanted, "identity", True):
+            subjects.append(Subject("identity", CopiedLabels(), features))
+        if getattr(wanted, "pixels", True):
+            finer = with_stride(network, config.stride_px, config.stage)
+            patches = PixelPatches(finer.info.stage(config.stage).stride_space)
+            subjects.append(Subject("raw pixels", patches, features))
+        if getattr(wanted, "flow", True):
+            try:
+                require_opencv()
+                subjects.append(Subject("optical flow", FlowChain(), features))
+            except SsvidError as error:
+                self._flow_is_missing = f"no row of optical flow: {error}"
+                tools.say(self._flow_is_missing)
+        return subjects
+
+    def score(
+        self, subject: Subject, seen: Seen, data: LabeledData, config: PropagationProtocol, tools: Tools
+    ) -> Iterator[Number]:
+        """J and F, mIoU, PCK, TAP-Vid: whatever ``measure`` asks for. chance: what labels that do not move come to."""
+        videos, truth_hash = self._videos(data, config)
+        carrier, more = _carrier(subject.network, config, tools)
+        found = self._follow(subject.name, carrier, videos, config, tools)
+        still = self._identity(data, videos, config, tools)
+        chances = {number.metric: number for number in still.numbers}
+        notes = [self._flow_is_missing] * bool(self._flow_is_missing)
+        for number in found.numbers:
+            yield Number(
+                number.metric,
+                number.values_U,
+                float(np.mean(chances[number.metric].values_U)),
+                {"truth_sha256": truth_hash, "maps": more, **number.more},
+                notes,
+                number.title,
+                (Became(), found.became),
+                number.units,
+            )
+
+    def _videos(self, data: LabeledData, config: PropagationProtocol) -> tuple[list[TruthVideo], str]:
+        """The videos with what is known of them, and a hash of it; read and checked once."""
+        key = (data.manifest.root, data.test, config)
+        if key not in self._known:
+            videos = videos_of(data)
+            if not measures_of(config, videos):
+                raise DataError(_nothing_known(videos, config))
+            digest = hashlib.sha256("".join(truth_sha256(video.truth) for video in videos).encode())
+            self._known[key] = [video.as_scored(config) for video in videos], digest.hexdigest()
+        return self._known[key]
+
+    def _identity(
+        self, data: LabeledData, videos: Sequence[TruthVideo], config: PropagationProtocol, tools: Tools
+    ) -> _Followed:
+        key = (data.manifest.root, data.test, config)
+        if key not in self._still:
+            self._still[key] = self._follow("labels that do not move", CopiedLabels.carrier, videos, config, tools)
+        return self._still[key]
+
+    def _follow(
+        self, name: str, carrier: Carrier, videos: Sequence[TruthVideo], config: PropagationProtocol, tools: Tools
+    ) -> _Followed:
+        told, lost = every_tenth(tools.say, f"{name}: videos"), {}
+        measures = measures_of(config, videos)
+        found: dict[Measure, dict[int, Any]] = {measure: {} for measure in measures}
+        for place, video in enumerate(videos):
+            for measure in measures:
+                if not measure.fits(video.truth):
+                    continue
+                if place not in lost:
+                    try:
+                        found[measure][place] = measure.follow(video, carrier)
+                    except DecodeError as error:
+                        lost[place] = str(error)
+                if place in lost:
+                    found[measure][place] = measure.lost(video)
+            told(place + 1, len(videos))
+        numbers = [
+            scored
+            for measure, of in found.items()
+            for scored in measure.numbers([videos[place] for place in of], list(of.values()))
+        ]
+        unreadable = tuple(Listed(row_id(videos[place].row), reason) for place, reason in lost.items())
+        return _Followed(tuple(numbers), Became(unreadable))
+
+
+def _carrier(network: Backbone, config: PropagationProtocol, tools: Tools) -> tuple[Carrier, dict[str, Any]]:
+    """Who carries the labels, and what is to be known of the maps that are compared."""
+    if isinstance(network, Stand):
+        return network.carrier, {}
+    if isinstance(network, PixelPatches):
+        config = replace(config, stage="", stride_px=0)
+    follower = Follower.of(network, config, tools.device)
+    return follower, {"stage": follower.stage, "stride_px": follower.stride_px}
+
+
+def measures_of(config: PropagationProtocol, videos: Sequence[TruthVideo]) -> list[Measure]:
+    """What is measured: what the protocol asks for, or all that fits what is known of any video."""
+    wanted = [kind(config) for kind in MEASURES if config.measure in ("all", kind.kind)]
+    return [measure for measure in wanted if any(measure.fits(video.truth) for video in videos)]
+
+
+def videos_of(data: LabeledData) -> list[TruthVideo]:
+    """The test videos with what is known of their frames.
+
+    Raises:
+        DataError: nothing is known of one, or what is known does not fit the video.
+    """
+    without = [row_id(row) for row in data.test if not row.truth]
+    if without:
+        raise DataError(
+            f"nothing is known of the frames of {len(without)} of {len(data.test)} videos ({name_some(without)}): tracking needs "
+            "masks, joints or tracks to score. Take a data set that has them (data.name=davis, jhmdb, vip, tapvid), or a table "
+            "with the column truth, which names a folder of masks for each video."
+        )
+    names, root = _names(data.test), data.manifest.root
+    firsts: dict[str, str] = {}
+    groups = [firsts.setdefault(unit, name) for unit, name in zip(units_of(data.test), names, strict=True)]
+    return [
+        TruthVideo(root, row, read_truth(root, row), name, group, (row.height, row.width))
+        for row, name, group in zip(data.test, names, groups, strict=True)
+    ]
+
+
+def _names(rows: Sequence[VideoRow]) -> list[str]:
+    """What sequences are called: the last part of their paths without its ending, or the whole where two would be the same."""
+    short = [PurePosixPath(row_id(row)).stem for row in rows]
+    return short if len(set(short)) == len(short) else [row_id(row) for row in rows]
+
+
+def _nothing_known(videos: Sequence[TruthVideo], config: PropagationProtocol) -> str:
+    kinds = {"masks": "objects or parts", "joints": "joints", "tracks": "points"}
+    known = {kind for video in videos for kind in kinds if getattr(video.truth, kind) is not None}
+    fitting = " or ".join(f"track.measure={kinds[kind].partition(' ')[0]}" for kind in sorted(known))
+    return (
+        f"track.measure ({config.measure}) cannot be measured: of the {len(videos)} videos {' and '.join(sorted(known))} are known. "
+        f"Set {fitting or 'another data set'}, or track.measure=all."
+    )
