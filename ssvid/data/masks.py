@@ -79,14 +79,14 @@ class Masks:
         return None
 
     def at(self, frame: int) -> np.ndarray | None:
-        """The mask of a frame, uint8 HW: 0 background, ``VOID`` void; None where this frame has none."""
+        """The mask of a frame, uint8 HW, new each time: 0 background, ``VOID`` void; None where this frame has none."""
         source = self._sources.get(frame)
         if source is None:
             return None
         if isinstance(source, Path):
             return self._ids_of(self._stored(source), frame)
         self._check_size(frame, source.shape[::-1])
-        return source
+        return source.copy()
 
     def given(self) -> Mapping[int, tuple[int, ...]]:
         """Frame -> objects that are first seen there, ascending: what a tracker is told. Frame 0, and later ones."""
@@ -111,7 +111,7 @@ class Masks:
             mask = self.at(frame)
             assert mask is not None  # it has a source
             seen = {number for numbers in given.values() for number in numbers}
-            new = sorted(set(np.unique(mask).tolist()) - {_BACKGROUND, VOID} - seen)
+            new = sorted(_values(mask) - {_BACKGROUND, VOID} - seen)
             if new:
                 given[frame] = tuple(new)
         self._check_ids(given)
@@ -146,7 +146,7 @@ class Masks:
         for source in self._sources.values():
             stored, mode = _opened(source) if isinstance(source, Path) else (source, "ids")
             if stored.any():
-                return mode == "L" and set(np.unique(stored).tolist()) <= {_BACKGROUND, VOID}
+                return mode == "L" and _values(stored) <= {_BACKGROUND, VOID}
         return False
 
     def _stored(self, path: Path) -> tuple[np.ndarray, str]:
@@ -159,10 +159,10 @@ class Masks:
         if mode == "RGB":
             return _ids_of_colors(stored, self._name(frame))
         if mode == "L" and self._is_binary:
-            between = np.setdiff1d(stored, (_BACKGROUND, VOID))
-            if between.size:
+            between = _values(stored) - {_BACKGROUND, VOID}
+            if between:
                 raise DataError(
-                    f"{self._name(frame)} holds the gray value {between[0]}: a gray mask of one object holds 0 and 255 alone, as"
+                    f"{self._name(frame)} holds the gray value {min(between)}: a gray mask of one object holds 0 and 255 alone, as"
                     f" the first mask of {self.where} does. Save it without smoothing."
                 )
             return (stored == VOID).astype(np.uint8)
@@ -174,6 +174,11 @@ class Masks:
     def _name(self, frame: int) -> str:
         source = self._sources[frame]
         return str(source) if isinstance(source, Path) else f"{self.where}, frame {frame},"
+
+
+def _values(stored: np.ndarray) -> set[int]:
+    """The values of a picture of one byte a pixel. Counting takes a third of the time of sorting."""
+    return set(np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist())
 
 
 def _check_size(name: str, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
@@ -197,7 +202,7 @@ def _opened(path: Path, size: tuple[int, int] | None = None) -> tuple[np.ndarray
                     f"{path} has {kind}: a mask must be a PNG of one byte a pixel, with a palette or gray, or in the colors"
                     " of DAVIS (RGB). Save it as PNG with 8 bits and a palette."
                 )
-            return np.asarray(image), image.mode
+            return np.array(image), image.mode
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
         raise DataError(f"{path} cannot be read as a mask ({type(cause).__name__}: {cause}). {_WAY_OUT}") from cause
 

@@ -53,11 +53,13 @@ def _naming_facts(manifest: Manifest) -> list[str]:
     splits = Counter(row.split for row in manifest.rows if row.split)
     contents = Counter((row.content_id, row.start_frame, row.end_frame) for row in manifest.rows if row.content_id)
     copies = sum(count - 1 for count in contents.values())
+    num_known = sum(bool(row.truth) for row in manifest.rows)
     return [
         *([_count(len(manifest.labels()), "label")] if manifest.labels() else []),
         *(f"split {name}: {splits[name]}" for name in sorted(splits)),
         *([_count(len(groups), "group")] if groups else []),
         *([_count(copies, "exact duplicate")] if copies else []),
+        *([f"truth of {num_known}"] if num_known else []),
     ]
 
 

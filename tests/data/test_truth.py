@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.masks import Masks
+from ssvid.data.summary import summarize
 from ssvid.data.synth import SyntheticVideos, scene_of, synthesize
 from ssvid.data.truth import JHMDB_JOINTS, VIP_PARTS, VOID, Joints, Tracks, Truth, read_truth, truth_sha256
 from ssvid.errors import DataError
@@ -66,6 +67,13 @@ def test_a_palette_holds_ids_and_255_is_void(tmp_path: Path) -> None:
     assert found.given() == {0: (1,), 1: (2,), 3: (3,)}
     assert found.ids == (1, 2, 3)
     assert found.palette == voc_colors().tobytes()
+
+
+def test_a_mask_may_be_changed_by_whoever_asked_for_it(tmp_path: Path) -> None:
+    folder_of(tmp_path, [mask(1)] * NUM_FRAMES)
+    for found in (masks_of(tmp_path), Masks({0: mask(1)}, num_frames=1, height=HEIGHT, width=WIDTH)):
+        found.at(0)[:] = 9
+        assert np.array_equal(found.at(0), mask(1))
 
 
 def test_gray_of_two_values_is_one_object_and_not_void(tmp_path: Path) -> None:
@@ -252,6 +260,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_a_synthetic_table_names_its_truth_which_is_that_of_its_scene(synthetic: Manifest) -> None:
     loaded = Manifest.load(synthetic.root / "manifest.csv")
     assert [r.truth for r in loaded.rows] == ["truth/train/slide/slide_00000.npz", "truth/test/slide/slide_00000.npz"]
+    assert "truth of 2" in summarize(loaded)
     found = loaded.rows[1]
     drawn = render(scene_of(0, "test", 0, 36), np.arange(6) / 25)
     truth = read_truth(loaded.root, found)
