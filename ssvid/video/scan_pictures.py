@@ -82,7 +82,7 @@ class _Survey:
         if self._damaged:
             name, error = self._damaged[0]
             what = f"{len(self._damaged)} of {num_pictures} pictures cannot be read, the first is {name}"
-            raise DecodeError(self._folder, what, error.reason)
+            raise DecodeError(self._folder, what, error.cause or error.what)
 
     def oddities(self) -> list[str]:
         """What the pictures leave to ask."""

@@ -61,7 +61,8 @@ class Picture(NamedTuple):
 def read_picture(path: str | os.PathLike[str], levels: np.ndarray | None = None) -> Picture:
     """Read a picture as a video's frame: 8-bit RGB, transparency left out, turned as its EXIF orientation says.
 
-    Color spaces are converted without color profiles. Gray of 16 bits keeps its upper 8.
+    Color spaces are converted without color profiles. Gray of 16 bits keeps its upper 8
+    (FFmpeg, which reads video files, rounds them: values may be one apart).
 
     Args:
         levels: for each value of 16-bit gray one of 8 bits instead, see ``gray_levels``.
