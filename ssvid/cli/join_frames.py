@@ -1,4 +1,4 @@
-"""``ssvid data join-frames``: clips that come as folders of pictures become videos."""
+"""``ssvid data join-frames``: clips that come as folders of pictures become files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from ssvid.cli.parser import Verbs, positive
 from ssvid.files import expanded
 
 _DESCRIPTION = """\
-Makes a video of each folder of pictures, at the same place below OUT, so that folders above (classes, train, test) keep
+Makes a video file of each folder of pictures, at the same place below OUT, so that folders above (classes, train, test) keep
 their meaning. Frames are in the order of the numbers in their names. JPEG and PNG are copied byte for byte into the
 video: nothing is lost and nothing is encoded anew.
+
+Folders of pictures are read as they are, too (ssvid data index FOLDER --fps 24); fewer files are faster on network disks.
 """
 _EPILOG = """\
 example:
@@ -23,7 +25,7 @@ example:
 def add_join_frames(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add(
-        "join-frames", run, "make a video of each folder of pictures, without loss", _DESCRIPTION, _EPILOG
+        "join-frames", run, "make a video file of each folder of pictures, without loss", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds the folders of pictures, at any depth")
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not exist or be empty")
