@@ -25,6 +25,7 @@ from ssvid.evals.label_propagation.protocol import PropagationProtocol
 # Rows and columns of queries in a tile. Smaller ones compare fewer cells that no query reaches, larger ones multiply larger
 # matrices: measured in docs/results/propagation.md.
 _TILE_CPU, _TILE_GPU = (8, 16), (16, 16)
+_TILE_EVERYWHERE = (8, 64)  # where no radius holds
 _MIN_PLANES = 8  # a frame is folded where there are fewer
 
 

@@ -42,6 +42,7 @@ def dense(found: Affinity, num_frames: int, height: int, width: int) -> np.ndarr
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small grid has tiles at all borders, and in the middle."""
     monkeypatch.setattr(module, "_TILE_CPU", (2, 3))
+    monkeypatch.setattr(module, "_TILE_EVERYWHERE", (2, 3))
 
 
 @pytest.mark.usefixtures("small_tiles")
