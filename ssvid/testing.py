@@ -51,8 +51,13 @@ def _clip(info: BackboneInfo, *, num_frames: int | None = None, size: int | None
     """Noise, two clips that are as small as a check can be: many networks are large."""
     generator = torch.Generator().manual_seed(0)
     side = size or max(info.min_px, 24)
-    shape = (2, info.in_channels, max(info.min_frames, 2) if num_frames is None else num_frames, side, side)
+    shape = (2, info.in_channels, _admitted(info, 2) if num_frames is None else num_frames, side, side)
     return torch.rand(shape, generator=generator)
+
+
+def _admitted(info: BackboneInfo, num_frames: int) -> int:
+    """The number of frames that is nearest to this one and that the network takes."""
+    return max(info.min_frames, num_frames if info.max_frames is None else min(num_frames, info.max_frames))
 
 
 def _require(condition: bool, complaint: str) -> None:
@@ -79,7 +84,8 @@ def _check_maps(backbone: Backbone) -> None:
     info = backbone.info
     clip = _clip(info)
     last = info.stages[-1]
-    larger = _clip(info, num_frames=clip.shape[2] + last.stride_time, size=clip.shape[3] + last.stride_space)
+    longer = _admitted(info, clip.shape[2] + last.stride_time)
+    larger = _clip(info, num_frames=longer, size=clip.shape[3] + last.stride_space)
     names = info.stage_names
     for stage, small, large in zip(info.stages, backbone(clip, names), backbone(larger[:1], names), strict=True):
         got, more = tuple(small.shape), tuple(large.shape)
@@ -87,7 +93,7 @@ def _check_maps(backbone: Backbone) -> None:
         cells = started if info.full_maps else tuple(map(min, got[2:], started))
         want = (2, stage.channels, *cells)
         _require(got == want, f"stage {stage.name}: map {got}, but channels and strides of info say {want}")
-        in_time, in_space = last.stride_time // stage.stride_time, last.stride_space // stage.stride_space
+        in_time, in_space = (longer - clip.shape[2]) // stage.stride_time, last.stride_space // stage.stride_space
         want = (1, got[1], got[2] + in_time, got[3] + in_space, got[4] + in_space)
         _require(more == want, f"stage {stage.name}: map {more} of a larger clip, but strides of info say {want}")
 
@@ -120,11 +126,16 @@ def _check_depth(backbone: Backbone) -> None:
 
 def _check_sizes(backbone: Backbone) -> None:
     info = backbone.info
-    for num_frames, size in ((info.min_frames, info.min_px), (info.min_frames + 3, max(info.min_px, 33))):
+    for num_frames, size in (
+        (info.min_frames, info.min_px),
+        (_admitted(info, info.min_frames + 3), max(info.min_px, 33)),
+    ):
         map_BCTHW = backbone(_clip(info, num_frames=num_frames, size=size))
         finite = bool(map_BCTHW.isfinite().all())
         _require(finite, f"{num_frames} frames of {size} px give values that are not finite")
     _require_refusal(backbone, _clip(info, num_frames=info.min_frames - 1), f"{info.min_frames - 1} frames")
+    if info.max_frames is not None:
+        _require_refusal(backbone, _clip(info, num_frames=info.max_frames + 1), f"{info.max_frames + 1} frames")
     small = _clip(info)[..., : info.min_px - 1]
     _require_refusal(backbone, small, f"{info.min_px - 1} pixels")
 
@@ -135,7 +146,7 @@ def _require_refusal(backbone: Backbone, clip: Tensor, what: str) -> None:
     except BackboneInputError as error:
         _require(what in str(error), f"a clip of {what} is refused without saying so: {error}")
     else:
-        raise AssertionError(f"a clip of {what} is taken, but info says that more are needed")
+        raise AssertionError(f"a clip of {what} is taken, but info says that it is too small or too long")
 
 
 def _check_low_precision(backbone: Backbone) -> None:

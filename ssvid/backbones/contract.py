@@ -48,7 +48,7 @@ class StageInfo:
 class BackboneInfo:
     """What a task, an evaluation or an export must know of a network. Holds plain types only.
 
-    stages: shallow to deep. min_frames, min_px: the least a clip must have.
+    stages: shallow to deep. min_frames, min_px: the least a clip must have. max_frames: the most; None is any number.
     num_frames, size: clip length in frames and side in pixels that the network is meant for; others work too.
     mean, std: per channel, for input in [0, 1]; the network applies them itself.
     full_maps: a map has one cell for every started stride of the clip, ceil(side / stride); False: fewer, as the network
@@ -60,6 +60,7 @@ class BackboneInfo:
     stages: tuple[StageInfo, ...]
     in_channels: int = 3
     min_frames: int = 1
+    max_frames: int | None = None
     min_px: int = 1
     size: int = 112
     num_frames: int = 16
@@ -157,21 +158,33 @@ class Backbone(nn.Module):
             BackboneInputError: the clip is not what the network takes.
             RecipeError: there is no such stage.
         """
-        self._check_input(clip_BCTHW)
-        if self._range_is_unseen and not torch.compiler.is_compiling():
-            self._range_is_unseen = False  # once: on a graphics card it waits for the values
-            _warn_of_range(clip_BCTHW, self.info.name)
-        wanted = [stage or self.default_stage] if stage is None or isinstance(stage, str) else list(stage)
-        deepest = max(self.info.depth(name) for name in wanted)
+        self._check_clip(clip_BCTHW)
+        return self._as_asked(self.run_stages(self.normalize(clip_BCTHW), self._wanted(stage)), stage)
+
+    def run_stages(self, x_BCTHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The maps of the named stages from a normalized clip; nothing deeper is computed.
+
+        Networks that hand more than a map from one stage to the next, such as tokens, override it.
+        """
         maps: dict[str, Tensor] = {}
-        x_BCTHW = self.normalize(clip_BCTHW)
-        for name in self.info.stage_names[: deepest + 1]:
+        for name in self.stages_down_to(names):
             x_BCTHW = self.run_stage(name, x_BCTHW)
-            if name in wanted:
+            if name in names:
                 maps[name] = x_BCTHW
-        if stage is None or isinstance(stage, str):
-            return x_BCTHW
-        return tuple(maps[name] for name in wanted)
+        return maps
+
+    def stages_down_to(self, names: Sequence[str]) -> tuple[str, ...]:
+        """All stages from the shallowest to the deepest of the named ones. Raises RecipeError for an unknown name."""
+        return self.info.stage_names[: max(self.info.depth(name) for name in names) + 1]
+
+    def _wanted(self, stage: str | list[str] | tuple[str, ...] | None) -> list[str]:
+        return [stage or self.default_stage] if stage is None or isinstance(stage, str) else list(stage)
+
+    def _as_asked(
+        self, maps: Mapping[str, Tensor], stage: str | list[str] | tuple[str, ...] | None
+    ) -> Tensor | tuple[Tensor, ...]:
+        wanted = self._wanted(stage)
+        return maps[wanted[0]] if stage is None or isinstance(stage, str) else tuple(maps[name] for name in wanted)
 
     def normalize(self, clip_BCTHW: Tensor) -> Tensor:
         """From float in [0, 1] to what the first stage takes. Any fixed first layer belongs here."""
@@ -224,6 +237,13 @@ class Backbone(nn.Module):
         for name in self.info.stage_names[self.info.depth(self.default_stage) + 1 :]:
             yield from self.stage_modules(name)
 
+    def _check_clip(self, clip_BCTHW: Tensor) -> None:
+        """Refuse what the network cannot take, and warn once where the pixels are plainly of another range."""
+        self._check_input(clip_BCTHW)
+        if self._range_is_unseen and not torch.compiler.is_compiling():
+            self._range_is_unseen = False  # once: on a graphics card it waits for the values
+            _warn_of_range(clip_BCTHW, self.info.name)
+
     def _check_input(self, clip: Tensor) -> None:
         info = self.info
         shape = tuple(clip.shape)
@@ -244,6 +264,11 @@ class Backbone(nn.Module):
         if clip.shape[2] < info.min_frames:
             raise BackboneInputError(
                 f"clip has {shape[2]} frames; {info.name} needs at least {info.min_frames}. Use longer clips."
+            )
+        if info.max_frames is not None and clip.shape[2] > info.max_frames:
+            raise BackboneInputError(
+                f"clip has {clip.shape[2]} frames; {info.name} takes at most {info.max_frames}. Use shorter clips, or build "
+                f"the network for longer ones where it has an option num_frames."
             )
         if min(clip.shape[3], clip.shape[4]) < info.min_px:
             raise BackboneInputError(

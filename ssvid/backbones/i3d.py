@@ -18,9 +18,11 @@ from ssvid.backbones.contract import (
     register_backbone,
     spread_stride,
 )
+from ssvid.backbones.non_local import Places, add_non_local_blocks
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD
 from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet2d import NATIVE_SPACE, STAGES, resnet_channels
+from ssvid.backbones.resnet3d import NON_LOCAL_PLACES
 
 _NATIVE_TIME = (1, 1, 2, 2, 2)
 _STEM_KERNEL, _BLOCK_KERNEL = 5, 3
@@ -34,12 +36,15 @@ class _InflatedResNet(Backbone):
     expansion: ClassVar[int]
     # First convolution of which blocks of a layer spans 3 frames.
     inflated: ClassVar[Mapping[str, tuple[int, ...]]]
+    # Number of non-local blocks -> after which blocks they stand.
+    non_local_places: ClassVar[Mapping[int, Places]] = NON_LOCAL_PLACES
 
-    def __init__(self, *, stride_time: int = 2, stride_space: int = 32) -> None:
+    def __init__(self, *, stride_time: int = 2, stride_space: int = 32, num_non_local: int = 0) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (8, 16, 32))
+        check_option(self.name, "num_non_local", num_non_local, tuple(self.non_local_places))
         times, spaces = spread_stride(stride_time, _NATIVE_TIME), spread_stride(stride_space, NATIVE_SPACE)
-        super().__init__(_info(self.name, self.expansion, times, spaces))
+        super().__init__(_info(self.name, self.expansion, times, spaces, num_non_local))
 
         import torchvision  # here, because importing torchvision takes most of a second
 
@@ -54,6 +59,8 @@ class _InflatedResNet(Backbone):
         for name, time in zip(STAGES, times, strict=True):
             if time > 1:
                 self.add_module(f"{name}_pool", RoundUpMaxPool3d((time, 1, 1)))
+        # Last, so that a seed gives the rest the same weights.
+        add_non_local_blocks(self, self.non_local_places[num_non_local])
 
     def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
         """The submodules that a stage is made of: a pooling over time where it has one, then torchvision's."""
@@ -73,6 +80,8 @@ class I3DResNet18(_InflatedResNet):
         stride_time: frames per cell of the last map: 2 (one maximum over 2 frames before layer2), 1, 4 or 8 (before layer3
             and layer4 too). Adds no keys.
         stride_space: pixels per cell of the last map: 32, 16 or 8, by removing strides; no dilation.
+        num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
+            that of layer2 too.
 
     Differs: I3D inflates an Inception network, every kernel of it; which kernels of a ResNet span time follows Non-local
     networks (Wang 2018, arXiv:1711.07971, sec. 4.2), which has only bottlenecks. Time is padded by repetition, not by zeros.
@@ -93,6 +102,8 @@ class I3DResNet50(_InflatedResNet):
         stride_time: frames per cell of the last map: 2 (one maximum over 2 frames before layer2, as there), 1, 4 or 8
             (before layer3 and layer4 too). Adds no keys.
         stride_space: pixels per cell of the last map: 32, 16 or 8, by removing strides; no dilation.
+        num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, before the last block of layer3; 5, two in layer2
+            and three in layer3, after every second block; or 10, after each block of both (there, sec. 4.1).
 
     Differs: time is padded by repeating the first and the last frame, not by zeros, so that a still clip stays still up
     to its ends; the stride within a bottleneck is at its 3x3 convolution, as in torchvision.
@@ -104,6 +115,12 @@ class I3DResNet50(_InflatedResNet):
         "layer2": (0, 2),
         "layer3": (0, 2, 4),
         "layer4": (1,),
+    }
+    non_local_places: ClassVar[Mapping[int, Places]] = {
+        0: {},
+        1: {"layer3": (4,)},
+        5: {"layer2": (1, 3), "layer3": (1, 3, 5)},
+        10: {"layer2": (0, 1, 2, 3), "layer3": (0, 1, 2, 3, 4, 5)},
     }
 
 
@@ -154,8 +171,11 @@ def _make_3d(network: nn.Module, kernels: Mapping[str, int], spaces: Mapping[str
         setattr(network.get_submodule(parent), name, new)
 
 
-def _info(name: str, expansion: int, times: tuple[int, ...], spaces: tuple[int, ...]) -> BackboneInfo:
+def _info(
+    name: str, expansion: int, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int
+) -> BackboneInfo:
     totals = zip(STAGES, resnet_channels(expansion), accumulate(spaces, mul), accumulate(times, mul), strict=True)
     stages = tuple(StageInfo(stage, channels, space, time) for stage, channels, space, time in totals)
-    options = {"stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
+    last = stages[-1]
+    options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
     return BackboneInfo(name, stages, size=224, num_frames=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, options=options)

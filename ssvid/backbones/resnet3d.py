@@ -16,6 +16,7 @@ from ssvid.backbones.contract import (
     register_backbone,
     spread_stride,
 )
+from ssvid.backbones.non_local import Places, add_non_local_blocks
 
 _STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 _CHANNELS = (64, 64, 128, 256, 512)
@@ -24,6 +25,9 @@ _SPACE = (2, 1, 2, 2, 2)
 # Mean and std of torchvision's Kinetics-400 weights (R3D_18_Weights.KINETICS400_V1.transforms()).
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
+# Number of non-local blocks -> where they stand in a network of two blocks per layer. The paper has only deeper ones: as
+# there, the last map of the middle layers.
+NON_LOCAL_PLACES: dict[int, Places] = {0: {}, 1: {"layer3": (1,)}, 2: {"layer2": (1,), "layer3": (1,)}}
 
 
 class _VideoResNet18(Backbone):
@@ -37,11 +41,12 @@ class _VideoResNet18(Backbone):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, *, stride_time: int = 8, stride_space: int = 16) -> None:
+    def __init__(self, *, stride_time: int = 8, stride_space: int = 16, num_non_local: int = 0) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (2, 4, 8, 16))
+        check_option(self.name, "num_non_local", num_non_local, tuple(NON_LOCAL_PLACES))
         times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
-        super().__init__(_info(self.name, times, spaces))
+        super().__init__(_info(self.name, times, spaces, num_non_local))
 
         import torchvision  # here, because importing torchvision takes most of a second
 
@@ -50,6 +55,9 @@ class _VideoResNet18(Backbone):
             stage = network.get_submodule(name)
             _set_stride(stage, time, space)
             self.add_module(name, stage)
+        add_non_local_blocks(
+            self, NON_LOCAL_PLACES[num_non_local]
+        )  # last, so that a seed gives the rest the same weights
 
 
 @register_backbone("r3d_18")
@@ -62,6 +70,8 @@ class R3D18(_VideoResNet18):
         stride_time: frames per cell of the last map: 8 (torchvision), 4, 2 or 1.
         stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2. Both change the strides of
             convolutions only, the deepest first; the same weights load.
+        num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
+            that of layer2 too. The network's own weights fill all but these.
     """
 
     name = "r3d_18"
@@ -78,13 +88,15 @@ class MC318(_VideoResNet18):
         stride_time: frames per cell of the last map: 1 (torchvision), 2, 4 or 8. Only the convolutions that stride in
             space skip frames then, so that the same weights load.
         stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2.
+        num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
+            that of layer2 too. The network's own weights fill all but these.
     """
 
     name = "mc3_18"
     torchvision = "video.mc3_18"
 
-    def __init__(self, *, stride_time: int = 1, stride_space: int = 16) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space)
+    def __init__(self, *, stride_time: int = 1, stride_space: int = 16, num_non_local: int = 0) -> None:
+        super().__init__(stride_time=stride_time, stride_space=stride_space, num_non_local=num_non_local)
 
 
 @register_backbone("r2plus1d_18")
@@ -97,16 +109,19 @@ class R2Plus1D18(_VideoResNet18):
         stride_time: frames per cell of the last map: 8 (torchvision), 4, 2 or 1.
         stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2. Both change the strides of
             convolutions only, the deepest first; the same weights load.
+        num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
+            that of layer2 too. The network's own weights fill all but these.
     """
 
     name = "r2plus1d_18"
     torchvision = "video.r2plus1d_18"
 
 
-def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...]) -> BackboneInfo:
+def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int) -> BackboneInfo:
     totals = zip(_STAGES, _CHANNELS, accumulate(spaces, mul), accumulate(times, mul), strict=True)
     stages = tuple(StageInfo(stage, channels, space, time) for stage, channels, space, time in totals)
-    options = {"stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
+    last = stages[-1]
+    options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
     return BackboneInfo(name, stages, size=112, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)
 
 

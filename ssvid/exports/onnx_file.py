@@ -108,6 +108,7 @@ def _clip(backbone: Backbone, batch: int, cells: Sequence[int] = (2, 2, 2)) -> T
     strides = (last.stride_time, last.stride_space, last.stride_space)
     least = (info.min_frames, info.min_px, info.min_px)
     size = [max(n * stride + 1, low) for n, stride, low in zip(cells, strides, least, strict=True)]
+    size[0] = size[0] if info.max_frames is None else min(size[0], info.max_frames)
     return torch.rand(batch, info.in_channels, *size, generator=torch.Generator().manual_seed(0))
 
 

@@ -230,9 +230,13 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
     least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": max(info.min_px, pixels)}
     least["W"] = least["H"]
     # As small as the axes allow: the program is the same for any size.
-    clip = torch.rand(2, info.in_channels, *(2 * least[axis] for axis in "THW"))
+    sizes = {axis: 2 * least[axis] for axis in "THW"}
     # Not named dimensions: those refuse a network that rounds up, whose sizes fulfill inequalities that torch cannot prove.
     axes = dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC)
+    if info.max_frames == info.min_frames:  # clips of one length, which the program then holds
+        least["T"] = sizes["T"] = info.min_frames
+        axes[2] = torch.export.Dim.STATIC
+    clip = torch.rand(2, info.in_channels, *sizes.values())
     try:
         program = torch.export.export(_StageMap(backbone, stage), (clip,), dynamic_shapes={"clip_BCTHW": axes})
     except Exception as error:  # torch.export fails in many ways on networks that are not ours; the rest is whole

@@ -287,6 +287,9 @@ def size_problems(p: Sizes, info: BackboneInfo, group: str) -> Iterator[str]:
     for name, (low, words, way_out) in least.items():
         if getattr(p, name) < low:
             yield told(f"{group}{name}", getattr(p, name), f"must be at least {words}", way_out)
+    if info.max_frames is not None and p.num_frames > info.max_frames:
+        rule = f"must be at most {info.max_frames} for backbone {info.name}"
+        yield told(f"{group}num_frames", p.num_frames, rule, info.max_frames)
 
 
 def _resolve_stages(p: FeatureProtocol, info: BackboneInfo, trained_stage: str | None, group: str) -> tuple[str, ...]:

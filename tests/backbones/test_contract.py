@@ -84,7 +84,7 @@ def test_unknown_names_suggest_the_nearest(tiny: Backbone) -> None:
         tiny.freeze_after("layer9")
     with pytest.raises(RecipeError, match=r"tiny3d: unknown option 'widht'. Did you mean 'width'\?"):
         create_backbone("tiny3d", widht=8)
-    with pytest.raises(PluginError, match=r"unknown backbone 'tiny3D'. Did you mean 'tiny3d'\? Known: caffenet, "):
+    with pytest.raises(PluginError, match=r"unknown backbone 'tiny3D'. Did you mean 'tiny3d'\? Known: c3d, caffenet, "):
         create_backbone("tiny3D")
     with pytest.raises(RecipeError, match=r"pool \('max'\) is unknown"):
         tiny.embed(torch.zeros(1, 3, 4, 16, 16), pool="max")
