@@ -17,6 +17,8 @@ _PUBLIC = {
     "finetune": "ssvid.programs.finetune",
     "retrieve": "ssvid.programs.retrieve",
     "track": "ssvid.programs.track",
+    "track_video": "ssvid.programs.track_video",
+    "Footage": "ssvid.programs.footage",
     "evaluate": "ssvid.programs.evaluate",
     "report": "ssvid.programs.report",
     "embed": "ssvid.programs.embed",

@@ -1,5 +1,6 @@
 """Python has the shape of the command line: a function per verb, the options' names, results that are JSON."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -20,6 +21,7 @@ VERBS = {
     "probe",
     "finetune",
     "retrieve",
+    "track",
     "evaluate",
     "report",
     "audit",
@@ -30,8 +32,10 @@ VERBS = {
     "diff",
 }
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
-OTHERS |= {"from_pretrained", "push_to_hub"}
+OTHERS |= {"from_pretrained", "push_to_hub", "track_video", "Footage"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
+# ``ssvid track --video`` is a function of its own: its options are the fields of ``Footage``, and a protocol.
+OF_FOOTAGE = {"video", "mask", "points", "truth", "decoder"}
 # What only Python has: objects cannot be typed, and a caller says whether it wants to be told how far things are.
 ONLY_IN_PYTHON = {"show_progress", "callbacks", "nested", "backbone_options", "program"}
 
@@ -74,6 +78,8 @@ def test_a_verb_that_makes_a_result_is_a_function():
 def test_options_have_one_name_in_both(verb):
     parameters = inspect.signature(getattr(ssvid, verb)).parameters
     options = {action.dest: action for action in verbs()[verb]._actions if action.dest not in NOT_OPTIONS}
+    if verb == "track":
+        options = {name: action for name, action in options.items() if name not in OF_FOOTAGE | {"protocol"}}
     assert set(parameters) - ONLY_IN_PYTHON == set(options)
     for name, action in options.items():
         parameter = parameters[name]
@@ -87,6 +93,25 @@ def test_options_have_one_name_in_both(verb):
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY or name == "out"
         else:
             assert parameter.default is inspect.Parameter.empty, f"{verb}: {name} has a default"
+
+
+def test_footage_has_the_names_of_its_options():
+    actions = {action.dest: action for action in verbs()["track"]._actions}
+    assert actions.keys() >= OF_FOOTAGE | {"protocol"}
+    assert {field.name for field in dataclasses.fields(ssvid.Footage)} == {
+        {"mask": "masks"}.get(name, name) for name in OF_FOOTAGE
+    }
+    parameters = set(inspect.signature(ssvid.track_video).parameters)
+    assert parameters == {
+        "footage",
+        "protocol",
+        "backbone",
+        "backbone_name",
+        "partial",
+        "device",
+        "out",
+        "show_progress",
+    }
 
 
 # ---- what they return

@@ -31,6 +31,8 @@ _FILES = (
     *("data", "show", "diff", "listings", "doctor"),
 )
 
+_TAKE_RECIPES = ("pretrain", "finetune", "probe", "retrieve", "track", "evaluate", "show")
+
 _EPILOG = """\
 first steps:
   ssvid demo                                               pretrain, score, export on synthetic videos; minutes
@@ -121,7 +123,7 @@ def _run(words: list[str]) -> int:
     args = parse(parser, words)
     if args.verb is None:
         raise UsageError("a verb is missing. See: ssvid --help")
-    if args.verb in ("pretrain", "finetune", "probe", "retrieve", "track", "evaluate", "show") and args.recipe:
+    if args.verb in _TAKE_RECIPES and args.recipe and not getattr(args, "video", None):
         check_early(args.recipe)
         _announce(args)
     code = args.run(args)

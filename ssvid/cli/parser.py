@@ -286,7 +286,7 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--backbone-name", "--partial", "--from")
 
 
-def add_frozen(verbs: Verbs, verb: str, about: str, description: str, epilog: str) -> None:
+def add_frozen(verbs: Verbs, verb: str, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """A verb that evaluates a frozen backbone."""
     parser = verbs.add(verb, run_frozen, about, description, epilog)
     add_evaluated(parser)
@@ -300,6 +300,7 @@ def add_frozen(verbs: Verbs, verb: str, about: str, description: str, epilog: st
     parser.add_argument(
         "--out", metavar="DIR", help="folder for results and pictures (default: beside the checkpoint, numbered)"
     )
+    return parser
 
 
 def run_frozen(args: argparse.Namespace) -> None:

@@ -112,11 +112,12 @@ def track_video(
 
 
 def protocol_values(name: str = DEFAULT_PROTOCOL, settings: Sequence[str] = ()) -> PropagationProtocol:
-    """The values of a named protocol, changed by ``track.key=value``.
+    """The values of a named protocol, or of a recipe of kind ``track``, changed by ``track.key=value``.
 
     Raises:
         RecipeError: no such protocol, one of another kind, or settings that are wrong.
     """
+    from ssvid.protocols.named import named_protocol
     from ssvid.recipe.load import load_recipe
 
     foreign = next((text for text in settings if not text.startswith("track.")), "")
@@ -125,6 +126,8 @@ def protocol_values(name: str = DEFAULT_PROTOCOL, settings: Sequence[str] = ()) 
             f"{foreign!r} says nothing about how labels are carried on, and one's own footage takes only the settings of "
             "track. Write track.key=value, for example track.top_k=5."
         )
+    if "@" in name:
+        named_protocol(name)  # which tells what is near
     loaded = load_recipe(name, settings, kind="track", allow_missing=True)
     return cast(PropagationProtocol, cast(Any, loaded.recipe).track)
 
