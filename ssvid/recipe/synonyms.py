@@ -4,44 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-# The settings that a word may mean, the likeliest first; which of them a recipe has depends on its kind.
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "data.root": (),
-    "optim.base_lr": ("probe.learning_rates",),
-    "optim.epochs": ("probe.head_epochs",),
-    "optim.warmup_epochs": (),
-    "optim.weight_decay": ("probe.weight_decays",),
-    "optim.grad_clip_norm": (),
-    "optim.schedule": ("probe.head_schedule",),
-    "optim.name": ("probe.solver",),
-    "loader.global_batch": ("finetune.batch_size", "features.batch_size"),
-    "loader.workers_per_device": ("features.workers",),
-    "loader.decoder": ("features.decoder",),
-    "trainer.devices": (),
-    "trainer.num_nodes": (),
-    "trainer.accelerator": (),
-    "trainer.precision": (),
-    "trainer.accumulate": (),
-    "trainer.max_steps": (),
-    "trainer.log_every_steps": (),
-    "trainer.save_every_steps": (),
-    "trainer.val_every_epochs": (),
-    "logger.wandb": (),
-    "logger.project": (),
-    "data.val_fraction": ("finetune.holdout_fraction",),
-    "data.list": (),
-    "data.name": (),
-    "task.options.num_frames": ("finetune.num_frames", "features.num_frames"),
-    "finetune.stride_frames": ("features.stride_frames",),
-    "finetune.crop_px": ("features.crop_px", "task.options.max_px"),
-    "finetune.num_clips": ("features.num_clips",),
-    "task.name": (),
-    "backbone.name": (),
-    "init_from": (),
-    "probe.knn_ks": ("retrieval.ks",),
-    "seed": (),
-}
-# How others call the first of them. Dashes and underlines are the same.
+# Our settings, and the words by which others call them. Dashes and underlines are the same.
 _WORDS: dict[str, str] = {
     "data.root": "data dataset data_dir data_root data_path dataset_dir dir folder path root train_dir video_dir video_root videos",
     "optim.base_lr": "lr learning_rate base_learning_rate init_lr max_lr blr",
@@ -79,6 +42,26 @@ _WORDS: dict[str, str] = {
     "seed": "random_seed manual_seed rng_seed random_state",
 }
 _MEANT = {word: setting for setting, words in _WORDS.items() for word in words.split()}
+# What a recipe of another kind, or another verb, has in its place, the likeliest first.
+_ALSO: dict[str, tuple[str, ...]] = {
+    "optim.base_lr": ("probe.learning_rates",),
+    "optim.epochs": ("probe.head_epochs",),
+    "optim.weight_decay": ("probe.weight_decays",),
+    "optim.schedule": ("probe.head_schedule",),
+    "optim.name": ("probe.solver",),
+    "loader.global_batch": ("finetune.batch_size", "features.batch_size"),
+    "loader.workers_per_device": ("features.workers",),
+    "loader.decoder": ("features.decoder",),
+    "data.val_fraction": ("finetune.holdout_fraction",),
+    "task.options.num_frames": ("finetune.num_frames", "features.num_frames"),
+    "finetune.stride_frames": ("features.stride_frames",),
+    "finetune.crop_px": ("features.crop_px", "task.options.max_px"),
+    "finetune.num_clips": ("features.num_clips",),
+    "probe.knn_ks": ("retrieval.ks",),
+    "--backbone": ("--checkpoint", "CHECKPOINT"),
+    "--run-dir": ("--out", "OUT"),
+    "VIDEOS": ("ROOT", "RESULT"),
+}
 
 # The groups that a recipe of a verb has, so that a mistyped option is answered without loading the schema.
 _GROUPS = {
@@ -88,23 +71,7 @@ _GROUPS = {
     "retrieve": ("data", "features", "retrieval", "backbone", "seed"),
     "evaluate": ("data", "features", "evaluation", "backbone", "seed"),
 }
-# Options under other names, the likeliest first; the verb's own are taken.
-_OPTIONS: dict[str, tuple[str, ...]] = {
-    "--backbone": ("--checkpoint", "CHECKPOINT"),
-    "--run-dir": ("--out", "OUT"),
-    "--resume": (),
-    "--device": (),
-    "RECIPE": (),
-    "VIDEOS": ("ROOT", "RESULT"),
-    "--workers": (),
-    "--num-frames": (),
-    "--batch-size": (),
-    "--num-clips": (),
-    "--json": (),
-    "--debug": (),
-    "--reader": (),
-    "--format": (),
-}
+# Options, and words without dashes, under other names; the verb's own are taken.
 _OPTION_WORDS = {
     "--backbone": "backbone checkpoint ckpt weights model pretrained model-path checkpoint-path load from-checkpoint",
     "--run-dir": "run-dir out output output-dir outdir out-dir output-path save-dir save log-dir logdir run name run-name o",
@@ -145,24 +112,24 @@ _VERB_MEANT = {word: verb for verb, words in _VERBS.items() for word in words.sp
 
 def settings_for(key: str, known: Collection[str]) -> list[str]:
     """The settings among ``known`` (whole paths) that a word, the end of a mistyped key, is another name of."""
-    setting = _MEANT.get(_plain(key)) or (key if key in _SETTINGS else None)
+    setting = _MEANT.get(_plain(key)) or (key if key in _WORDS else None)
     if setting is None:
         return []
-    found = [path for path in (setting, *_SETTINGS[setting]) if path in known]
+    found = [path for path in (setting, *_ALSO.get(setting, ())) if path in known]
     return sorted(found, key=lambda path: not path.startswith("finetune."))[:1]  # a fine-tuning has groups of both
 
 
 def setting_for_option(word: str, verb: str) -> str:
     """The setting of a verb's recipe that an option such as ``--epochs`` means; "" where it is none."""
-    setting = _MEANT.get(_plain(word)) or next((s for s in _SETTINGS if s.rpartition(".")[2] == _plain(word)), "")
+    setting = _MEANT.get(_plain(word)) or next((s for s in _WORDS if s.rpartition(".")[2] == _plain(word)), "")
     groups = _GROUPS.get(verb, ())
-    return next((path for path in (setting, *_SETTINGS.get(setting, ())) if path.split(".")[0] in groups), "")
+    return next((path for path in (setting, *_ALSO.get(setting, ())) if path.split(".")[0] in groups), "")
 
 
 def option_for(word: str, own: Iterable[str]) -> str:
     """The option, or the word without dashes, of a verb's own that another name stands for; "" where there is none."""
     own, meant = set(own), _OPTION_MEANT.get(word.lstrip("-").replace("_", "-"), "")
-    return next((option for option in (meant, *_OPTIONS.get(meant, ())) if option in own), "")
+    return next((option for option in (meant, *_ALSO.get(meant, ())) if option in own), "")
 
 
 def verb_for(word: str) -> str:

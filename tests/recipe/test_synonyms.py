@@ -101,9 +101,9 @@ def test_a_verb_under_another_name_is_answered_with_ours(typed, verb):
 
 def test_what_is_answered_exists():
     known = {path for schema in KINDS.values() for path in leaf_paths(schema)}
-    settings = {path for path, others in words._SETTINGS.items() for path in (path, *others)}
+    settings = {path for path in words._WORDS for path in (path, *words._ALSO.get(path, ()))}
     assert {path for path in settings if not path.startswith("task.options.")} <= known
-    assert set(words._WORDS) <= set(words._SETTINGS)
+    assert set(words._ALSO) <= set(words._WORDS) | set(words._OPTION_WORDS)
     for kind, groups in words._GROUPS.items():
         assert set(groups) <= {field.name for field in dataclasses.fields(KINDS[kind])}
     verbs = build_parser()._subparsers._group_actions[0].choices
