@@ -1,6 +1,7 @@
 """File to frames: readers that agree on what frame i is, a scanner, a writer, pure index arithmetic.
 
-**Frame i of a file is the i-th frame that a sequential PyAV decode delivers**, upright. Every reader here either
+**Frame i of a file is the i-th frame that a sequential PyAV decode delivers**, upright; of a folder of pictures, it is the
+i-th picture by the numbers in the names. Every reader here either
 returns that frame or raises. Importing this package imports no decoder and no torch: names are loaded when first used; ssvid
 itself imports each from its file, where type checkers know it.
 """

@@ -12,9 +12,11 @@ from PIL import Image, UnidentifiedImageError
 
 from ssvid.errors import DataError
 from ssvid.files import appearing_whole
+from ssvid.video.decoders.pictures import ORIENTATION
 
 # What a video file can hold as it is; other pictures are turned into PNG, which loses nothing either.
 _COPIED = (".jpg", ".jpeg", ".png")
+_MIRRORED = (2, 4, 5, 7)
 
 
 def join_pictures(pictures: Sequence[Path], out: Path, fps: float) -> int:
@@ -26,7 +28,8 @@ def join_pictures(pictures: Sequence[Path], out: Path, fps: float) -> int:
         The number of frames.
 
     Raises:
-        DataError: a picture cannot be read or has another size than the first, or FFmpeg refuses.
+        DataError: a picture cannot be read, has another size than the first or is mirrored by its EXIF orientation, or
+            FFmpeg refuses.
     """
     size = _size(pictures[0])
     other = next((picture for picture in pictures if _size(picture) != size), None)
@@ -46,11 +49,19 @@ def join_pictures(pictures: Sequence[Path], out: Path, fps: float) -> int:
 
 
 def _size(picture: Path) -> tuple[int, int]:
+    """Width and height as shown, by the EXIF orientation."""
     try:
         with Image.open(picture) as image:
-            return image.size
+            orientation = image.getexif().get(ORIENTATION, 1)
+            size = image.size if orientation < 5 else image.size[::-1]
     except (OSError, UnidentifiedImageError) as error:
         raise DataError(f"{picture} cannot be read as a picture ({error}). Remove it, or fetch it again.") from error
+    if orientation in _MIRRORED:
+        raise DataError(
+            f"{picture} is mirrored by its EXIF orientation ({orientation}), which decoders of videos cannot follow. Read the "
+            "folder as it is, or save the pictures upright."
+        )
+    return size
 
 
 def _mux(pictures: Sequence[Path], partial: Path, fps: Fraction) -> None:

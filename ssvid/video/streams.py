@@ -162,7 +162,10 @@ def is_deep_gray(pixel_format: str | None) -> bool:
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
     """Quarter turns counter-clockwise, and whether the frame is mirrored left to right before them."""
-    side = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+    try:
+        side = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+    except ValueError:  # a kind of side data (EXIF) that this PyAV has no name for keeps it from listing any
+        return round(frame.rotation / 90) % 4, False
     if side is None:
         return 0, False
     matrix = np.frombuffer(bytes(side), np.int32)[:9].reshape(3, 3)

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from ssvid.data.readers import Entry, list_videos
 from ssvid.errors import DataError
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.features.reading import check_contents, check_decoder
+from ssvid.train.waiting import look_at
 from ssvid.video.decoders.choice import decoder_status
 from tests.video.decoders.test_pictures import lossless
 
@@ -254,11 +256,13 @@ def test_what_is_wrong_with_a_folder_stands_in_its_row(tmp_path: Path, cached: P
     save(tmp_path / "sizes", [*frames("cat", 1), np.zeros((10, 10, 3), np.uint8)])
     (save(tmp_path / "broken", frames("cat", 1)) / "00004.png").write_bytes(b"x")
     (save(tmp_path / "gaps", frames("cat", 1)) / "00004.png").unlink()
+    (save(tmp_path / "link", frames("cat", 1)) / "00008.png").symlink_to(tmp_path / "nowhere.png")
     rows = {row.path: row for row in index(tmp_path).rows}
     assert rows["good"].is_readable and rows["gaps"].is_readable
     assert "pictures: the numbers in the names leave gaps, the first after 00003.png" in rows["gaps"].notes
     assert rows["sizes"].status.startswith("unreadable: picture 00008.png has 10 x 10 pixels and 00000.png 24 x 20")
     assert rows["broken"].status.startswith("unreadable: 1 of 8 pictures cannot be read, the first is 00004.png")
+    assert rows["link"].status == "unreadable: picture 00008.png cannot be read (No such file or directory)"
     with pytest.raises(DataError, match=r"fps \(0\) of pictures must be above 0"):
         index(tmp_path, fps=0)
 
@@ -288,6 +292,13 @@ def test_a_picture_that_hangs_or_is_a_pipe_costs_its_video_alone(tmp_path: Path,
     assert rows["good"].is_readable
     assert rows["hangs"].status == "unreadable: the decoder hung: no progress within 0.7 s"
     assert (rows["pipe"].status, rows["pipe"].num_frames) == ("ok", 8)
+
+
+def test_every_picture_is_a_key_frame_where_a_slow_run_is_explained(tmp_path: Path, cached: Path) -> None:
+    save(tmp_path / "a", frames("cat", 1))
+    table = index(tmp_path)
+    footage = look_at(SimpleNamespace(manifest=table, rows=table.rows))  # type: ignore[arg-type]
+    assert (footage.height, footage.width, footage.key_frames_apart, footage.unindexed) == (*SIZE, 1.0, "")
 
 
 # ---- the cache

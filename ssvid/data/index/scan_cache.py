@@ -160,14 +160,19 @@ def file_state(path: str | os.PathLike[str], fps: float = 0.0) -> FileState:
     fps: at which the frames of a folder follow one another, where that matters.
 
     Raises:
-        OSError: there is no such thing. DecodeError: it is a folder that holds no frames.
+        OSError: there is no such thing. DecodeError: it is a folder that holds no frames, or one that is not there.
     """
     if not os.path.isdir(path):
         stat = os.stat(path)
         return FileState(stat.st_size, _stamp(stat))
     digest, size_bytes = hashlib.sha256(), 0
     for picture in frame_paths(path):
-        stat = os.stat(picture)
+        try:
+            stat = os.stat(picture)
+        except OSError as error:
+            raise DecodeError(
+                str(path), f"picture {os.path.basename(picture)} cannot be read", error.strerror
+            ) from error
         size_bytes += stat.st_size
         digest.update(b"%s\0%s\0" % (os.fsencode(os.path.basename(picture)), _stamp(stat).encode()))
     return FileState(size_bytes, f"pictures {digest.hexdigest()}", fps)

@@ -32,7 +32,7 @@ _ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
     *(IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError),
 )
-_ORIENTATION = 0x0112  # of EXIF
+ORIENTATION = 0x0112  # of EXIF
 
 
 def load() -> ModuleType:
@@ -73,7 +73,7 @@ def read_picture(path: str | os.PathLike[str], levels: np.ndarray | None = None)
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+            upright = image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
             gray_HW = _deep_gray(upright, image.format)
             pixels_HWC = _rgb(upright) if gray_HW is None else _shallow(gray_HW, levels)
             num_pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)

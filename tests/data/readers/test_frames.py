@@ -76,6 +76,25 @@ def test_places_below_the_root_stay_so_that_classes_and_splits_are_read(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_turned_pictures_are_upright_in_the_video_as_in_the_folder(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "in" / "clip").mkdir(parents=True)
+    for number in range(3):
+        picture(number).save(tmp_path / "in" / "clip" / f"{number}.jpg", exif=exif, quality=95, subsampling=0)
+    join_frames(tmp_path / "in", tmp_path / "out", fps=24)
+    with open_video(tmp_path / "in" / "clip") as reader:
+        folder = reader.frames_at(np.arange(3)).permute(0, 2, 3, 1).numpy()
+    for ours, theirs in zip(frames_of(tmp_path / "out" / "clip.mov"), folder, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 3
+    exif[0x0112] = 5
+    picture(0).save(tmp_path / "in" / "clip" / "0.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"0\.jpg is mirrored by its EXIF orientation \(5\)"):
+        join_frames(tmp_path / "in", tmp_path / "out2")
+
+
 def test_what_cannot_be_joined_is_named(tmp_path: Path) -> None:
     clip(tmp_path / "in" / "a", [1, 2])
     picture(3, width_px=50).save(tmp_path / "in" / "a" / "3.png")
