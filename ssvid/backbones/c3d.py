@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from operator import mul
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +14,7 @@ from ssvid.backbones.contract import (
     check_option,
     register_backbone,
     spread_stride,
+    strided_stages,
 )
 from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet3d import KINETICS_MEAN, KINETICS_STD
@@ -118,8 +117,7 @@ def _check_fc(fc: bool, stride_time: int, stride_space: int) -> None:
 
 
 def _info(norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int]) -> BackboneInfo:
-    totals = zip(_STAGES.items(), accumulate(spaces, mul), accumulate(times, mul), strict=True)
-    stages = [StageInfo(name, layers[-1][1], space, time) for (name, layers), space, time in totals]
+    stages = [*strided_stages(_STAGES, [layers[-1][1] for layers in _STAGES.values()], spaces, times)]
     options = {"norm": norm, "fc": fc, "stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
     if fc:
         stages += [StageInfo(name, FC_CHANNELS, 32, 16) for name in ("fc6", "fc7")]

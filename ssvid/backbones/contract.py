@@ -8,8 +8,10 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, overload
 
 import torch
@@ -377,3 +379,11 @@ def spread_stride(total: int, per_stage: Sequence[int]) -> tuple[int, ...]:
         strides.append(native if left >= native else 1)
         left //= strides[-1]
     return tuple(strides)
+
+
+def strided_stages(
+    names: Iterable[str], channels: Iterable[int], spaces: Iterable[int], times: Iterable[int]
+) -> tuple[StageInfo, ...]:
+    """The stages of a network by the strides of each in space and time, which multiply up from the input on."""
+    totals = zip(names, channels, accumulate(spaces, mul), accumulate(times, mul), strict=True)
+    return tuple(StageInfo(*stage) for stage in totals)

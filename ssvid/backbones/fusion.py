@@ -7,15 +7,13 @@ is a head over the maps of a network that sees frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from operator import mul
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssvid.backbones.contract import Backbone, BackboneInfo, StageInfo, check_option, register_backbone
+from ssvid.backbones.contract import Backbone, BackboneInfo, StageInfo, check_option, register_backbone, strided_stages
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD, PerFrameBackbone
 from ssvid.errors import RecipeError
 
@@ -221,10 +219,8 @@ def stage_infos(strides_time: Sequence[int], *, fc: bool, num_streams: int = 1) 
     """The stages of one network over a whole frame, or of two streams over half its sides each and no last pooling."""
     pooled = [*_POOLED[:-1], num_streams == 1]
     steps = [stride * (2 if pool else 1) for stride, pool in zip(_STRIDES, pooled, strict=True)]
-    totals = zip(STAGES, _CHANNELS, accumulate(steps, mul), accumulate(strides_time, mul), strict=True)
-    stages = [
-        StageInfo(name, num_streams * channels, num_streams * space, time) for name, channels, space, time in totals
-    ]
+    steps[0] *= num_streams  # of half the sides
+    stages = strided_stages(STAGES, [num_streams * channels for channels in _CHANNELS], steps, strides_time)
     last = stages[-1]
     names = ("fc6", "fc7") if fc else ()
     return (*stages, *(StageInfo(name, FC_CHANNELS, last.stride_space, last.stride_time) for name in names))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
-from operator import attrgetter, mul
+from operator import attrgetter
 from typing import ClassVar
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
-    StageInfo,
     check_option,
     register_backbone,
     spread_stride,
+    strided_stages,
 )
 from ssvid.backbones.non_local import Places, add_non_local_blocks
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD
@@ -174,8 +173,7 @@ def _make_3d(network: nn.Module, kernels: Mapping[str, int], spaces: Mapping[str
 def _info(
     name: str, expansion: int, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int
 ) -> BackboneInfo:
-    totals = zip(STAGES, resnet_channels(expansion), accumulate(spaces, mul), accumulate(times, mul), strict=True)
-    stages = tuple(StageInfo(stage, channels, space, time) for stage, channels, space, time in totals)
+    stages = strided_stages(STAGES, resnet_channels(expansion), spaces, times)
     last = stages[-1]
     options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
     return BackboneInfo(name, stages, size=224, num_frames=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, options=options)

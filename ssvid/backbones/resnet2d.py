@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import attrgetter, mul
+from operator import attrgetter
 from typing import ClassVar
 
 from torch import nn
 
-from ssvid.backbones.contract import BackboneInfo, StageInfo, check_option, register_backbone, spread_stride
+from ssvid.backbones.contract import BackboneInfo, check_option, register_backbone, spread_stride, strided_stages
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD, PerFrameBackbone
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -89,8 +88,7 @@ def resnet_channels(expansion: int) -> tuple[int, ...]:
 
 
 def _info(name: str, expansion: int, spaces: tuple[int, ...], padding: str) -> BackboneInfo:
-    totals = zip(STAGES, resnet_channels(expansion), accumulate(spaces, mul), strict=True)
-    stages = tuple(StageInfo(stage, channels, space, 1) for stage, channels, space in totals)
+    stages = strided_stages(STAGES, resnet_channels(expansion), spaces, [1] * len(spaces))
     last = stages[-1].stride_space
     return BackboneInfo(
         name,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import attrgetter, mul
+from operator import attrgetter
 from typing import ClassVar
 
 from torch import nn
@@ -11,10 +10,10 @@ from torch import nn
 from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
-    StageInfo,
     check_option,
     register_backbone,
     spread_stride,
+    strided_stages,
 )
 from ssvid.backbones.non_local import Places, add_non_local_blocks
 
@@ -118,8 +117,7 @@ class R2Plus1D18(_VideoResNet18):
 
 
 def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int) -> BackboneInfo:
-    totals = zip(_STAGES, _CHANNELS, accumulate(spaces, mul), accumulate(times, mul), strict=True)
-    stages = tuple(StageInfo(stage, channels, space, time) for stage, channels, space, time in totals)
+    stages = strided_stages(_STAGES, _CHANNELS, spaces, times)
     last = stages[-1]
     options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
     return BackboneInfo(name, stages, size=112, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import mul
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssvid.backbones.contract import Backbone, BackboneInfo, StageInfo, check_option, register_backbone
+from ssvid.backbones.contract import Backbone, BackboneInfo, check_option, register_backbone, strided_stages
 from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet3d import KINETICS_MEAN, KINETICS_STD
 
@@ -156,13 +154,9 @@ def _out_channels(branch: nn.Module) -> int:
 
 
 def _info(name: str, options: dict[str, int]) -> BackboneInfo:
-    times = accumulate(
-        (options["conv1_stride_time"], 1, 1, options["pool4_stride_time"], options["pool5_stride_time"]), mul
-    )
-    stages = tuple(
-        StageInfo(stage, channels, 2 << depth, time)
-        for depth, ((stage, (_, channels)), time) in enumerate(zip(_STAGES.items(), times, strict=True))
-    )
+    times = (options["conv1_stride_time"], 1, 1, options["pool4_stride_time"], options["pool5_stride_time"])
+    channels = [width for _, width in _STAGES.values()]
+    stages = strided_stages(_STAGES, channels, [2] * len(times), times)
     return BackboneInfo(name, stages, size=224, num_frames=64, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)
 
 

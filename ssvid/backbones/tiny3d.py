@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import mul
-
 import torch
 from torch import Tensor, nn
 
 from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
-    StageInfo,
     check_option,
     register_backbone,
     spread_stride,
+    strided_stages,
 )
 from ssvid.errors import RecipeError
 
@@ -69,8 +66,7 @@ def frame_difference(clip_BCTHW: Tensor) -> Tensor:
 
 
 def _info(width: int, input: str, times: tuple[int, ...]) -> BackboneInfo:
-    totals = zip(_STAGES, _WIDTHS, accumulate(_NATIVE_SPACE, mul), accumulate(times, mul), strict=True)
-    stages = tuple(StageInfo(name, width * w, space, time) for name, w, space, time in totals)
+    stages = strided_stages(_STAGES, [width * w for w in _WIDTHS], _NATIVE_SPACE, times)
     options = {"width": width, "input": input, "stride_time": stages[-1].stride_time}
     difference = input == "difference"
     return BackboneInfo(
