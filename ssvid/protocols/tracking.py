@@ -69,7 +69,7 @@ _OF_TIMECYCLE: Mapping[str, Any] = {
     "radius_on_first": False,
     "label_resampling": "bilinear",
     "feedback": "min_max",
-    "decision_min_max": True,
+    "decision_min_max": False,
     "decision_size": "frame",
     "decision_resampling": "bilinear",
     "score_size": "video",
@@ -86,7 +86,6 @@ _OF_CRW: Mapping[str, Any] = {
     "softmax_over": "kept",
     "radius_cells": 12.0,
     "feedback": "soft",
-    "decision_min_max": False,
     "decision_size": "frame",
 }
 _OF_DINO: Mapping[str, Any] = {
@@ -220,7 +219,6 @@ _MEASURES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "vip": ("parts", ("miou",)),
     "tapvid-davis": ("points", ("tapvid_",)),
 }
-_MIN_MAX = "each class is brought from 0 to 1 before it is enlarged, where the released program does so afterwards"
 _LAST_STAGE = (
     "features are those of the deepest trained stage, whatever the network; the released program takes those of its own"
 )
@@ -269,7 +267,7 @@ _DAVIS = (
         _knobs(_OF_DINO),
         _DINO,
         "eval_video_segmentation.py of the authors' repository",
-        (_MIN_MAX, "colors are normalized by the network's own deviations, where the script has 0.228 for red"),
+        ("colors are normalized by the network's own deviations, where the script has 0.228 for red",),
         published=_OF_DAVIS_DINO,
     ),
     _protocol(
@@ -297,7 +295,6 @@ _DAVIS = (
         _knobs(_OF_DINOV3),
         _DINOV3,
         "notebooks/segmentation_tracking.ipynb of the authors' repository",
-        (_MIN_MAX,),
         published=_OF_DAVIS_DINOV3,
     ),
 )

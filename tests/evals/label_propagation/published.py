@@ -1,41 +1,28 @@
-"""The knobs of the protocols whose propagation is published, and of our own default."""
+"""The named protocols whose labels are carried by propagation, as the tests of its parts take them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.protocols.tracking import TRACKING
 
-_TIMECYCLE = PropagationProtocol(
-    num_previous=7, primed=True, temperature=512**-0.5, top_k=5, top_k_over="frame", softmax_over="all", radius_cells=0,
-    label_resampling="bilinear", grid="stretched", feedback="min_max", decision_size="frame",
-)  # fmt: skip
-_CRW = PropagationProtocol(
-    num_previous=20, primed=True, temperature=0.05, top_k=10, radius_cells=12, radius_includes=False,
-    label_resampling="bilinear", grid="stretched",
-)  # fmt: skip
-_DINO = PropagationProtocol(
-    num_previous=7, temperature=0.1, top_k=5, radius_cells=12, radius_shape="square", radius_on_first=True,
-    label_resampling="nearest_exact", grid="stretched", decision_min_max=True, decision_size="frame",
-)  # fmt: skip
-_CROPMAE = replace(_CRW, temperature=0.7, top_k=7, radius_cells=20)
-_DINOV3 = replace(_DINO, temperature=0.2, radius_shape="circle", decision_resampling="nearest")
-
+# Points are followed by another tracker (tests of points.py).
 PROTOCOLS = {
-    "track": PropagationProtocol(),
-    "davis2017-timecycle": _TIMECYCLE,
-    "davis2017-crw": _CRW,
-    "davis2017-dino": _DINO,
-    "davis2017-cropmae": _CROPMAE,
-    "davis2017-rvm": _CROPMAE,
-    "davis2017-dinov3": _DINOV3,
-    "jhmdb-timecycle": replace(_TIMECYCLE, measure="joints"),
-    "jhmdb-crw": replace(_CRW, measure="joints"),
-    "jhmdb-cropmae": replace(_CROPMAE, measure="joints", joint_cells=5),
-    "vip-crw": replace(_CRW, measure="parts"),
-    "vip-cropmae": replace(_CROPMAE, measure="parts", top_k=10),
+    protocol.name: PropagationProtocol(**protocol.settings["track"])
+    for protocol in TRACKING
+    if protocol.settings["track"]["measure"] != "points"
 }
 
-# One name for each way to propagate: what is scored makes no difference to it.
-_NAMES = {replace(protocol, measure="objects", joint_cells=3): name for name, protocol in reversed(PROTOCOLS.items())}
+# What the tests change or leave alone: how large frames are, and what is scored.
+_ALIKE = {"measure": "all", "joint_cells": 3, "size_rule": "native", "size_px": 480, "width_px": 0, "stride_px": 8}
+_NAMES = {
+    replace(
+        protocol, **_ALIKE, multiple_px=1, multiple_rounding="down", multiple_sides="both", frame_resampling="nearest",
+        antialias=False, score_size="video", score_resampling="nearest",
+    ): name
+    for name, protocol in reversed(PROTOCOLS.items())
+}  # fmt: skip
+
+# One name for each way to propagate.
 DISTINCT = sorted(_NAMES.values(), key=list(PROTOCOLS).index)

@@ -170,3 +170,16 @@ def _reached(protocol: PropagationProtocol, num_frames: int, height: int, width:
     if not protocol.radius_on_first:
         reached[:, 0] = True
     return reached
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", DISTINCT)
+def test_a_graphics_card_gives_what_the_processor_gives(name: str) -> None:
+    query_DHW, context_SDHW = random_maps(64, 20, 37), random_maps(5, 64, 20, 37, seed=1)
+    own = dense(affinity(query_DHW, list(context_SDHW), PROTOCOLS[name]), 5, 20, 37)
+    other = affinity(query_DHW.cuda(), list(context_SDHW.cuda()), PROTOCOLS[name])
+    assert other.weights_Nk.is_cuda
+    on_card = dense(Affinity(other.weights_Nk.cpu(), other.cells_Nk.cpu()), 5, 20, 37)
+    assert (
+        np.abs(own - on_card).reshape(740, -1).max(axis=1) < 1e-4
+    ).mean() > 0.99  # the last kept cell may be another
