@@ -24,8 +24,8 @@ example:
   ssvid data synth videos/synthetic --train 800 --test 200 --seed 1
 """
 _INDEX = """\
-Decodes every video (a file, or a folder of pictures) once and writes manifest.csv: true number of frames, fps, size, label, content identity, and which
-decoders return the right frames. Files that have not changed are taken from a cache.
+Decodes every video (a file, or a folder of pictures) once and writes manifest.csv: true number of frames, fps, size,
+label, content identity, and which decoders return the right frames. Files that have not changed are taken from a cache.
 
 Readers (--reader NAME), also those of other packages:
 
@@ -179,13 +179,12 @@ def _scan(args: argparse.Namespace, root: Path, out: Path) -> Any:
     with terminal.progress("scanning") as report:
         manifest = build_manifest(
             root,
-            listing,
+            listing.at_rate(args.fps or PICTURES_FPS),
             workers=args.workers,
             timeout_seconds=args.timeout,
             cache=not args.no_cache,
             progress=report,
             gray_range=args.gray_range,
-            fps=args.fps or PICTURES_FPS,
         )
     manifest.save(out)
     return manifest

@@ -42,7 +42,7 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         say(
             f"note: {root} has folders {', '.join(split_folders)}; data.name=class_folder would leave test out of training"
         )
-    listing = listing_of(data)
+    listing = listing_of(data).at_rate(data.fps)
     if say:
         for note in listing.notes():
             say(f"note: {note}")
@@ -56,7 +56,6 @@ def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "dat
         timeout_seconds=data.index_timeout_seconds,
         progress=progress,
         gray_range=data.gray_range,
-        fps=data.fps,
     )
 
 

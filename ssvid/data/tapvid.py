@@ -92,8 +92,8 @@ def convert_tapvid(
                 counts.append(_write(partial, name, video, f"{pickle_path}: video {name!r}"))
                 if progress:
                     progress(number, len(videos), name)
-            listing = read_tapvid(partial, OfficialSplit())
-            build_manifest(partial, listing, workers=workers, cache=False, fps=fps).save(partial / "manifest.csv")
+            listing = read_tapvid(partial, OfficialSplit()).at_rate(fps)
+            build_manifest(partial, listing, workers=workers, cache=False).save(partial / "manifest.csv")
             os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -144,11 +144,12 @@ def list_and_scan(
     else:
         entries = list_videos("list", base, path)
 
+    entries = entries.at_rate(fps)
     if say is None:
-        return build_manifest(base, entries, fps=fps)
+        return build_manifest(base, entries)
     for note in entries.notes():
         say(f"note: {note}")
-    return build_manifest(base, entries, progress=files_every_tenth(say, "scanning videos"), fps=fps)
+    return build_manifest(base, entries, progress=files_every_tenth(say, "scanning videos"))
 
 
 def _list_folder(folder: Path, reader: str) -> Listing:

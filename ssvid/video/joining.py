@@ -8,11 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ssvid.errors import DataError
 from ssvid.files import appearing_whole
-from ssvid.video.decoders.pictures import ORIENTATION
 
 # What a video file can hold as it is; other pictures are turned into PNG, which loses nothing either.
 _COPIED = (".jpg", ".jpeg", ".png")
@@ -52,7 +51,7 @@ def _size(picture: Path) -> tuple[int, int]:
     """Width and height as shown, by the EXIF orientation."""
     try:
         with Image.open(picture) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             size = image.size if orientation < 5 else image.size[::-1]
     except (OSError, UnidentifiedImageError) as error:
         raise DataError(f"{picture} cannot be read as a picture ({error}). Remove it, or fetch it again.") from error

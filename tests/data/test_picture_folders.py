@@ -57,8 +57,8 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def index(root: Path, name: str = "folder", **options: object) -> Manifest:
-    return build_manifest(root, list_videos(name, root), **{"workers": 1, **options})  # type: ignore[arg-type]
+def index(root: Path, name: str = "folder", *, fps: float = 25.0, **options: object) -> Manifest:
+    return build_manifest(root, list_videos(name, root).at_rate(fps), **{"workers": 1, **options})  # type: ignore[arg-type]
 
 
 # ---- numbers
@@ -210,7 +210,7 @@ def test_lists_name_folders_with_windows_in_seconds(tmp_path: Path, cached: Path
     lossless(tmp_path / "clips/a.mkv", frames("dog", 1), "rgb24")
     (tmp_path / "list.csv").write_text("path,label,start,end\nclips/my clip,cat,0.5,1.5\nclips/a.mkv,dog,,\n")
     entries = list_videos("list", tmp_path, tmp_path / "list.csv")
-    table = build_manifest(tmp_path, entries, workers=1, fps=4)
+    table = build_manifest(tmp_path, entries.at_rate(4), workers=1)
     assert [(row.path, row.start_frame, row.end_frame, row.fps) for row in table.rows] == [
         ("clips/my clip", 2, 6, 4.0),
         ("clips/a.mkv", 0, -1, 25.0),

@@ -16,7 +16,7 @@ from ssvid.data.readers import Entry, Listing
 from ssvid.errors import DataError, DecodeError, did_you_mean
 from ssvid.files import takes_paths
 from ssvid.progress import NamedProgress
-from ssvid.video.frame_folders import MAX_FPS, PICTURES_FPS
+from ssvid.video.frame_folders import PICTURES_FPS
 from ssvid.video.times import FrameTimes, evenly_spaced
 
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
@@ -41,7 +41,6 @@ def build_manifest(
     cache: bool = True,
     progress: NamedProgress | None = None,
     gray_range: Sequence[int] = (),
-    fps: float = PICTURES_FPS,
 ) -> Manifest:
     """Scan the files of a data set, and its folders of pictures, and write down what they hold.
 
@@ -59,7 +58,6 @@ def build_manifest(
         cache: remember the scan of each file, and believe what is remembered of an unchanged one.
         progress: called as (files done, files in all, path) after each file.
         gray_range: the values of gray videos of more than 8 bits that become 0 and 255; () keeps their upper 8 bits.
-        fps: frames per second of folders of pictures, which do not tell it, where their data set does not either.
 
     Returns:
         One row per entry, in their order. A window of seconds becomes one of frames by the frames' time stamps.
@@ -76,9 +74,7 @@ def build_manifest(
         raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
     if problem := gray_range_problem(gray_range):
         raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
-    if not 0 < fps < MAX_FPS:
-        raise DataError(f"fps ({fps}) of pictures must be above 0 and below {MAX_FPS}. Set data.fps=25 (--fps 25).")
-    rates = {entry.path: entry.fps or fps for entry in entries}
+    rates = {entry.path: entry.fps or PICTURES_FPS for entry in entries}
     compared = None if decoders is None else tuple(decoders)
     as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range))
     facts = _scan_all(root, rates, workers, _decoder_versions(decoders), as_read, cache, progress)

@@ -9,12 +9,13 @@ import codecs
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from ssvid.errors import DataError, name_some
 from ssvid.files import expanded
-from ssvid.video.frame_folders import PICTURE_ENDINGS, kind_of, usual_kind, visible_files
+from ssvid.video.frame_folders import MAX_FPS, PICTURE_ENDINGS, kind_of, usual_kind, visible_files
 
 # fmt: off
 VIDEO_EXTENSIONS: tuple[str, ...] = (
@@ -77,6 +78,19 @@ class Listing(list[Entry]):
         self.missing = tuple(missing)
         self.unlisted = tuple(unlisted)
         self.passed_over = Counter(passed_over or {})
+
+    def at_rate(self, fps: float) -> Self:
+        """The same, where folders of pictures whose data set tells no rate have this one, in frames per second.
+
+        Raises:
+            DataError: it is not above 0 and below ``MAX_FPS``.
+        """
+        if not 0 < fps < MAX_FPS:
+            raise DataError(
+                f"fps ({fps:g}) of pictures must be above 0 and below {MAX_FPS}. Set data.fps=25 (--fps 25)."
+            )
+        self[:] = [replace(entry, fps=entry.fps or fps) for entry in self]
+        return self
 
     def notes(self) -> list[str]:
         """Sentences about what lies in the folder and is left out."""

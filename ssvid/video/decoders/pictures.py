@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ssvid.errors import DecodeError
 from ssvid.types import VideoInfo
@@ -32,7 +32,6 @@ _ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
     *(IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError),
 )
-ORIENTATION = 0x0112  # of EXIF
 
 
 def load() -> ModuleType:
@@ -73,7 +72,9 @@ def read_picture(path: str | os.PathLike[str], levels: np.ndarray | None = None)
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            upright = image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+            upright = (
+                image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
+            )
             gray_HW = _deep_gray(upright, image.format)
             pixels_HWC = _rgb(upright) if gray_HW is None else _shallow(gray_HW, levels)
             num_pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
