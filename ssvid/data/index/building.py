@@ -156,7 +156,7 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
         split=entry.split,
         group=entry.group,
         status=f"{UNREADABLE}: {facts.problem}" if facts.problem else OK,
-        notes=_notes(facts),
+        notes=_notes(facts, is_rate_known=entry.fps > 0),
         start_frame=start,
         end_frame=end,
         truth=entry.truth,
@@ -164,9 +164,13 @@ def _row(entry: Entry, facts: FileFacts) -> VideoRow:
     )
 
 
-def _notes(facts: FileFacts) -> str:
-    """What the table says of a file beside its numbers; what single decoders did wrong stands in ``decoders_ok``."""
-    told = {subject: facts.notes[subject].replace("; ", ", ") for subject in NOTED if subject in facts.notes}
+def _notes(facts: FileFacts, *, is_rate_known: bool) -> str:
+    """What the table says of a file beside its numbers; what single decoders did wrong stands in ``decoders_ok``.
+
+    is_rate_known: the data set says the rate of its pictures, so that nobody needs to be told that they do not.
+    """
+    noted = [subject for subject in NOTED if subject in facts.notes and not (subject == "fps" and is_rate_known)]
+    told = {subject: facts.notes[subject].replace("; ", ", ") for subject in noted}
     return "; ".join(f"{subject}: {words}" for subject, words in told.items())
 
 

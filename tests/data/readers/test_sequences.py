@@ -230,7 +230,8 @@ def test_a_table_of_a_data_set_holds_rate_and_truth_of_its_videos(tmp_path: Path
             for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
                 path = tmp_path / kind / "480p" / name / f"{frame:05d}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.full((12, 16), kind == "Annotations", np.uint8)).save(path)
+                drawn = np.arange(192).reshape(12, 16) if kind == "JPEGImages" else np.ones((12, 16))
+                Image.fromarray(drawn.astype(np.uint8)).save(path)
     write(tmp_path / "ImageSets/2017/train.txt", "bear")
     write(tmp_path / "ImageSets/2017/val.txt", "dog")
     manifest = build_manifest(tmp_path, list_videos("davis", tmp_path), workers=1, fps=10.0)
@@ -244,6 +245,8 @@ def test_a_table_of_a_data_set_holds_rate_and_truth_of_its_videos(tmp_path: Path
     assert (masks.given(), masks.frames) == ({0: (1,)}, (0, 1, 2))
     plain = build_manifest(tmp_path, [Entry("JPEGImages/480p/bear")], workers=1, fps=10.0)
     assert plain.rows[0].fps == 10.0
+    assert "pictures tell no rate, 10 is taken" in plain.rows[0].notes
+    assert {row.notes for row in rows} == {""}
 
 
 @pytest.mark.real
