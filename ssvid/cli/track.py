@@ -26,7 +26,7 @@ examples:
   ssvid track davis2017-crw@1 data.root=DAVIS --backbone runs/mine
   ssvid track --video my.mp4 --mask first.png --backbone runs/mine --out tracked.mp4
   ssvid track --video my.mp4 --mask 0=first.png --mask 40=later.png --backbone runs/mine --out tracked.mp4
-  ssvid track --video my.mp4 --points 120,80 300.5,200 --backbone runs/mine --out tracked.mp4 track.top_k=5
+  ssvid track --video my.mp4 --points 120,80 300.5,200 --backbone runs/mine --out tracked.mp4
 """
 _FOOTAGE = ("video", "mask", "points", "truth", "protocol", "decoder")  # options of the form with --video
 _RECIPE = {"placebo": "--placebo", "supervised": "--supervised", "from_results": "--from"}  # of the form with RECIPE
@@ -37,7 +37,9 @@ def add(verbs: Verbs) -> None:
     about = "follow masks and points: score a backbone by it, or --video for your own footage"
     parser = add_frozen(verbs, "track", about, _DESCRIPTION, _EPILOG)
     parser.set_defaults(run=_run)
-    footage = parser.add_argument_group("your own footage")
+    footage = parser.add_argument_group(
+        "your own footage", "--out FILE.mp4 is the film; all else that is written is named after it."
+    )
     footage.add_argument("--video", metavar="FILE", help="a video, in place of RECIPE")
     footage.add_argument(
         "--mask",
@@ -58,7 +60,9 @@ def add(verbs: Verbs) -> None:
     )
     footage.add_argument("--truth", metavar="DIR", help="masks to compare with, a PNG of each frame")
     footage.add_argument(
-        "--protocol", metavar="NAME", help="a named protocol whose settings are taken (default: track@1)"
+        "--protocol",
+        metavar="NAME",
+        help="a named protocol whose settings are taken (default: track@1); track.key=value changes one",
     )
     footage.add_argument("--decoder", metavar="NAME", help="auto, pyav, torchcodec or decord (default: auto)")
 

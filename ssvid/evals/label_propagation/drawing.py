@@ -32,6 +32,7 @@ FILL = 0.4  # share of the object's color where it is filled
 TRAIL_FRAMES = 24  # that a trail reaches back
 SMALL_PX = 480  # longer side of a small picture
 CAPTION_PX = 26  # height of the strip over a picture
+_TINY_PX = 300  # longer side below which a small picture is larger than the video
 _VOID_COLOR: Color = (150, 150, 150)
 _EDGE: Color = (16, 16, 16)
 _WHITE: Color = (255, 255, 255)
@@ -233,10 +234,12 @@ def shrunk(frame_HWC: np.ndarray, most_px: int) -> np.ndarray:
 
 
 def captioned(frame_HWC: np.ndarray, text: str) -> np.ndarray:
-    """The frame under a dark strip with a line of text, cut where it is too long."""
+    """The frame under a dark strip with a line of text, in a smaller type where it is long."""
     width_px = frame_HWC.shape[1]
     strip = Image.new("RGB", (width_px, CAPTION_PX), (24, 24, 24))
     font = ImageFont.load_default(CAPTION_PX * 2 // 3)
+    if (length_px := font.getlength(text)) > width_px - 10:
+        font = ImageFont.load_default(max(8, int(CAPTION_PX * 2 / 3 * (width_px - 10) / length_px)))
     ImageDraw.Draw(strip).text((5, CAPTION_PX // 2), text, fill=(235, 235, 235), anchor="lm", font=font)
     return np.concatenate([np.asarray(strip), frame_HWC])
 
@@ -289,8 +292,12 @@ def draw_small(
     *,
     most_px: int = SMALL_PX,
 ) -> np.ndarray:
-    """The same, made small before it is drawn on, so that lines and numbers can be seen."""
+    """The same, made small before it is drawn on, so that lines and numbers can be seen; a tiny video is made larger."""
     small_HWC = shrunk(frame_HWC, most_px)
+    if max(small_HWC.shape) < min(_TINY_PX, most_px):
+        times = min(_TINY_PX, most_px) / max(small_HWC.shape)
+        size_px = (round(small_HWC.shape[1] * times), round(small_HWC.shape[0] * times))
+        small_HWC = np.asarray(Image.fromarray(small_HWC).resize(size_px, Image.Resampling.BICUBIC))
     if labels_HW is not None:
         image = Image.fromarray(labels_HW).resize(small_HWC.shape[1::-1], Image.Resampling.NEAREST)
         labels_HW = np.asarray(image)
