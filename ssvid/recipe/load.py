@@ -98,14 +98,19 @@ def load_recipe(
         settings = merge(to_plain(protocol.videos), to_plain(protocol.settings))
         layers.insert(0, ("protocol", {"kind": protocol.kind, **settings}))
         layers.append(("protocol", {"protocol": protocol.id}))  # with its version, also where none was said
+    notes: list[str] = []
     for layer, content in layers:
+        for group in _named_anew(merged, content):
+            left_out = dict(leaves_of({group: {"options": merged[group].pop("options")}}))
+            origins = {path: origin for path, origin in origins.items() if path not in left_out}
+            name = f"{group}.name={content[group]['name']}"
+            notes.append(f"{name}: the {group}.options of {merged[group]['name']} are left out")
         merged = merge(merged, content)
         origins |= {path: layer for path, _ in leaves_of(content)}
     problems += plain_problems(merged)
     schema = _kind_schema(merged, kind, problems)
     if schema is None:
         raise _all_problems(source, problems)
-    notes = []
     for group, (warmup, note) in _scaled_warmups(schema, layers).items():
         merged = merge(merged, {group: {"warmup_epochs": warmup}})
         origins[f"{group}.warmup_epochs"] = SCALED
@@ -123,6 +128,17 @@ def load_recipe(
     if protocol is None:
         return loaded
     return loaded._replace(protocol=protocol.id, changed=changed_settings(protocol, resolved))
+
+
+def _named_anew(merged: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+    """Groups that name another thing than before: its options are those of another network, task or evaluation."""
+    both = {group: (merged.get(group), content.get(group)) for group in ("backbone", "task", "evaluation")}
+    return [
+        group
+        for group, (old, new) in both.items()
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and old.get("name") and old.get("options")
+        if new.get("name", old["name"]) != old["name"]
+    ]
 
 
 def first_line(source: str, overrides: Sequence[str]) -> str:

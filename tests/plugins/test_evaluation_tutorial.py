@@ -72,5 +72,6 @@ def test_its_title_heads_the_tables_and_its_number_repeats(typed):
     assert "repeated: all 5 numbers" in " ".join(out.split())
 
 
-def test_a_wrong_option_is_told_by_the_evaluation_itself(typed):
-    assert "distance ('manhattan') must be cosine or euclidean" in " ".join(typed[1].stderr.split())
+def test_a_wrong_option_is_told_with_its_key_and_its_legal_values(typed):
+    told = " ".join(typed[1].stderr.split())
+    assert "evaluation.options.distance ('manhattan') must be one of cosine, euclidean" in told

@@ -118,6 +118,20 @@ def test_options_are_merged_key_by_key_with_the_defaults_of_the_task_and_backbon
     assert resolved["backbone"]["options"]["stride_time"] == 2
 
 
+def test_another_network_is_not_given_the_options_of_the_recipes_own(recipe):
+    """The recipe's ``width`` would be an unknown key, and nothing that can be typed would take it back."""
+    loaded = load_recipe(recipe, ["backbone.name=r3d_18", "backbone.options.stride_time=4"])
+    assert loaded.resolved["backbone"] == {"name": "r3d_18", "options": {"stride_time": 4, "stride_space": 16}}
+    assert loaded.notes == ("backbone.name=r3d_18: the backbone.options of tiny3d are left out",)
+    assert "backbone.options.width" not in loaded.origins
+    assert loaded.origins["task.options.num_frames"] == "recipe"
+    said_with_it = problems_of(recipe, "backbone.name=r3d_18", "backbone.options.width=4")
+    assert "unknown key 'backbone.options.width'" in said_with_it
+    same = load_recipe(recipe, ["backbone.name=tiny3d"])
+    assert same.resolved["backbone"]["options"]["width"] == 8
+    assert not same.notes
+
+
 def _types_in(value: Any) -> set[type]:
     if isinstance(value, dict):
         return {dict}.union(*map(_types_in, value), *map(_types_in, value.values()))
