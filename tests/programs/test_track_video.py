@@ -113,7 +113,7 @@ def test_the_film_has_every_frame_with_its_objects_drawn(tracked, made):
     changed = np.abs(drawn - plain)
     assert changed[:, next(squares())[1] == 1].mean() > 25 and changed[:, 40:].mean() < 8
     with open_video(tracked.outputs.beside_truth) as beside:
-        assert (beside.info.num_frames, beside.info.width) == (NUM_FRAMES, 2 * 64 + 4)
+        assert (beside.info.num_frames, beside.info.width) == (NUM_FRAMES, 2 * 300 + 4)
 
 
 def test_tracks_have_a_line_for_each_frame_and_point(tracked):

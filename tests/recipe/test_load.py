@@ -121,7 +121,9 @@ def test_options_are_merged_key_by_key_with_the_defaults_of_the_task_and_backbon
 def test_another_network_is_not_given_the_options_of_the_recipes_own(recipe):
     """The recipe's ``width`` would be an unknown key, and nothing that can be typed would take it back."""
     loaded = load_recipe(recipe, ["backbone.name=r3d_18", "backbone.options.stride_time=4"])
-    assert loaded.resolved["backbone"] == {"name": "r3d_18", "options": {"stride_time": 4, "stride_space": 16}}
+    assert loaded.resolved["backbone"]["name"] == "r3d_18"
+    assert loaded.resolved["backbone"]["options"].items() >= {"stride_time": 4, "stride_space": 16}.items()
+    assert "width" not in loaded.resolved["backbone"]["options"]
     assert loaded.notes == ("backbone.name=r3d_18: the backbone.options of tiny3d are left out",)
     assert "backbone.options.width" not in loaded.origins
     assert loaded.origins["task.options.num_frames"] == "recipe"

@@ -36,14 +36,24 @@ def test_a_film_without_pictures_is_none(tmp_path):
 
 
 def test_what_was_found_stands_beside_the_truth():
-    found, true = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
-    found[10:30, 5:25], true[10:30, 35:55] = 1, 1
-    first, second = beside_truth([gray(120)] * 2, [found, found], [true, None])
-    assert first.shape == (40 + CAPTION_PX, 2 * 60 + 4, 3) == second.shape
-    left, right = first[CAPTION_PX:, :60], first[CAPTION_PX:, 64:]
-    assert tuple(left[15, 5]) == COLORS[0] and tuple(right[15, 35]) == COLORS[0]
-    assert (left[15, 40] == 120).all() and (right[15, 15] == 120).all()
-    assert (second[CAPTION_PX:, 64:] == 120).all(), "no truth, and the frame as it is"
+    found, true = np.zeros((200, 300), np.uint8), np.zeros((200, 300), np.uint8)
+    found[50:150, 25:125], true[50:150, 175:275] = 1, 1
+    frame = gray(120, 200, 300)
+    first, second = beside_truth([frame] * 2, [found, found], [true, None])
+    assert first.shape == (200 + CAPTION_PX, 2 * 300 + 4, 3) == second.shape
+    left, right = first[CAPTION_PX:, :300], first[CAPTION_PX:, 304:]
+    assert tuple(left[75, 25]) == COLORS[0] and tuple(right[75, 175]) == COLORS[0]
+    assert (left[75, 200] == 120).all() and (right[75, 75] == 120).all()
+    assert (second[CAPTION_PX:, 304:] == 120).all(), "no truth, and the frame as it is"
+
+
+def test_a_tiny_video_is_shown_five_times_as_large():
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:30, 5:25] = 1
+    (pair,) = beside_truth([gray(120)], [labels], [labels])
+    assert pair.shape == (200 + CAPTION_PX, 604, 3)
+    line = pair[CAPTION_PX + 100, :300]
+    assert np.flatnonzero((line == COLORS[0]).all(axis=1)).tolist() == [25, 124]
 
 
 def test_a_large_video_is_made_small_before_it_is_drawn_on():
@@ -81,9 +91,9 @@ def test_of_many_sequences_three_are_shown_with_their_truth(tmp_path):
     paths = draw_sequences(tmp_path, "-seed1", scores, footage, album)
     assert [path.name for path in paths] == [f"{name}-seed1.mp4" for name in ("best-a_4", "worst-a_0", "median-a_2")]
     with open_video(paths[0]) as reader:
-        assert (reader.info.num_frames, reader.info.width) == (3, 2 * 60 + 4)
+        assert (reader.info.num_frames, reader.info.width) == (3, 2 * 300 + 4)
         first = reader.frames_at(np.array([0])).numpy()[0].transpose(1, 2, 0).astype(int)[CAPTION_PX:]
-    np.testing.assert_allclose(first[20, 15], 0.6 * 120 + 0.4 * np.array(COLORS[4]), atol=14)
-    np.testing.assert_allclose(first[20, 64 + 45], 0.6 * 120 + 0.4 * np.array(COLORS[0]), atol=14)
+    np.testing.assert_allclose(first[100, 75], 0.6 * 120 + 0.4 * np.array(COLORS[4]), atol=14)
+    np.testing.assert_allclose(first[100, 304 + 225], 0.6 * 120 + 0.4 * np.array(COLORS[0]), atol=14)
     np.testing.assert_array_equal(list(album.masks("a/4"))[2][:, 7:27].max(axis=0), 5)
     assert list(album.masks("away")) == [] and "a/lost" not in album and "a/4" in album
