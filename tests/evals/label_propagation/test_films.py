@@ -6,10 +6,7 @@ import pytest
 from ssvid.errors import DataError
 from ssvid.evals.label_propagation.drawing import CAPTION_PX, COLORS
 from ssvid.evals.label_propagation.films import (
-    Album,
-    SequenceFootage,
     beside_truth,
-    draw_sequences,
     worth_a_look,
     write_film,
 )
@@ -72,28 +69,3 @@ def test_the_best_the_median_and_the_worst_are_worth_a_look():
     assert worth_a_look({"swan": 0.9, "car": 0.2}) == {"best": "swan", "worst": "car"}
     assert worth_a_look({"swan": 0.9}) == {"best": "swan"}
     assert worth_a_look({}) == {}
-
-
-def test_of_many_sequences_three_are_shown_with_their_truth(tmp_path):
-    album, truth = Album(), np.zeros((40, 60), np.uint8)
-    truth[10:30, 35:55] = 1
-    for number in range(5):
-        keep = album.keeper(f"a/{number}")
-        for t in range(3):
-            labels = np.zeros((40, 60), np.uint8)
-            labels[10:30, 5 + t : 25 + t] = number + 1
-            keep(labels)
-
-    def footage(name):
-        return SequenceFootage(lambda: iter([gray(120)] * 3), lambda frame: truth if frame == 0 else None, 10.0)
-
-    scores = {f"a/{number}": number / 10 for number in range(5)} | {"a/lost": 0.0, "a/9": 0.9}
-    paths = draw_sequences(tmp_path, "-seed1", scores, footage, album)
-    assert [path.name for path in paths] == [f"{name}-seed1.mp4" for name in ("best-a_4", "worst-a_0", "median-a_2")]
-    with open_video(paths[0]) as reader:
-        assert (reader.info.num_frames, reader.info.width) == (3, 2 * 300 + 4)
-        first = reader.frames_at(np.array([0])).numpy()[0].transpose(1, 2, 0).astype(int)[CAPTION_PX:]
-    np.testing.assert_allclose(first[100, 75], 0.6 * 120 + 0.4 * np.array(COLORS[4]), atol=14)
-    np.testing.assert_allclose(first[100, 304 + 225], 0.6 * 120 + 0.4 * np.array(COLORS[0]), atol=14)
-    np.testing.assert_array_equal(list(album.masks("a/4"))[2][:, 7:27].max(axis=0), 5)
-    assert list(album.masks("away")) == [] and "a/lost" not in album and "a/4" in album
