@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from ssvid.bounds import AtLeast, BelowOne, Inside, NotEmpty, OneOf, Positive, UpToHalf, check, told
 from ssvid.errors import RecipeError, did_you_mean
-from ssvid.settings import IDLE, ROUNDING
+from ssvid.settings import IDLE, PLACE, ROUNDING
 from ssvid.types import POOLS
 from ssvid.video.decoders.choice import resolve_decoder
 
@@ -167,11 +167,34 @@ class TrackingBaselines:
 
 
 @dataclass(frozen=True)
+class OnlineTrackingProtocol:
+    """How far features follow masks, joints and points while pretraining goes on: a signal from a handful of sequences.
+
+    every_epochs: 0 is off. name, root, list: of the videos, as in ``data``; an empty ``root`` takes those of ``data`` that are
+    not trained on. split: "" is ``test``, or ``val``, or all. num_videos: at most, drawn by the seed. num_frames: of each, from
+    its start; 0 is all. size_px: short side of the frames that the network sees. stride_px: pixels per cell, where the network
+    has that option. num_previous, radius_cells: as in ``track``, whose other settings are taken as they are.
+    """
+
+    every_epochs: Annotated[int, AtLeast(0)] = 0
+    name: str = "manifest"
+    root: str = field(default="", metadata=PLACE)
+    list: str = field(default="", metadata=PLACE)
+    split: str = ""
+    num_videos: Annotated[int, AtLeast(1)] = 8
+    num_frames: Annotated[int, AtLeast(0)] = 25
+    size_px: Annotated[int, AtLeast(16)] = 128
+    stride_px: Annotated[int, AtLeast(0)] = 8
+    num_previous: Annotated[int, AtLeast(0)] = 4
+    radius_cells: Annotated[float, AtLeast(0)] = 6.0
+
+
+@dataclass(frozen=True)
 class OnlineProtocol:
     """Scores on labels while pretraining goes on; the labels never reach the backbone.
 
     every_epochs: 0 is off. num_train, num_test: labeled videos to fit on and to score, at most. knn_k: neighbors, at
-    most num_train. features: how a video becomes a vector.
+    most num_train. features: how a video becomes a vector. tracking: scores without labels, of videos whose truth is known.
     """
 
     every_epochs: Annotated[int, AtLeast(0)] = 0
@@ -179,6 +202,7 @@ class OnlineProtocol:
     num_test: Annotated[int, AtLeast(1)] = 500
     knn_k: Annotated[int, AtLeast(1)] = 20
     features: FeatureProtocol = field(default_factory=lambda: FeatureProtocol(num_clips=1, stages="trained"))
+    tracking: OnlineTrackingProtocol = field(default_factory=OnlineTrackingProtocol)
 
 
 def resolve_feature_protocol(

@@ -444,22 +444,31 @@ def _provenance(run: Run, videos: Videos, task: PretextTask, start: Mapping[str,
 
 
 def _online(run: Run, videos: Videos, module: PretrainModule) -> list[Any]:
-    """The callback that scores a labeled slice; none where ``online.every_epochs`` is 0."""
-    from ssvid.evals.online import OnlineEvaluation
+    """The callbacks that score a labeled slice, and tracking; none where ``every_epochs`` of either is 0."""
+    from ssvid.evals.online import OnlineEvaluation, OnlineTracking
 
-    if not run.config.online.every_epochs:
-        return []
-    return [
-        OnlineEvaluation(
-            run.config.online,
-            videos.manifest,
-            videos.train,
-            videos.held_out,
-            info=module.backbone.info,
-            trained_stage=module.task.stage,
-            seed=run.config.seed,
+    online = run.config.online
+    callbacks: list[Any] = []
+    if online.every_epochs:
+        callbacks.append(
+            OnlineEvaluation(
+                online,
+                videos.manifest,
+                videos.train,
+                videos.held_out,
+                info=module.backbone.info,
+                trained_stage=module.task.stage,
+                seed=run.config.seed,
+            )
         )
-    ]
+    tracking = online.tracking
+    if tracking.every_epochs and not tracking.root:
+        callbacks.append(OnlineTracking(tracking, videos.manifest, videos.held_out, seed=run.config.seed))
+    elif tracking.every_epochs:
+        own = DataConfig(name=tracking.name, root=tracking.root, list=tracking.list)
+        table = load_manifest(own, run.say, group="online.tracking")
+        callbacks.append(OnlineTracking(tracking, table, (), seed=run.config.seed))
+    return callbacks
 
 
 def _header(run: Run, data: ClipDataModule, steps_per_epoch: int, lr: float) -> str:

@@ -270,7 +270,11 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "optim.step_epochs": Used("optim.schedule", ("step",)),
     "optim.step_gamma": Used("optim.schedule", ("step",)),
     "logger.project": Used("logger.wandb", ("offline", "online")),
-    "online.": Used("online.every_epochs", (0,), off=True),
+    **{
+        f"online.{key}": Used("online.every_epochs", (0,), off=True)
+        for key in ("num_train", "num_test", "knn_k", "features.")
+    },
+    "online.tracking.": Used("online.tracking.every_epochs", (0,), off=True),
     "monitor.max_vectors": Used("monitor.features", (True,)),
     "monitor.best_metric": Used("monitor.keep_best", (True,)),
     **{f"probe.{key}": Used("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},

@@ -12,10 +12,11 @@ from ssvid.backbones import initialize_backbone
 from ssvid.bounds import check
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.online import OnlineEvaluation, labeled_slice, online_slices
-from ssvid.features.protocol import FeatureProtocol, OnlineProtocol
+from ssvid.evals.online import OnlineEvaluation, OnlineTracking, labeled_slice, online_slices, tracking_slice
+from ssvid.features.protocol import FeatureProtocol, OnlineProtocol, OnlineTrackingProtocol
 from ssvid.train.loggers import read_metrics
 from ssvid.weights.checkpoints import read_checkpoint
+from tests.evals.label_propagation.footage import make_tracked
 
 QUICK = FeatureProtocol(num_frames=8, num_clips=1, crop_px=24, resize_px=28, batch_size=6, workers=0, stages="trained")
 
@@ -168,3 +169,49 @@ def test_scores_are_logged_with_chance_and_numbers_every_epoch(two_runs):
         assert line["online/num_test"] == 9
         assert 0 <= line["online/probe_top1"] <= 1
     assert "online/" not in (two_runs[1].run_dir / "metrics.jsonl").read_text()
+
+
+# ---- tracking
+
+
+def test_tracking_is_of_videos_that_are_not_trained_on_and_cut():
+    rows = [replace(row(name, split=split), truth=f"truth/{name}") for name, split in (("a", "train"), ("b", "test"))]
+    protocol = OnlineTrackingProtocol(every_epochs=1, num_frames=10)
+    assert [(r.path, r.window_frames) for r in tracking_slice(table(*rows), [], protocol, 0)] == [("b.mp4", 10)]
+    free = [replace(one, split="") for one in rows]
+    assert [r.path for r in tracking_slice(table(*free), [free[1]], protocol, 0)] == ["b.mp4"]
+    assert [r.path for r in tracking_slice(table(*free), [], replace(protocol, num_frames=0), 0)] == ["a.mp4", "b.mp4"]
+    many = [replace(row(f"v{i}", split="test"), truth="t") for i in range(20)]
+    assert len(tracking_slice(table(*many), [], protocol, 0)) == 8
+    with pytest.raises(DataError, match=r"online.tracking.every_epochs \(1\) needs videos whose masks.*tracking.root"):
+        tracking_slice(table(row("a"), row("b")), [], protocol, 0)
+
+
+def test_tracking_leaves_a_network_and_the_generators_as_they_were(tmp_path):
+    protocol = OnlineTrackingProtocol(every_epochs=1, size_px=48, num_frames=5)
+    callback = OnlineTracking(protocol, make_tracked(tmp_path), (), seed=0)
+    network = initialize_backbone("resnet18", seed=0).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    torch.manual_seed(5)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    values = callback.score(network, "cpu")
+    assert set(values) == {"online/davis_jf", "online/davis_jf_identity"}
+    assert 0 < values["online/davis_jf_identity"] < 1 and values == callback.score(network, "cpu")
+    assert all(module.training for module in network.modules())
+    assert all(bool((before[key] == value).all()) for key, value in network.state_dict().items())
+    assert bool((torch.get_rng_state() == state).all()) and (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_a_run_is_the_same_bits_with_tracking_beside(two_runs, manifest, tmp_path):
+    tracked = make_tracked(tmp_path / "tracked")
+    tracked.save(tmp_path / "tracked" / "manifest.csv")
+    data = [f"data.root={manifest.root}", f"data.list={two_runs[0].run_dir.parent / 'manifest.csv'}"]
+    elsewhere = f"online.tracking={{every_epochs: 1, root: {tracked.root}, size_px: 48, num_frames: 4}}"
+    run = ssvid.pretrain(RECIPE, *data, elsewhere, run_dir=tmp_path / "run", show_progress=False)
+    alone, beside = (read_checkpoint(one.checkpoint) for one in (two_runs[1], run))
+    for part in ("backbone_state", "task_state"):
+        assert all(torch.equal(value, getattr(beside, part)[key]) for key, value in getattr(alone, part).items())
+    logged = [
+        line["online/davis_jf"] for line in read_metrics(run.run_dir / "metrics.jsonl") if "online/davis_jf" in line
+    ]
+    assert len(logged) == 2 and all(0 <= value <= 1 for value in logged)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,17 @@ from ssvid.errors import DataError, DecodeError, SsvidError, name_some
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
 from ssvid.evals.label_propagation.baselines import Carrier, CopiedLabels, FlowChain, PixelPatches, Stand
 from ssvid.evals.label_propagation.following import Follower
-from ssvid.evals.label_propagation.measures import MEASURES, Measure, Scored, TruthVideo
+from ssvid.evals.label_propagation.measures import MEASURES, Kept, Measure, Scored, TruthVideo
+from ssvid.evals.label_propagation.pictures import write_films, write_masks
 from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
 from ssvid.features.maps import with_stride
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.features.store import Listed
 from ssvid.progress import every_tenth
+from ssvid.results.rows import ResultRow
 from ssvid.video.motion import require_opencv
+
+_LEAST_FRAMES = 3  # the given one, one that is scored, and the last, which DAVIS leaves out
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,22 @@ class LabelPropagation(Evaluation):
     metrics = ("davis_", "davis2016_", "miou", "pck@", "tapvid_")
     settings_name = "track_protocol"
 
-    def __init__(self) -> None:
+    def __init__(self, *, draws: bool = True) -> None:
+        self._draws = draws
         self._known: dict[Any, tuple[list[TruthVideo], str]] = {}
         self._still: dict[Any, _Followed] = {}
         self._flow_is_missing = ""
+        self._kept: dict[int, Kept] = {}
+        self._kept_of = ""
 
     def check(self, config: PropagationProtocol, num_train: int | None = None) -> None:
         check_protocol(config, "track.")
 
     def check_data(self, network: Backbone, data: LabeledData, config: PropagationProtocol, tools: Tools) -> None:
+        self.check_rows(data, config)
+
+    def check_rows(self, data: LabeledData, config: PropagationProtocol) -> None:
+        """Raise DataError where what is known of the videos is missing or does not fit them; reads all masks."""
         self._videos(data, config)
 
     def prepare(
@@ -108,7 +119,9 @@ class LabelPropagation(Evaluation):
         """J and F, mIoU, PCK, TAP-Vid: whatever ``measure`` asks for. chance: what labels that do not move come to."""
         videos, truth_hash = self._videos(data, config)
         carrier, more = _carrier(subject.network, config, tools)
-        found = self._follow(subject.name, carrier, videos, config, tools)
+        is_first = self._draws and not self._kept_of
+        self._kept_of = self._kept_of or subject.name
+        found = self._follow(subject.name, carrier, videos, config, tools, self._kept if is_first else None)
         still = self._identity(data, videos, config, tools)
         chances = {number.metric: number for number in still.numbers}
         notes = [self._flow_is_missing] * bool(self._flow_is_missing)
@@ -124,6 +137,22 @@ class LabelPropagation(Evaluation):
                 number.units,
             )
 
+    def draw(
+        self,
+        folder: Path,
+        ending: str,
+        rows: Sequence[ResultRow],
+        seen: Seen,
+        data: LabeledData,
+        config: PropagationProtocol,
+    ) -> list[Path]:
+        """Films of the best, the median and the worst sequence; and the masks of all as PNG, for other evaluators."""
+        videos, _ = self._videos(data, config)
+        write_masks(folder / f"masks{ending}", videos, self._kept)
+        known = [row.context["per_sequence"] for row in rows if row.context.get("per_sequence")]
+        scores: Mapping[str, float] = known[0] if known else {}
+        return write_films(folder, ending, videos, self._kept, scores)
+
     def _videos(self, data: LabeledData, config: PropagationProtocol) -> tuple[list[TruthVideo], str]:
         """The videos with what is known of them, and a hash of it; read and checked once."""
         key = (data.manifest.root, data.test, config)
@@ -132,6 +161,7 @@ class LabelPropagation(Evaluation):
             if not measures_of(config, videos):
                 raise DataError(_nothing_known(videos, config))
             digest = hashlib.sha256("".join(truth_sha256(video.truth) for video in videos).encode())
+            _check_frames(config, videos)
             self._known[key] = [video.as_scored(config) for video in videos], digest.hexdigest()
         return self._known[key]
 
@@ -144,7 +174,13 @@ class LabelPropagation(Evaluation):
         return self._still[key]
 
     def _follow(
-        self, name: str, carrier: Carrier, videos: Sequence[TruthVideo], config: PropagationProtocol, tools: Tools
+        self,
+        name: str,
+        carrier: Carrier,
+        videos: Sequence[TruthVideo],
+        config: PropagationProtocol,
+        tools: Tools,
+        kept: dict[int, Kept] | None = None,
     ) -> _Followed:
         told, lost = every_tenth(tools.say, f"{name}: videos"), {}
         measures = measures_of(config, videos)
@@ -155,7 +191,10 @@ class LabelPropagation(Evaluation):
                     continue
                 if place not in lost:
                     try:
-                        found[measure][place] = measure.follow(video, carrier)
+                        one = Kept(video.size_px) if kept is not None else None
+                        found[measure][place] = measure.follow(video, carrier, one)
+                        if kept is not None and one is not None:
+                            kept.setdefault(place, one)
                     except DecodeError as error:
                         lost[place] = str(error)
                 if place in lost:
@@ -206,6 +245,16 @@ def videos_of(data: LabeledData) -> list[TruthVideo]:
         TruthVideo(root, row, read_truth(root, row), name, group, (row.height, row.width))
         for row, name, group in zip(data.test, names, groups, strict=True)
     ]
+
+
+def _check_frames(config: PropagationProtocol, videos: Sequence[TruthVideo]) -> None:
+    """Raise DataError where masks, joints or points are known of videos that are all too short to score."""
+    longest = max((video.row.window_frames for video in videos), default=0)
+    if longest < _LEAST_FRAMES:
+        raise DataError(
+            f"no sequence has a frame to score: the longest of {len(videos)} videos has {longest} frame{'s' * (longest != 1)}, and "
+            f"labels are given in the first and, for masks, not scored in the last. Use videos of {_LEAST_FRAMES} frames or more."
+        )
 
 
 def _names(rows: Sequence[VideoRow]) -> list[str]:

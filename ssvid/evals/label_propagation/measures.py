@@ -6,8 +6,9 @@ through, its numbers come with the units that intervals are drawn over.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -90,6 +91,24 @@ class TruthVideo:
         return resize_frame(frame_CHW, self.size_px, self.sized_by).permute(1, 2, 0).numpy()
 
 
+@dataclass
+class Kept:
+    """What was found in one video, to be drawn. size_px: of its labels. points: x and y TQ2, and whether they are seen TQ."""
+
+    size_px: Size
+    packed: list[bytes] = field(default_factory=list)
+    points: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, labels_HW: np.ndarray) -> None:
+        """The ids of the next frame, uint8 HW: some kilobytes."""
+        self.packed.append(zlib.compress(np.ascontiguousarray(labels_HW).tobytes(), 1))
+
+    def labels(self) -> Iterator[np.ndarray]:
+        """The ids of each frame in turn."""
+        for packed in self.packed:
+            yield np.frombuffer(zlib.decompress(packed), np.uint8).reshape(self.size_px)
+
+
 class Scored(NamedTuple):
     """A number over all videos. values_U: terms whose mean it is, one for each unit. more: plain types."""
 
@@ -112,8 +131,8 @@ class Measure:
         """Whether it can be made of what is known."""
         raise NotImplementedError
 
-    def follow(self, video: TruthVideo, carrier: Carrier, keep: Callable[[np.ndarray], None] | None = None) -> Any:
-        """What one video comes to. keep: is handed the labels of each frame, where it has masks."""
+    def follow(self, video: TruthVideo, carrier: Carrier, kept: Kept | None = None) -> Any:
+        """What one video comes to. kept: takes what was found, to be drawn."""
         raise NotImplementedError
 
     def lost(self, video: TruthVideo) -> Any:
@@ -145,16 +164,14 @@ class Objects(Measure):
     def fits(self, truth: Truth) -> bool:
         return truth.masks is not None and not truth.masks.names
 
-    def follow(
-        self, video: TruthVideo, carrier: Carrier, keep: Callable[[np.ndarray], None] | None = None
-    ) -> list[ObjectScores]:
+    def follow(self, video: TruthVideo, carrier: Carrier, kept: Kept | None = None) -> list[ObjectScores]:
         masks = _masks_of(video)
         names = self._names(masks)
         rows: dict[int, list[tuple[float, float]]] = {name: [] for name in names}
         given = {frame: _only(masks.at(frame), new) for frame, new in masks.given().items()}
         for frame, found_HW in enumerate(carrier.masks(video.frames(), video.size_px, given, masks.ids)):
-            if keep is not None:
-                keep(found_HW)
+            if kept is not None:
+                kept.add(found_HW)
             scored = [name for name, at in names.items() if frame in scored_frames(masks.num_frames, at)]
             truth_HW = masks.at(frame) if scored else None
             if truth_HW is None:
@@ -237,16 +254,14 @@ class Parts(Measure):
     def fits(self, truth: Truth) -> bool:
         return truth.masks is not None and bool(truth.masks.names)
 
-    def follow(
-        self, video: TruthVideo, carrier: Carrier, keep: Callable[[np.ndarray], None] | None = None
-    ) -> np.ndarray:
+    def follow(self, video: TruthVideo, carrier: Carrier, kept: Kept | None = None) -> np.ndarray:
         """Confusions of the given frame and of the others, 2KK."""
         masks, first_HW = _masks_of(video), _first(video)
         counts = np.zeros((2, len(masks.names), len(masks.names)), np.int64)
         ids = masks.given()[min(masks.given())]
         for frame, found_HW in enumerate(carrier.masks(video.frames(), video.size_px, {0: first_HW}, ids)):
-            if keep is not None:
-                keep(found_HW)
+            if kept is not None:
+                kept.add(found_HW)
             if (truth_HW := masks.at(frame)) is not None:
                 counts[int(frame > 0)] += confusion(truth_HW, found_HW, len(masks.names))
         return counts
@@ -299,11 +314,11 @@ class JointsMeasure(Measure):
     def fits(self, truth: Truth) -> bool:
         return truth.joints is not None
 
-    def follow(
-        self, video: TruthVideo, carrier: Carrier, keep: Callable[[np.ndarray], None] | None = None
-    ) -> KeypointCounts:
+    def follow(self, video: TruthVideo, carrier: Carrier, kept: Kept | None = None) -> KeypointCounts:
         joints = _joints_of(video)
         found_TJ2 = carrier.joints(video.frames(), video.size_px, joints.points_TJ2[0])
+        if kept is not None:
+            kept.points = found_TJ2, np.isfinite(found_TJ2).all(axis=2)
         return count_keypoints(joints.points_TJ2, found_TJ2, joints.visible_TJ)
 
     def lost(self, video: TruthVideo) -> KeypointCounts:
@@ -349,13 +364,16 @@ class PointsMeasure(Measure):
     def fits(self, truth: Truth) -> bool:
         return truth.tracks is not None
 
-    def follow(
-        self, video: TruthVideo, carrier: Carrier, keep: Callable[[np.ndarray], None] | None = None
-    ) -> dict[str, TapVidScores]:
+    def follow(self, video: TruthVideo, carrier: Carrier, kept: Kept | None = None) -> dict[str, TapVidScores]:
         asked = self._queries(video)
         points_Q3 = np.concatenate([queries.places_Q3[:, [0, 2, 1]] for queries in asked.values()])
         both_ways = "strided" in asked
         points_TQ2, seen_TQ = carrier.points(video.frames(), video.size_px, points_Q3, both_ways=both_ways)
+        if kept is not None:
+            drawn = slice(
+                0, len(next(iter(asked.values())).tracks_Q)
+            )  # each point once, where the first mode asks for it
+            kept.points = points_TQ2[:, drawn], seen_TQ[:, drawn]
         return self._scores(video, asked, points_TQ2, seen_TQ)
 
     def lost(self, video: TruthVideo) -> dict[str, TapVidScores]:
@@ -393,7 +411,8 @@ class PointsMeasure(Measure):
                     continue
                 ids, groups = [videos[i].name for i in known], [videos[i].group for i in known]
                 units = _terms(values[known], ids, groups, "sequences")
-                more = _thresholds([scores[i] for i in known], name)
+                alone = dict(zip([videos[i].name for i in known], values[known].tolist(), strict=True))
+                more = {"per_sequence": alone, **_thresholds([scores[i] for i in known], name)}
                 yield Scored(f"tapvid_{middle}{name}", title + words, values[known], units, more)
 
 
