@@ -8,12 +8,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ssvid.backbones import Backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.evals.label_propagation.drawing import Tracks
 from ssvid.evals.label_propagation.following import Follower
@@ -21,6 +22,7 @@ from ssvid.evals.label_propagation.page import render_track_page
 from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.saving import write_tracks
 from ssvid.exports import load_backbone
+from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths, telling_full_disk, write_text
 from ssvid.programs.footage import Footage, OpenedFootage, open_footage
 from ssvid.programs.tracked import About, Outputs, draw_films, page_of
@@ -98,7 +100,8 @@ def track_video(
     values = protocol_values(protocol) if isinstance(protocol, str) else protocol
     device = resolve_device(device)
     opened = open_footage(footage)
-    follower = Follower.of(load_backbone(backbone, name=backbone_name, partial=partial), values, device)
+    network = load_backbone(backbone, name=backbone_name, partial=partial)
+    follower = Follower.of(network, _with_trained_stage(values, network), device)
     about = About(opened, follower, str(backbone), str(protocol) if named else "")
     with _staged(outputs) as staged:
         tracks = _tracks(opened, follower)
@@ -130,6 +133,13 @@ def protocol_values(name: str = DEFAULT_PROTOCOL, settings: Sequence[str] = ()) 
         named_protocol(name)  # which tells what is near
     loaded = load_recipe(name, settings, kind="track", allow_missing=True)
     return cast(PropagationProtocol, cast(Any, loaded.recipe).track)
+
+
+def _with_trained_stage(values: PropagationProtocol, network: Backbone) -> PropagationProtocol:
+    """The stage by its name; one that was never trained is refused, unless it is allowed."""
+    wanted = FeatureProtocol(stages=values.stage or "trained", untrained_stage=values.untrained_stage)
+    resolved = resolve_feature_protocol(wanted, network.info, network.provenance.get("stage"), group="track.")
+    return replace(values, stage=resolved.stage_names[-1])
 
 
 # ---- what is written

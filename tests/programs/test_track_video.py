@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssvid.backbones import initialize_backbone
 from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
 from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.regions import jaccard
@@ -274,6 +276,20 @@ def test_a_film_is_mp4(made, tmp_path):
 def test_weights_and_settings_that_are_wrong(made, tmp_path):
     refused(made, tmp_path, SsvidError, "away", backbone=tmp_path / "away", backbone_name=None)
     refused(made, tmp_path, RecipeError, "stage9", protocol=PropagationProtocol(stage="stage9"))
+
+
+def test_a_stage_that_was_never_trained(made, tmp_path, monkeypatch):
+    def trained_to_stage2(*_args, **_options):
+        network = initialize_backbone("tiny3d").eval()
+        network.provenance = {"stage": "stage2"}
+        return network
+
+    monkeypatch.setattr("ssvid.programs.track_video.load_backbone", trained_to_stage2)
+    refused(made, tmp_path, RecipeError, "untrained_stage", protocol=replace(SMALL, stage="stage3"))
+    footage = Footage(made / "squares.mp4", points=[(0, 5.0, 5.0)])
+    follow(footage, tmp_path / "a.mp4", protocol=replace(SMALL, stage="stage3", untrained_stage=True))
+    follow(footage, tmp_path / "b.mp4", protocol=replace(SMALL, stage=""))
+    assert "tiny3d, stage stage2" in (tmp_path / "b.html").read_text(encoding="utf-8")
 
 
 def test_truth_that_does_not_fit(made, tmp_path):
