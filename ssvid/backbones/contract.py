@@ -213,6 +213,14 @@ class Backbone(nn.Module):
         names = self.info.stage_names[: self.info.depth(self.default_stage) + 1] if stages is None else tuple(stages)
         return {name: pool_map(map_, pool) for name, map_ in zip(names, self(clip_BCTHW, names), strict=True)}
 
+    def rename_public_keys(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """The tensors of another program's file under this network's keys, and in words what was done; "" for nothing.
+
+        Networks whose public files name the same tensors otherwise override it. Prefixes stay, and so does the name of
+        whatever is no part of the network: the loader finds the one and reports the other.
+        """
+        return dict(state), ""
+
     @property
     def default_stage(self) -> str:
         """The stage that ``stage=None`` means: the last, or the one given to ``freeze_after``."""

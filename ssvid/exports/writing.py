@@ -225,9 +225,12 @@ def _write_program(path: Path, backbone: Backbone, stage: str) -> tuple[dict[str
     """
     info = backbone.info
     where = info.stage(stage)
-    # One more than a stride: torch.export tells maps of one cell from larger ones, and the program is for the larger.
-    pixels = where.stride_space + (1 if info.full_maps else info.min_px)
-    least = {"B": 1, "T": max(info.min_frames, where.stride_time + 1), "H": max(info.min_px, pixels)}
+    # Two cells of the map: torch.export tells maps of one cell from larger ones, and the program is for the larger.
+    frames, pixels = (
+        where.stride_time + (1 if info.full_maps else info.min_frames),
+        where.stride_space + (1 if info.full_maps else info.min_px),
+    )
+    least = {"B": 1, "T": max(info.min_frames, frames), "H": max(info.min_px, pixels)}
     least["W"] = least["H"]
     # As small as the axes allow: the program is the same for any size.
     sizes = {axis: 2 * least[axis] for axis in "THW"}

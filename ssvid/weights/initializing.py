@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,12 +174,21 @@ def _read(
     else:
         opened = open_weights(spec) if isinstance(spec, str | Path) else spec
     if isinstance(opened, Opened):
-        return choose_network(opened, backbone.state_dict(), which, ways.which), None
+        opened, renamed = _under_own_keys(opened, backbone)
+        found = choose_network(opened, backbone.state_dict(), which, ways.which)
+        return replace(found, undone=(*renamed, *found.undone)), None
     if which:
         raise CheckpointError(
             f"{ways.which}{which} does nothing: {opened.label} of ssvid holds one network. Leave it out."
         )
     return ForeignWeights(opened.label, opened.state), opened
+
+
+def _under_own_keys(opened: Opened, backbone: Backbone) -> tuple[Opened, tuple[str, ...]]:
+    """What a file holds with each of its dicts renamed by the network, and in words what was renamed."""
+    renamed = {keys: backbone.rename_public_keys(tensors) for keys, tensors in opened.dicts.items()}
+    words = dict.fromkeys(said for _, said in renamed.values() if said)
+    return replace(opened, dicts={keys: state for keys, (state, _) in renamed.items()}), tuple(words)
 
 
 def _inflated(

@@ -25,7 +25,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_examples_run_as_they_stand(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example network keeps the contract: its last snippet checks it."""
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
     for snippet in SNIPPETS:
         module = types.ModuleType("my_backbones")
         if "TwoLayers" in snippet:
@@ -33,6 +33,8 @@ def test_the_examples_run_as_they_stand(registry: None, monkeypatch: pytest.Monk
         exec(compile(snippet, "backbones.md", "exec"), module.__dict__)
         if "features" in module.__dict__:
             assert (module.features.shape, module.vectors.shape) == ((2, 256, 4, 8, 8), (2, 512))
+        if "kept_BKD" in module.__dict__:
+            assert (module.map_BCTHW.shape, module.kept_BKD.shape) == ((2, 192, 2, 2, 2), (2, 2, 192))
     assert "two_layers" in list_backbones()
 
 

@@ -28,7 +28,9 @@ PROGRAMS = [
     "i3d_resnet50",
     "s3dg",
     "slow_fusion",
+    "timesformer",
     "tiny3d",
+    "vit",
 ]
 
 

@@ -22,7 +22,18 @@ def test_every_network_of_the_shelf_was_found() -> None:
 
 
 # The longest, whose layers are those of a smaller or sister network: in the slow ring.
-LONGEST = {"c3d", "i3d_resnet18", "i3d_resnet50", "mc3_18", "r2plus1d_18", "resnet50", "s3d", "s3dg"}
+LONGEST = {
+    "c3d",
+    "i3d_resnet18",
+    "i3d_resnet50",
+    "mc3_18",
+    "r2plus1d_18",
+    "resnet50",
+    "s3d",
+    "s3dg",
+    "timesformer",
+    "vit",
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONGEST else ()) for n in NAMES])

@@ -15,7 +15,7 @@ NAMES = list_backbones()
 # Networks of which ONNX holds one clip size alone, and why. One that cannot be written at all fails the test below.
 FIXED_SIZE = {"early_fusion": "it takes clips of one length alone"}
 # Of the classes of smaller ones.
-LARGE = {"c3d", "i3d_resnet18", "i3d_resnet50", "mc3_18", "r2plus1d_18", "resnet50", "s3dg"}
+LARGE = {"c3d", "i3d_resnet18", "i3d_resnet50", "mc3_18", "r2plus1d_18", "resnet50", "s3dg", "timesformer", "vit"}
 
 
 def small_clip(backbone: Backbone, batch: int = 2) -> torch.Tensor:
@@ -69,5 +69,5 @@ def test_onnx_takes_it(name: str, tmp_path: Path) -> None:
 
 
 def test_the_body_runs_over_every_registered_network() -> None:
-    assert len(NAMES) >= 15
+    assert len(NAMES) >= 17
     assert NAMES == list_backbones()
