@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -43,6 +43,53 @@ def page(protocol: NamedProtocol, *, markdown: bool = False) -> str:
 def page_of_all() -> str:
     """The page of the documentation."""
     return "\n".join([_HEAD, *(page(protocol, markdown=True) + "\n" for protocol in PROTOCOLS)])
+
+
+# Rows of the table of knobs: what it says, and the settings of ``track`` that it is made of.
+_KNOBS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("size of frames", ("size_rule", "size_px", "width_px")),
+    ("sides are multiples of", ("multiple_px", "multiple_rounding", "multiple_sides")),
+    ("resized by", ("frame_resampling", "antialias")),
+    ("stride in pixels, 0 as it is", ("stride_px",)),
+    ("features", ("normalization",)),
+    ("frames before", ("num_previous",)),
+    ("copies of frame 0 before it", ("primed",)),
+    ("temperature", ("temperature",)),
+    ("top k, of", ("top_k", "top_k_over")),
+    ("softmax over", ("softmax_over",)),
+    ("radius in cells, 0 none", ("radius_cells", "radius_shape")),
+    ("just at the radius counts", ("radius_includes",)),
+    ("frame 0 under the radius", ("radius_on_first",)),
+    ("labels to cells by", ("label_resampling",)),
+    ("cells lie", ("grid",)),
+    ("labels carried on", ("feedback",)),
+    ("largest class after min-max", ("decision_min_max",)),
+    ("largest class at size of", ("decision_size", "decision_resampling")),
+    ("scored at size of", ("score_size", "score_resampling")),
+)
+
+
+def knob_table(start: str) -> str:
+    """The settings of the protocols that carry labels, side by side, as a Markdown table.
+
+    Args:
+        start: of their names; several, parted by commas.
+    """
+    shown = [p for p in PROTOCOLS if p.kind == "track" and p.name.startswith(tuple(start.split(",")))]
+    rows = [[words, *(_knob(p.settings["track"], keys) for p in shown)] for words, keys in _KNOBS]
+    heads = ["", *(p.id for p in shown)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows))
+
+
+def _knob(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The values of one line; a width is told where there is one, and a low-pass where frames go through it."""
+    told = {key: _value(settings[key]) for key in keys}
+    if told.get("width_px") == "0":
+        del told["width_px"]
+    if "antialias" in told:
+        told["antialias"] = "with low-pass" if told["antialias"] == "true" else ""
+    words = {"true": "yes", "false": "no"}
+    return " ".join(words.get(value, value) for value in told.values() if value)
 
 
 def _text(p: NamedProtocol) -> Iterator[str]:

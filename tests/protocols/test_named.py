@@ -8,7 +8,7 @@ import pytest
 
 from ssvid.errors import RecipeError
 from ssvid.protocols.named import PROTOCOLS, named_protocol, protocol_names
-from ssvid.protocols.pages import page, page_of_all
+from ssvid.protocols.pages import knob_table, page, page_of_all
 from ssvid.recipe.check import to_plain
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import KINDS
@@ -132,3 +132,19 @@ def test_those_of_papers_say_their_source_and_ours_say_none():
 def test_the_page_of_the_documentation_is_up_to_date():
     path = Path(__file__).parents[2] / "docs" / "protocols.md"
     assert path.read_text() == page_of_all(), "write it anew: ssvid protocols --markdown > docs/protocols.md"
+
+
+@pytest.mark.parametrize("start", ["track,davis2017", "jhmdb,vip,tapvid"])
+def test_the_page_on_tracking_holds_the_settings_side_by_side(start):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tracking.md").read_text(encoding="utf-8")
+    assert knob_table(start) in text
+
+
+def test_every_protocol_of_tracking_says_all_settings():
+    """Two of them can be held against each other line by line, and a default that changes later changes none."""
+    from ssvid.evals.label_propagation.protocol import PropagationProtocol
+
+    free = {"untrained_stage", "precision", "max_mb"}
+    for protocol in (p for p in PROTOCOLS if p.kind == "track"):
+        missing = PropagationProtocol.__dataclass_fields__.keys() - protocol.settings["track"].keys() - free
+        assert not missing, protocol.id
