@@ -2,6 +2,7 @@
 
 Usage: python -m tests.benchmarks.bench_propagation [--repeats 3] [--quick] > table.md
        python -m tests.benchmarks.bench_propagation --one CASE METHOD     (one frame, as JSON)
+       python -m tests.benchmarks.bench_propagation --footage FOLDER      (a folder of frames, features and all, as JSON)
 
 Dense is a product with all cells of the context, the radius as a mask, top-k, softmax, and the labels of the kept cells by
 index, 512 queries at a time: the fastest of 64, 100 and 512, and what the published programs do. Each figure is that of a
@@ -19,16 +20,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssvid.backbones import initialize_backbone
 from ssvid.evals.label_propagation.affinity import Candidates, FrameCells, affinity, matches
+from ssvid.evals.label_propagation.labels import masks_from_grid, masks_to_grid
+from ssvid.evals.label_propagation.propagation import Given, propagate
 from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.maps import MapGrid, read_maps, with_stride
 from ssvid.machine import environment
+from ssvid.video import open_video
 
 NUM_CLASSES = 4
 QUERIES_AT_ONCE = 512
@@ -158,6 +166,30 @@ def _peak_mb() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def footage(folder: Path, num_frames: int) -> dict[str, float]:
+    """CPU seconds of a frame with a full context, and the peak of the whole process: layer3 of a resnet18 at stride 8.
+
+    The mask is the middle of the first frame.
+    """
+    torch.set_num_threads(1)
+    protocol = PropagationProtocol(size_rule="native")
+    network = with_stride(initialize_backbone("resnet18"), 8, "layer3").eval()
+    pictures = [open_video(folder).frames_at(np.array([n]))[0] for n in range(num_frames)]
+    size_px = tuple(pictures[0].shape[1:])
+    maps = read_maps(network, pictures, stage="layer3", batch_frames=4)
+    first_DHW = next(maps)
+    grid = MapGrid.of(network, "layer3", first_DHW.shape, size_px)
+    mask_HW = np.zeros(size_px, dtype=np.uint8)
+    mask_HW[size_px[0] // 4 : -size_px[0] // 4, size_px[1] // 4 : -size_px[1] // 4] = 1
+    given = Given(masks_to_grid(mask_HW, (1,), grid, protocol.label_resampling), torch.ones(2, dtype=torch.bool))
+    seconds = [time.process_time()]
+    for labels_KHW in propagate(chain([first_DHW], maps), {0: given}, protocol):
+        masks_from_grid(labels_KHW, (1,), grid, size_px, protocol)
+        seconds.append(time.process_time())
+    full = np.diff(seconds)[protocol.num_previous + 1 :]
+    return {"cells": grid.height * grid.width, "seconds_per_frame": float(full.mean()), "peak_mb": _peak_mb()}
+
+
 def agreement(case: Case) -> str:
     """How alike the labels and the kept cells of both are."""
     query, context, labels_MK = made_up(case)
@@ -189,7 +221,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="without the growth with area and context")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "METHOD"))
+    parser.add_argument("--footage", type=Path)
+    parser.add_argument("--num-frames", type=int, default=29)
     args = parser.parse_args()
+    if args.footage:
+        print(json.dumps(footage(args.footage, args.num_frames)))
+        return
     if args.one:
         name, method = args.one
         print(json.dumps(measure({**CASES, **GROWTH}[name], method)))

@@ -130,7 +130,8 @@ class Tiling:
         """The tiling of a frame's grid for a protocol's radius."""
         radius = protocol.radius_cells
         reach = math.floor(radius) if protocol.radius_includes else math.ceil(radius) - 1
-        tile = _TILE_GPU if query.features_HWD.is_cuda else _TILE_CPU
+        near = _TILE_GPU if query.features_HWD.is_cuda else _TILE_CPU
+        tile = near if radius else _TILE_EVERYWHERE
         height, width, _ = query.features_HWD.shape
         return Tiling(height, width, tile, reach if radius else None, protocol)
 
