@@ -10,11 +10,12 @@ from ssvid.cli.parser import Verbs, positive
 from ssvid.files import expanded
 
 _DESCRIPTION = """\
-Makes a video file of each folder of pictures, at the same place below OUT, so that folders above (classes, train, test) keep
-their meaning. Frames are in the order of the numbers in their names. JPEG and PNG are copied byte for byte into the
-video: nothing is lost and nothing is encoded anew.
+Makes a video file of each folder of pictures, at the same place below OUT, so that folders above (classes, train,
+test) keep their meaning. Frames are in the order of the numbers in their names. JPEG and PNG are copied byte for byte
+into the video: nothing is lost and nothing is encoded anew.
 
-Folders of pictures are read as they are, too (ssvid data index FOLDER --fps 24); fewer files are faster on network disks.
+Folders of pictures are read as they are, too (ssvid data index FOLDER --fps 24); fewer files are faster on network
+disks.
 """
 _EPILOG = """\
 example:
