@@ -9,8 +9,9 @@ from ssvid.cli import terminal
 from ssvid.cli.parser import Verbs, positive
 
 _DESCRIPTION = """\
-Writes the videos of a pickle of TAP-Vid as folders of PNG, without loss, their points as tracks, and a table. No code of the pickle
-is run: one that asks for more than arrays of numbers is refused. The pickle is read whole, so it needs its size in memory.
+Writes the videos of a pickle of TAP-Vid as folders of PNG, without loss, their points as tracks, and a table. No code
+of the pickle is run: one that asks for more than arrays of numbers is refused. The pickle is read whole, so it needs
+its size in memory.
 """
 _EPILOG = """\
 example:
