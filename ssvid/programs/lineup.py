@@ -72,7 +72,7 @@ def lineup(
     two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
     subjects = [Subject(name, network, features) for name, network in networks.items()]
     if baselines.random or not networks:
-        tools.say("the random network, and its batch statistics on training clips")
+        tools.say("the random network" + ", and its batch statistics on training clips" * two_forms)
         seed = getattr(architecture, "provenance", {}).get("seed", tools.seed)
         forms = random_forms(architecture, seed, features, data, tools, both=two_forms)
         for form, network in forms.items():
