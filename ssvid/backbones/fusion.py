@@ -130,7 +130,6 @@ class ContextFovea(PerFrameBackbone):
             stage_infos(_ONES, fc=fc, num_streams=2),
             min_px=least_px(fc, num_streams=2),
             size=178,
-            num_frames=1,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             full_maps=False,

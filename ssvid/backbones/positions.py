@@ -52,8 +52,8 @@ class FixedTable(nn.Module):
 
     Args:
         table_DTHW: of the grid that the network is meant for.
-        mode: how it is brought to another grid in space: "trilinear" (V-JEPA) or "bicubic", picture by picture, as is
-            done for VideoMAE, whose flat numbers mean other places on another grid.
+        mode: how it is brought to another grid in space: "bilinear" (V-JEPA, which with time is trilinear) or "bicubic",
+            as is done for VideoMAE, whose flat numbers mean other places on another grid.
     """
 
     table_1DTHW: Tensor
@@ -88,24 +88,35 @@ class LearnedTables(nn.Module):
         space = self.space.unflatten(1, (1, *self.grid[1:])).permute(0, 4, 1, 2, 3)
         time = self.time.transpose(1, 2)[..., None, None]
         one = (1, grid[1], grid[2])
-        return _as_tokens(fit_table(space, one, "bicubic") + fit_table(time, (grid[0], 1, 1), "trilinear"))
+        return _as_tokens(fit_table(space, one, "bicubic") + fit_table(time, (grid[0], 1, 1), "bilinear"))
 
 
 def fit_table(table_1DTHW: Tensor, grid: Sequence[int], mode: str) -> Tensor:
     """A table for another grid; the same table where the grid is its own.
 
     Space is interpolated. A shorter clip takes the first rows of time, as its frames are as far apart as they were; only a
-    longer one has its time stretched.
+    longer one has its time stretched, linearly.
 
     Args:
-        mode: "trilinear", all three axes at once, or "bicubic", each picture by itself, then time linearly.
+        mode: of space: "bilinear" or "bicubic".
     """
     cells, height, width = grid
-    if mode == "bicubic":
-        pictures = F.interpolate(table_1DTHW[0].transpose(0, 1), (height, width), mode="bicubic")
-        table_1DTHW = pictures.transpose(0, 1)[None]
-    longer: int = torch.sym_max(cells, table_1DTHW.shape[2])  # type: ignore[assignment]
-    return F.interpolate(table_1DTHW, (longer, height, width), mode="trilinear")[:, :, :cells]
+    pictures_TDHW = F.interpolate(table_1DTHW[0].transpose(0, 1), (height, width), mode=mode)
+    return _stretch(pictures_TDHW, cells).transpose(0, 1)[None]
+
+
+def _stretch(rows_TDHW: Tensor, cells: int) -> Tensor:
+    """So many rows of time: the first ones, or all of them interpolated linearly where there are fewer.
+
+    Written with indices, without a case for each: torch.export would hold the program to the case that it saw.
+    """
+    native = rows_TDHW.shape[0]
+    step: float = native / torch.sym_max(native, cells)  # type: ignore[assignment]
+    places = ((torch.arange(cells, device=rows_TDHW.device) + 0.5) * step - 0.5).clamp(0, native - 1)
+    before = places.floor().long()
+    share = (places - before)[:, None, None, None]
+    after = (before + 1).clamp(max=native - 1)
+    return rows_TDHW.index_select(0, before) * (1 - share) + rows_TDHW.index_select(0, after) * share
 
 
 def _as_tokens(table_1DTHW: Tensor) -> Tensor:

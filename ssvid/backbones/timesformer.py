@@ -113,7 +113,7 @@ class TimeSformer(Backbone):
         space_1DTHW = self.pos_embed[:, 1:].unflatten(1, (1, self.side, self.side)).permute(0, 4, 1, 2, 3)
         time_1DTHW = self.time_embed.transpose(1, 2)[..., None, None]
         space = fit_table(space_1DTHW, (1, grid[1], grid[2]), "bicubic")
-        time = fit_table(time_1DTHW, (grid[0], 1, 1), "trilinear")
+        time = fit_table(time_1DTHW, (grid[0], 1, 1), "bilinear")
         return (space + time).flatten(3).permute(0, 2, 3, 1)
 
 

@@ -262,7 +262,7 @@ def _table(positions: str, grid: tuple[int, int, int], width: int) -> nn.Module:
     if positions == "learned":
         return LearnedTables(grid, width)
     if positions == "sincos":
-        return FixedTable(sincos_3d(grid, width), "trilinear")
+        return FixedTable(sincos_3d(grid, width), "bilinear")
     if positions == "sincos_flat":
         return FixedTable(sincos_flat(grid, width), "bicubic")
     return nn.Identity()  # rotary: nothing is added

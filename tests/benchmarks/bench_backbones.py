@@ -3,8 +3,8 @@
 Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_backbones [--names s3d s3dg] [--repeats 2]
 
 Operations are counted by ``torch.utils.flop_counter`` on the meta device, a multiplication and an addition as two, for
-one clip of the length and size that the network is meant for. Time is measured on two clips of 8 x 32 x 32 (caffenet:
-8 x 35 x 35), forward and backward in training: the fastest of the repeats, divided by two.
+one clip of the length and size that the network is meant for. Time is measured on two clips of 8 x 32 x 32, or of the least
+that the network takes (caffenet: 8 x 35 x 35, early_fusion and slow_fusion: 10 x 32 x 32), forward and backward in training: the fastest of the repeats, divided by two.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def giga_operations(name: str) -> float:
 def step_seconds(network: Backbone, repeats: int) -> float:
     """Forward and backward over two clips, per clip."""
     side = max(32, network.info.min_px)
-    clips = torch.rand(2, 3, 8, side, side)
+    clips = torch.rand(2, 3, max(8, network.info.min_frames), side, side)
     seconds = []
     for _ in range(repeats + 1):  # the first is slower than all that follow
         start = time.perf_counter()
