@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,13 @@ class FoundPoints(NamedTuple):
     visible_TQ: np.ndarray
 
 
-class Match(NamedTuple):
-    """The place in a map that is most like a feature. cell_xy: in cells, between them too. cosine: of the best cell."""
+class Matches(NamedTuple):
+    """The places in a map that are most like some features. cells_Q2: x and y in cells, between them too. cosines_Q: of
+    the best cells.
+    """
 
-    cell_xy: np.ndarray
-    cosine: float
+    cells_Q2: np.ndarray
+    cosines_Q: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,45 +53,59 @@ class UnitMap:
         cells_ND = np.divide(features_ND, lengths_N1, out=np.zeros_like(features_ND), where=lengths_N1 > 0)
         return cls(cells_ND.astype(precision), (map_DHW.shape[1], map_DHW.shape[2]))
 
-    def at(self, cell_xy: np.ndarray) -> np.ndarray:
-        """The feature at a place, of length 1, float32: bilinear between the four cells around it; the border is repeated."""
+    def at(self, cells_Q2: np.ndarray) -> np.ndarray:
+        """The features at places x, y, (Q, D) of length 1, float32: bilinear between four cells; the border is repeated."""
         height, width = self.shape
-        x, y = np.clip(cell_xy, 0, (width - 1, height - 1))
-        left, top = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
-        feature_D = np.zeros(self.cells_ND.shape[1])
-        for row, down in ((top, 1 - (y - top)), (min(top + 1, height - 1), y - top)):
-            for column, across in ((left, 1 - (x - left)), (min(left + 1, width - 1), x - left)):
-                feature_D += down * across * self.cells_ND[row * width + column]
-        length = np.linalg.norm(feature_D)
-        return (feature_D / length if length > 0 else feature_D).astype(np.float32)
+        x_Q, y_Q = np.clip(cells_Q2, 0, (width - 1, height - 1)).T
+        left_Q, top_Q = (np.minimum(v.astype(int), max(n - 2, 0)) for v, n in ((x_Q, width), (y_Q, height)))
+        right_Q, low_Q = np.minimum(left_Q + 1, width - 1), np.minimum(top_Q + 1, height - 1)
+        features_QD = np.zeros((len(cells_Q2), self.cells_ND.shape[1]))
+        for row_Q, down_Q in ((top_Q, 1 - (y_Q - top_Q)), (low_Q, y_Q - top_Q)):
+            for column_Q, across_Q in ((left_Q, 1 - (x_Q - left_Q)), (right_Q, x_Q - left_Q)):
+                features_QD += (down_Q * across_Q)[:, None] * self.cells_ND[row_Q * width + column_Q]
+        lengths_Q1 = np.sqrt((features_QD**2).sum(axis=1, keepdims=True))
+        return np.divide(features_QD, lengths_Q1, out=features_QD, where=lengths_Q1 > 0).astype(np.float32)
 
-    def match(self, feature_D: np.ndarray, radius_cells: float, temperature: float) -> Match:
-        """Where a feature is: the best cell, then the mean of the cells around it, by softmax of cosine / temperature.
+    def match(self, features_QD: np.ndarray, radius_cells: float, temperature: float) -> Matches:
+        """Where features are: the best cell, then the mean of the cells around it, by softmax of cosine / temperature.
 
         Of equal cells the first is the best.
 
         Args:
-            feature_D: of length 1, so that products are cosines. radius_cells: of the circle around the best cell.
+            features_QD: of length 1, so that products are cosines. radius_cells: of the circle around the best cell.
         """
-        cosines_HW = (self.cells_ND.astype(np.float32, copy=False) @ feature_D).reshape(self.shape)
-        row, column = divmod(int(cosines_HW.argmax()), self.shape[1])
-        best = float(cosines_HW[row, column])
-        reach = int(radius_cells)
-        top, left = max(row - reach, 0), max(column - reach, 0)
-        around = cosines_HW[top : row + reach + 1, left : column + reach + 1].astype(np.float64)
-        y_H1, x_1W = np.ogrid[top : top + around.shape[0], left : left + around.shape[1]]
-        is_near = (y_H1 - row) ** 2 + (x_1W - column) ** 2 <= radius_cells**2
-        weights = np.where(is_near, np.exp((around - best) / temperature), 0.0)
-        place = np.array([(weights * x_1W).sum(), (weights * y_H1).sum()]) / weights.sum()
-        return Match(place, best)
+        height, width = self.shape
+        cells_ND = self.cells_ND.astype(np.float32, copy=False)
+        # One product for each query: the last bits of a product of several depend on how many there are.
+        cosines_QN = np.stack([cells_ND @ feature_D for feature_D in features_QD])
+        best_Q = cosines_QN.argmax(axis=1)
+        highest_Q = np.take_along_axis(cosines_QN, best_Q[:, None], axis=1)[:, 0]
+        dy_A, dx_A = _circle(radius_cells)
+        y_QA, x_QA = best_Q[:, None] // width + dy_A, best_Q[:, None] % width + dx_A
+        is_inside_QA = (y_QA >= 0) & (y_QA < height) & (x_QA >= 0) & (x_QA < width)
+        around_QA = np.take_along_axis(cosines_QN, np.where(is_inside_QA, y_QA * width + x_QA, 0), axis=1)
+        away_QA = around_QA.astype(np.float64) - highest_Q[:, None]
+        weights_QA = np.where(is_inside_QA, np.exp(away_QA / temperature), 0.0)
+        places_2Q = np.array([(weights_QA * v_QA).sum(axis=1) for v_QA in (x_QA, y_QA)]) / weights_QA.sum(axis=1)
+        return Matches(places_2Q.T, highest_Q)
+
+
+@cache
+def _circle(radius_cells: float) -> tuple[np.ndarray, np.ndarray]:
+    """Steps down and across to the cells within a radius, in rows."""
+    reach = int(radius_cells)
+    dy_A, dx_A = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    is_near_A = dy_A**2 + dx_A**2 <= radius_cells**2
+    return dy_A[is_near_A], dx_A[is_near_A]
 
 
 @dataclass(frozen=True)
-class _Query:
-    """A point that is followed. origin: the map of the frame that it was given in."""
+class _Begun:
+    """The queries of one frame. numbers_B: which they are. origin: the map of that frame."""
 
-    place_px: np.ndarray
-    feature_D: np.ndarray
+    numbers_B: np.ndarray
+    places_B2: np.ndarray
+    features_BD: np.ndarray
     origin: UnitMap
 
 
@@ -118,21 +135,20 @@ def track_points(
     """
     queries = _checked(queries_Q3, grid)
     unit_maps: Iterable[UnitMap] = _unit_maps(maps, grid, protocol)
-    followed: dict[int, _Query] = {}
+    followed: dict[int, _Begun] = {}
     if both_ways:
         unit_maps = list(unit_maps)
         for frame, unit_map in enumerate(unit_maps):
             followed |= _begun(frame, unit_map, queries, grid)
     points, visible = [], []
     for frame, unit_map in enumerate(unit_maps):
-        begun = _begun(frame, unit_map, queries, grid)
-        followed |= begun
+        followed |= _begun(frame, unit_map, queries, grid)
         places_Q2, seen_Q = queries[:, :0:-1].copy(), queries[:, 0] == frame
-        for number in followed.keys() - begun.keys():
-            places_Q2[number], seen_Q[number] = _found(followed[number], unit_map, grid, protocol)
+        for begun in (begun for start, begun in followed.items() if start != frame):
+            places_Q2[begun.numbers_B], seen_Q[begun.numbers_B] = _found(begun, unit_map, grid, protocol)
         points.append(places_Q2)
         visible.append(seen_Q)
-    if len(queries) > len(followed):
+    if len(queries) > sum(len(begun.numbers_B) for begun in followed.values()):
         raise DataError(
             f"a point is given in frame {queries[:, 0].max():g}, and the video has {len(points)} frames, numbered from 0. "
             "Give it in one of them."
@@ -150,23 +166,28 @@ def _unit_maps(maps: Iterable[Tensor], grid: MapGrid, protocol: PropagationProto
         yield UnitMap.of(map_DHW, protocol.precision)
 
 
-def _begun(frame: int, unit_map: UnitMap, queries_Q3: np.ndarray, grid: MapGrid) -> dict[int, _Query]:
-    """The queries that are given in this frame, by their number."""
-    numbers = np.flatnonzero(queries_Q3[:, 0] == frame)
-    places = {int(number): queries_Q3[number, :0:-1] for number in numbers}
-    return {n: _Query(place_px, unit_map.at(grid.to_cells(place_px)), unit_map) for n, place_px in places.items()}
+def _begun(frame: int, unit_map: UnitMap, queries_Q3: np.ndarray, grid: MapGrid) -> dict[int, _Begun]:
+    """The queries that are given in this frame, by the frame; {} where none is."""
+    numbers_B = np.flatnonzero(queries_Q3[:, 0] == frame)
+    if not numbers_B.size:
+        return {}
+    places_B2 = queries_Q3[numbers_B, :0:-1]
+    return {frame: _Begun(numbers_B, places_B2, unit_map.at(grid.to_cells(places_B2)), unit_map)}
 
 
-def _found(query: _Query, unit_map: UnitMap, grid: MapGrid, protocol: PropagationProtocol) -> tuple[np.ndarray, bool]:
-    """Where a query is in another frame, in pixels, and whether it is visible there."""
+def _found(
+    begun: _Begun, unit_map: UnitMap, grid: MapGrid, protocol: PropagationProtocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where queries are in another frame, in pixels, and which of them are visible there."""
     radius, temperature = protocol.point_radius_cells, protocol.point_temperature
-    there = unit_map.match(query.feature_D, radius, temperature)
-    place_px = grid.to_pixels(there.cell_xy)
-    if there.cosine < protocol.point_min_cosine:
-        return place_px, False
-    back = query.origin.match(unit_map.at(there.cell_xy), radius, temperature)
-    error_px = float(np.linalg.norm(grid.to_pixels(back.cell_xy) - query.place_px))
-    return place_px, error_px <= protocol.point_max_cycle_px
+    there = unit_map.match(begun.features_BD, radius, temperature)
+    is_like_B = there.cosines_Q >= protocol.point_min_cosine
+    seen_B = is_like_B.copy()
+    if is_like_B.any():
+        back = begun.origin.match(unit_map.at(there.cells_Q2[is_like_B]), radius, temperature)
+        away_B2 = grid.to_pixels(back.cells_Q2) - begun.places_B2[is_like_B]
+        seen_B[is_like_B] = np.hypot(*away_B2.T) <= protocol.point_max_cycle_px
+    return grid.to_pixels(there.cells_Q2), seen_B
 
 
 def _checked(queries_Q3: np.ndarray, grid: MapGrid) -> np.ndarray:

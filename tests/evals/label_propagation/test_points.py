@@ -124,21 +124,24 @@ def test_the_soft_maximum_by_hand():
     # Cosines 1, .9 and .8 in a row, and a fourth cell, as good as the third, out of the radius.
     directions = torch.tensor([[0.8, 0.6], [0.9, 0.19**0.5], [1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.8, 0.6]])
     unit_map = UnitMap.of(directions.T[:, None])
-    match = unit_map.match(np.array([1.0, 0.0], dtype=np.float32), 2.0, 0.1)
+    across_12 = np.array([[1.0, 0.0]], dtype=np.float32)
+    match = unit_map.match(across_12, 2.0, 0.1)
     weights = np.exp([-2, -1, 0, -2, -10])  # columns 0 to 4
-    assert match.cosine == 1.0
-    assert match.cell_xy == pytest.approx([weights @ np.arange(5) / weights.sum(), 0], abs=1e-6)
-    assert unit_map.match(np.array([1.0, 0.0], dtype=np.float32), 0.5, 0.1).cell_xy.tolist() == [2.0, 0.0]
+    assert match.cosines_Q.tolist() == [1.0]
+    assert match.cells_Q2[0] == pytest.approx([weights @ np.arange(5) / weights.sum(), 0], abs=1e-6)
+    assert unit_map.match(across_12, 0.5, 0.1).cells_Q2.tolist() == [[2.0, 0.0]]
 
 
 def test_features_between_cells_and_beyond_the_border():
     map_DHW = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]])  # x axis, y axis; nothing below
     unit_map = UnitMap.of(map_DHW)
-    assert unit_map.at(np.array([0.5, 0.0])) == pytest.approx([0.5**0.5, 0.5**0.5])
-    assert unit_map.at(np.array([-3.0, -3.0])).tolist() == [1.0, 0.0]
-    assert unit_map.at(np.array([1.0, 0.4])).tolist() == [0.0, 1.0]
-    assert unit_map.at(np.array([0.0, 1.0])).tolist() == [0.0, 0.0]
-    assert UnitMap.of(torch.ones(3, 1, 1)).at(np.array([0.0, 0.0])) == pytest.approx([3**-0.5] * 3)
+    places = np.array([[0.5, 0.0], [-3.0, -3.0], [1.0, 0.4], [0.0, 1.0]])
+    between, corner, below, nothing = unit_map.at(places)
+    assert between == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert corner.tolist() == [1.0, 0.0]
+    assert below.tolist() == [0.0, 1.0]
+    assert nothing.tolist() == [0.0, 0.0]
+    assert UnitMap.of(torch.ones(3, 1, 1)).at(np.zeros((1, 2)))[0] == pytest.approx([3**-0.5] * 3)
 
 
 def test_longer_features_are_followed_alike():
