@@ -112,7 +112,8 @@ def _backbone_line(name: str, backbone: Any) -> str:
 def _print_backbone(backbone: Facts) -> None:
     info = backbone["info"]
     print(f"{backbone['name']}: {backbone['parameters'] / 1e6:.2f} M parameters; file: {backbone['module']}")
-    print(f"meant for {info['num_frames']} frames of {info['size']} px; other lengths and sizes work\n")
+    others = "other lengths and sizes work" if info["max_frames"] is None else "other sizes work, more frames do not"
+    print(f"meant for {info['num_frames']} frames of {info['size']} px; {others}\n")
     print("stage     channels  stride in space  in time")
     for stage in info["stages"]:
         print(f"{stage['name']:8}  {stage['channels']:8}  {stage['stride_space']:15}  {stage['stride_time']:7}")

@@ -427,6 +427,13 @@ def test_a_clip_shorter_than_the_network_needs_is_refused(manifest, quick):
         extract_features(network, manifest, manifest.rows[:1], replace(quick, num_frames=1))
 
 
+def test_a_clip_longer_than_the_network_takes_is_refused(manifest, quick):
+    network = initialize_backbone("early_fusion", {"num_frames": 4})
+    rule = r"features.num_frames \(16\) must be at most 4 for backbone early_fusion. Set features.num_frames=4."
+    with pytest.raises(RecipeError, match=rule):
+        extract_features(network, manifest, manifest.rows[:1], replace(quick, num_frames=16))
+
+
 # ---- elsewhere
 
 
