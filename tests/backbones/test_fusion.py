@@ -131,6 +131,7 @@ def test_wrong_options_are_named() -> None:
         create_backbone("context_fovea", fc="yes")
 
 
+@pytest.mark.slow  # the default options are checked in every run
 def test_options_keep_the_contract() -> None:
     check_backbone("early_fusion", num_frames=4, norm="batch")
 
