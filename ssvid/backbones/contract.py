@@ -276,9 +276,9 @@ class Backbone(nn.Module):
                 f"clip has {shape[2]} frames; {info.name} needs at least {info.min_frames}. Use longer clips."
             )
         if info.max_frames is not None and clip.shape[2] > info.max_frames:
+            rebuild = f", or build it with num_frames={clip.shape[2]}" if "num_frames" in info.options else ""
             raise BackboneInputError(
-                f"clip has {clip.shape[2]} frames; {info.name} takes at most {info.max_frames}. Use shorter clips, or build "
-                f"the network for longer ones where it has an option num_frames."
+                f"clip has {clip.shape[2]} frames; {info.name} takes at most {info.max_frames}. Use shorter clips{rebuild}."
             )
         if min(clip.shape[3], clip.shape[4]) < info.min_px:
             raise BackboneInputError(
