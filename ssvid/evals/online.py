@@ -20,11 +20,11 @@ from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError
 from ssvid.evals.contract import LabeledData, Subject, Tools, check_rows
 from ssvid.evals.label_propagation.evaluation import LabelPropagation
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.linear_probe.probe import linear_probe
 from ssvid.evals.neighbors.knn import score_neighbors
 from ssvid.features.extracting import extract_features
 from ssvid.features.passes import evaluation_mode
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import (
     FeatureProtocol,
     OnlineProtocol,

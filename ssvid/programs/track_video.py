@@ -19,9 +19,9 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.evals.label_propagation.drawing import Tracks
 from ssvid.evals.label_propagation.following import Follower
 from ssvid.evals.label_propagation.page import render_track_page
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.saving import write_tracks
 from ssvid.exports import load_backbone
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths, telling_full_disk, write_text
 from ssvid.programs.footage import Footage, OpenedFootage, open_footage

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ssvid.classifiers.protocol import FinetuneProtocol, FinetuneSettings
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import (
     BaselineProtocol,
     FeatureProtocol,

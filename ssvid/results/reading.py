@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssvid.classifiers.protocol import FinetuneProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, RetrievalProtocol
 from ssvid.results.rows import ResultRow, list_name, read_results
 from ssvid.results.summaries import fold_of
@@ -21,6 +22,7 @@ PROTOCOL_GROUPS = {
     "probe": ProbeProtocol,
     "retrieval": RetrievalProtocol,
     "finetune": FinetuneProtocol,
+    "track": PropagationProtocol,
 }
 # The same settings beside a number of a result that names no protocol.
 _GROUP_OF = {f"{group.removesuffix('s')}_protocol": group for group in PROTOCOL_GROUPS}
@@ -89,12 +91,28 @@ def protocol_of(row: ResultRow) -> ProtocolUsed:
     if isinstance(note, Mapping):
         return ProtocolUsed(note.get("id", ""), note["sha256"], note.get("changed", {}))
     settings = {
-        key: without_speed(PROTOCOL_GROUPS[group], value) | {"seed": None}
-        for key, value in row.context.items()
-        if (group := _GROUP_OF.get(key)) and isinstance(value, Mapping)
+        key: without_speed(PROTOCOL_GROUPS[group], row.context[key]) | {"seed": None} for key, group in _beside(row)
     }
     text = json.dumps(settings, sort_keys=True, default=str)
     return ProtocolUsed("", hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def settings_of(result: Result, row: ResultRow) -> dict[str, Mapping[str, Any]]:
+    """Group -> the settings that a row was measured under, without what no number depends on.
+
+    They are those of the result's recipe. A group that the recipe lacks, as one of ``evaluate`` lacks that of its evaluation,
+    is taken from beside the number.
+    """
+    beside = {group: row.context[key] for key, group in _beside(row)}
+    of_recipe = {key: value for key, value in result.recipe.items() if key in PROTOCOL_GROUPS}
+    return {group: without_speed(PROTOCOL_GROUPS[group], value) for group, value in (beside | of_recipe).items()}
+
+
+def _beside(row: ResultRow) -> list[tuple[str, str]]:
+    """(key, group) of the settings that stand beside a number."""
+    return [
+        (key, _GROUP_OF[key]) for key, value in row.context.items() if key in _GROUP_OF and isinstance(value, Mapping)
+    ]
 
 
 Key = tuple[str, Column]  # of a number within one result: the network and the column

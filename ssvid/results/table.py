@@ -16,10 +16,9 @@ from ssvid.errors import DataError
 from ssvid.protocols.contract import leaves_of
 from ssvid.protocols.metrics import title_of
 from ssvid.protocols.named import named_protocol
-from ssvid.results.reading import PROTOCOL_GROUPS, Column, Numbers, ProtocolUsed, Result, numbers_of, protocol_of
+from ssvid.results.reading import Column, Numbers, ProtocolUsed, Result, numbers_of, protocol_of, settings_of
 from ssvid.results.rows import ResultRow, compare_rows, videos_in_groups
 from ssvid.results.summaries import Summary, fold_of, summarize, summarize_difference, summary_of_row
-from ssvid.settings import without_speed
 
 PRETRAINED = "pretrained"
 BASELINES = ("placebo", "random")  # what a pretrained network is compared with, in this order
@@ -226,18 +225,14 @@ def differing_settings(
 
 
 def _settings_of(columns: Sequence[Column], results: Sequence[Result]) -> dict[ProtocolUsed, dict[str, Any]]:
-    """Protocol -> ``group.key`` -> value, from the recipe of a result that was measured under it; {} where there is none."""
+    """Protocol -> ``group.key`` -> value, of a number that was measured under it; {} where nobody wrote them down."""
     wanted = {column.protocol for column in columns}
     found: dict[ProtocolUsed, dict[str, Any]] = {protocol: {} for protocol in wanted}
     for result in results:
-        groups = {key: value for key, value in result.recipe.items() if key in PROTOCOL_GROUPS}
-        leaves = {
-            path: value
-            for group, values in groups.items()
-            for path, value in leaves_of({group: without_speed(PROTOCOL_GROUPS[group], values)})
-        }
-        for protocol in {protocol_of(row) for row in result.rows} & wanted:
-            found[protocol] = found[protocol] or leaves
+        for row in result.rows:
+            protocol = protocol_of(row)
+            if protocol in wanted and not found[protocol]:
+                found[protocol] = dict(leaves_of(settings_of(result, row)))
     return found
 
 

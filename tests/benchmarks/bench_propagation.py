@@ -33,8 +33,8 @@ from ssvid.backbones import initialize_backbone
 from ssvid.evals.label_propagation.affinity import Candidates, FrameCells, affinity, matches
 from ssvid.evals.label_propagation.labels import masks_from_grid, masks_to_grid
 from ssvid.evals.label_propagation.propagation import Given, propagate
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.features.maps import MapGrid, read_maps, with_stride
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.machine import environment
 from ssvid.video import open_video
 

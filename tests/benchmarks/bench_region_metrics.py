@@ -15,9 +15,9 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ssvid.evals.label_propagation.points import track_points
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.regions import boundary_f, boundary_map, confusion, jaccard, tolerance_px
 from ssvid.features.maps import MapGrid
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 SIZES = {"480p": (480, 854), "1080p": (1080, 1920)}
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ssvid.backbones import initialize_backbone
 from ssvid.errors import DataError, DecodeError, RecipeError, SsvidError
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.regions import jaccard
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.pictures import voc_colors
 from ssvid.programs import footage as footage_module
 from ssvid.programs.footage import Footage, open_footage

@@ -142,7 +142,7 @@ def test_the_page_on_tracking_holds_the_settings_side_by_side(start):
 
 def test_every_protocol_of_tracking_says_all_settings():
     """Two of them can be held against each other line by line, and a default that changes later changes none."""
-    from ssvid.evals.label_propagation.protocol import PropagationProtocol
+    from ssvid.features.propagation_protocol import PropagationProtocol
 
     free = {"untrained_stage", "precision", "max_mb"}
     for protocol in (p for p in PROTOCOLS if p.kind == "track"):

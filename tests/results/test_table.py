@@ -1,6 +1,7 @@
 """The table over results: which numbers share a column, what is merged, and that every format says the same."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ssvid.errors import DataError
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.intervals import share_interval
 from ssvid.results.formats import as_csv, as_latex, as_markdown, as_text
 from ssvid.results.reading import ProtocolUsed, Result
@@ -249,3 +251,37 @@ def test_columns_of_one_metric_say_in_which_settings_they_differ():
         "settings dddddddd: features.stages=trained, features.pool=avg",
     ]
     assert build_table(results[:1]).heads[0][1] == "settings cccccccc"
+
+
+WITHOUT_NAMES = ({"id": "", "changed": {}, "sha256": "c" * 16}, {"id": "", "changed": {}, "sha256": "d" * 16})
+ONE_NAME = tuple(CHANGED | {"id": "davis2017-crw@1", "sha256": key * 16} for key in "ef")
+TWO_NAMES = tuple(
+    LINEAR | {"id": name, "sha256": name[-3] * 16} for name in ("davis2017-crw@1", "davis2017-dino@1")
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("notes", [None, WITHOUT_NAMES, ONE_NAME, TWO_NAMES], ids=["old", "nameless", "one", "two"])
+@pytest.mark.parametrize("kind", ["track", "evaluate"])
+@pytest.mark.parametrize("change", [{"top_k": 5}, {"radius_on_first": True}, {"temperature": 0.7, "stage": "layer3"}])
+def test_two_ways_to_track_never_share_a_column(notes, kind, change):
+    ways = [dataclasses.asdict(PropagationProtocol(**given)) for given in ({}, change)]
+    results = []
+    for i, way in enumerate(ways):
+        recipe = {"track": way} if kind == "track" else {"evaluation": {"name": "label_propagation", "options": way}}
+        made = row("pretrained", "1101", "davis_jf", protocol=notes and notes[i], track_protocol=way)
+        results.append(result(f"run{i}", made, recipe=recipe))
+    table = build_table(results)
+    assert [set(line.cells) for line in table.lines] == [{0}, {1}]
+    assert len({head[1] for head in table.heads}) == 2
+    if not (notes and notes[0]["id"]):  # without a name the settings that differ tell them apart
+        for head, way in zip(table.heads, ways, strict=True):
+            _, _, told = head[1].partition(": ")
+            assert sorted(told.split(", ")) == sorted(f"track.{key}={way[key]}" for key in change)
+
+
+def test_speed_and_rounding_make_no_column_of_their_own():
+    ways = [
+        dataclasses.asdict(PropagationProtocol(max_mb=mb, precision=p)) for mb, p in ((512, "float32"), (64, "float16"))
+    ]
+    rows = [row("pretrained", "1101", "davis_jf", protocol=None, track_protocol=way) for way in ways]
+    assert len(build_table([result(f"run{i}", made) for i, made in enumerate(rows)]).columns) == 1

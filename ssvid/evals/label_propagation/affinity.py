@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.errors import SsvidError
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 # Rows and columns of queries in a tile. Smaller ones compare fewer cells that no query reaches, larger ones multiply larger
 # matrices: measured in docs/results/propagation.md.

@@ -24,8 +24,8 @@ from ssvid.evals.label_propagation.baselines import Carrier, CopiedLabels, FlowC
 from ssvid.evals.label_propagation.following import Follower
 from ssvid.evals.label_propagation.measures import MEASURES, Kept, Measure, Scored, TruthVideo
 from ssvid.evals.label_propagation.pictures import write_films, write_masks
-from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
 from ssvid.features.maps import with_stride
+from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.features.store import Listed
 from ssvid.progress import every_tenth

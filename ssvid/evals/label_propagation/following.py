@@ -21,9 +21,9 @@ from ssvid.evals.label_propagation.labels import (
 )
 from ssvid.evals.label_propagation.points import track_points
 from ssvid.evals.label_propagation.propagation import Given, propagate
-from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.features.maps import MapGrid, read_maps, with_stride
+from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
 
 Size = tuple[int, int]  # height and width
 

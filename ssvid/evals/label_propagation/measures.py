@@ -22,7 +22,6 @@ from ssvid.evals.contract import Units
 from ssvid.evals.label_propagation.baselines import Carrier, Size
 from ssvid.evals.label_propagation.keypoints import PCK_FRACTIONS, KeypointCounts, count_keypoints, pck
 from ssvid.evals.label_propagation.labels import resize_labels
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.regions import (
     ObjectScores,
     Summary,
@@ -34,6 +33,7 @@ from ssvid.evals.label_propagation.regions import (
 )
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.evals.label_propagation.tapvid import Queries, TapVidScores, at_scored_size, make_queries, tapvid_metrics
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.intervals import grouped_mean_interval, pseudo_values
 
 

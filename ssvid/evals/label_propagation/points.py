@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from ssvid.errors import DataError
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.features.maps import MapGrid
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 
 class FoundPoints(NamedTuple):

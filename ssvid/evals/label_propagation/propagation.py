@@ -16,7 +16,7 @@ from torch import Tensor
 from ssvid.errors import SsvidError
 from ssvid.evals.label_propagation.affinity import Candidates, FrameCells, matches
 from ssvid.evals.label_propagation.labels import insert_given, min_max, one_hot
-from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol
+from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
 
 
 class Given(NamedTuple):

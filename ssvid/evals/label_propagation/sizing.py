@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 Size = tuple[int, int]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.protocols.tracking import TRACKING
 
 # Points are followed by another tracker (tests of points.py).

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 
 def unit(features_DHW: np.ndarray, protocol: PropagationProtocol) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssvid.errors import SsvidError
 from ssvid.evals.label_propagation import affinity as module
 from ssvid.evals.label_propagation.affinity import Affinity, affinity, best_scores
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 from tests.evals.label_propagation.published import DISTINCT, PROTOCOLS
 from tests.evals.label_propagation.reference import weights_of
 

@@ -14,8 +14,8 @@ from ssvid.evals.contract import Subject, Tools
 from ssvid.evals.label_propagation import evaluation as evaluations_file
 from ssvid.evals.label_propagation.baselines import CopiedLabels, FlowChain, PixelPatches
 from ssvid.evals.label_propagation.evaluation import LabelPropagation
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.measuring import measure
+from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import FeatureProtocol, TrackingBaselines
 from ssvid.recipe.schema import TrackRecipe
 from ssvid.results.rows import read_results, write_results

@@ -9,7 +9,7 @@ from ssvid.backbones import Backbone
 from ssvid.backbones.contract import BackboneInfo, StageInfo
 from ssvid.errors import RecipeError, SsvidError
 from ssvid.evals.label_propagation.following import Follower
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 CELL = 8
 EXACT = PropagationProtocol(

@@ -18,8 +18,8 @@ from ssvid.evals.label_propagation.labels import (
     one_hot,
     resize_labels,
 )
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.features.maps import MapGrid
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 
 def random_mask(height: int, width: int, num_ids: int = 3, seed: int = 0) -> np.ndarray:

@@ -8,9 +8,9 @@ import torch
 
 from ssvid.errors import DataError
 from ssvid.evals.label_propagation.points import UnitMap, track_points
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.evals.label_propagation.tapvid import make_queries, tapvid_metrics
 from ssvid.features.maps import MapGrid
+from ssvid.features.propagation_protocol import PropagationProtocol
 
 SHARP = PropagationProtocol(measure="points", point_temperature=0.005)
 STRIDE_PX = 8

@@ -17,8 +17,8 @@ from ssvid.errors import RecipeError, SsvidError
 from ssvid.evals.label_propagation.affinity import FrameCells
 from ssvid.evals.label_propagation.labels import joints_from_grid, joints_to_grid, masks_from_grid, masks_to_grid
 from ssvid.evals.label_propagation.propagation import Given, propagate
-from ssvid.evals.label_propagation.protocol import PropagationProtocol
 from ssvid.features.maps import MapGrid
+from ssvid.features.propagation_protocol import PropagationProtocol
 from tests.evals.label_propagation.published import DISTINCT, PROTOCOLS
 from tests.evals.label_propagation.reference import propagated
 

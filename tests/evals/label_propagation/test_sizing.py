@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from ssvid.errors import RecipeError
-from ssvid.evals.label_propagation.protocol import PropagationProtocol, check_protocol, protocol_problems
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
+from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol, protocol_problems
 
 DINO = {"size_rule": "short_side", "size_px": 480, "multiple_px": 64, "multiple_sides": "other"}
 DINOV3 = {"size_rule": "short_side", "size_px": 960, "multiple_px": 16, "multiple_rounding": "up"}
