@@ -20,7 +20,7 @@ from ssvid.evals.measuring import Around, Asked, ask, need_vectors
 from ssvid.exports import load_backbone
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.files import takes_paths
-from ssvid.programs.lineup import lineup, networks_beside, stills_note, supervised_network
+from ssvid.programs.lineup import lineup, networks_beside, supervised_network
 from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.pretrain import RUNS
 from ssvid.programs.repeating import Recorded
@@ -71,9 +71,9 @@ def score(
         evaluation.check_data(architecture, data, options, tools)
     shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
     with cores_for_network(tools.device, features.workers) if need_vectors(asked) else contextlib.nullcontext():
-        subjects = lineup(networks, architecture, features, config.baselines, data, tools, asked)
+        subjects, note = lineup(networks, architecture, features, config.baselines, data, tools, asked)
         rows, seen = ask(asked, subjects, shown, tools, around or Around())
-    return Scored(with_note(rows, stills_note(config.baselines, architecture)), asked, seen)
+    return Scored(with_note(rows, note), asked, seen)
 
 
 def prepared(

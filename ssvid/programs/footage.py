@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssvid.data.index.building import build_manifest
-from ssvid.data.manifest import VideoRow
+from ssvid.data.index.building import scan_row
+from ssvid.data.manifest import UNREADABLE, VideoRow
 from ssvid.data.masks import Masks
-from ssvid.data.readers import Entry, Listing
+from ssvid.data.readers import Entry
 from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 from ssvid.files import expanded
@@ -130,7 +130,13 @@ def _scanned(path: Path) -> tuple[Path, VideoRow]:
     if not path.exists():
         raise DataError(f"--video ({path}) does not exist. Name a video, or a folder of numbered pictures.")
     path = Path(os.path.abspath(path))
-    [row] = build_manifest(path.parent, Listing([Entry(path.name)])).rows
+    row = scan_row(path.parent, Entry(path.name))
+    if not row.is_readable:
+        reason = row.status.removeprefix(f"{UNREADABLE}: ").rstrip(".")
+        raise DataError(
+            f"--video ({path}) must be a video that can be read, or a folder of numbered pictures: {reason}. Check with another "
+            "player that it is whole, or name another one."
+        )
     if row.num_frames < 2:
         raise DataError(
             f"{path} has {row.num_frames} frame, and nothing can be followed through it: a video must have at least 2."

@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssvid.backbones import Backbone, initialize_backbone
+from ssvid.backbones.batch_statistics import has_batch_statistics
 from ssvid.errors import CheckpointError, RecipeError, RunFolderError
 from ssvid.evals.baselines import random_forms, sees_stills
 from ssvid.evals.contract import LabeledData, Subject, Tools
@@ -54,6 +55,13 @@ def supervised_network(network: Backbone, weights: str) -> Backbone:
     return other
 
 
+class Lineup(NamedTuple):
+    """Who stands in a table, in its order. note: why somebody does not who was asked for; "" where all are there."""
+
+    subjects: list[Subject]
+    note: str
+
+
 def lineup(
     networks: Mapping[str, Backbone],
     architecture: Backbone,
@@ -62,28 +70,33 @@ def lineup(
     data: LabeledData,
     tools: Tools,
     asked: Asked,
-) -> list[Subject]:
+) -> Lineup:
     """All that stands in the table, in its order: the networks by their names, the forms of the random one, and what the
     evaluations bring themselves, or else the first network on other frames, and histograms in the place of a network.
 
     Args:
         architecture: the network that the baselines are made of. baselines: the group of the recipe.
     """
-    two_forms = any(evaluation.has_two_random_forms(options) for evaluation, options in asked.items())
+    two_forms = has_batch_statistics(architecture) and any(
+        evaluation.has_two_random_forms(options) for evaluation, options in asked.items()
+    )
     subjects = [Subject(name, network, features) for name, network in networks.items()]
     if baselines.random or not networks:
-        tools.say("the random network" + ", and its batch statistics on training clips" * two_forms)
+        more = ", as initialized and with the batch statistics of training clips" if two_forms else ", as initialized"
+        tools.say(f"the random network{more}")
         seed = getattr(architecture, "provenance", {}).get("seed", tools.seed)
         forms = random_forms(architecture, seed, features, data, tools, both=two_forms)
         for form, network in forms.items():
             name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
             subjects.append(Subject(name, network, features))
+    note = ""
     for evaluation, options in asked.items():
         own = evaluation.baselines(baselines, architecture, features, options, tools)
         if own is None:
             own = _usual(baselines, architecture, features)
+            note = stills_note(baselines, architecture)
         subjects += [subject for subject in own if subject.name not in {known.name for known in subjects}]
-    return subjects
+    return Lineup(subjects, note)
 
 
 def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> list[Subject]:
@@ -101,9 +114,9 @@ def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None
     return {names[frames]: frames for frames, is_wanted in wanted.items() if is_wanted}
 
 
-def stills_note(baselines: Any, network: Backbone) -> str:
+def stills_note(baselines: BaselineProtocol, network: Backbone) -> str:
     """Why there is no row of single frames; "" where there is one, or none is wanted."""
-    if not getattr(baselines, "single_frame", False) or sees_stills(network):
+    if not baselines.single_frame or sees_stills(network):
         return ""
     return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
 

@@ -85,6 +85,22 @@ def test_two_protocols_never_share_a_column(tracked, videos, tmp_path):
     assert all(set(line.values) == {0 if line.protocol == "davis2017-crw@1" else 1} for line in table.published)
 
 
+def test_what_is_said_of_others_is_of_those_that_were_asked_for(videos, tmp_path, capsys):
+    """Tracking has one form of the random network, and no row of single frames that could be missing."""
+    options = {"size_rule": "native", "num_previous": 2, "radius_cells": 2.0, "measure": "objects"}
+    recipe = {
+        "kind": "evaluate", "data": {"name": "manifest", "root": str(videos)},
+        "evaluation": {"name": "label_propagation", "options": options}, "backbone": {"options": {"input": "difference"}},
+    }  # fmt: skip
+    network = {"backbone": "random", "backbone_name": "tiny3d"}
+    done = ssvid.evaluate(recipe, **network, out=tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "the random network, as initialized\n" in said and "batch statistics" not in said
+    assert {"random", "identity"} <= {row.name for row in done.rows}
+    notes = [note for row in done.rows for note in row.context["notes"]]
+    assert notes and not any("single frames" in note for note in notes)
+
+
 def test_a_video_that_was_pretrained_on_is_a_leak(videos):
     from ssvid.data.manifest import Manifest
     from ssvid.results.leaks import leak_note, leak_words

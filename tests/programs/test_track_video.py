@@ -191,6 +191,7 @@ def refused(made, tmp_path, kind, words, footage=None, **options):
     text = str(caught.value)
     assert words in text and "\n" not in text.strip() and text.rstrip().endswith((".", "first"))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    return text
 
 
 def masked(made, path, frame=0, **more):
@@ -257,7 +258,26 @@ def test_one_frame(made, tmp_path):
 
 def test_a_video_that_cannot_be_read_or_is_not_there(made, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
-    refused(made, tmp_path, DataError, "bad.mp4", Footage(tmp_path / "bad.mp4", {0: made / "first.png"}))
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    reasons = {
+        "bad.mp4": "not a video that FFmpeg can open",
+        "empty.mp4": "the file is empty",
+        "folder": "it holds none",
+    }
+    for name, reason in reasons.items():
+        told = refused(
+            made,
+            tmp_path,
+            DataError,
+            f"--video ({tmp_path / name}) must be a video",
+            Footage(tmp_path / name, {0: made / "first.png"}),
+        )
+        assert (
+            reason in told
+            and "root" not in told
+            and told.endswith("Check with another player that it is whole, or name another one.")
+        )
     refused(made, tmp_path, DataError, "does not exist", Footage(tmp_path / "away.mp4", {0: made / "first.png"}))
 
 

@@ -85,6 +85,14 @@ def build_manifest(
     return Manifest(root, tuple(_row(entry, facts[entry.path]) for entry in entries), missing)
 
 
+def scan_row(root: str | Path, entry: Entry) -> VideoRow:
+    """The row of one video, as ``build_manifest`` makes it with its usual settings; unreadable ones have one, too."""
+    rates = {entry.path: entry.fps or PICTURES_FPS}
+    facts = _scan_all(Path(root), rates, 0, _decoder_versions(None), Job("", "", PATIENCE_SECONDS, None), True, None)
+    _warn_of_choking(facts)
+    return _row(entry, facts[entry.path])
+
+
 def _decoder_versions(decoders: Sequence[str] | None) -> str:
     """Names and versions of the decoders that will be compared, as part of the cache's key.
 
