@@ -266,18 +266,9 @@ def test_a_video_that_cannot_be_read_or_is_not_there(made, tmp_path):
         "folder": "it holds none",
     }
     for name, reason in reasons.items():
-        told = refused(
-            made,
-            tmp_path,
-            DataError,
-            f"--video ({tmp_path / name}) must be a video",
-            Footage(tmp_path / name, {0: made / "first.png"}),
-        )
-        assert (
-            reason in told
-            and "root" not in told
-            and told.endswith("Check with another player that it is whole, or name another one.")
-        )
+        words = f"--video ({tmp_path / name}) must be a video"
+        told = refused(made, tmp_path, DataError, words, Footage(tmp_path / name, {0: made / "first.png"}))
+        assert reason in told and "files failed" not in told and told.endswith("or name another one.")
     refused(made, tmp_path, DataError, "does not exist", Footage(tmp_path / "away.mp4", {0: made / "first.png"}))
 
 
