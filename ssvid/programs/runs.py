@@ -94,7 +94,7 @@ def refuse_repetition(config: EvaluationRecipe, backbone: Weights | Sequence[Wei
         )
     if len(config.folds) > 1 and config.data.name not in (official := several_splits()):
         raise RecipeError(
-            f"folds ({config.folds}) are official splits of {' and '.join(official)}, and data.name={config.data.name} has one "
+            f"folds ({config.folds}) are official splits of {', '.join(official[:-1])} and {official[-1]}, and data.name={config.data.name} has one "
             "split: every number would be the same. Set folds=[]."
         )
     named: dict[str, list[Any]] = {

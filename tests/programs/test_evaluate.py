@@ -318,7 +318,11 @@ def test_the_seed_recorded_is_the_seed_used(ucf, tmp_path):
     ("said", "backbones", "why"),
     [
         ({"seeds": [0, 1, 2]}, ["a"], r"seeds \(\[0, 1, 2\]\) have no effect on the frozen features of a"),
-        ({"folds": [1, 2]}, ["a"], "folds .* are official splits of hmdb51 and ucf101, and data.name=folder has one"),
+        (
+            {"folds": [1, 2]},
+            ["a"],
+            "folds .* are official splits of hmdb51, jhmdb and ucf101, and data.name=folder has one",
+        ),
         ({}, ["a", "b", "a"], "--backbone names a twice"),
         ({"seeds": [4, 4]}, ["random"], "seeds names 4 twice"),
         ({"data": {"name": "ucf101", "root": "x"}, "folds": [3, 3]}, ["a"], "folds names 3 twice"),

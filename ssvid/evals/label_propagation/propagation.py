@@ -5,8 +5,10 @@ Only the context is held: the first frame and some frames before the one that is
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -37,8 +39,9 @@ def propagate(maps: Iterable[Tensor], given: Mapping[int, Given], protocol: Prop
     2019, section 4.1; Jabri et al., NeurIPS 2020, section 3.4). What is found is part of the context of later frames.
     Frames before the first given one are background.
 
-    Differs: a class may be given later than others (an object that comes into view). It is part of the context from then
-    on like the rest; where it is, the other classes and the background are cut.
+    Differs: a class may be given later than others, or again. Where it is, the other classes and the background are cut. The
+    frames of the context in which it was not given itself know nothing of it, and their background is no knowledge that it is
+    not there: it is carried back to them, by the same rule, before it is carried on. What was yielded of them stays.
 
     Args:
         maps: features DHW of the frames in turn, float, as the network gives them; they are read one by one.
@@ -79,10 +82,11 @@ def propagate(maps: Iterable[Tensor], given: Mapping[int, Given], protocol: Prop
 
 
 class _Held(NamedTuple):
-    """A frame of the context with its labels, (H * W, K)."""
+    """A frame of the context with its labels, (H * W, K), and which classes were given in it."""
 
     cells: FrameCells
     labels_NK: Tensor
+    is_given_K: Tensor
 
 
 class _Carried:
@@ -92,7 +96,7 @@ class _Carried:
         self.protocol = protocol
         self.shape = features_DHW.shape
         self.first_KHW = insert_given(_background(given, features_DHW), *given)
-        self.first = _Held(FrameCells(features_DHW, protocol), _flat(self.first_KHW))
+        self.first = _Held(FrameCells(features_DHW, protocol), _flat(self.first_KHW), given.is_given_K)
         num_copies = protocol.num_previous if protocol.primed else int(not protocol.first_frame)
         self.previous = deque([self.first] * num_copies, maxlen=protocol.num_previous)
 
@@ -108,20 +112,60 @@ class _Carried:
         firsts = [self.first] if self.protocol.first_frame else []
         context = [*firsts, *self.previous]
         candidates = [Candidates(held.cells, n < len(firsts)) for n, held in enumerate(context)]
-        labels_MK = torch.cat([held.labels_NK for held in context])
-        labels_NK = labels_MK.new_empty(features_DHW.shape[1] * features_DHW.shape[2], labels_MK.shape[1])
-        for part in matches(query, candidates, self.protocol):
-            labels_NK[part.queries_n] = F.embedding_bag(
-                part.cells_nk, labels_MK, mode="sum", per_sample_weights=part.weights_nk
-            )
+        labels_NK = _taken(query, candidates, torch.cat([held.labels_NK for held in context]), self.protocol)
         labels_KHW = labels_NK.T.unflatten(1, features_DHW.shape[1:])
+        is_given_K = torch.zeros(len(labels_KHW), dtype=torch.bool)
         if given is not None:
-            labels_KHW = insert_given(labels_KHW, *given)
+            labels_KHW, is_given_K = insert_given(labels_KHW, *given), given.is_given_K
+            self._carry_back(_Held(query, _flat(labels_KHW), is_given_K))
         if self.protocol.feedback == "min_max":
             labels_KHW = min_max(labels_KHW)
         carried_KHW = one_hot(labels_KHW) if self.protocol.feedback == "hard" else labels_KHW
-        self.previous.append(_Held(query, _flat(carried_KHW)))
+        self.previous.append(_Held(query, _flat(carried_KHW), is_given_K))
         return labels_KHW
+
+    def _carry_back(self, given: _Held) -> None:
+        """Tell the frames of the context what is given now, of the classes that were not given in them."""
+        told: dict[int, _Held] = {}  # a frame can be there several times
+        for held in (self.first, *self.previous):
+            if id(held) not in told:
+                told[id(held)] = self._told(held, given)
+        self.previous = deque((told[id(held)] for held in self.previous), maxlen=self.previous.maxlen)
+        self.first = told[id(self.first)]
+
+    @property
+    def _of_one_frame(self) -> PropagationProtocol:
+        """The protocol where one frame is all that is looked at: as many cells as fall to it of those of a whole context."""
+        if self.protocol.top_k_over == "frame":
+            return self.protocol
+        num_frames = self.protocol.num_previous + self.protocol.first_frame
+        return replace(self.protocol, top_k=math.ceil(self.protocol.top_k / num_frames))
+
+    def _told(self, held: _Held, given: _Held) -> _Held:
+        is_new_K = given.is_given_K & ~held.is_given_K
+        is_new_K[0] = False  # the background is what is left
+        if not is_new_K.any():
+            return held
+        source = Candidates(given.cells, held is self.first and self.protocol.first_frame)
+        found_NK = _taken(held.cells, [source], given.labels_NK, self._of_one_frame)
+        found_NK = found_NK / found_NK.sum(dim=1, keepdim=True).clamp(min=1e-38)  # shares, whatever was lost
+        found_KN1 = found_NK.T[:, :, None]
+        if self.protocol.feedback == "hard":
+            found_KN1 = one_hot(found_KN1)
+        labels_KN1 = insert_given(held.labels_NK.T[:, :, None], found_KN1, is_new_K)
+        return held._replace(labels_NK=_flat(labels_KN1))
+
+
+def _taken(
+    query: FrameCells, context: Sequence[Candidates], labels_MK: Tensor, protocol: PropagationProtocol
+) -> Tensor:
+    """The labels (H * W, K) that the cells of a frame take from those of a context, which lie one frame after another."""
+    labels_NK = labels_MK.new_empty(query.features_HWD[..., 0].numel(), labels_MK.shape[1])
+    for part in matches(query, context, protocol):
+        labels_NK[part.queries_n] = F.embedding_bag(
+            part.cells_nk, labels_MK, mode="sum", per_sample_weights=part.weights_nk
+        )
+    return labels_NK
 
 
 def _flat(labels_KHW: Tensor) -> Tensor:

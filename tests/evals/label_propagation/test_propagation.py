@@ -195,12 +195,64 @@ def test_an_object_that_is_given_later_is_carried_on_from_there() -> None:
     for t, labels_KHW in enumerate(propagate([position] * 7, given, protocol)):
         expected = only_first if t < 3 else mask_HW
         torch.testing.assert_close(labels_KHW.sum(dim=0), torch.ones(height, width))
-        if t <= 3:
-            assert np.array_equal(labels_KHW.argmax(dim=0).numpy(), expected)
-    # From there on it is in the context like the rest: the frames before had background in its place.
-    nearest = replace(protocol, num_previous=1, first_frame=False, top_k=1)
-    *_, last = propagate([position] * 7, given, nearest)
-    assert np.array_equal(last.argmax(dim=0).numpy(), mask_HW)
+        assert np.array_equal(labels_KHW.argmax(dim=0).numpy(), expected)
+
+
+def given_late(num_frames: int, late: int, protocol: PropagationProtocol, maps: Sequence[Tensor]) -> list[np.ndarray]:
+    """Found masks where the first object of ``blocks`` is given in frame 0 and the second one in a later one."""
+    mask_HW = blocks(*maps[0].shape[1:])
+    first, second = (soft(np.where(mask_HW == number, number, 0)) for number in (1, 2))
+    first = F.pad(first, (0, 0, 0, 0, 0, 3 - len(first)))
+    given = {
+        0: Given(first, torch.tensor([False, True, False])),
+        late: Given(second, torch.tensor([False, False, True])),
+    }
+    return [labels_KHW.argmax(dim=0).numpy() for labels_KHW in propagate(maps[:num_frames], given, protocol)]
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_an_object_that_stands_still_and_is_given_late_is_followed(name: str) -> None:
+    """It was to be seen all the time, in frame 0 too, whose background knew nothing of it."""
+    height, width = 9, 14
+    protocol = replace(PROTOCOLS[name], normalization="l2")
+    still = texture(96, height, width)
+    found = given_late(12, 5, protocol, [still] * 12)
+    for mask_HW in found[5:]:
+        assert np.array_equal(mask_HW, blocks(height, width))
+    assert all(
+        np.array_equal(mask_HW == 1, blocks(height, width) == 1) and not (mask_HW == 2).any() for mask_HW in found[:5]
+    )
+
+
+def test_an_object_that_was_lost_is_put_right_by_a_mask_that_is_given_again() -> None:
+    """A wrong mask was carried on to frame 4; the right one of frame 5 outweighs what the frames before it were told."""
+    height, width = 9, 14
+    mask_HW = np.where(blocks(height, width) == 2, 1, 0).astype(np.uint8)
+    wrong_HW = np.roll(mask_HW, 6, axis=1)
+    wrong, right = (Given(soft(labels_HW), torch.tensor([False, True])) for labels_HW in (wrong_HW, mask_HW))
+    protocol = PropagationProtocol(num_previous=4, top_k=3, first_frame=False)
+    found = propagate([texture(96, height, width)] * 10, {0: wrong, 5: right}, protocol)
+    for t, labels_KHW in enumerate(found):
+        assert np.array_equal(labels_KHW.argmax(dim=0).numpy(), wrong_HW if t < 5 else mask_HW)
+
+
+def test_an_object_that_comes_into_view_takes_nothing_of_what_it_covered() -> None:
+    """It enters in frame 4, goes on by a cell a frame, and uncovers what had been seen before, which is background again."""
+    height, width = 9, 20
+    ground, thing = texture(96, height, width), texture(96, 3, 3, seed=1)
+    maps, masks = [], []
+    for t in range(12):
+        map_DHW, mask_HW = ground.clone(), np.zeros((height, width), dtype=np.uint8)
+        if t >= 4:
+            map_DHW[:, 3:6, t : t + 3], mask_HW[3:6, t : t + 3] = thing, 2
+        mask_HW[0:2, 0:4] = 1
+        maps.append(map_DHW)
+        masks.append(mask_HW)
+    first, late = (F.pad(soft(masks[0]), (0, 0, 0, 0, 0, 1)), soft(np.where(masks[4] == 2, 2, 0)))
+    given = {0: Given(first, torch.tensor([False, True, False])), 4: Given(late, torch.tensor([False, False, True]))}
+    protocol = PropagationProtocol(num_previous=20, top_k=5)
+    for labels_KHW, mask_HW in zip(propagate(maps, given, protocol), masks, strict=True):
+        assert np.array_equal(labels_KHW.argmax(dim=0).numpy(), mask_HW)
 
 
 def test_a_given_object_cuts_the_others_and_an_object_can_be_given_again() -> None:
