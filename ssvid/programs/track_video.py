@@ -12,11 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from ssvid.backbones import Backbone
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.label_propagation.drawing import Tracks
 from ssvid.evals.label_propagation.following import Follower
 from ssvid.evals.label_propagation.page import render_track_page
 from ssvid.evals.label_propagation.saving import write_tracks
@@ -24,7 +21,7 @@ from ssvid.exports import load_backbone
 from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths, telling_full_disk, write_text
-from ssvid.programs.footage import Footage, OpenedFootage, open_footage
+from ssvid.programs.footage import Footage, open_footage
 from ssvid.programs.tracked import About, Outputs, draw_films, page_of
 from ssvid.progress import every_tenth, speaker
 from ssvid.ranks import resolve_device
@@ -104,11 +101,10 @@ def track_video(
     follower = Follower.of(network, _with_trained_stage(values, network), device)
     about = About(opened, follower, str(backbone), str(protocol) if named else "")
     with _staged(outputs) as staged:
-        tracks = _tracks(opened, follower)
-        seen = draw_films(opened, follower, tracks, staged, every_tenth(speaker(show_progress), "frames"))
-        if tracks is not None and staged.tracks is not None:
-            write_tracks(staged.tracks, opened.seconds().tolist(), *tracks)
-        write_text(staged.page, render_track_page(page_of(about, seen, tracks, staged)))
+        seen = draw_films(opened, follower, staged, every_tenth(speaker(show_progress), "frames"))
+        if seen.tracks is not None and staged.tracks is not None:
+            write_tracks(staged.tracks, opened.seconds().tolist(), *seen.tracks)
+        write_text(staged.page, render_track_page(page_of(about, seen, staged)))
     counts = (opened.row.num_frames, len(opened.ids), len(opened.points_Q3))
     seconds = round(time.perf_counter() - started, 2)
     return TrackedVideo(outputs, *counts, seen.mean_jaccard, about.notes, seconds)
@@ -185,13 +181,3 @@ def _staged(outputs: Outputs) -> Iterator[Outputs]:
             os.rename(folder / path.name, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _tracks(opened: OpenedFootage, follower: Follower) -> Tracks | None:
-    """The points in all frames; before a point is given its place is unknown."""
-    if not len(opened.points_Q3):
-        return None
-    with contextlib.closing(opened.frames()) as frames:
-        points_TQ2, visible_TQ = follower.points(frames, opened.size_px, opened.points_Q3)
-    points_TQ2[np.arange(len(points_TQ2))[:, None] < opened.points_Q3[:, 0]] = np.nan
-    return Tracks(points_TQ2, visible_TQ)

@@ -64,13 +64,14 @@ class Seen:
     """What was seen while the film was drawn.
 
     key_frames, key_truths: (caption, picture); the truth where it is known. posters: of films, by the name of the output.
-    shares: object -> share of the picture in each frame. jaccard: object -> (frame, J), where the truth is known.
+    shares: object -> share of the picture in each frame. tracks: of the points, None where there are none. jaccard: object -> (frame, J), where the truth is known.
     """
 
     key_frames: list[tuple[str, np.ndarray]] = field(default_factory=list)
     key_truths: list[tuple[str, np.ndarray]] = field(default_factory=list)
     posters: dict[str, np.ndarray] = field(default_factory=dict)
     shares: dict[int, list[float]] = field(default_factory=dict)
+    tracks: Tracks | None = None
     jaccard: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
@@ -82,19 +83,17 @@ class Seen:
 # ---- films
 
 
-def draw_films(
-    opened: OpenedFootage, follower: Follower, tracks: Tracks | None, outputs: Outputs, told: Progress
-) -> Seen:
-    """Follow the masks, and write masks and films frame by frame.
+def draw_films(opened: OpenedFootage, follower: Follower, outputs: Outputs, told: Progress) -> Seen:
+    """Follow masks and points, and write masks and films frame by frame.
 
     Raises:
         DecodeError: a frame cannot be read.
     """
-    seen = Seen(shares={number: [] for number in opened.ids})
+    seen = Seen(shares={number: [] for number in opened.ids}, tracks=_no_tracks(opened))
     middle = opened.row.num_frames // 2
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(label_folder(outputs.masks)) if outputs.masks is not None else None
-        pictures = _pictures(opened, _labels(opened, follower, folder, seen, stack), tracks, seen)
+        pictures = _pictures(opened, _labels(opened, follower, folder, seen, stack), seen)
         write_film(outputs.film, _watched(pictures, middle, seen, "film", told, opened.row.num_frames), opened.fps)
     if outputs.beside_truth is not None and outputs.masks is not None and opened.truth is not None:
         found = _saved_labels(outputs.masks, opened.row.num_frames)
@@ -108,27 +107,33 @@ def draw_films(
 def _labels(
     opened: OpenedFootage, follower: Follower, folder: LabelFolder | None, seen: Seen, stack: contextlib.ExitStack
 ) -> Iterator[np.ndarray | None]:
-    """The labels of each frame, saved and measured; None for each where only points are followed."""
-    if folder is None:
-        yield from [None] * opened.row.num_frames
-        return
+    """The labels of each frame, saved and measured, None where only points are followed; its points are in the tracks then."""
     frames = stack.enter_context(contextlib.closing(opened.frames()))
-    masks = follower.masks(frames, opened.size_px, opened.given, opened.ids)
-    for frame, labels_HW in enumerate(masks):
-        folder.add(labels_HW)
-        _measure(opened, frame, labels_HW, seen)
-        yield labels_HW
+    together = follower.together(frames, opened.size_px, opened.given, opened.ids, opened.points_Q3)
+    for frame, found in enumerate(together):
+        if seen.tracks is not None:
+            seen.tracks.points_TQ2[frame], seen.tracks.visible_TQ[frame] = found.points_Q2, found.visible_Q
+        if folder is not None and found.labels_HW is not None:
+            folder.add(found.labels_HW)
+            _measure(opened, frame, found.labels_HW, seen)
+        yield found.labels_HW
 
 
-def _pictures(
-    opened: OpenedFootage, labels: Iterator[np.ndarray | None], tracks: Tracks | None, seen: Seen
-) -> Iterator[np.ndarray]:
+def _no_tracks(opened: OpenedFootage) -> Tracks | None:
+    """Room for the points of all frames, in none of which a place is known; None where no point is followed."""
+    if not len(opened.points_Q3):
+        return None
+    shape = (opened.row.num_frames, len(opened.points_Q3))
+    return Tracks(np.full((*shape, 2), np.nan), np.zeros(shape, dtype=bool))
+
+
+def _pictures(opened: OpenedFootage, labels: Iterator[np.ndarray | None], seen: Seen) -> Iterator[np.ndarray]:
     """The pictures of the film. The video is read a second time: the network is ahead by a batch."""
     keys = set(key_frames(opened.row.num_frames, _KEY_FRAMES, sorted(opened.given)[:_KEY_FRAMES]))
     seconds_T = opened.seconds()
     with contextlib.closing(opened.frames()) as frames:
         for frame, (frame_HWC, labels_HW) in enumerate(zip(frames, labels, strict=True)):
-            shown = tracks.until(frame) if tracks is not None else None
+            shown = seen.tracks.until(frame) if seen.tracks is not None else None
             if frame in keys:
                 given = ", mask given" if frame in opened.given else ""
                 caption = f"frame {frame}, {seconds_T[frame]:.2f} s{given}"
@@ -226,7 +231,7 @@ class About:
         return "\n".join(f"{one.name}: {getattr(protocol, one.name)}" for one in fields(protocol))
 
 
-def page_of(about: About, seen: Seen, tracks: Tracks | None, outputs: Outputs) -> TrackPage:
+def page_of(about: About, seen: Seen, outputs: Outputs) -> TrackPage:
     """The page of the outputs, which have been written."""
     opened = about.opened
     words = _summary(opened)
@@ -242,7 +247,7 @@ def page_of(about: About, seen: Seen, tracks: Tracks | None, outputs: Outputs) -
         notes=about.notes,
         objects=list(_object_rows(opened, seen)),
         object_columns=_OBJECT_COLUMNS + (["mean J"] if seen.jaccard else []),
-        points=list(_point_rows(opened, tracks)) if tracks is not None else [],
+        points=list(_point_rows(opened, seen.tracks)) if seen.tracks is not None else [],
         point_columns=["given in frame", "x, y there", "x, y in the last frame", "visible in frames"],
         panels=jaccard_panels(seen.jaccard),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat, tee
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +20,23 @@ from ssvid.evals.label_propagation.labels import (
     masks_to_grid,
     resize_labels,
 )
-from ssvid.evals.label_propagation.points import track_points
+from ssvid.evals.label_propagation.points import each_frame_points, track_points
 from ssvid.evals.label_propagation.propagation import Given, propagate
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.features.maps import MapGrid, read_maps, with_stride
 from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
 
 Size = tuple[int, int]  # height and width
+
+
+class FoundInFrame(NamedTuple):
+    """What was found in one frame. labels_HW: ids, uint8; None where no mask is given. points_Q2: x and y in pixels of the
+    video, NaN before the point is given. visible_Q: bool.
+    """
+
+    labels_HW: np.ndarray | None
+    points_Q2: np.ndarray
+    visible_Q: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -75,9 +86,46 @@ class Follower:
         """
         frame_px = frame_size(*size_px, self.protocol)
         first_DHW, maps = self._maps(frames, frame_px)
+        yield from self._masks(maps, self._grid(first_DHW, frame_px), size_px, given, ids)
+
+    def together(
+        self,
+        frames: Iterable[np.ndarray],
+        size_px: Size,
+        given: Mapping[int, np.ndarray],
+        ids: Sequence[int],
+        points_Q3: np.ndarray,
+    ) -> Iterator[FoundInFrame]:
+        """Masks as of ``masks`` and points as of ``points``, frame by frame: the network sees each frame once.
+
+        Args:
+            given, ids: of the masks; both empty where only points are followed. points_Q3: frame, x, y; of shape (0, 3) where
+                only masks are.
+        """
+        frame_px = frame_size(*size_px, self.protocol)
+        first_DHW, maps = self._maps(frames, frame_px)
         grid = self._grid(first_DHW, frame_px)
+        maps, for_masks, for_points = tee(maps, 3)
+        masks = self._masks(for_masks, grid, size_px, given, ids) if given else repeat(None)
+        points: Iterable[tuple[np.ndarray, np.ndarray]] = repeat((np.zeros((0, 2)), np.zeros(0, dtype=bool)))
+        if len(points_Q3):
+            queries_Q3 = self._queries(points_Q3, size_px, frame_px)
+            points = each_frame_points(for_points, queries_Q3, grid, self.protocol)
+        for frame, (_, labels_HW, (places_Q2, visible_Q)) in enumerate(zip(maps, masks, points, strict=False)):
+            points_Q2 = self._in_video(places_Q2, size_px, frame_px)
+            points_Q2[points_Q3[:, 0] > frame] = np.nan
+            yield FoundInFrame(labels_HW, points_Q2, visible_Q)
+
+    def _masks(
+        self,
+        maps: Iterable[Tensor],
+        grid: MapGrid,
+        size_px: Size,
+        given: Mapping[int, np.ndarray],
+        ids: Sequence[int],
+    ) -> Iterator[np.ndarray]:
         known = {frame: self._given(labels_HW, ids, grid) for frame, labels_HW in given.items()}
-        decided_px = size_px if self.protocol.decision_size == "video" else frame_px
+        decided_px = size_px if self.protocol.decision_size == "video" else grid.frame_px
         for frame, labels_KHW in enumerate(propagate(maps, known, self.protocol)):
             labels_HW = masks_from_grid(labels_KHW, ids, grid, decided_px, self.protocol)
             found_HW = resize_labels(labels_HW, size_px, self.protocol.score_resampling)
@@ -92,7 +140,7 @@ class Follower:
         frame_px = frame_size(*size_px, self.protocol)
         first_DHW, maps = self._maps(frames, frame_px)
         grid = self._grid(first_DHW, frame_px)
-        scale_2 = np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
+        scale_2 = _scale(size_px, frame_px)
         labels_KHW = joints_to_grid(points_J2 * scale_2, grid, self.protocol)
         given = {0: Given(labels_KHW, torch.ones(len(labels_KHW), dtype=torch.bool))}
         found = [joints_from_grid(labels, grid, self.protocol)[0] for labels in propagate(maps, given, self.protocol)]
@@ -112,12 +160,20 @@ class Follower:
         """
         frame_px = frame_size(*size_px, self.protocol)
         first_DHW, maps = self._maps(frames, frame_px)
-        scale_2 = np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
-        seen_Q2 = (points_Q3[:, 1:] + 0.5) * scale_2 - 0.5
-        queries_Q3 = np.column_stack([points_Q3[:, 0], seen_Q2[:, ::-1]])
-        grid = self._grid(first_DHW, frame_px)
+        grid, queries_Q3 = self._grid(first_DHW, frame_px), self._queries(points_Q3, size_px, frame_px)
         found = track_points(maps, queries_Q3, grid, self.protocol, both_ways=both_ways)
-        return (found.points_TQ2 + 0.5) / scale_2 - 0.5, found.visible_TQ
+        return self._in_video(found.points_TQ2, size_px, frame_px), found.visible_TQ
+
+    @staticmethod
+    def _queries(points_Q3: np.ndarray, size_px: Size, frame_px: Size) -> np.ndarray:
+        """Points of the video (frame, x, y) as queries (frame, y, x) in pixels that the network sees."""
+        seen_Q2 = (points_Q3[:, 1:] + 0.5) * _scale(size_px, frame_px) - 0.5
+        return np.column_stack([points_Q3[:, 0], seen_Q2[:, ::-1]])
+
+    @staticmethod
+    def _in_video(points: np.ndarray, size_px: Size, frame_px: Size) -> np.ndarray:
+        """x and y in pixels that the network sees, in those of the video."""
+        return (points + 0.5) / _scale(size_px, frame_px) - 0.5
 
     def _maps(self, frames: Iterable[np.ndarray], frame_px: Size) -> tuple[Tensor, Iterator[Tensor]]:
         """The first map, and all of them."""
@@ -140,6 +196,11 @@ class Follower:
         labels_KHW = masks_to_grid(seen_HW, ids, grid, self.protocol.label_resampling)
         held = set(np.unique(labels_HW).tolist())
         return Given(labels_KHW, torch.tensor([False, *(number in held for number in ids)]))
+
+
+def _scale(size_px: Size, frame_px: Size) -> np.ndarray:
+    """Across and down, from pixels of the video to those that the network sees."""
+    return np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
 
 
 def _with_given(found_HW: np.ndarray, given_HW: np.ndarray) -> np.ndarray:

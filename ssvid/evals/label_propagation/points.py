@@ -140,20 +140,39 @@ def track_points(
         unit_maps = list(unit_maps)
         for frame, unit_map in enumerate(unit_maps):
             followed |= _begun(frame, unit_map, queries, grid)
-    points, visible = [], []
+    found = list(_each_frame(unit_maps, queries, followed, grid, protocol))
+    return FoundPoints(np.array([places_Q2 for places_Q2, _ in found]), np.array([seen_Q for _, seen_Q in found]))
+
+
+def each_frame_points(
+    maps: Iterable[Tensor], queries_Q3: np.ndarray, grid: MapGrid, protocol: PropagationProtocol
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same as ``track_points`` frame by frame, as maps are read: places Q2 and visibilities Q of each."""
+    queries = _checked(queries_Q3, grid)
+    return _each_frame(_unit_maps(maps, grid, protocol), queries, {}, grid, protocol)
+
+
+def _each_frame(
+    unit_maps: Iterable[UnitMap],
+    queries: np.ndarray,
+    followed: dict[int, _Begun],
+    grid: MapGrid,
+    protocol: PropagationProtocol,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places and visibilities. followed: queries that are known before their frame comes, by the frame."""
+    num_frames = 0
     for frame, unit_map in enumerate(unit_maps):
-        followed |= _begun(frame, unit_map, queries, grid)
+        num_frames += 1
+        followed = followed | _begun(frame, unit_map, queries, grid)
         places_Q2, seen_Q = queries[:, :0:-1].copy(), queries[:, 0] == frame
         for begun in (begun for start, begun in followed.items() if start != frame):
             places_Q2[begun.numbers_B], seen_Q[begun.numbers_B] = _found(begun, unit_map, grid, protocol)
-        points.append(places_Q2)
-        visible.append(seen_Q)
+        yield places_Q2, seen_Q
     if len(queries) > sum(len(begun.numbers_B) for begun in followed.values()):
         raise DataError(
-            f"a point is given in frame {queries[:, 0].max():g}, and the video has {len(points)} frames, numbered from 0. "
+            f"a point is given in frame {queries[:, 0].max():g}, and the video has {num_frames} frames, numbered from 0. "
             "Give it in one of them."
         )
-    return FoundPoints(np.array(points), np.array(visible))
 
 
 def _unit_maps(maps: Iterable[Tensor], grid: MapGrid, protocol: PropagationProtocol) -> Iterator[UnitMap]:

@@ -53,6 +53,44 @@ def test_masks_move_with_their_pixels():
         np.testing.assert_array_equal(labels, np.roll(first_mask(), (t * CELL, -t * CELL), axis=(0, 1)))
 
 
+class Counting(Patches):
+    """Counts the frames that it is shown."""
+
+    num_shown = 0
+
+    def run_stage(self, name, x_BCTHW):
+        self.num_shown += len(x_BCTHW)
+        return super().run_stage(name, x_BCTHW)
+
+
+def test_masks_and_points_take_one_reading_and_are_those_of_two():
+    follower = Follower.of(Counting(), EXACT)
+    given, points_Q3 = {0: first_mask()}, np.array([[0, 51.0, 12.0], [2, 20.0, 30.0], [5, 8.0, 8.0]])
+    together = list(follower.together(rolling(), (64, 96), given, [1, 2], points_Q3))
+    assert follower.network.num_shown == 6
+    masks = follower.masks(rolling(), (64, 96), given, [1, 2])
+    points_TQ2, visible_TQ = follower.points(rolling(), (64, 96), points_Q3)
+    for t, (found, labels_HW) in enumerate(zip(together, masks, strict=True)):
+        np.testing.assert_array_equal(found.labels_HW, labels_HW)
+        np.testing.assert_array_equal(found.visible_Q, visible_TQ[t])
+        is_known_Q = points_Q3[:, 0] <= t
+        np.testing.assert_array_equal(found.points_Q2[is_known_Q], points_TQ2[t, is_known_Q])
+        assert np.isnan(found.points_Q2[~is_known_Q]).all()
+    assert visible_TQ.any() and not visible_TQ[1, 1:].any()
+
+
+def test_masks_alone_and_points_alone_are_one_half_of_both():
+    follower, given, points_Q3 = Follower.of(Patches(), EXACT), {0: first_mask()}, np.array([[0, 51.0, 12.0]])
+    masks = list(follower.together(rolling(), (64, 96), given, [1, 2], np.zeros((0, 3))))
+    points = list(follower.together(rolling(), (64, 96), {}, [], points_Q3))
+    both = list(follower.together(rolling(), (64, 96), given, [1, 2], points_Q3))
+    assert len(masks) == len(points) == len(both) == 6
+    for mask, point, whole in zip(masks, points, both, strict=True):
+        np.testing.assert_array_equal(mask.labels_HW, whole.labels_HW)
+        np.testing.assert_array_equal(point.points_Q2, whole.points_Q2)
+        assert point.labels_HW is None and mask.points_Q2.shape == (0, 2)
+
+
 def test_an_object_that_comes_later_is_followed_from_there_and_others_go_on():
     late = np.zeros((64, 96), np.uint8)
     late[40:48, 8:24] = 3
