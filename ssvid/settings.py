@@ -39,6 +39,10 @@ OLD_OPTIM: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+# Settings of a fine-tuning that older versions had no name for -> what those did.
+NEW_FINETUNE: Final[Mapping[str, Any]] = MappingProxyType({"head_width": 0, "head_layers": 1})
+
+
 # Groups and settings of recipes that older versions called otherwise: the old name -> today's.
 RENAMED: Final[Mapping[str, str]] = MappingProxyType(
     {"anchors": "baselines", "baselines.floor": "baselines.histograms"}
@@ -70,14 +74,15 @@ def as_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def as_older(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a fine-tuning in the names of older versions, in which they are hashed and stand beside a number.
 
-    What those had no name for stays in the group "optim", where it is not what they did.
+    What those had no name for stays only where it is not what they did.
     """
     usual: dict[str, Any] = {"betas": [0.9, 0.999], "extended_from": [], "max_skipped_steps": 10}
     optim = dict(recipe.get("optim") or {})
     moved = {old: optim.pop(new) for old, new in OLD_OPTIM.items() if new in optim}
     left = {key: value for key, value in optim.items() if value != usual.get(key)}
     rest = {key: value for key, value in recipe.items() if key != "optim"} | ({"optim": left} if left else {})
-    return rest | {"finetune": {**recipe.get("finetune", {}), **moved}}
+    own = {k: v for k, v in recipe.get("finetune", {}).items() if k not in NEW_FINETUNE or v != NEW_FINETUNE[k]}
+    return rest | {"finetune": {**own, **moved}}
 
 
 def without_speed(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,7 @@ class Classification(PretextTask):
         self.protocol, self.classes, self.stage = config, tuple(classes), config.stage
         self._chance = chance
         width = backbone.stage(config.stage).channels
-        p = config
-        self.head = build_head(p.head, width, len(classes), dropout=p.dropout, norm=p.head_norm, seed=seed)
+        self.head = build_head(config, width, len(classes), seed=seed)
 
     def chance(self) -> Mapping[str, float]:
         return {"top1": self._chance}

@@ -17,14 +17,24 @@ if TYPE_CHECKING:
     from ssvid.backbones import BackboneInfo
 
 
+# Heads over the vectors of frames, and the least number of frames of each: what compares frames needs two.
+FRAME_HEADS = {"average": 1, "late_concat": 2, "late_pool": 2, "lstm": 2, "attention": 2}
+HEADS_OF_A_WIDTH = ("late_concat", "late_pool", "lstm")
+HEADS_OF_LAYERS = ("lstm", "attention")
+
+
 @dataclass(frozen=True)
 class FinetuneSettings:
     """How a network is trained on labels, how its best epoch is chosen, and how it is tested.
 
     frozen: only the head learns; the backbone stays in evaluation mode, batch statistics included. This is the linear
         probe with augmentation (head "linear") or the attentive probe (head "attentive").
-    head: "linear" on the mean over time and space, or "attentive", one cross-attention block with a learned query.
-    head_norm: of the vectors before a linear head: "none", "batch", or "l2_batch" (length 1, then batch normalization).
+    head: "linear" on the mean over time and space, or "attentive", one cross-attention block with a learned query. The
+        others fuse frames, and need a network that gives a map for each: "average" of the probabilities of single frames,
+        "late_concat" of their vectors, "late_pool" of their vectors' mean, "lstm" over them, "attention" among them.
+    head_norm: what comes before a linear head, "none", "batch", or "l2_batch" (length 1, then batch normalization).
+    head_width: of the hidden layer of "late_concat" and "late_pool" (0: as wide as the map), or units of "lstm" (0: 256).
+    head_layers: how many, of "lstm" and "attention".
     stage: whose map the head takes; "" is the deepest that pretraining trained. dropout: before the last layer.
 
     num_frames, stride_frames: of each clip; a video that is shorter has its last frame repeated, and is listed.
@@ -52,8 +62,10 @@ class FinetuneSettings:
     """
 
     frozen: bool = False
-    head: Annotated[str, OneOf("linear", "attentive")] = "linear"
+    head: Annotated[str, OneOf("linear", "attentive", *FRAME_HEADS)] = "linear"
     head_norm: Annotated[str, OneOf("none", "batch", "l2_batch")] = "none"
+    head_width: Annotated[int, AtLeast(0)] = 0
+    head_layers: Annotated[int, AtLeast(1)] = 1
     stage: str = ""
     dropout: Annotated[float, BelowOne] = 0.5
 
@@ -88,7 +100,9 @@ class FinetuneSettings:
     @property
     def metric(self) -> str:
         """What names of metrics start with: what was trained."""
-        return self.head if self.frozen else "finetune"
+        if not self.frozen:
+            return "finetune"
+        return f"{self.head}_probe" if self.head in FRAME_HEADS else self.head
 
 
 @dataclass(frozen=True)
@@ -109,12 +123,13 @@ class FinetuneProtocol(FinetuneSettings):
 
 
 def resolve_finetune_protocol(
-    protocol: FinetuneProtocol, info: BackboneInfo, trained_stage: str | None = None
+    protocol: FinetuneProtocol, info: BackboneInfo, trained_stage: str | None = None, *, per_frame: bool = True
 ) -> FinetuneProtocol:
     """The protocol with every automatic value filled in for this backbone.
 
     Args:
         trained_stage: the deepest stage that pretraining trained; None where all are (or none is).
+        per_frame: whether the network sees each frame by itself.
 
     Raises:
         RecipeError: values that make no sense or that the backbone cannot take; all of them at once.
@@ -126,6 +141,7 @@ def resolve_finetune_protocol(
         *size_problems(filled, info, "finetune."),
         *_combinations(filled),
         *_stage_problem(filled, info, trained),
+        *_head_problems(filled, info, per_frame),
     ]
     problems += all_problems(filled.optim, "optim.", plan_problems(filled.optim))
     check(filled, "finetune.", problems)
@@ -159,6 +175,18 @@ def _combinations(p: FinetuneProtocol) -> Iterator[str]:
     checks: list[tuple[str, bool, str, Any]] = [
         ("jitter", p.jitter[3] <= 0.5, "must have a hue of at most 0.5", [0, 0, 0, 0]),
         ("head_norm", p.head_norm == "none" or p.head == "linear", "is for finetune.head=linear", "none"),
+        (
+            "head_width",
+            not p.head_width or p.head in HEADS_OF_A_WIDTH,
+            f"is for finetune.head={' or '.join(HEADS_OF_A_WIDTH)}",
+            0,
+        ),
+        (
+            "head_layers",
+            p.head_layers == 1 or p.head in HEADS_OF_LAYERS,
+            f"is for finetune.head={' or '.join(HEADS_OF_LAYERS)}",
+            1,
+        ),
         ("layer_decay", p.layer_decay == 1 or not p.frozen, "does nothing where finetune.frozen is true", 1),
         ("refit", not p.refit or p.holdout_fraction > 0, "needs a held-out part to choose the epochs on", "false"),
     ]
@@ -178,3 +206,28 @@ def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> lis
             "train it now."
         ]
     return []
+
+
+def _head_problems(p: FinetuneProtocol, info: BackboneInfo, per_frame: bool) -> Iterator[str]:
+    """Heads over frames: what the clip or the network does not give them."""
+    if p.head not in FRAME_HEADS or p.stage not in info.stage_names:
+        return
+    way_out = "Set finetune.head=linear, or take a network that sees frames (resnet18; ssvid backbones)."
+    if p.num_frames < FRAME_HEADS[p.head]:
+        rule = f"must be at least {FRAME_HEADS[p.head]} for finetune.head={p.head}, which compares frames"
+        yield told("finetune.num_frames", p.num_frames, rule, info.num_frames)
+    stride = info.stage(p.stage).stride_time
+    if stride != 1:
+        fine = [stage.name for stage in info.stages if stage.stride_time == 1]
+        earlier = (
+            f" Or set finetune.stage={fine[-1]}, which has one for each frame." if fine and p.head != "average" else ""
+        )
+        yield (
+            f"finetune.head ({p.head!r}) needs a map for each frame, and backbone {info.name} has at {p.stage} one for every "
+            f"{stride} frames: it has brought them together already. {way_out}{earlier}"
+        )
+    elif p.head == "average" and not per_frame:
+        yield (
+            f"finetune.head ({p.head!r}) classifies single frames, and backbone {info.name} lets frames see each other before "
+            f"{p.stage} ends. {way_out}"
+        )

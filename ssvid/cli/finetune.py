@@ -7,7 +7,8 @@ from ssvid.cli.parser import Verbs, add_evaluated, add_shared, run_in_all_proces
 _DESCRIPTION = """\
 Trains a network on the labels of the train split and scores the test split, once, with the epoch that was best on a
 held-out part of train. The same network from random weights, trained alike, stands beside.
-With finetune.frozen=true only a head is trained: the linear probe with augmentation, or the attentive probe.
+With finetune.frozen=true only a head is trained: a linear or attentive probe with augmentation. finetune.head=lstm,
+attention, late_concat, late_pool or average brings the frames of a network without time together.
 --backbone also takes torchvision:NAME, a file of weights, or 'random'.
 """
 _EPILOG = """\

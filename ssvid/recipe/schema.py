@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ssvid.classifiers.protocol import FinetuneProtocol, FinetuneSettings
+from ssvid.classifiers.protocol import HEADS_OF_A_WIDTH, HEADS_OF_LAYERS, FinetuneProtocol, FinetuneSettings
 from ssvid.data.config import DataConfig, LoaderConfig
 from ssvid.data.readers.shelf import names_with_list
 from ssvid.features.propagation_protocol import PropagationProtocol
@@ -283,6 +283,8 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "finetune.min_area": Used("finetune.crop", ("area",)),
     "finetune.max_aspect": Used("finetune.crop", ("area",)),
     "finetune.head_norm": Used("finetune.head", ("linear",)),
+    "finetune.head_width": Used("finetune.head", HEADS_OF_A_WIDTH),
+    "finetune.head_layers": Used("finetune.head", HEADS_OF_LAYERS),
     "finetune.layer_decay": Used("finetune.frozen", (False,)),
     "finetune.jitter_probability": Used("finetune.jitter", ([0.0, 0.0, 0.0, 0.0],), off=True),
     **{

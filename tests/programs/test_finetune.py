@@ -19,6 +19,7 @@ from ssvid.programs import finetune as finetuning
 from ssvid.recipe import building as starting
 from ssvid.recipe.building import start_backbone
 from ssvid.recipe.load import load_recipe
+from ssvid.recipe.yaml_text import to_yaml
 from ssvid.results.rows import ResultRow, read_results
 from ssvid.video import content_id
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
@@ -387,3 +388,14 @@ def test_the_better_form_is_chosen_on_held_out_train():
     )
     assert [row.name for row in found] == ["pretrained", "random", "random, initial"]
     assert found[1].context["better_form"]["form"] == "calibrated"
+
+
+def test_a_head_over_frames_on_a_network_without_frames_ends_with_2_and_writes_nothing(labeled, tmp_path, capfd):
+    recipe, run_dir = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(to_yaml({**RECIPE, "finetune": {**RECIPE["finetune"], "head": "lstm"}}))
+    asked = ["finetune", str(recipe), f"data.root={labeled}", "--backbone", "random", "--run-dir", str(run_dir)]
+    assert main(asked) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "ssvid: finetune.head ('lstm') needs a map for each frame, and backbone tiny3d has at stage4 one for" in told
+    assert told.count("finetune.head (") == 1 and "Traceback" not in told
+    assert not (run_dir / "results.json").exists() and not (run_dir / "checkpoints").exists()

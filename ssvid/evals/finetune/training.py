@@ -1,7 +1,7 @@
 """Fine-tuning: a network learns labels, its best epoch is chosen on held-out train, the test split is looked at once.
 
 The trainer, the loaders, the tickets and the checkpoints are those of pretraining, so that a run resumes bit for bit. With
-``frozen`` the same is the linear probe with augmentation, or the attentive probe.
+``frozen`` the same is a probe with augmentation: linear, attentive, or over the vectors of frames.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Finetune(Evaluation):
         self, features: FeatureProtocol, config: FinetuneProtocol, network: Backbone, tools: Tools
     ) -> tuple[FeatureProtocol, FinetuneProtocol]:
         stage = getattr(network, "provenance", {}).get("stage")
-        resolved = resolve_finetune_protocol(config, network.info, stage)
+        resolved = resolve_finetune_protocol(config, network.info, stage, per_frame=network.per_frame)
         return clip_reading(resolved, tools.loader), resolved
 
     def check_data(self, network: Backbone, data: LabeledData, config: FinetuneProtocol, tools: Tools) -> None:

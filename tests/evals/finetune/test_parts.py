@@ -5,11 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from ssvid.backbones import initialize_backbone
 from ssvid.classifiers.classification import Classification, TrainingClips, mix, training_crop
-from ssvid.classifiers.heads import AttentiveHead, LinearHead, build_head, num_heads
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import VideoRow
@@ -86,66 +84,6 @@ def test_optimizers_keep_the_groups_rates(name, kind):
     assert type(optimizer).__name__ == kind
     assert len({group["lr"] for group in optimizer.param_groups}) == 5
     assert name != "sgd" or {group["momentum"] for group in optimizer.param_groups} == {0.7}
-
-
-# ---- heads
-
-
-def test_a_linear_head_is_the_mean_and_one_matrix():
-    head = LinearHead(5, 3)
-    map_BCTHW = torch.randn(2, 5, 2, 3, 3)
-    by_hand = map_BCTHW.flatten(2).mean(2) @ head.classifier.weight.T + head.classifier.bias
-    torch.testing.assert_close(head(map_BCTHW), by_hand)
-
-
-def test_the_normalized_linear_head_is_that_of_coclr():
-    head = LinearHead(5, 3, norm="l2_batch")
-    vectors = torch.randn(7, 5)
-    normalized = F.batch_norm(F.normalize(vectors), None, None, training=True)
-    torch.testing.assert_close(
-        head(vectors[:, :, None, None, None]), normalized @ head.classifier.weight.T + head.classifier.bias
-    )
-    assert not [name for name, _ in head.named_parameters() if name.startswith("norm")]
-
-
-def test_an_attentive_head_by_hand_with_one_head():
-    head = AttentiveHead(6, 3).eval()
-    map_BCTHW = torch.randn(2, 6, 2, 2, 2)
-    tokens = F.layer_norm(map_BCTHW.flatten(2).transpose(1, 2), (6,))
-    w, b = head.attention.in_proj_weight, head.attention.in_proj_bias
-    q = head.query[0] @ w[:6].T + b[:6]
-    k, v = tokens @ w[6:12].T + b[6:12], tokens @ w[12:].T + b[12:]
-    looked = torch.softmax(q @ k.transpose(1, 2) / 6**0.5, dim=-1) @ v
-    x = head.query + head.attention.out_proj(looked)
-    x = x + head.perceptron(F.layer_norm(x, (6,)))
-    torch.testing.assert_close(head(map_BCTHW), head.classifier(x[:, 0]))
-
-
-def test_an_attentive_head_sees_a_set_of_cells():
-    head = AttentiveHead(8, 3).eval()
-    map_BCTHW = torch.randn(1, 8, 2, 2, 2)
-    order = torch.randperm(8)
-    moved = map_BCTHW.flatten(2)[:, :, order].view_as(map_BCTHW)
-    torch.testing.assert_close(head(moved), head(map_BCTHW))
-
-
-@pytest.mark.parametrize(("width", "heads"), [(512, 8), (1024, 16), (480, 6), (16, 1), (130, 2)])
-def test_attention_heads_divide_the_width(width, heads):
-    assert num_heads(width) == heads
-
-
-@pytest.mark.parametrize("kind", ["linear", "attentive"])
-def test_a_head_depends_on_its_seed_alone(kind):
-    options = {"dropout": 0.0, "norm": "none"}
-    first = build_head(kind, 16, 3, seed=1, **options)
-    torch.rand(3)
-    again, other = build_head(kind, 16, 3, seed=1, **options), build_head(kind, 16, 3, seed=2, **options)
-    same = [torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)]
-    assert all(same)
-    assert not torch.equal(first.classifier.weight, other.classifier.weight)
-    before = torch.random.get_rng_state()
-    build_head(kind, 16, 3, seed=1, **options)
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 # ---- loss

@@ -13,9 +13,10 @@ from ssvid.classifiers.protocol import FinetuneProtocol
 from ssvid.classifiers.scoring import VideoScores
 from ssvid.data.config import LoaderConfig
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import DataError
+from ssvid.errors import DataError, RecipeError
 from ssvid.evals.contract import Tools
 from ssvid.evals.finetune import training as finetuning
+from ssvid.evals.finetune.training import Finetune
 from ssvid.exports import load_backbone
 from ssvid.results.rows import read_results, write_results
 from ssvid.train.config import FinetuneOptimConfig, TrainerConfig
@@ -168,6 +169,44 @@ def test_a_frozen_linear_head_is_named_so(manifest, tmp_path):
     )
     assert {row.metric for row in rows} == {"linear_top1", "linear_clip_top1"}
     assert rows[0].context["head"]["chosen"] == {"epoch": 1.0, "on": "nothing: the last epoch"}
+
+
+# ---- heads over frames
+
+
+@pytest.fixture(scope="module")
+def of_frames():
+    """A network whose last map has a cell for each frame."""
+    return initialize_backbone("tiny3d", {"width": 2, "stride_time": 1}, seed=0)
+
+
+OF_FRAMES = replace(QUICK, optim=epochs(4))
+
+
+@pytest.mark.parametrize(("kind", "frozen"), [("attention", False), ("lstm", True)])
+def test_a_head_over_frames_learns_alone_and_with_its_network(manifest, tmp_path, of_frames, kind, frozen):
+    before = copy.deepcopy(of_frames.state_dict())
+    protocol = replace(OF_FRAMES, head=kind, frozen=frozen)
+    rows = tune(manifest, tmp_path, protocol, backbone=of_frames)
+    name = f"{kind}_probe" if frozen else "finetune"
+    assert [row.metric for row in rows] == [f"{name}_top1", f"{name}_clip_top1"]
+    losses = [point["loss"] for point in rows[0].context["head"]["curve"]]
+    assert losses[-1] < losses[0]
+    tuned_network = load_backbone(tmp_path / "checkpoints" / "best.ckpt")
+    same = [torch.equal(value, before[key]) for key, value in tuned_network.state_dict().items()]
+    assert all(same) if frozen else not all(same)
+    again = tune(manifest, tmp_path, protocol, backbone=of_frames, resume=True)
+    assert again[0].context["trained_sha256"] == rows[0].context["trained_sha256"]
+    assert [row.value for row in again] == [row.value for row in rows]
+
+
+def test_a_head_is_asked_whether_it_fits_the_network_before_anything_is_read(of_frames):
+    protocol = FinetuneProtocol(head="average")
+    alone = initialize_backbone("caffenet", {}, seed=0)
+    resolved = Finetune().prepare(None, protocol, alone, setup_of())[1]
+    assert (resolved.head, resolved.stage) == ("average", "conv5")
+    with pytest.raises(RecipeError, match="lets frames see each other"):
+        Finetune().prepare(None, protocol, of_frames, setup_of())
 
 
 # ---- the same again
