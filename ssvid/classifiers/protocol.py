@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ssvid.backbones import BackboneInfo
 
 
-# Heads over the vectors of frames, and the least number of frames of each: what compares frames needs two.
+# Heads over the vectors of frames, and the least number of frames of each: what brings frames together needs two.
 FRAME_HEADS = {"average": 1, "late_concat": 2, "late_pool": 2, "lstm": 2, "attention": 2}
 HEADS_OF_A_WIDTH = ("late_concat", "late_pool", "lstm")
 HEADS_OF_LAYERS = ("lstm", "attention")
@@ -214,7 +214,7 @@ def _head_problems(p: FinetuneProtocol, info: BackboneInfo, per_frame: bool) -> 
         return
     way_out = "Set finetune.head=linear, or take a network that sees frames (resnet18; ssvid backbones)."
     if p.num_frames < FRAME_HEADS[p.head]:
-        rule = f"must be at least {FRAME_HEADS[p.head]} for finetune.head={p.head}, which compares frames"
+        rule = f"must be at least {FRAME_HEADS[p.head]} for finetune.head={p.head}, which brings frames together"
         yield told("finetune.num_frames", p.num_frames, rule, info.num_frames)
     stride = info.stage(p.stage).stride_time
     if stride != 1:

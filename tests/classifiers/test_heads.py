@@ -135,7 +135,7 @@ def test_a_single_frame_is_not_one_where_frames_saw_each_other():
     [
         (
             {"head": "lstm", "num_frames": 1},
-            r"finetune.num_frames \(1\) must be at least 2 for finetune.head=lstm, which compares frames. Set "
+            r"finetune.num_frames \(1\) must be at least 2 for finetune.head=lstm, which brings frames together. Set "
             r"finetune.num_frames=16",
         ),
         ({"head_width": 8}, r"head_width \(8\) is for finetune.head=late_concat or late_pool or lstm. Set .*=0"),
