@@ -13,7 +13,7 @@ from ssvid.programs.report import report
 from tests.evals.label_propagation.footage import NUM_FRAMES, make_tracked, mask_at
 
 KNOBS = ["track.size_rule=native", "track.num_previous=3", "track.radius_cells=3"]
-RANDOM = {"backbone": "random", "backbone_name": "resnet18", "show_progress": False}
+RANDOM = {"backbone": "random", "backbone_name": "tiny3d", "show_progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_numbers_stand_beside_what_else_can_follow(tracked):
     jf = next(row for row in plain["rows"] if (row["name"], row["metric"]) == ("random", "davis_jf"))
     assert set(jf["per_sequence"]) == {"a", "b"} and len(jf["correct"]) == 3
     assert plain["video_lists"][jf["video_list"]] == ["a/1", "a/2", "b/1"]
-    assert jf["track_protocol"]["stage"] == "layer4" and jf["maps"]["stride_px"] == 8
+    assert jf["track_protocol"]["stage"] == "stage4" and jf["maps"]["stride_px"] == 16
     assert jf["data"]["test"]["num_videos"] == 2 and jf["data"]["train"]["num_videos"] == 0
 
 
@@ -111,7 +111,7 @@ def test_a_video_that_was_pretrained_on_is_a_leak(videos):
 
 
 def mistake(capsys, *words: str) -> str:
-    assert main(["track", *words, "--backbone", "random", "--backbone-name", "resnet18"]) == 2
+    assert main(["track", *words, "--backbone", "random", "--backbone-name", "tiny3d"]) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told
     return " ".join(told.split())
