@@ -66,6 +66,8 @@ def test_every_path_of_a_recipe_is_written_out_whole(home, kind):
         paths = [path for path in paths if "out_of_domain" not in path]
     lists = [path for path in paths if path.endswith("list")]
     words = [f"{path}=~/x" for path in paths] + [f"{path.removesuffix('list')}name=list" for path in lists]
+    if any(path.startswith("online.tracking.") for path in paths):
+        words.append("online.tracking.every_epochs=1")
     resolved = load_recipe({"kind": kind}, words, allow_missing=True).resolved
     assert len(paths) >= 3
     for path in paths:

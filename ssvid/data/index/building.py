@@ -74,7 +74,7 @@ def build_manifest(
         raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
     if problem := gray_range_problem(gray_range):
         raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
-    rates = {entry.path: entry.fps or PICTURES_FPS for entry in entries}
+    rates = {entry.path: entry.fps or entry.taken_fps or PICTURES_FPS for entry in entries}
     compared = None if decoders is None else tuple(decoders)
     as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range))
     facts = _scan_all(root, rates, workers, _decoder_versions(decoders), as_read, cache, progress)
@@ -87,7 +87,7 @@ def build_manifest(
 
 def scan_row(root: str | Path, entry: Entry) -> VideoRow:
     """The row of one video, as ``build_manifest`` makes it with its usual settings; unreadable ones have one, too."""
-    rates = {entry.path: entry.fps or PICTURES_FPS}
+    rates = {entry.path: entry.fps or entry.taken_fps or PICTURES_FPS}
     facts = _scan_all(Path(root), rates, 0, _decoder_versions(None), Job("", "", PATIENCE_SECONDS, None), True, None)
     _warn_of_choking(facts)
     return _row(entry, facts[entry.path])

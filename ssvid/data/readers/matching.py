@@ -42,7 +42,7 @@ class Entry:
     path: relative to the root, POSIX. label, split, group: "" where unknown. start_seconds, end_seconds: the window;
     None is the end of the video. where: the line that lists it, for error texts. truth: what is known of its frames, a file
     or folder relative to the root (``ssvid.data.truth``); "" where nothing is. fps: frames per second of a folder of
-    pictures, where the data set says it; 0 leaves it to whoever indexes.
+    pictures, where the data set says it; else 0. taken_fps: what is taken then; 0 is ``PICTURES_FPS``.
     """
 
     path: str
@@ -54,6 +54,7 @@ class Entry:
     where: str = field(default="", compare=False)
     truth: str = ""
     fps: float = 0.0
+    taken_fps: float = 0.0
 
 
 class Listing(list[Entry]):
@@ -89,7 +90,7 @@ class Listing(list[Entry]):
             raise DataError(
                 f"fps ({fps:g}) of pictures must be above 0 and below {MAX_FPS}. Set data.fps=25 (--fps 25)."
             )
-        self[:] = [replace(entry, fps=entry.fps or fps) for entry in self]
+        self[:] = [replace(entry, taken_fps=fps) for entry in self]
         return self
 
     def notes(self) -> list[str]:

@@ -234,7 +234,7 @@ def test_a_table_of_a_data_set_holds_rate_and_truth_of_its_videos(tmp_path: Path
                 Image.fromarray(drawn.astype(np.uint8)).save(path)
     write(tmp_path / "ImageSets/2017/train.txt", "bear")
     write(tmp_path / "ImageSets/2017/val.txt", "dog")
-    manifest = build_manifest(tmp_path, list_videos("davis", tmp_path), workers=1, fps=10.0)
+    manifest = build_manifest(tmp_path, list_videos("davis", tmp_path).at_rate(10.0), workers=1)
     manifest.save(tmp_path / "davis.csv")
     rows = Manifest.load(tmp_path / "davis.csv").rows
     assert [(row.path, row.fps, row.num_frames, row.truth) for row in rows] == [
@@ -243,7 +243,7 @@ def test_a_table_of_a_data_set_holds_rate_and_truth_of_its_videos(tmp_path: Path
     masks = read_truth(tmp_path, rows[1]).masks
     assert masks is not None
     assert (masks.given(), masks.frames) == ({0: (1,)}, (0, 1, 2))
-    plain = build_manifest(tmp_path, [Entry("JPEGImages/480p/bear")], workers=1, fps=10.0)
+    plain = build_manifest(tmp_path, Listing([Entry("JPEGImages/480p/bear")]).at_rate(10.0), workers=1)
     assert plain.rows[0].fps == 10.0
     assert "pictures tell no rate, 10 is taken" in plain.rows[0].notes
     assert {row.notes for row in rows} == {""}
