@@ -387,6 +387,8 @@ _OWN = NamedProtocol(
             grid="placed",
             decision_size="video",
             score_resampling="nearest_exact",
+            point_temperature=0.01,
+            point_radius_cells=2.0,
         )
         | {"measure": "all"}
     },

@@ -3,8 +3,9 @@
 Usage: OMP_NUM_THREADS=1 SSVID_REAL_DATA=DIR python -m tests.benchmarks.bench_four_tasks --out DIR [--seeds 5] [--at-once 2]
 
 Trains the smoke recipe of every task, two of them jointly, and the placebo of each, over seeds; probes all on the synthetic
-motions and on Weizmann (three folds that each leave three subjects out); audits the first seed. What is there is not done again,
-so that the command can be stopped and given again. Writes four_tasks.json and four_tasks.md.
+motions and on Weizmann (three folds that each leave three subjects out); lets all follow masks and points through synthetic
+videos; audits the first seed. What is there is not done again, so that the command can be stopped and given again. Writes
+four_tasks.md.
 """
 
 import argparse
@@ -52,6 +53,8 @@ FEATURES = {
     "workers": 1,
 }
 ANCHORS = {"histograms": True, "single_frame": False, "shuffled_frames": False}
+NUM_TRACKED = 100  # of the test videos, in which masks and points are followed
+TRACKED_METRICS = ("davis_jf", "tapvid_delta")
 CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
 
@@ -93,6 +96,8 @@ def train_all(jobs: Sequence[Job], at_once: int) -> None:
                 started = subprocess.Popen([sys.executable, "-m", "ssvid", "pretrain", *resume], stdout=log, stderr=log)
             running[started.pid] = (job, started)
         pid, status, used = os.wait3(0)
+        if pid not in running:  # a process that had scanned videos, and has ended
+            continue
         job, process = running.pop(pid)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -126,6 +131,20 @@ def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -
     ).rows
 
 
+def tracked(row: str, out: Path, seeds: int, videos: Path) -> list[ResultRow]:
+    """Every seed beside its placebo, its random row, and what needs no network; read where it is there."""
+    folder = out / f"track-{row.replace(' + ', '-')}"
+    if (folder / "results.json").is_file():
+        return read_results(folder / "results.json")
+    table = out / "tracked.csv"
+    manifest = Manifest.load(videos / "manifest.csv")
+    manifest.with_rows([row for row in manifest.rows if row.split == "test"][:NUM_TRACKED]).save(table)
+    runs, placebos = ([out / name_of(row, arm, seed) for seed in range(seeds)] for arm in ARMS)
+    overrides = (f"data.root={videos}", f"data.list={table}", "track.point_queries=first")
+    networks: dict[str, Any] = {"backbone": runs, "placebo": placebos, "device": "cpu"}
+    return ssvid.track("track/synthetic", *overrides, **networks, out=folder, show_progress=False).rows
+
+
 def audited(row: str, arm: str, out: Path) -> str:
     """The first seed on unchanged clips, and what the audit concludes of it."""
     run = out / name_of(row, arm, 0)
@@ -145,16 +164,19 @@ def cell(s: Summary) -> str:
     return f"{100 * s.value:.1f}{spread} [{low:.0f}, {high:.0f}]"
 
 
-def tables(found: dict[str, list[ResultRow]]) -> Iterator[str]:
+def tables(
+    found: dict[str, list[ResultRow]], metrics: Sequence[str] = METRICS, others: Sequence[str] = ("histograms",)
+) -> Iterator[str]:
     """One table for each metric: a line for each task, its rows and the paired differences."""
-    for metric in METRICS:
+    for metric in metrics:
         yield f"\n**{title_of(metric)}**, %\n"
-        yield "| task | pretrained | placebo | random | histograms | - placebo | - random |\n|---|---|---|---|---|---|---|"
+        head = ["task", "pretrained", "placebo", "random", *others, "- placebo", "- random"]
+        yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
         for row, rows in found.items():
             mine = [r for r in rows if r.metric == metric and not r.name.startswith("random, ")]
             cells = {s.name: cell(s) for s in summarize(mine)}
             minus = [summarize_difference(mine, "pretrained", other, metric) for other in ("placebo", "random")]
-            told = [cells.get(name, "-") for name in ("pretrained", "placebo", "random", "histograms")]
+            told = [cells.get(name, "-") for name in ("pretrained", "placebo", "random", *others)]
             yield f"| {row} | " + " | ".join([*told, *(cell(m) for m in minus)]) + " |"
 
 
@@ -207,6 +229,7 @@ def main() -> None:
         read_all(list(rows), out, args.seeds, data)
     for row in args.only:
         evaluate(row, out, args.seeds, synthetic, "synthetic")
+        tracked(row, out, args.seeds, videos)
         weizmann_rows(row, out, args.seeds, folds)
         for arm in ARMS:
             audited(row, arm, out)
@@ -221,6 +244,9 @@ def main() -> None:
         },
     }
     parts = [f"\n## {title}\n" + "\n".join(tables(found)) for title, found in sets.items()]
+    followed = {row: tracked(row, out, args.seeds, videos) for row in rows}
+    parts.append(f"\n## Masks and points followed through {NUM_TRACKED} synthetic videos\n")
+    parts += tables(followed, TRACKED_METRICS, ("identity", "raw pixels", "optical flow"))
     parts.append("\n## Audit of the first seed\n")
     parts += [f"* {row}, {arm}: {audited(row, arm, out)}" for row in rows for arm in ARMS]
     parts.append("\n## Cost of one run, CPU minutes\n")

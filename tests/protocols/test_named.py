@@ -36,7 +36,7 @@ FIXED = {
     "speednet-finetune@1": "05ffec1c10bb",
     "shuffle-and-learn-finetune@1": "8599d68bc143",
     "svt-knn@1": "d17b353d1eca",
-    "track@1": "8da3704a46a2",
+    "track@1": "7ab66db62f17",
     "davis2017-timecycle@1": "d4ef12faa157",
     "davis2017-crw@1": "19c0af9a8336",
     "davis2017-dino@1": "8dbf2fef1af9",
