@@ -105,6 +105,12 @@ def _read(path: Path) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
+def _knows_optim(folder: Path) -> bool:
+    """Whether a commit calls the settings of a fine-tuning's optimizer what they are called now."""
+    settings = folder / "ssvid/settings.py"
+    return settings.is_file() and "OLD_OPTIM" in settings.read_text()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", required=True, metavar="COMMIT")
@@ -156,7 +162,7 @@ def main() -> int:
                     small=" ".join(SMALL),
                     videos="../../videos" if title == "synthetic" else f"{real}/weizmann",
                 )
-                if name == "old":
+                if name == "old" and not _knows_optim(older):
                     for new_word, old_word in OLDER.items():
                         words = words.replace(new_word, old_word)
                 print(f"{name} {title} {key}", flush=True)
