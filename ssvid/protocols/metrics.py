@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-_TITLES = {"probe_top1": "probe top-1", "probe_top5": "probe top-5"}
+# Those that published rows have stand here, so that a page says the same whatever this process has measured.
+_TITLES = {
+    "probe_top1": "probe top-1",
+    "probe_top5": "probe top-5",
+    **{
+        f"davis_{part}{of.replace(' ', '_')}": f"{part.upper()}{of}"
+        for part in "jf"
+        for of in ("", " recall", " decay")
+    },
+    **{"davis_jf": "J&F", "miou": "mIoU", "pck@0.1": "PCK@0.1", "pck@0.2": "PCK@0.2"},
+}
 
 
 def remember_title(metric: str, title: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssvid.errors import RecipeError
+from ssvid.protocols.metrics import title_of
 from ssvid.protocols.named import PROTOCOLS, named_protocol, protocol_names
 from ssvid.protocols.pages import knob_table, page, page_of_all
 from ssvid.recipe.check import to_plain
@@ -148,3 +149,10 @@ def test_every_protocol_of_tracking_says_all_settings():
     for protocol in (p for p in PROTOCOLS if p.kind == "track"):
         missing = PropagationProtocol.__dataclass_fields__.keys() - protocol.settings["track"].keys() - free
         assert not missing, protocol.id
+
+
+def test_published_metrics_of_tracking_have_titles_of_their_own():
+    metrics = {m for p in PROTOCOLS if p.kind == "track" for row in p.published for m in row.values}
+    assert {"davis_jf", "miou", "pck@0.1"} <= metrics
+    assert [metric for metric in sorted(metrics) if title_of(metric) == metric] == []
+    assert (title_of("davis_j_recall"), title_of("davis_f_decay")) == ("J recall", "F decay")
