@@ -18,6 +18,7 @@ from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 from ssvid.files import expanded
 from ssvid.video import resolve_decoder
+from ssvid.video.decoders.contract import frames_in_turn
 from ssvid.video.scan import read_times
 
 _USUAL_FPS = 25.0  # of a video that tells none
@@ -82,15 +83,11 @@ class OpenedFootage:
         Raises:
             DecodeError: one cannot be read.
         """
-        with self.row.open(self.root, self.decoder) as reader:
-            held: tuple[int, np.ndarray] | None = None
-            with closing(reader.each_frame(np.arange(self.row.num_frames))) as frames:  # type: ignore[type-var]
-                for place, frame_HWC in frames:
-                    if held is not None and held[0] != place:  # a place can come again, and its last frame counts
-                        yield held[1]
-                    held = place, frame_HWC
-            if held is not None:
-                yield held[1]
+        with (
+            self.row.open(self.root, self.decoder) as reader,
+            closing(frames_in_turn(reader, np.arange(self.row.num_frames))) as frames,
+        ):
+            yield from frames
 
     def seconds(self) -> np.ndarray:
         """When each frame is shown."""

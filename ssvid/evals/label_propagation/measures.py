@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.evals.label_propagation.tapvid import Queries, TapVidScores, at_scored_size, make_queries, tapvid_metrics
 from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.intervals import grouped_mean_interval, pseudo_values
+from ssvid.video.decoders.contract import frames_in_turn
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,12 @@ class TruthVideo:
         Raises:
             DecodeError: it cannot be read.
         """
-        start, place, held = self.row.start_frame, -1, None
-        with self.row.open(self.root) as reader:
-            for number, frame_HWC in reader.each_frame(np.arange(start, start + self.row.window_frames)):
-                if held is not None and number != place:
-                    yield self._sized(held)
-                place, held = number, np.array(frame_HWC)
-        if held is not None:
-            yield self._sized(held)
+        start = self.row.start_frame
+        with (
+            self.row.open(self.root) as reader,
+            closing(frames_in_turn(reader, np.arange(start, start + self.row.window_frames))) as frames,
+        ):
+            yield from map(self._sized, frames)
 
     def as_scored(self, protocol: PropagationProtocol) -> TruthVideo:
         """The same at the size at which the protocol scores masks: its own, or that of the frames which the network sees."""

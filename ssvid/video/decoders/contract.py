@@ -144,6 +144,26 @@ def checked_indices(path: str, indices: np.ndarray, info: VideoInfo) -> np.ndarr
     return array.astype(np.int64, copy=False)
 
 
+def frames_in_turn(reader: VideoReader, indices: np.ndarray) -> Generator[np.ndarray]:
+    """Frames one after the other, each once: arrays of their own, uint8 RGB (H, W, 3). A few are in memory.
+
+    Args:
+        reader: an opened video.
+        indices: as ``VideoReader.each_frame`` takes them.
+
+    Raises:
+        DecodeError: as ``frames_at``.
+    """
+    held: tuple[int, np.ndarray] | None = None
+    with closing(reader.each_frame(indices)) as frames:  # type: ignore[type-var]
+        for place, frame_HWC in frames:
+            if held is not None and held[0] != place:  # a place can come again, and its last frame counts
+                yield held[1]
+            held = place, np.array(frame_HWC)
+    if held is not None:
+        yield held[1]
+
+
 def hand_out_frames(
     reader: VideoReader, clips: Sequence[np.ndarray], put: Sequence[Callable[[int, np.ndarray], None]]
 ) -> None:
