@@ -15,7 +15,7 @@ from ssvid.errors import RecipeError, SsvidError
 from ssvid.features.passes import check_finite, evaluation_mode
 
 Frame = np.ndarray | Tensor
-Size = tuple[int, int]
+Size = tuple[int, int]  # height and width
 
 
 @dataclass(frozen=True)

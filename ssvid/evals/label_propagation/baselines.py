@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo, StageInfo
+from ssvid.evals.label_propagation.labels import with_given
+from ssvid.features.maps import Size
 from ssvid.video.motion import one_thread, require_opencv
-
-Size = tuple[int, int]  # height and width
 
 # Of photographs, as networks are shown them: around 0, so that the cosine of two patches tells more than that both are light.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,7 +59,8 @@ class _Still:
     ) -> Iterator[np.ndarray]:
         labels_HW = np.zeros(size_px, np.uint8)
         for frame, _ in enumerate(frames):
-            labels_HW = with_objects(labels_HW, given.get(frame), ids)
+            if frame in given:
+                labels_HW = with_given(labels_HW, given[frame])
             yield labels_HW
 
     def joints(self, frames: Iterable[np.ndarray], size_px: Size, points_J2: np.ndarray) -> np.ndarray:
@@ -81,15 +82,6 @@ class CopiedLabels(Stand):
         super().__init__("identity")
 
 
-def with_objects(labels_HW: np.ndarray, given_HW: np.ndarray | None, ids: Sequence[int]) -> np.ndarray:
-    """Labels in which the objects of a given mask are where they are given; what is void in it (no id) stays."""
-    if given_HW is None:
-        return labels_HW
-    own = [number for number in ids if (given_HW == number).any()]
-    cleared_HW = np.where(np.isin(labels_HW, own), 0, labels_HW)
-    return np.where(np.isin(given_HW, own), given_HW, cleared_HW).astype(np.uint8)
-
-
 # ---- flow
 
 
@@ -108,7 +100,9 @@ class _Flow:
                 x_HW, y_HW = _places(back_HW2)
                 border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 0}
                 labels_HW = cv2.remap(labels_HW, x_HW, y_HW, cv2.INTER_NEAREST, **border)
-            labels_HW, before = with_objects(labels_HW, given.get(frame), ids), gray
+            before = gray
+            if frame in given:
+                labels_HW = with_given(labels_HW, given[frame])
             yield labels_HW
 
     def joints(self, frames: Iterable[np.ndarray], size_px: Size, points_J2: np.ndarray) -> np.ndarray:

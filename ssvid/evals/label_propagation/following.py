@@ -12,21 +12,19 @@ import torch
 from torch import Tensor
 
 from ssvid.backbones import Backbone
-from ssvid.data.masks import VOID
 from ssvid.evals.label_propagation.labels import (
     joints_from_grid,
     joints_to_grid,
     masks_from_grid,
     masks_to_grid,
     resize_labels,
+    with_given,
 )
 from ssvid.evals.label_propagation.points import each_frame_points, track_points
 from ssvid.evals.label_propagation.propagation import Given, propagate
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
-from ssvid.features.maps import MapGrid, read_maps, with_stride
+from ssvid.features.maps import MapGrid, Size, read_maps, with_stride
 from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
-
-Size = tuple[int, int]  # height and width
 
 
 class FoundInFrame(NamedTuple):
@@ -129,7 +127,7 @@ class Follower:
         for frame, labels_KHW in enumerate(propagate(maps, known, self.protocol)):
             labels_HW = masks_from_grid(labels_KHW, ids, grid, decided_px, self.protocol)
             found_HW = resize_labels(labels_HW, size_px, self.protocol.score_resampling)
-            yield _with_given(found_HW, given[frame]) if frame in given else found_HW
+            yield with_given(found_HW, given[frame]) if frame in given else found_HW
 
     def joints(self, frames: Iterable[np.ndarray], size_px: Size, points_J2: np.ndarray) -> np.ndarray:
         """Joints of the first frame, followed as labels: x and y in each frame, TJ2 in pixels of the video; NaN where lost.
@@ -201,13 +199,6 @@ class Follower:
 def _scale(size_px: Size, frame_px: Size) -> np.ndarray:
     """Across and down, from pixels of the video to those that the network sees."""
     return np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
-
-
-def _with_given(found_HW: np.ndarray, given_HW: np.ndarray) -> np.ndarray:
-    """What was found, with the given objects in their place; where void is given, what was found stays."""
-    objects = [number for number in np.unique(given_HW).tolist() if number not in (0, VOID)]
-    others_HW = np.where(np.isin(found_HW, objects), 0, found_HW).astype(np.uint8)
-    return np.where(np.isin(given_HW, objects), given_HW, np.where(given_HW == VOID, found_HW, others_HW))
 
 
 def _stage_of(network: Backbone, protocol: PropagationProtocol) -> str:

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssvid.features.maps import MapGrid
+from ssvid.data.masks import VOID
+from ssvid.features.maps import MapGrid, Size
 from ssvid.features.propagation_protocol import PropagationProtocol
-
-Size = tuple[int, int]
 
 # ---- masks
 
@@ -103,6 +102,13 @@ def resize_labels(labels_HW: np.ndarray, size_px: Size, resampling: str = "neare
         return labels_HW
     labels = torch.from_numpy(np.ascontiguousarray(labels_HW))[None, None]
     return F.interpolate(labels, size_px, mode=resampling.replace("_", "-"))[0, 0].numpy()
+
+
+def with_given(found_HW: np.ndarray, given_HW: np.ndarray) -> np.ndarray:
+    """What was found, with the given objects in their place; where void is given, what was found stays."""
+    objects = [number for number in np.unique(given_HW).tolist() if number not in (0, VOID)]
+    others_HW = np.where(np.isin(found_HW, objects), 0, found_HW).astype(np.uint8)
+    return np.where(np.isin(given_HW, objects), given_HW, np.where(given_HW == VOID, found_HW, others_HW))
 
 
 # ---- soft labels

@@ -20,7 +20,7 @@ import torch
 from ssvid.data.manifest import VideoRow
 from ssvid.data.truth import Joints, Masks, Tracks, Truth
 from ssvid.evals.contract import Units
-from ssvid.evals.label_propagation.baselines import Carrier, Size
+from ssvid.evals.label_propagation.baselines import Carrier
 from ssvid.evals.label_propagation.keypoints import PCK_FRACTIONS, KeypointCounts, count_keypoints, pck
 from ssvid.evals.label_propagation.labels import resize_labels
 from ssvid.evals.label_propagation.regions import (
@@ -34,6 +34,7 @@ from ssvid.evals.label_propagation.regions import (
 )
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.evals.label_propagation.tapvid import Queries, TapVidScores, at_scored_size, make_queries, tapvid_metrics
+from ssvid.features.maps import Size
 from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.intervals import grouped_mean_interval, pseudo_values
 from ssvid.video.decoders.contract import frames_in_turn

@@ -7,9 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssvid.features.maps import Size
 from ssvid.features.propagation_protocol import PropagationProtocol
-
-Size = tuple[int, int]
 
 
 def frame_size(height_px: int, width_px: int, protocol: PropagationProtocol) -> Size:
