@@ -8,21 +8,19 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ssvid.backbones import Backbone
 from ssvid.errors import DataError, RecipeError
-from ssvid.evals.label_propagation.following import Follower
+from ssvid.evals.label_propagation.following import Follower, with_trained_stage
 from ssvid.evals.label_propagation.page import render_track_page
 from ssvid.evals.label_propagation.saving import write_tracks
 from ssvid.exports import load_backbone
 from ssvid.features.propagation_protocol import PropagationProtocol
-from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 from ssvid.files import takes_paths, telling_full_disk, write_text
 from ssvid.programs.footage import Footage, open_footage
-from ssvid.programs.tracked import About, Outputs, draw_films, page_of
+from ssvid.programs.tracked import About, Outputs, counted, draw_films, page_of
 from ssvid.progress import every_tenth, speaker
 from ssvid.ranks import resolve_device
 
@@ -54,8 +52,7 @@ class TrackedVideo:
         }
 
     def __str__(self) -> str:
-        counts = ((self.num_objects, "object"), (self.num_points, "point"))
-        what = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for count, kind in counts if count)
+        what = counted(self.num_objects, self.num_points)
         lines = [f"{what} followed through {self.num_frames} frames in {self.seconds:.0f} s"]
         lines += [f"object {number}: mean J {100 * value:.1f} %" for number, value in self.jaccard.items()]
         lines += [f"note: {note}" for note in self.notes]
@@ -98,7 +95,7 @@ def track_video(
     device = resolve_device(device)
     opened = open_footage(footage)
     network = load_backbone(backbone, name=backbone_name, partial=partial)
-    follower = Follower.of(network, _with_trained_stage(values, network), device)
+    follower = Follower.of(network, with_trained_stage(values, network), device)
     about = About(opened, follower, str(backbone), str(protocol) if named else "")
     with _staged(outputs) as staged:
         seen = draw_films(opened, follower, staged, every_tenth(speaker(show_progress), "frames"))
@@ -129,13 +126,6 @@ def protocol_values(name: str = DEFAULT_PROTOCOL, settings: Sequence[str] = ()) 
         named_protocol(name)  # which tells what is near
     loaded = load_recipe(name, settings, kind="track", allow_missing=True)
     return cast(PropagationProtocol, cast(Any, loaded.recipe).track)
-
-
-def _with_trained_stage(values: PropagationProtocol, network: Backbone) -> PropagationProtocol:
-    """The stage by its name; one that was never trained is refused, unless it is allowed."""
-    wanted = FeatureProtocol(stages=values.stage or "trained", untrained_stage=values.untrained_stage)
-    resolved = resolve_feature_protocol(wanted, network.info, network.provenance.get("stage"), group="track.")
-    return replace(values, stage=resolved.stage_names[-1])
 
 
 # ---- what is written

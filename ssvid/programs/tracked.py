@@ -234,12 +234,12 @@ class About:
 def page_of(about: About, seen: Seen, outputs: Outputs) -> TrackPage:
     """The page of the outputs, which have been written."""
     opened = about.opened
-    words = _summary(opened)
+    words = counted(len(opened.ids), len(opened.points_Q3))
     alt = f"key frames of {opened.row.path} with {words} drawn on them"
     return TrackPage(
         title=f"{opened.row.path}, tracked",
         about=f"{words} followed through {opened.row.num_frames} frames, {opened.row.num_frames / opened.fps:.1f} s.",
-        films=list(_films(opened, seen, outputs)),
+        films=list(_films(opened, seen, outputs, words)),
         sheet=still(_sheet(seen), alt),
         files=_files(outputs),
         facts=about.facts,
@@ -256,13 +256,14 @@ def page_of(about: About, seen: Seen, outputs: Outputs) -> TrackPage:
 _OBJECT_COLUMNS = ["first given in frame", "share of the picture there", "share in the last frame", "frames without it"]
 
 
-def _summary(opened: OpenedFootage) -> str:
-    counts = ((len(opened.ids), "object"), (len(opened.points_Q3), "point"))
+def counted(num_objects: int, num_points: int) -> str:
+    """What is followed, in words: 2 objects and 1 point."""
+    counts = ((num_objects, "object"), (num_points, "point"))
     return " and ".join(f"{count} {kind}{'s' * (count != 1)}" for count, kind in counts if count)
 
 
-def _films(opened: OpenedFootage, seen: Seen, outputs: Outputs) -> Iterator[Film]:
-    name, words = opened.row.path, _summary(opened)
+def _films(opened: OpenedFootage, seen: Seen, outputs: Outputs, words: str) -> Iterator[Film]:
+    name = opened.row.path
     yield film(outputs.film, seen.posters["film"], f"film of {name} with {words} drawn on it", "what was followed")
     if outputs.beside_truth is not None:
         poster, alt = seen.posters["beside_truth"], f"film of {name}: found masks beside the true ones"

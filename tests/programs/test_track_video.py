@@ -287,6 +287,7 @@ def test_a_film_is_mp4(made, tmp_path):
 def test_weights_and_settings_that_are_wrong(made, tmp_path):
     refused(made, tmp_path, SsvidError, "away", backbone=tmp_path / "away", backbone_name=None)
     refused(made, tmp_path, RecipeError, "stage9", protocol=PropagationProtocol(stage="stage9"))
+    refused(made, tmp_path, SsvidError, "must be one stage", protocol=replace(SMALL, stage="stage1,stage2"))
 
 
 def test_a_stage_that_was_never_trained(made, tmp_path, monkeypatch):

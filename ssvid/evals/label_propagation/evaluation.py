@@ -21,12 +21,12 @@ from ssvid.data.truth import read_truth, truth_sha256
 from ssvid.errors import DataError, DecodeError, SsvidError, name_some
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
 from ssvid.evals.label_propagation.baselines import Carrier, CopiedLabels, FlowChain, PixelPatches, Stand
-from ssvid.evals.label_propagation.following import Follower
+from ssvid.evals.label_propagation.following import Follower, with_trained_stage
 from ssvid.evals.label_propagation.measures import MEASURES, Kept, Measure, Scored, TruthVideo
 from ssvid.evals.label_propagation.pictures import write_films, write_masks
 from ssvid.features.maps import with_stride
 from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
-from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
+from ssvid.features.protocol import FeatureProtocol
 from ssvid.features.store import Listed
 from ssvid.progress import every_tenth
 from ssvid.results.rows import ResultRow
@@ -84,15 +84,7 @@ class LabelPropagation(Evaluation):
         self, features: FeatureProtocol, config: PropagationProtocol, network: Backbone, tools: Tools
     ) -> tuple[FeatureProtocol, PropagationProtocol]:
         """The stage by its name: the deepest that was trained where none is named."""
-        trained = network.provenance.get("stage")
-        allowed = config.untrained_stage or features.untrained_stage
-        wanted = replace(features, stages=config.stage or "trained", untrained_stage=allowed)
-        resolved = resolve_feature_protocol(wanted, network.info, trained, group="track.")
-        if len(resolved.stage_names) != 1:
-            raise SsvidError(
-                f"track.stage ({config.stage}) must be one stage. Set track.stage={resolved.stage_names[-1]}."
-            )
-        return features, replace(config, stage=resolved.stages)
+        return features, with_trained_stage(config, network, features)
 
     def baselines(
         self, wanted: Any, network: Backbone, features: FeatureProtocol, config: PropagationProtocol, tools: Tools

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat, tee
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssvid.backbones import Backbone
+from ssvid.errors import SsvidError
 from ssvid.evals.label_propagation.labels import (
     joints_from_grid,
     joints_to_grid,
@@ -25,6 +26,7 @@ from ssvid.evals.label_propagation.propagation import Given, propagate
 from ssvid.evals.label_propagation.sizing import frame_size, resize_frame
 from ssvid.features.maps import MapGrid, Size, read_maps, with_stride
 from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
+from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 
 
 class FoundInFrame(NamedTuple):
@@ -199,6 +201,28 @@ class Follower:
 def _scale(size_px: Size, frame_px: Size) -> np.ndarray:
     """Across and down, from pixels of the video to those that the network sees."""
     return np.array([frame_px[1] / size_px[1], frame_px[0] / size_px[0]])
+
+
+def with_trained_stage(
+    protocol: PropagationProtocol, network: Backbone, features: FeatureProtocol | None = None
+) -> PropagationProtocol:
+    """The protocol with its stage by name: the deepest that was trained where none is named.
+
+    Args:
+        features: how the network is shown clips; one that takes an untrained stage lets the protocol take it, too.
+
+    Raises:
+        RecipeError: no such stage, or it was never trained and that is not allowed. SsvidError: more than one stage.
+    """
+    features = features or FeatureProtocol()
+    allowed = protocol.untrained_stage or features.untrained_stage
+    wanted = replace(features, stages=protocol.stage or "trained", untrained_stage=allowed)
+    resolved = resolve_feature_protocol(wanted, network.info, network.provenance.get("stage"), group="track.")
+    if len(resolved.stage_names) != 1:
+        raise SsvidError(
+            f"track.stage ({protocol.stage}) must be one stage. Set track.stage={resolved.stage_names[-1]}."
+        )
+    return replace(protocol, stage=resolved.stages)
 
 
 def _stage_of(network: Backbone, protocol: PropagationProtocol) -> str:
