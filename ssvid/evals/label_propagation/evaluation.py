@@ -113,8 +113,11 @@ class LabelPropagation(Evaluation):
         carrier, more = _carrier(subject.network, config, tools)
         is_first = self._draws and not self._kept_of
         self._kept_of = self._kept_of or subject.name
-        found = self._follow(subject.name, carrier, videos, config, tools, self._kept if is_first else None)
+        found = None
+        if is_first or not isinstance(subject.network, CopiedLabels):
+            found = self._follow(subject.name, carrier, videos, config, tools, self._kept if is_first else None)
         still = self._identity(data, videos, config, tools)
+        found = found or still
         chances = {number.metric: number for number in still.numbers}
         notes = [self._flow_is_missing] * bool(self._flow_is_missing)
         for number in found.numbers:
