@@ -40,7 +40,7 @@ class FrameFolder:
 
     def oddities(self) -> list[str]:
         """What the names leave to ask: frames that may be missing, pictures of several series or of another kind."""
-        others = f"{self.num_others} pictures of another kind than {_ending(self.names[0])} were left out"
+        others = f"{self.num_others} pictures of another kind than {ending_of(self.names[0])} were left out"
         told = [others] if self.num_others else []
         numbers = [
             int(found[-1]) if (found := re.findall(r"\d+", name.rpartition(".")[0])) else -1 for name in self.names
@@ -68,14 +68,15 @@ def _by_number(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part.casefold() for part in re.split(r"(\d+)", name)]
 
 
-def _ending(name: str) -> str:
+def ending_of(name: str) -> str:
+    """The last extension of a name with its dot, in small letters; pathlib takes minutes over the names of Kinetics-700."""
     stem, dot, ending = name.rpartition(".")
-    return f".{ending.lower()}" if stem and dot else ""
+    return f".{ending.lower()}" if stem and dot and ending else ""
 
 
 def kind_of(name: str) -> str:
     """The kind of picture that a file is by its name; "" for other files and hidden ones."""
-    return "" if name.startswith(".") else KIND_OF_ENDING.get(_ending(name), "")
+    return "" if name.startswith(".") else KIND_OF_ENDING.get(ending_of(name), "")
 
 
 def usual_kind(names: Iterable[str]) -> str:

@@ -16,7 +16,6 @@ from ssvid.data.readers import Entry, Listing
 from ssvid.errors import DataError, DecodeError, did_you_mean
 from ssvid.files import takes_paths
 from ssvid.progress import NamedProgress
-from ssvid.video.frame_folders import PICTURES_FPS
 from ssvid.video.times import FrameTimes, evenly_spaced
 
 # A decoder that makes no progress for so long hangs: not one packet read, not one frame decoded.
@@ -74,7 +73,7 @@ def build_manifest(
         raise DataError(f"timeout_seconds ({timeout_seconds}) must be positive. Set data.index_timeout_seconds=60.")
     if problem := gray_range_problem(gray_range):
         raise DataError(f"{problem}. Set --gray-range 0 4095 for values of 12 bits, say.")
-    rates = {entry.path: entry.fps or entry.taken_fps or PICTURES_FPS for entry in entries}
+    rates = {entry.path: entry.pictures_fps for entry in entries}
     compared = None if decoders is None else tuple(decoders)
     as_read = Job("", "", timeout_seconds, compared, gray_range=tuple(gray_range))
     facts = _scan_all(root, rates, workers, _decoder_versions(decoders), as_read, cache, progress)
@@ -87,7 +86,7 @@ def build_manifest(
 
 def scan_row(root: str | Path, entry: Entry) -> VideoRow:
     """The row of one video, as ``build_manifest`` makes it with its usual settings; unreadable ones have one, too."""
-    rates = {entry.path: entry.fps or entry.taken_fps or PICTURES_FPS}
+    rates = {entry.path: entry.pictures_fps}
     facts = _scan_all(Path(root), rates, 0, _decoder_versions(None), Job("", "", PATIENCE_SECONDS, None), True, None)
     _warn_of_choking(facts)
     return _row(entry, facts[entry.path])

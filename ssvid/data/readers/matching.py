@@ -15,7 +15,15 @@ from typing import Self
 
 from ssvid.errors import DataError, name_some
 from ssvid.files import expanded
-from ssvid.video.frame_folders import MAX_FPS, PICTURE_ENDINGS, kind_of, usual_kind, visible_files
+from ssvid.video.frame_folders import (
+    MAX_FPS,
+    PICTURE_ENDINGS,
+    PICTURES_FPS,
+    ending_of,
+    kind_of,
+    usual_kind,
+    visible_files,
+)
 
 # fmt: off
 VIDEO_EXTENSIONS: tuple[str, ...] = (
@@ -55,6 +63,11 @@ class Entry:
     truth: str = ""
     fps: float = 0.0
     taken_fps: float = 0.0
+
+    @property
+    def pictures_fps(self) -> float:
+        """Frames per second that a folder of pictures is taken to have."""
+        return self.fps or self.taken_fps or PICTURES_FPS
 
 
 class Listing(list[Entry]):
@@ -259,12 +272,6 @@ def _hint(others: Mapping[str, int]) -> str:
     if any(ending in others for ending in (".zip", ".rar", ".tar", ".gz", ".tgz", ".7z")):
         return " To read what an archive holds, unpack the archive."
     return ""
-
-
-def ending_of(name: str) -> str:
-    """The last extension of a name with its dot, in small letters; pathlib takes minutes over the names of Kinetics-700."""
-    stem, dot, ending = name.rpartition(".")
-    return f".{ending.lower()}" if stem and dot and ending else ""
 
 
 def stem_of(path: str) -> str:

@@ -40,8 +40,8 @@ def with_truth(listing: Listing, root: Path, truth_of: Callable[[str], Path]) ->
             f"{root} must hold what is known of the frames of all {len(listing)} videos, it lacks {name_some(missing)}."
             " Complete the tree: fetch and unpack the annotations again."
         )
-    entries = [replace(entry, truth=known[entry.path].relative_to(root).as_posix()) for entry in listing]
-    return Listing(entries, missing=listing.missing, unlisted=listing.unlisted, passed_over=listing.passed_over)
+    listing[:] = [replace(entry, truth=known[entry.path].relative_to(root).as_posix()) for entry in listing]
+    return listing
 
 
 def require_each_frame(listing: Listing, root: Path, endings: Sequence[str]) -> None:
