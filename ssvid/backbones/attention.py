@@ -128,6 +128,12 @@ def stage_ends(depth: int) -> tuple[int, ...]:
     return tuple(depth * quarter // NUM_STAGES for quarter in range(1, NUM_STAGES + 1))
 
 
+def blocks_of_stage(blocks: nn.ModuleList, stage: int) -> list[nn.Module]:
+    """The blocks of a stage, counted from 0."""
+    ends = (0, *stage_ends(len(blocks)))
+    return list(blocks[ends[stage] : ends[stage + 1]])
+
+
 def initialize_transformer(network: nn.Module, blocks: Sequence[nn.Module]) -> None:
     """Weights N(0, 0.02^2) cut at 2, no bias; the layers that end a residual path of block i divided by sqrt(2 i).
 

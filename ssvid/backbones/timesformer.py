@@ -14,9 +14,9 @@ from ssvid.backbones.attention import (
     Mlp,
     SelfAttention,
     Variant,
+    blocks_of_stage,
     drop_path_rates,
     initialize_transformer,
-    stage_ends,
 )
 from ssvid.backbones.contract import Backbone, register_backbone
 from ssvid.backbones.positions import fit_table
@@ -104,9 +104,7 @@ class TimeSformer(Backbone):
         return (*first, *self._blocks_of(name), *last)
 
     def _blocks_of(self, name: str) -> list[nn.Module]:
-        depth = self.info.depth(name)
-        ends = (0, *stage_ends(self.variant.depth))
-        return list(self.blocks[ends[depth] : ends[depth + 1]])
+        return blocks_of_stage(self.blocks, self.info.depth(name))
 
     def _positions(self, grid: Sequence[int]) -> Tensor:
         """What is added to the patches of a grid, 1TND: a table of space and one of time."""

@@ -13,6 +13,7 @@ from ssvid.backbones.attention import (
     VARIANTS,
     Block,
     Rotation,
+    blocks_of_stage,
     drop_path_rates,
     initialize_transformer,
     stage_ends,
@@ -159,9 +160,7 @@ class VideoTransformer(Backbone):
         return (*first, *self._blocks_of(name), *last)
 
     def _blocks_of(self, name: str) -> list[nn.Module]:
-        depth = self.info.depth(name)
-        ends = (0, *stage_ends(self.variant.depth))
-        return list(self.blocks[ends[depth] : ends[depth + 1]])
+        return blocks_of_stage(self.blocks, self.info.depth(name))
 
     def _run(self, x_BCTHW: Tensor, names: Sequence[str], keep_BN: Tensor | None) -> dict[str, Tensor]:
         tokens_BND, grid = self._embed(x_BCTHW)

@@ -25,16 +25,16 @@ program, and what was published under it. A name can stand where probe, retrieve
 def add(verbs: Verbs) -> None:
     """Add the verbs that list."""
 
-    def add(verb: str, run: Run, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    def add_one(verb: str, run: Run, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
         parser = verbs.add(verb, run, about, description, epilog)
         parser.add_argument("name", metavar="NAME", nargs="?", help="one of them")
         return parser
 
     about = "list the recipes that come with ssvid, or print one"
-    recipes = add("recipes", run_recipes, about, _RECIPES, _RECIPES_EPILOG)
+    recipes = add_one("recipes", run_recipes, about, _RECIPES, _RECIPES_EPILOG)
     recipes.add_argument("--keys", action="store_true", help="every key of every kind of recipe, with its meaning")
     about = "list evaluation protocols, or the page of one"
-    protocols = add("protocols", run_protocols, about, _PROTOCOLS, "example:\n  ssvid protocols ucf101-linear@1\n")
+    protocols = add_one("protocols", run_protocols, about, _PROTOCOLS, "example:\n  ssvid protocols ucf101-linear@1\n")
     protocols.add_argument("--markdown", action="store_true", help="as Markdown, for a page")
     for verb, kind, has, example in (
         ("tasks", "pretext tasks", "its options", "speediness"),
@@ -43,7 +43,7 @@ def add(verbs: Verbs) -> None:
     ):
         about = f"list {kind}, or the options of one"
         description = f"Lists the {kind} found, also those of other packages. With a NAME, {has}."
-        add(verb, run_plugins, about, description, f"example:\n  ssvid {verb} {example}\n")
+        add_one(verb, run_plugins, about, description, f"example:\n  ssvid {verb} {example}\n")
 
 
 def run_recipes(args: argparse.Namespace) -> None:

@@ -33,9 +33,10 @@ class PropagationProtocol:
     frame_resampling: of frames. antialias: low-pass before frames become smaller (bilinear and bicubic).
 
     Features:
-    stage: a stage's name; "" is the deepest that was trained. untrained_stage: allow one deeper than that. stride_px: pixels per cell of its map, where the network
-        has that option; 0 leaves the network as it is. normalization: "l2" makes each cell's feature of length 1,
-        "none" compares by plain inner products. precision: "float32", or "float16", in which features are kept.
+    stage: a stage's name; "" is the deepest that was trained. untrained_stage: allow one deeper than that.
+    stride_px: pixels per cell of its map, where the network has that option; 0 leaves the network as it is.
+    normalization: "l2" makes each cell's feature of length 1, "none" compares by plain inner products.
+    precision: "float32", or "float16", in which features are kept.
 
     Context:
     num_previous: frames before the one that is looked at, the nearest ones. first_frame: whether the first frame is

@@ -89,14 +89,15 @@ def lineup(
         for form, network in forms.items():
             name = RANDOM if len(forms) == 1 else f"{RANDOM_FORM}{form}"
             subjects.append(Subject(name, network, features))
-    note = ""
-    for evaluation, options in asked.items():
-        own = evaluation.baselines(baselines, architecture, features, options, tools)
-        if own is None:
-            own = _usual(baselines, architecture, features)
-            note = stills_note(baselines, architecture)
-        subjects += [subject for subject in own if subject.name not in {known.name for known in subjects}]
-    return Lineup(subjects, note)
+    beside = [
+        evaluation.baselines(baselines, architecture, features, options, tools) for evaluation, options in asked.items()
+    ]
+    has_usual = None in beside
+    usual = _usual(baselines, architecture, features) if has_usual else []
+    for own in beside:
+        names = {subject.name for subject in subjects}
+        subjects += [subject for subject in (usual if own is None else own) if subject.name not in names]
+    return Lineup(subjects, stills_note(baselines, architecture) if has_usual else "")
 
 
 def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> list[Subject]:

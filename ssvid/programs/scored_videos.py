@@ -82,11 +82,9 @@ def _scored_alone(videos: Sequence[Video], data: DataConfig, where: str) -> tupl
     scored = scored_split(videos, data, labels=False)
     test = [video for video in videos if video.split == scored]
     if not test:
-        found = Counter(video.split or "(none)" for video in videos)
         raise DataError(
-            f"there is no video of the split {scored or '(none)'} to score; {where} has "
-            f"{', '.join(f'{split}: {count}' for split, count in sorted(found.items())) or 'no video'}. Name a split that it has "
-            "with data.test_split=SPLIT."
+            f"there is no video of the split {scored or '(none)'} to score; {where} has {_counted(videos)}. Name a split that it "
+            "has with data.test_split=SPLIT."
         )
     return [], test
 
@@ -95,14 +93,18 @@ def _sides(videos: Sequence[Video], data: DataConfig, where: str) -> tuple[list[
     scored = scored_split(videos, data)
     train, test = ([video for video in videos if video.split == split] for split in (TRAIN, scored))
     if not train or not test:
-        found = Counter(video.split or "(none)" for video in videos)
         raise DataError(
-            f"an evaluation needs videos of the splits {TRAIN} and {scored}; {where} has "
-            f"{', '.join(f'{split}: {count}' for split, count in sorted(found.items())) or 'no video'}. Lay the folder out as "
-            "train/<class>/ and test/<class>/ (data.name=class_folder), name the split to score (data.test_split=val), or give "
-            "a table with the columns path, label, split (data.name=list data.list=FILE)."
+            f"an evaluation needs videos of the splits {TRAIN} and {scored}; {where} has {_counted(videos)}. Lay the folder out "
+            "as train/<class>/ and test/<class>/ (data.name=class_folder), name the split to score (data.test_split=val), or "
+            "give a table with the columns path, label, split (data.name=list data.list=FILE)."
         )
     return train, test
+
+
+def _counted(videos: Sequence[InSplit]) -> str:
+    """The splits, and how many videos each has, in words."""
+    found = Counter(video.split or "(none)" for video in videos)
+    return ", ".join(f"{split}: {count}" for split, count in sorted(found.items())) or "no video"
 
 
 def need_labels(asked: Collection[Evaluation]) -> bool:

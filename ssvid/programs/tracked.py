@@ -64,7 +64,8 @@ class Seen:
     """What was seen while the film was drawn.
 
     key_frames, key_truths: (caption, picture); the truth where it is known. posters: of films, by the name of the output.
-    shares: object -> share of the picture in each frame. tracks: of the points, None where there are none. jaccard: object -> (frame, J), where the truth is known.
+    shares: object -> share of the picture in each frame. tracks: of the points, None where there are none.
+    jaccard: object -> (frame, J), where the truth is known.
     """
 
     key_frames: list[tuple[str, np.ndarray]] = field(default_factory=list)

@@ -70,6 +70,7 @@ _GROUPS = {
     "probe": ("data", "features", "probe", "backbone", "seed"),
     "retrieve": ("data", "features", "retrieval", "backbone", "seed"),
     "evaluate": ("data", "features", "evaluation", "backbone", "seed"),
+    "track": ("data", "track", "backbone", "seed"),
 }
 # Options, and words without dashes, under other names; the verb's own are taken.
 _OPTION_WORDS = {
