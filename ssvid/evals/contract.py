@@ -120,9 +120,13 @@ class Seen:
 
     def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, made once under that name: a fit that several numbers are read from."""
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]  # type: ignore[no-any-return]
+        return _once(self._made, name, make)
+
+
+def _once(made: dict[Hashable, Any], name: Hashable, make: Callable[[], Made]) -> Made:
+    if name not in made:
+        made[name] = make()
+    return made[name]  # type: ignore[no-any-return]
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -143,7 +147,8 @@ class Tools:
 
     device: of networks that are not trained. cache_dir: for features and batch statistics; None keeps nothing. seed: of all
     that is drawn. say: tells how far it has come. loader, trainer (resolved), logger, folder, resume, recipe (resolved, plain
-    types, for checkpoints and loggers), show_progress: of an evaluation that trains networks.
+    types, for checkpoints and loggers), show_progress: of an evaluation that trains networks. made: what the splits and seeds of
+    one command have in common.
     """
 
     device: str = "cpu"
@@ -157,6 +162,11 @@ class Tools:
     resume: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     show_progress: bool = False
+    made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, made once under that name for all splits and seeds of one command: a row that none of them changes."""
+        return _once(self.made, name, make)
 
     @property
     def num_processes(self) -> int:

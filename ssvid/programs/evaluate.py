@@ -108,6 +108,7 @@ class Command:
     another way, or train, override a step.
 
     kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if one is.
+    made: what its runs have in common (``Tools.once``).
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Command:
     ) -> None:
         self.kind, self.show_progress, self.say = kind, show_progress, speaker(show_progress)
         self.arguments, self.recorded = arguments, None
+        self.made: dict[Any, Any] = {}
         if from_results is not None:
             self.recorded = Recorded.read(from_results, kind)
             recipe, overrides, self.arguments = self.recorded.repeated(recipe, overrides, arguments)
@@ -182,7 +184,7 @@ class Command:
 
     def tools(self, config: Any, run: Run) -> Tools:
         """What the evaluations of one run are handed."""
-        return Tools(self.arguments["device"], cache_folder() / "features", config.seed, self.say)
+        return Tools(self.arguments["device"], cache_folder() / "features", config.seed, self.say, made=self.made)
 
     def network(self, config: Any, run: Run) -> Backbone:
         """The network with its weights."""

@@ -165,6 +165,7 @@ class Finetuning(Command):
             resume=self.resume and own.resolved.is_file(),
             recipe=self.loaded.resolved,
             show_progress=self.show_progress,
+            made=self.made,
         )
 
     def network(self, config: FinetuneRecipe, run: Run) -> Backbone:

@@ -53,7 +53,7 @@ FEATURES = {
     "workers": 1,
 }
 ANCHORS = {"histograms": True, "single_frame": False, "shuffled_frames": False}
-NUM_TRACKED = 100  # of the test videos, in which masks and points are followed
+NUM_TRACKED, TRACKED_SECONDS = 100, 1.2  # of the videos in which masks and points are followed
 TRACKED_METRICS = ("davis_jf", "tapvid_delta")
 CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
@@ -131,18 +131,17 @@ def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -
     ).rows
 
 
-def tracked(row: str, out: Path, seeds: int, videos: Path) -> list[ResultRow]:
+def tracked(row: str, out: Path, seeds: int) -> list[ResultRow]:
     """Every seed beside its placebo, its random row, and what needs no network; read where it is there."""
     folder = out / f"track-{row.replace(' + ', '-')}"
     if (folder / "results.json").is_file():
         return read_results(folder / "results.json")
-    table = out / "tracked.csv"
-    manifest = Manifest.load(videos / "manifest.csv")
-    manifest.with_rows([row for row in manifest.rows if row.split == "test"][:NUM_TRACKED]).save(table)
+    videos = out / "tracked"
+    if not videos.exists():
+        synthesize(videos, SyntheticVideos(num_train=0, num_test=NUM_TRACKED, seconds=TRACKED_SECONDS))
     runs, placebos = ([out / name_of(row, arm, seed) for seed in range(seeds)] for arm in ARMS)
-    overrides = (f"data.root={videos}", f"data.list={table}", "track.point_queries=first")
     networks: dict[str, Any] = {"backbone": runs, "placebo": placebos, "device": "cpu"}
-    return ssvid.track("track/synthetic", *overrides, **networks, out=folder, show_progress=False).rows
+    return ssvid.track("track/synthetic", f"data.root={videos}", **networks, out=folder, show_progress=False).rows
 
 
 def audited(row: str, arm: str, out: Path) -> str:
@@ -229,7 +228,7 @@ def main() -> None:
         read_all(list(rows), out, args.seeds, data)
     for row in args.only:
         evaluate(row, out, args.seeds, synthetic, "synthetic")
-        tracked(row, out, args.seeds, videos)
+        tracked(row, out, args.seeds)
         weizmann_rows(row, out, args.seeds, folds)
         for arm in ARMS:
             audited(row, arm, out)
@@ -244,7 +243,7 @@ def main() -> None:
         },
     }
     parts = [f"\n## {title}\n" + "\n".join(tables(found)) for title, found in sets.items()]
-    followed = {row: tracked(row, out, args.seeds, videos) for row in rows}
+    followed = {row: tracked(row, out, args.seeds) for row in rows}
     parts.append(f"\n## Masks and points followed through {NUM_TRACKED} synthetic videos\n")
     parts += tables(followed, TRACKED_METRICS, ("identity", "raw pixels", "optical flow"))
     parts.append("\n## Audit of the first seed\n")

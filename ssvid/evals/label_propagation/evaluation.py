@@ -31,6 +31,7 @@ from ssvid.features.store import Listed
 from ssvid.progress import every_tenth
 from ssvid.results.rows import ResultRow
 from ssvid.video.motion import require_opencv
+from ssvid.weights.checkpoints import weights_sha256
 
 _LEAST_FRAMES = 3  # the given one, one that is scored, and the last, which DAVIS leaves out
 
@@ -65,7 +66,6 @@ class LabelPropagation(Evaluation):
     def __init__(self, *, draws: bool = True) -> None:
         self._draws = draws
         self._known: dict[Any, tuple[list[TruthVideo], str]] = {}
-        self._still: dict[Any, _Followed] = {}
         self._flow_is_missing = ""
         self._kept: dict[int, Kept] = {}
         self._kept_of = ""
@@ -113,11 +113,13 @@ class LabelPropagation(Evaluation):
         carrier, more = _carrier(subject.network, config, tools)
         is_first = self._draws and not self._kept_of
         self._kept_of = self._kept_of or subject.name
-        found = None
-        if is_first or not isinstance(subject.network, CopiedLabels):
-            found = self._follow(subject.name, carrier, videos, config, tools, self._kept if is_first else None)
-        still = self._identity(data, videos, config, tools)
-        found = found or still
+        if is_first:
+            found = self._follow(subject.name, carrier, videos, config, tools, self._kept)
+        else:
+            found = self._once(subject, data, config, tools)
+        still = self._once(
+            replace(subject, name="labels that do not move", network=CopiedLabels()), data, config, tools
+        )
         chances = {number.metric: number for number in still.numbers}
         notes = [self._flow_is_missing] * bool(self._flow_is_missing)
         for number in found.numbers:
@@ -160,13 +162,17 @@ class LabelPropagation(Evaluation):
             self._known[key] = [video.as_scored(config) for video in videos], digest.hexdigest()
         return self._known[key]
 
-    def _identity(
-        self, data: LabeledData, videos: Sequence[TruthVideo], config: PropagationProtocol, tools: Tools
-    ) -> _Followed:
-        key = (data.manifest.root, data.test, config)
-        if key not in self._still:
-            self._still[key] = self._follow("labels that do not move", CopiedLabels.carrier, videos, config, tools)
-        return self._still[key]
+    def _once(self, subject: Subject, data: LabeledData, config: PropagationProtocol, tools: Tools) -> _Followed:
+        """What a network comes to; of several seeds once, where it is the same for all."""
+        network = subject.network
+        weights = network.info.name, network.info.stages, weights_sha256(network.state_dict())
+        key = type(self), *weights, str(network.info.options), data.manifest.root, data.test, config, tools.device
+
+        def follow() -> _Followed:
+            carrier, _ = _carrier(network, config, tools)
+            return self._follow(subject.name, carrier, self._videos(data, config)[0], config, tools)
+
+        return tools.once(key, follow)
 
     def _follow(
         self,
@@ -181,13 +187,13 @@ class LabelPropagation(Evaluation):
         measures = measures_of(config, videos)
         found: dict[Measure, dict[int, Any]] = {measure: {} for measure in measures}
         for place, video in enumerate(videos):
-            for measure in measures:
-                if not measure.fits(video.truth):
-                    continue
+            fitting = [measure for measure in measures if measure.fits(video.truth)]
+            one_by_one = carrier.reading_once() if isinstance(carrier, Follower) and len(fitting) > 1 else carrier
+            for measure in fitting:
                 if place not in lost:
                     try:
                         one = Kept(video.size_px) if kept is not None else None
-                        found[measure][place] = measure.follow(video, carrier, one)
+                        found[measure][place] = measure.follow(video, one_by_one, one)
                         if kept is not None and one is not None:
                             kept.setdefault(place, one)
                     except DecodeError as error:

@@ -28,6 +28,8 @@ from ssvid.features.maps import MapGrid, Size, read_maps, with_stride
 from ssvid.features.propagation_protocol import PropagationProtocol, check_protocol
 from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 
+_MOST_KEPT_BYTES = 2**28  # of the maps of one video
+
 
 class FoundInFrame(NamedTuple):
     """What was found in one frame. labels_HW: ids, uint8; None where no mask is given. points_Q2: x and y in pixels of the
@@ -39,17 +41,42 @@ class FoundInFrame(NamedTuple):
     visible_Q: np.ndarray
 
 
+class KeptMaps:
+    """The maps of one video, from the first time that they are all read."""
+
+    def __init__(self) -> None:
+        self._maps: list[Tensor] | None = None
+
+    def of(self, maps: Iterator[Tensor]) -> Iterator[Tensor]:
+        """All maps of the video in turn; once they are kept, nothing is taken from ``maps``."""
+        return self._keeping(maps) if self._maps is None else iter(self._maps)
+
+    def _keeping(self, maps: Iterator[Tensor]) -> Iterator[Tensor]:
+        kept: list[Tensor] = []
+        room = _MOST_KEPT_BYTES
+        for map_DHW in maps:
+            room -= map_DHW.numel() * map_DHW.element_size()
+            if room < 0:
+                kept.clear()
+            else:
+                kept.append(map_DHW)
+            yield map_DHW
+        if room >= 0:
+            self._maps = kept
+
+
 @dataclass(frozen=True)
 class Follower:
     """A frozen network under a protocol. Frames come as uint8 HWC, all of one size, and are read one by one.
 
-    network: as ``of`` prepares it. batch_frames: in a pass.
+    network: as ``of`` prepares it. batch_frames: in a pass. kept: of one video that is followed several times (``reading_once``).
     """
 
     network: Backbone
     protocol: PropagationProtocol
     device: str = "cpu"
     batch_frames: int = 4
+    kept: KeptMaps | None = None
 
     @classmethod
     def of(cls, network: Backbone, protocol: PropagationProtocol, device: str = "cpu") -> Follower:
@@ -61,6 +88,12 @@ class Follower:
         check_protocol(protocol)
         finer = with_stride(network, protocol.stride_px, _stage_of(network, protocol))
         return cls(finer.eval(), protocol, device)
+
+    def reading_once(self) -> Follower:
+        """The same for one video that is followed several times: the network sees its frames once, where their maps take no more
+        than 256 MB.
+        """
+        return replace(self, kept=KeptMaps())
 
     @property
     def stage(self) -> str:
@@ -179,6 +212,8 @@ class Follower:
         """The first map, and all of them."""
         sized = (self._sized(frame_HWC, frame_px) for frame_HWC in frames)
         maps = read_maps(self.network, sized, stage=self.stage, device=self.device, batch_frames=self.batch_frames)
+        if self.kept is not None:
+            maps = self.kept.of(maps)
         first_DHW = next(maps)
         return first_DHW, chain([first_DHW], maps)
 

@@ -12,6 +12,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.errors import DataError, RecipeError, SsvidError
 from ssvid.evals.contract import Subject, Tools
 from ssvid.evals.label_propagation import evaluation as evaluations_file
+from ssvid.evals.label_propagation import following as following_file
 from ssvid.evals.label_propagation.baselines import CopiedLabels, FlowChain, PixelPatches
 from ssvid.evals.label_propagation.evaluation import LabelPropagation
 from ssvid.evals.measuring import measure
@@ -19,7 +20,7 @@ from ssvid.features.propagation_protocol import PropagationProtocol
 from ssvid.features.protocol import FeatureProtocol, TrackingBaselines
 from ssvid.recipe.schema import TrackRecipe
 from ssvid.results.rows import read_results, write_results
-from tests.evals.label_propagation.footage import data_of, make_tracked
+from tests.evals.label_propagation.footage import data_of, make_tracked, mask_at, tracks_of
 from tests.frozen import beside
 
 NATIVE = PropagationProtocol(size_rule="native", num_previous=3, radius_cells=3, point_min_cosine=0.2)
@@ -27,8 +28,8 @@ NATIVE = PropagationProtocol(size_rule="native", num_previous=3, radius_cells=3,
 STILL_J = np.mean([(16 - 3 * t) / (16 + 3 * t) for t in range(1, 5)])  # the first and the last frame are left out
 
 
-def rows_of(network, data, config=NATIVE, name="pretrained", tools=None):
-    evaluation = LabelPropagation()
+def rows_of(network, data, config=NATIVE, name="pretrained", tools=None, draws=True):
+    evaluation = LabelPropagation(draws=draws)
     _, config = evaluation.prepare(FeatureProtocol(), config, initialize_backbone("resnet18"), tools or Tools())
     return {
         row.metric: row
@@ -122,6 +123,45 @@ def test_what_stands_beside_a_network(masks):
     assert same == {row.metric: row.value for row in rows if row.name == "random"}, "of the same seed"
     off = TrackRecipe(track=NATIVE, baselines=TrackingBaselines(random=False, identity=False, pixels=False, flow=False))
     assert {row.name for row in beside(off, network, data_of(masks), pretrained=network)} == {"pretrained"}
+
+
+def masks_and_points(tmp_path):
+    """The same video with masks and tracks of points in one file."""
+    manifest = make_tracked(tmp_path, num_objects=(1,))
+    tracks, visible = tracks_of(1)
+    bits = np.packbits(np.stack([mask_at(1, t) for t in range(len(tracks))])[None] > 0, axis=-1)
+    np.savez(tmp_path / "truth" / "both.npz", tracks=tracks, visible=visible, masks=bits)
+    return manifest.with_rows([dataclasses.replace(manifest.rows[0], truth="truth/both.npz")])
+
+
+@pytest.mark.parametrize("room", [2**28, 100])
+def test_a_network_sees_each_frame_once_whatever_is_followed_while_its_maps_have_room(tmp_path, monkeypatch, room):
+    data = data_of(masks_and_points(tmp_path))
+    monkeypatch.setattr(following_file, "_MOST_KEPT_BYTES", room)
+    network = PixelPatches(8)
+    seen, run_stage = [], network.run_stage
+    network.run_stage = lambda name, x_BCTHW: (seen.append(len(x_BCTHW)), run_stage(name, x_BCTHW))[1]
+    both = rows_of(network, data)
+    assert sum(seen) == (6 if room == 2**28 else 12), "6 frames, for masks and for points"
+    for kind, metric in (("objects", "davis_j"), ("points", "tapvid_delta")):
+        alone = rows_of(network, data, dataclasses.replace(NATIVE, measure=kind))
+        np.testing.assert_array_equal(alone[metric].correct_N, both[metric].correct_N)
+
+
+def test_what_no_seed_changes_is_followed_once_in_a_command(masks, monkeypatch):
+    followed, follow = [], LabelPropagation._follow
+    monkeypatch.setattr(
+        LabelPropagation, "_follow", lambda self, name, *rest: followed.append(name) or follow(self, name, *rest)
+    )
+    tools, data = Tools(), data_of(masks)
+    networks = [("random", initialize_backbone("resnet18", seed=seed)) for seed in (0, 1)]
+    for of_seed in networks:
+        for name, network in (of_seed, ("raw pixels", PixelPatches(8))):
+            rows = rows_of(network, data, name=name, tools=tools, draws=False)
+            assert rows["davis_j"].name == name
+    assert followed == ["random", "labels that do not move", "raw pixels", "random"]
+    rows_of(PixelPatches(8), data, dataclasses.replace(NATIVE, top_k=3), name="raw pixels", tools=tools, draws=False)
+    assert followed[4:] == ["raw pixels", "labels that do not move"], "other settings, other numbers"
 
 
 def test_flow_that_cannot_be_computed_is_told(masks, monkeypatch):
