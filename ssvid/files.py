@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import inspect
 import json
 import os
@@ -169,6 +170,39 @@ def appearing_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``path``, removed at the end with what is still in it. Files appear at once where they are moved
+    out of it. Folders that killed processes left behind for the same path are removed.
+
+    Raises:
+        DiskFull: there is no room for what is written into it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in (folder, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        if left.is_dir() and (left == folder or _is_left(left)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir()
+    try:
+        with telling_full_disk(path):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_appearing_whole(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path``, which becomes ``path`` where the block ends well; an empty folder there is replaced.
+
+    Raises:
+        DiskFull: as ``folder_beside``. OSError: ``path`` was filled meanwhile.
+    """
+    with folder_beside(path.absolute()) as folder:
+        yield folder
+        os.replace(folder, path)
+
+
 def require_empty_folder(path: Path) -> None:
     """Make sure that a folder is new or empty.
 
@@ -222,9 +256,14 @@ def locked(folder: Path, taken: SsvidError) -> Iterator[None]:
 def remove_leftovers(folder: Path) -> None:
     """Remove what ``write_atomic`` had begun in a folder when its process was killed."""
     for path in folder.glob(".*.tmp"):
-        number = path.name.split(".")[-2]
-        if number.isdigit() and path.is_file() and not _is_alive(int(number)):
+        if path.is_file() and _is_left(path):
             path.unlink(missing_ok=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether the process that is named before ``.tmp`` is gone."""
+    number = path.name.split(".")[-2]
+    return number.isdigit() and not _is_alive(int(number))
 
 
 def _is_alive(process: int) -> bool:

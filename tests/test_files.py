@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 
 from ssvid.errors import DiskFull
-from ssvid.files import append_line, is_disk_full, remove_leftovers, telling_full_disk, write_atomic, write_json
+from ssvid.files import (
+    append_line,
+    folder_appearing_whole,
+    folder_beside,
+    is_disk_full,
+    remove_leftovers,
+    telling_full_disk,
+    write_atomic,
+    write_json,
+)
 
 
 def test_atomic_writing_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
@@ -32,6 +41,42 @@ def test_atomic_writing_keeps_the_old_file_when_writing_fails(tmp_path: Path) ->
     write_atomic(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new"
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"], "temporary files stay behind"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "a[1]"  # no pattern
+
+    def fail(folder: Path) -> None:
+        (folder / "first").touch()
+        raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"), folder_appearing_whole(out) as folder:
+        fail(folder)
+    assert not list(tmp_path.iterdir())
+    out.mkdir()
+    with folder_appearing_whole(out) as folder:
+        (folder / "second").touch()
+        assert not list(out.iterdir()) and folder.parent == tmp_path, "on the same disk"
+    assert [p.name for p in out.iterdir()] == ["second"] and list(tmp_path.iterdir()) == [out]
+    with pytest.raises(OSError), folder_appearing_whole(out) as folder:
+        (folder / "third").touch()
+    assert [p.name for p in out.iterdir()] == ["second"], "what is there is not replaced"
+
+
+def test_a_new_folder_removes_what_killed_processes_left_of_the_same(tmp_path: Path) -> None:
+    ended = multiprocessing.get_context("spawn").Process()
+    ended.start()
+    ended.join()
+    for name in (
+        f".out.{ended.pid}.tmp",
+        f".out.{os.getppid()}.tmp",
+        f".other.{ended.pid}.tmp",
+        f".out.{os.getpid()}.tmp",
+    ):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    with folder_beside(tmp_path / "out") as folder:
+        assert not list(folder.iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f".out.{os.getppid()}.tmp", f".other.{ended.pid}.tmp"])
 
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from ssvid.data.plain_pickle import load_plain_pickle
 from ssvid.data.readers.matching import OfficialSplit
 from ssvid.data.readers.tapvid import FRAMES, TRUTH, read_tapvid
 from ssvid.errors import DataError
-from ssvid.files import require_empty_folder, takes_paths, telling_full_disk
+from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths
 from ssvid.progress import NamedProgress
 from ssvid.video.frame_folders import PICTURES_FPS
 
@@ -83,20 +82,14 @@ def convert_tapvid(
     pickle_path, out = Path(pickle_path), Path(out)
     require_empty_folder(out)
     videos = list(_videos(load_plain_pickle(pickle_path), pickle_path))
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     counts = []
-    try:
-        with telling_full_disk(out):
-            for number, (name, video) in enumerate(videos, start=1):
-                counts.append(_write(partial, name, video, f"{pickle_path}: video {name!r}"))
-                if progress:
-                    progress(number, len(videos), name)
-            listing = read_tapvid(partial, OfficialSplit()).at_rate(fps)
-            build_manifest(partial, listing, workers=workers, cache=False).save(partial / "manifest.csv")
-            os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with folder_appearing_whole(out) as partial:
+        for number, (name, video) in enumerate(videos, start=1):
+            counts.append(_write(partial, name, video, f"{pickle_path}: video {name!r}"))
+            if progress:
+                progress(number, len(videos), name)
+        listing = read_tapvid(partial, OfficialSplit()).at_rate(fps)
+        build_manifest(partial, listing, workers=workers, cache=False).save(partial / "manifest.csv")
     num_frames, num_points = map(sum, zip(*counts, strict=True))
     return ConvertedTapVid(out, len(videos), num_frames, num_points)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from ssvid.backbones import Backbone, BackboneInfo, create_backbone, initialize_
 from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.exports.model_card import model_card
-from ssvid.files import takes_paths, telling_full_disk, write_atomic, write_json, write_text
+from ssvid.files import folder_appearing_whole, takes_paths, telling_full_disk, write_atomic, write_json, write_text
 from ssvid.weights.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
 from ssvid.weights.foreign import TORCHVISION
 from ssvid.weights.hub import HUB
@@ -140,13 +138,8 @@ def _filled(source: Source) -> tuple[Backbone, LoadReport]:
 
 def _export_folder(source: Source, out: Path, program: bool) -> ExportReport:
     backbone, report = _filled(source)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        notes = _fill_folder(temporary, source, backbone, program)
-        os.replace(temporary, out)  # the folder appears whole or not at all
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with folder_appearing_whole(out) as folder:
+        notes = _fill_folder(folder, source, backbone, program)
     files = tuple(sorted(out.iterdir()))
     return ExportReport(out, "ssvid", files, report, weights_sha256(source.state), notes)
 

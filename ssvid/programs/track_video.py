@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from ssvid.evals.label_propagation.page import render_track_page
 from ssvid.evals.label_propagation.saving import write_tracks
 from ssvid.exports import load_backbone
 from ssvid.features.propagation_protocol import PropagationProtocol
-from ssvid.files import takes_paths, telling_full_disk, write_text
+from ssvid.files import folder_beside, takes_paths, write_text
 from ssvid.programs.footage import Footage, open_footage
 from ssvid.programs.tracked import About, Outputs, counted, draw_films, page_of
 from ssvid.progress import every_tenth, speaker
@@ -159,15 +157,8 @@ def _check_free(outputs: Outputs) -> None:
 @contextlib.contextmanager
 def _staged(outputs: Outputs) -> Iterator[Outputs]:
     """A hidden folder beside, in which all is written: what is whole appears together at the end, or nothing does."""
-    home = outputs.film.parent
-    home.mkdir(parents=True, exist_ok=True)
-    folder = home / f".{outputs.film.stem}.{uuid.uuid4().hex}"
-    folder.mkdir()
-    try:
-        with telling_full_disk(outputs.film):
-            yield outputs.within(folder)
+    with folder_beside(outputs.film) as folder:
+        yield outputs.within(folder)
         _check_free(outputs)  # somebody else may have been quicker
         for path in outputs.paths.values():
             os.rename(folder / path.name, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssvid.errors import DataError
-from ssvid.files import require_empty_folder, telling_full_disk, write_atomic
+from ssvid.files import folder_appearing_whole, require_empty_folder, telling_full_disk, write_atomic
 from ssvid.pictures import voc_colors
 
 PALETTE = voc_colors().tobytes()  # what DAVIS, and the evaluators of other data sets after it, have in their PNG files
@@ -62,14 +59,8 @@ def label_folder(folder: Path, palette: bytes = PALETTE) -> Iterator[LabelFolder
         DataError: the folder exists and is not empty.
     """
     require_empty_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    partial.mkdir()
-    try:
+    with folder_appearing_whole(folder) as partial:
         yield LabelFolder(partial, palette)
-        os.replace(partial, folder)  # an empty folder is replaced, one that was filled meanwhile is an error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_tracks(path: Path, seconds_T: Sequence[float], points_TQ2: np.ndarray, visible_TQ: np.ndarray) -> None:
