@@ -4,8 +4,9 @@ Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_correspondence --out D
 
 Trains the smoke recipes of both tasks, and of colorization with shifted frames, each beside its placebo, on 400 synthetic videos;
 lets all follow masks and points through other ones (``ssvid track track/synthetic``), beside the random network, labels that do not
-move, raw pixels and optical flow. What is there is not done again. Writes correspondence.md. With --knobs it says instead what single
-settings of a protocol come to on so many videos of a seed of their own: how the settings of track@1 were found.
+move, raw pixels and optical flow. What is there is not done again: with the folder of bench_four_tasks, its networks are taken.
+Writes correspondence.md. With --knobs it says instead what single settings of a protocol come to on so many videos of a seed of
+their own: how the settings of track@1 were found.
 """
 
 import argparse
@@ -78,17 +79,31 @@ def train_all(out: Path, tasks: Sequence[str], seeds: int) -> None:
                     train(recipe, videos, run, *options, f"seed={seed}", *overrides)
 
 
-def tracked(out: Path, task: str, seeds: int, num_videos: int) -> list[ResultRow]:
-    """All rows of a task; read where they are there."""
-    folder = out / f"track-{task.replace(', ', '-')}"
+def synthetic_videos(folder: Path, num: int) -> Sequence[str]:
+    """What a recipe says of so many synthetic videos with known masks and points, made once, 1.2 seconds long."""
+    if not folder.exists():
+        synthesize(folder, SyntheticVideos(num_train=0, num_test=100, seconds=1.2))
+    table = folder.with_name(f"{folder.name}{num}.csv")
+    manifest = Manifest.load(folder / "manifest.csv")
+    manifest.with_rows(manifest.rows[:num]).save(table)
+    return f"data.root={folder}", f"data.list={table}"
+
+
+def follow_all(
+    folder: Path, videos: Sequence[str], runs: Sequence[Path], placebos: Sequence[Path], *overrides: str
+) -> list[ResultRow]:
+    """The rows of ``ssvid track track/synthetic`` for all seeds; read where they are there."""
     if (folder / "results.json").is_file():
         return read_results(folder / "results.json")
-    videos = out / "tracked"
-    if not videos.exists():
-        synthesize(videos, SyntheticVideos(num_train=0, num_test=num_videos, seconds=1.2))
-    runs, placebos = ([run_of(out, task, arm, seed) for seed in range(seeds)] for arm in ARMS)
     networks: dict[str, Any] = {"backbone": runs, "placebo": placebos, "device": "cpu"}
-    return ssvid.track("track/synthetic", f"data.root={videos}", **networks, out=folder, show_progress=False).rows
+    return ssvid.track("track/synthetic", *videos, *overrides, **networks, out=folder, show_progress=False).rows
+
+
+def tracked(out: Path, task: str, seeds: int, num_videos: int) -> list[ResultRow]:
+    """All rows of a task."""
+    runs, placebos = ([run_of(out, task, arm, seed) for seed in range(seeds)] for arm in ARMS)
+    videos = synthetic_videos(out / "tracked", num_videos)
+    return follow_all(out / f"track-{task.replace(', ', '-')}", videos, runs, placebos)
 
 
 def cell(s: Summary) -> str:

@@ -37,6 +37,7 @@ from ssvid.recipe.load import load_recipe
 from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.results.rows import ResultRow, read_results
 from ssvid.results.summaries import Summary, summarize, summarize_difference
+from tests.benchmarks.bench_correspondence import follow_all, synthetic_videos
 from tests.benchmarks.bench_harness import weizmann_lists
 
 TASKS = ("speediness", "order_verification", "colorization", "cycle_consistency")
@@ -53,7 +54,7 @@ FEATURES = {
     "workers": 1,
 }
 ANCHORS = {"histograms": True, "single_frame": False, "shuffled_frames": False}
-NUM_TRACKED, TRACKED_SECONDS = 100, 1.2  # of the videos in which masks and points are followed
+NUM_TRACKED = 25  # videos in which masks and points are followed; bench_correspondence takes 100
 TRACKED_METRICS = ("davis_jf", "tapvid_delta")
 CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
@@ -133,15 +134,9 @@ def evaluate(row: str, out: Path, seeds: int, data: dict[str, Any], name: str) -
 
 def tracked(row: str, out: Path, seeds: int) -> list[ResultRow]:
     """Every seed beside its placebo, its random row, and what needs no network; read where it is there."""
-    folder = out / f"track-{row.replace(' + ', '-')}"
-    if (folder / "results.json").is_file():
-        return read_results(folder / "results.json")
-    videos = out / "tracked"
-    if not videos.exists():
-        synthesize(videos, SyntheticVideos(num_train=0, num_test=NUM_TRACKED, seconds=TRACKED_SECONDS))
     runs, placebos = ([out / name_of(row, arm, seed) for seed in range(seeds)] for arm in ARMS)
-    networks: dict[str, Any] = {"backbone": runs, "placebo": placebos, "device": "cpu"}
-    return ssvid.track("track/synthetic", f"data.root={videos}", **networks, out=folder, show_progress=False).rows
+    folder = out / f"followed-{row.replace(' + ', '-')}"
+    return follow_all(folder, synthetic_videos(out / "tracked", NUM_TRACKED), runs, placebos)
 
 
 def audited(row: str, arm: str, out: Path) -> str:
