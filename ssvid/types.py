@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-POOLS = ("avg", "avgmax", "max1x2x2")  # ways from a map to a vector (``backbones.pool_map``)
+POOLS = ("avg", "avgmax", "max1x2x2", "frames")  # ways from a map to a vector (``backbones.pool_map``)
 COMPOSITE = "composite"  # the name under which recipes and checkpoints know several tasks at once
 
 if TYPE_CHECKING:

@@ -308,13 +308,16 @@ def pool_map(map_BCTHW: Tensor, pool: str = "avg") -> Tensor:
         pool: "avg" is the mean over T, H, W; "avgmax" mean and maximum side by side (2D wide); "max1x2x2" the maxima of
             blocks of 1 x 2 x 2 cells (T, H, W), flattened, which keeps where and when. What is left over at the far
             border of an uneven map is dropped, as in VCOP (Xu et al., CVPR 2019), whose vectors for retrieval these are:
-            512 channels of 2 x 7 x 7 cells give 9,216 values.
+            512 channels of 2 x 7 x 7 cells give 9,216 values. "frames" is the mean over H, W alone: T vectors of D, one after
+            the other.
     """
     if pool not in POOLS:
         raise RecipeError(f"pool ({pool!r}) is unknown. {did_you_mean(str(pool), POOLS)}")
     if pool == "max1x2x2":
         block = (1, min(2, map_BCTHW.shape[3]), min(2, map_BCTHW.shape[4]))
         return F.max_pool3d(map_BCTHW, block).flatten(1)
+    if pool == "frames":
+        return map_BCTHW.mean(dim=(3, 4)).transpose(1, 2).flatten(1)
     mean_BD = map_BCTHW.mean(dim=(2, 3, 4))
     return mean_BD if pool == "avg" else torch.cat([mean_BD, map_BCTHW.amax(dim=(2, 3, 4))], dim=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, all_problems, check, told
 from ssvid.data.config import LoaderConfig
@@ -141,7 +141,7 @@ def resolve_finetune_protocol(
         *size_problems(filled, info, "finetune."),
         *_combinations(filled),
         *_stage_problem(filled, info, trained),
-        *_head_problems(filled, info, per_frame),
+        *frame_head_problems(filled.head, filled.num_frames, filled.stage, info, per_frame),
     ]
     problems += all_problems(filled.optim, "optim.", plan_problems(filled.optim))
     check(filled, "finetune.", problems)
@@ -208,26 +208,41 @@ def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> lis
     return []
 
 
-def _head_problems(p: FinetuneProtocol, info: BackboneInfo, per_frame: bool) -> Iterator[str]:
-    """Heads over frames: what the clip or the network does not give them."""
-    if p.head not in FRAME_HEADS or p.stage not in info.stage_names:
+class FrameHeadKeys(NamedTuple):
+    """What the options of a head over frames are called, for the texts of errors."""
+
+    head: str = "finetune.head"
+    num_frames: str = "finetune.num_frames"
+    stage: str = "finetune.stage"
+    way_out: str = "Set finetune.head=linear, or take a network that sees frames (resnet18; ssvid backbones)."
+
+
+def frame_head_problems(
+    head: str, num_frames: int, stage: str, network: BackboneInfo, per_frame: bool, keys: FrameHeadKeys | None = None
+) -> Iterator[str]:
+    """What the clip or the network does not give a head over frames; nothing where the head is another one.
+
+    Args:
+        stage: whose map it takes. per_frame: whether the network sees each frame by itself.
+    """
+    keys = keys or FrameHeadKeys()
+    if head not in FRAME_HEADS or stage not in network.stage_names:
         return
-    way_out = "Set finetune.head=linear, or take a network that sees frames (resnet18; ssvid backbones)."
-    if p.num_frames < FRAME_HEADS[p.head]:
-        rule = f"must be at least {FRAME_HEADS[p.head]} for finetune.head={p.head}, which brings frames together"
-        yield told("finetune.num_frames", p.num_frames, rule, info.num_frames)
-    stride = info.stage(p.stage).stride_time
+    if num_frames < FRAME_HEADS[head]:
+        rule = f"must be at least {FRAME_HEADS[head]} for {keys.head}={head}, which brings frames together"
+        yield told(keys.num_frames, num_frames, rule, network.num_frames)
+    stride = network.stage(stage).stride_time
     if stride != 1:
-        fine = [stage.name for stage in info.stages if stage.stride_time == 1]
+        fine = [one.name for one in network.stages if one.stride_time == 1]
         earlier = (
-            f" Or set finetune.stage={fine[-1]}, which has one for each frame." if fine and p.head != "average" else ""
+            f" Or set {keys.stage}={fine[-1]}, which has one for each frame." if fine and head != "average" else ""
         )
         yield (
-            f"finetune.head ({p.head!r}) needs a map for each frame, and backbone {info.name} has at {p.stage} one for every "
-            f"{stride} frames: it has brought them together already. {way_out}{earlier}"
+            f"{keys.head} ({head!r}) needs a map for each frame, and backbone {network.name} has at {stage} one for every "
+            f"{stride} frames: it has brought them together already. {keys.way_out}{earlier}"
         )
-    elif p.head == "average" and not per_frame:
+    elif head == "average" and not per_frame:
         yield (
-            f"finetune.head ({p.head!r}) classifies single frames, and backbone {info.name} lets frames see each other before "
-            f"{p.stage} ends. {way_out}"
+            f"{keys.head} ({head!r}) classifies single frames, and backbone {network.name} lets frames see each other before "
+            f"{stage} ends. {keys.way_out}"
         )

@@ -76,6 +76,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stages", metavar="NAMES", default="trained", help="trained, all, or names with commas (default: trained)"
     )
-    parser.add_argument("--pool", metavar="HOW", default="avg", help="avg, avgmax or max1x2x2 (default: avg)")
+    parser.add_argument("--pool", metavar="HOW", default="avg", help="avg, avgmax, max1x2x2 or frames (default: avg)")
     parser.add_argument("--batch-size", metavar="N", type=whole(1), default=8, help="clips per pass (default: 8)")
     add_shared(parser, "--backbone-name", "--untrained-stage", "--partial", "--device", "--workers")

@@ -36,7 +36,7 @@ class FeatureProtocol:
     stages: "all" (every stage down to the deepest trained one, side by side), "trained" (the deepest trained one), or
         names joined by commas. untrained_stage: allow a stage deeper than the deepest trained one.
     pool: "avg"; "avgmax" for mean and maximum over T, H, W side by side; "max1x2x2" for the maxima of blocks of 2 x 2
-        cells, flattened (``ssvid.backbones.pool_map``).
+        cells, flattened; "frames" for the means over H, W, frame after frame (``ssvid.backbones.pool_map``).
     frames: "video"; "single_frame" repeats the middle frame of each clip, "shuffled" puts its frames in a random order,
         the same for every network: what either loses is owed to time.
     defects: of released scripts, to compare with them: "drop_last" leaves out the videos of train and of test that do not

@@ -67,7 +67,8 @@ def embed(
         num_clips: per video, spread evenly; one alone is central. every_seconds: above 0, instead one clip every so often.
         num_frames, resize_px, crop_px: of each clip; 0 is what the backbone is meant for. stride_frames: between frames.
         stages: ``trained``, ``all`` or names joined by commas. untrained_stage: allow those that were never trained.
-        pool: ``avg``; ``avgmax`` for mean and maximum side by side; ``max1x2x2`` for maxima of blocks of cells, flattened.
+        pool: ``avg``; ``avgmax`` for mean and maximum side by side; ``max1x2x2`` for maxima of blocks of cells, flattened;
+            ``frames`` for the mean over space of each frame, one after the other.
         decoder: ``auto``, or one that is right for every file. partial: accept weights that fill a part only.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. batch_size: clips per pass. workers: reading processes.
         keep_parts: leave the folder ``<out>.parts``, so that a later call with more videos computes only those.

@@ -91,7 +91,7 @@ def test_what_is_printed_without_json(videos, tmp_path, capsys):
         (["{a}", "--stages", "stage9"], ["stages: backbone tiny3d has no stage 'stage9'", "Did you mean"]),
         (
             ["{a}", "--pool", "max"],
-            ["pool ('max') must be one of avg, avgmax, max1x2x2 (did you mean 'avgmax'?). Set pool=avg."],
+            ["pool ('max') must be one of avg, avgmax, max1x2x2, frames (did you mean 'avgmax'?). Set pool=avg."],
         ),
         (["{a}", "--crop-px", "90", "--resize-px", "80"], ["resize_px (80) must be at least the crop, 90"]),
         (["{a}", "--decoder", "ffmpeg"], ["decoder ('ffmpeg') is not known"]),
