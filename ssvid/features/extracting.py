@@ -158,7 +158,7 @@ class _Taking:
         if not positions or positions[0] in self.done:
             return
         if self.values_ND is None:
-            self.values_ND, self.widths = _room(self.num_rows, len(values_D), self.kept.folder), dict(widths)
+            self.values_ND, self.widths = room_for(self.num_rows, len(values_D), self.kept.folder), dict(widths)
         self.values_ND[positions] = values_D
         self.done.update(positions)
         for i in positions:
@@ -253,8 +253,8 @@ def _take(
             taking.lost |= {i: reason for i, reason in lost.items() if i not in taking.done}
 
 
-def _room(num_rows: int, width: int, folder: Path | None) -> np.ndarray:
-    """NaN for every video: in memory, or where that is large, in a nameless file beside the cache."""
+def room_for(num_rows: int, width: int, folder: Path | None) -> np.ndarray:
+    """Room for a vector of each video, NaN everywhere: in memory, or where that is large, in a nameless file beside the cache."""
     shape = (num_rows, width)
     if folder is None or 4 * num_rows * width <= _MAPPED_FROM_BYTES:
         return np.full(shape, np.nan, dtype=np.float32)

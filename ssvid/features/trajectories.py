@@ -76,15 +76,14 @@ def follow(frames: Iterable[np.ndarray]) -> Iterator[Tracks]:
     """Tracks as they end, frame by frame, of all scales; static and jumping ones are left out. Memory does not grow with the video.
 
     Args:
-        frames: uint8 HWC, all of one size. One with a side of less than 32 px has no tracks.
+        frames: gray, uint8 HW, all of one size. One with a side of less than 32 px has no tracks.
 
     Raises:
         SsvidError: OpenCV is not installed.
     """
     cv2 = require_opencv()
     scales: list[_Scale] = []
-    for number, frame_HWC in enumerate(frames):
-        gray_HW = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
+    for number, gray_HW in enumerate(frames):
         if not number:
             scales = _scales(*gray_HW.shape)
         for scale in scales:
@@ -138,7 +137,9 @@ class _Scale:
         if self._before is not None and len(self._steps_N):
             self._move(self._before, small_HW)
         ended_N = self._steps_N == TRACK_STEPS
-        ended = Tracks(self._points_NL2[ended_N], np.full(ended_N.sum(), frame - TRACK_STEPS), self._sums_NTYXD[ended_N])
+        ended = Tracks(
+            self._points_NL2[ended_N], np.full(ended_N.sum(), frame - TRACK_STEPS), self._sums_NTYXD[ended_N]
+        )
         self._keep(~ended_N)
         here_N2 = self._points_NL2[np.arange(len(self._steps_N)), self._steps_N]
         self._begin(new_points(small_HW, here_N2))
@@ -148,7 +149,10 @@ class _Scale:
     def _move(self, before_HW: np.ndarray, now_HW: np.ndarray) -> None:
         cv2, rows = require_opencv(), np.arange(len(self._steps_N))
         flow_HW2 = np.stack(
-            [cv2.medianBlur(np.ascontiguousarray(part), 3) for part in np.moveaxis(dense_flow(before_HW, now_HW), -1, 0)],
+            [
+                cv2.medianBlur(np.ascontiguousarray(part), 3)
+                for part in np.moveaxis(dense_flow(before_HW, now_HW), -1, 0)
+            ],
             axis=-1,
         )
         here_N2 = self._points_NL2[rows, self._steps_N]
