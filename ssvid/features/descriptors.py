@@ -51,8 +51,12 @@ def video_descriptors(reader: VideoReader, row: VideoRow, short_px: int) -> np.n
     values_ND, lot_N = np.empty((0, NUM_VALUES), np.float32), np.empty(0)
     for frames in stretches(row.window_frames):
         for tracks in follow(gray_frames(reader, row.start_frame + frames, short_px)):
-            lot_N = np.concatenate([lot_N, rng.random(len(tracks.starts_N))])
-            values_ND = np.concatenate([values_ND, describe(tracks)])
+            lots = rng.random(len(tracks.starts_N))
+            few = lots < (lot_N.max() if len(lot_N) == TRACKS_KEPT else 1)
+            if not few.any():
+                continue
+            lot_N = np.concatenate([lot_N, lots[few]])
+            values_ND = np.concatenate([values_ND, describe(tracks.at(few))])
             if len(lot_N) > TRACKS_KEPT:  # those with the smallest lots stay: as if all were drawn from at the end
                 first = np.sort(np.argpartition(lot_N, TRACKS_KEPT)[:TRACKS_KEPT])
                 values_ND, lot_N = values_ND[first], lot_N[first]

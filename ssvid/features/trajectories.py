@@ -64,10 +64,10 @@ def describe(tracks: Tracks) -> np.ndarray:
     """
     steps_NL2 = np.diff(tracks.points_NL2, axis=1)
     way_N = np.hypot(steps_NL2[..., 0], steps_NL2[..., 1]).sum(axis=1)
-    parts = [(steps_NL2 / np.maximum(way_N, 1e-12)[:, None, None]).reshape(len(way_N), -1)]
+    parts = [(steps_NL2 / np.maximum(way_N, 1e-12)[:, None, None]).reshape(-1, 2 * TRACK_STEPS)]
     ends = np.cumsum(list(MOTION_BINS.values()))[:-1]
     for sums_NTYXD in np.split(tracks.sums_NTYXD, ends, axis=-1):
-        even_ND = sums_NTYXD.reshape(len(way_N), -1) + EVENNESS * TRACK_STEPS / PERIODS
+        even_ND = sums_NTYXD.reshape(-1, np.prod(sums_NTYXD.shape[1:])) + EVENNESS * TRACK_STEPS / PERIODS
         parts.append(np.sqrt(even_ND / even_ND.sum(axis=1, keepdims=True)))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
