@@ -19,18 +19,17 @@ import numpy as np
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
-from ssvid.backbones import BackboneInfo
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import row_id
 from ssvid.errors import DataError, name_some
 from ssvid.evals.contract import LabeledData, Seen, Subject, Tools
 from ssvid.evals.hand_made import Fit, HandMade, Predict
-from ssvid.evals.histograms import as_histograms, at_size_of
-from ssvid.features.descriptors import MOST_FRAMES, TRACKS_KEPT, VERSION, Measured, measured, shelf
+from ssvid.evals.histograms import as_histograms
+from ssvid.features.descriptors import MOST_FRAMES, MOST_PX, TRACKS_KEPT, VERSION, Measured, measured, shelf
 from ssvid.features.extracting import room_for
 from ssvid.features.fisher import Codebook, fit_codebook
 from ssvid.features.kept import Place, read_place
-from ssvid.features.protocol import FeatureProtocol, decoder_of, resolve_feature_protocol
+from ssvid.features.protocol import FeatureProtocol, decoder_of
 from ssvid.features.store import Features, Listed, columns_of
 from ssvid.features.trajectories import DESCRIPTORS, NUM_VALUES
 from ssvid.progress import every_tenth
@@ -56,18 +55,19 @@ class Trajectories(HandMade):
         Raises:
             SsvidError: OpenCV is not installed. DataError, DecodeError: as ``read_features``.
         """
-        protocol = resolve_feature_protocol(subject.protocol, self.info)
         sides = (("train", data.train), ("test", data.test))
-        with shelf(tools.cache_dir, protocol) as kept:
+        with shelf(tools.cache_dir) as kept:
             train, test = (
-                measured(data.manifest, rows, protocol, kept, every_tenth(tools.say, f"trajectories, {side} videos"))
+                measured(
+                    data.manifest, rows, subject.protocol, kept, every_tenth(tools.say, f"trajectories, {side} videos")
+                )
                 for side, rows in sides
             )
             tools.say("trajectories: codebook and Fisher vectors")
             codebooks, num_sampled = codebooks_of([train.places[i] for i in sorted(train.places)], tools.seed)
             learned, scored = (encoded(side, codebooks, tools.cache_dir) for side in (train, test))
         notes = (_note("training", train), _note("test", test))
-        return Seen(learned, scored, tuple(filter(None, notes)), _facts(protocol, codebooks, num_sampled))
+        return Seen(learned, scored, tuple(filter(None, notes)), _facts(subject.protocol, codebooks, num_sampled))
 
     def machine(self, x_MD: np.ndarray, y_N: np.ndarray, seed: int) -> Fit:
         """In its dual form: vectors are long, and their products are all that it needs."""
@@ -81,10 +81,9 @@ class Trajectories(HandMade):
         return fit
 
 
-def trajectory_subject(protocol: FeatureProtocol, info: BackboneInfo) -> Subject:
-    """The trajectories that stand beside a network which is shown the videos under a protocol: of frames of the same size."""
-    whole = replace(as_histograms(at_size_of(protocol, info)), frames="video", defects=())
-    return Subject(TRAJECTORIES, Trajectories(), whole)
+def trajectory_subject(protocol: FeatureProtocol) -> Subject:
+    """The trajectories that stand beside networks: of all frames, whole, whatever clips a network is shown."""
+    return Subject(TRAJECTORIES, Trajectories(), replace(as_histograms(protocol), frames="video", defects=()))
 
 
 # ---- vectors
@@ -151,10 +150,11 @@ def _facts(protocol: FeatureProtocol, codebooks: Codebooks, num_sampled: int) ->
     """What the vectors depend on: the clips of a network they do not."""
     book = next(iter(codebooks.values()))
     return {
-        "feature_protocol": {"resize_px": protocol.resize_px, "crop_px": 0, "decoder": protocol.decoder},
+        "feature_protocol": {"decoder": protocol.decoder},
         "trajectories": {
             "version": VERSION,
             "opencv": require_opencv().__version__,
+            "most_px": MOST_PX,
             "most_frames": MOST_FRAMES,
             "tracks_kept": TRACKS_KEPT,
             "descriptors_sampled": num_sampled,

@@ -28,6 +28,9 @@ from ssvid.video.sampling import evenly_spaced_clips
 # Part of the name of what is kept: raise it whenever the same frames would give other descriptors.
 VERSION = 1
 TRACKS_KEPT = 1000  # of a video, 1.7 MB
+MOST_PX = (
+    240  # short side of a frame; larger ones are shrunk to it, for what counts as a step or as static is told in pixels
+)
 MOST_FRAMES, STRETCHES = 320, 4  # of a longer video so many frames are followed, in stretches spread evenly
 
 
@@ -38,11 +41,8 @@ def stretches(num_frames: int) -> tuple[np.ndarray, ...]:
     return evenly_spaced_clips(num_frames, STRETCHES, MOST_FRAMES // STRETCHES)
 
 
-def video_descriptors(reader: VideoReader, row: VideoRow, short_px: int) -> np.ndarray:
+def video_descriptors(reader: VideoReader, row: VideoRow) -> np.ndarray:
     """The descriptors of at most ``TRACKS_KEPT`` tracks of a window, drawn from all of them: float32 (N, 426).
-
-    Args:
-        short_px: short side that frames are brought to; they are not cropped.
 
     Raises:
         DecodeError: a frame cannot be read.
@@ -50,7 +50,7 @@ def video_descriptors(reader: VideoReader, row: VideoRow, short_px: int) -> np.n
     rng = np.random.default_rng(0)
     values_ND, lot_N = np.empty((0, NUM_VALUES), np.float32), np.empty(0)
     for frames in stretches(row.window_frames):
-        for tracks in follow(gray_frames(reader, row.start_frame + frames, short_px)):
+        for tracks in follow(gray_frames(reader, row.start_frame + frames)):
             lots = rng.random(len(tracks.starts_N))
             few = lots < (lot_N.max() if len(lot_N) == TRACKS_KEPT else 1)
             if not few.any():
@@ -63,18 +63,17 @@ def video_descriptors(reader: VideoReader, row: VideoRow, short_px: int) -> np.n
     return values_ND
 
 
-def gray_frames(reader: VideoReader, indices: np.ndarray, short_px: int) -> list[np.ndarray]:
-    """Frames of a video, gray, uint8 HW, with a short side of ``short_px``; small enough to be held."""
+def gray_frames(reader: VideoReader, indices: np.ndarray) -> list[np.ndarray]:
+    """Frames of a video, gray, uint8 HW, whole, with a short side of ``MOST_PX`` at most."""
     cv2 = require_opencv()
     height, width = reader.info.height, reader.info.width
-    scale = short_px / min(height, width)
+    scale = min(1.0, MOST_PX / min(height, width))
     size = (round(width * scale), round(height * scale))
-    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     found: dict[int, np.ndarray] = {}
     with one_thread(cv2):
         for place, frame_HWC in reader.each_frame(indices):  # a place that comes again counts anew
             gray_HW = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
-            found[place] = cv2.resize(gray_HW, size, interpolation=kind)
+            found[place] = cv2.resize(gray_HW, size, interpolation=cv2.INTER_AREA)
     return [found[place] for place in range(len(indices))]
 
 
@@ -98,7 +97,7 @@ class _Videos(Dataset):
         row = self.rows[index]
         try:
             with row.open(self.root, self.protocol.decoder) as reader:
-                return _Video(video_descriptors(reader, row, self.protocol.resize_px))
+                return _Video(video_descriptors(reader, row))
         except DecodeError as error:
             return _Video(None, str(error))
 
@@ -135,9 +134,9 @@ class Shelf:
 
 
 @contextmanager
-def shelf(cache_dir: Path | None, protocol: FeatureProtocol) -> Iterator[Shelf]:
-    """Where descriptors of this version, of frames of this size, are kept."""
-    versions = {"version": VERSION, "short_px": protocol.resize_px, "opencv": require_opencv().__version__}
+def shelf(cache_dir: Path | None) -> Iterator[Shelf]:
+    """Where descriptors of this version are kept."""
+    versions = {"version": VERSION, "opencv": require_opencv().__version__}
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary) if cache_dir is None else Path(cache_dir) / digest_of({"trajectories": versions})[:40]
         yield Shelf(kept, Path(temporary))
@@ -163,7 +162,7 @@ def measured(
     """The descriptors of rows: those that are kept are taken, the others are measured; several processes share the work.
 
     Args:
-        protocol: a resolved one; its ``resize_px`` is the short side of the frames.
+        protocol: how videos are read; the clips and sizes of networks have no say.
 
     Raises:
         DataError: a file is not the one of the manifest, or a forced decoder is wrong. DecodeError: a reading process died.

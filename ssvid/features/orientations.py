@@ -17,21 +17,25 @@ def direction_maps(x_HW: np.ndarray, y_HW: np.ndarray, num_bins: int = NUM_DIREC
 
     Bin b is centered on the angle 2 pi b / bins, from x (to the right) to y (down).
     """
-    length_HW = np.hypot(x_HW, y_HW)
-    place_HW = np.arctan2(y_HW, x_HW) * (num_bins / (2 * np.pi)) % num_bins
-    low_HW = np.floor(place_HW)
-    share_HW = place_HW - low_HW
-    bin_HW1 = low_HW.astype(np.int64)[..., None] % num_bins
-    maps_HWD = np.zeros((*length_HW.shape, num_bins), np.float32)
-    np.put_along_axis(maps_HWD, bin_HW1, (length_HW * (1 - share_HW))[..., None], axis=-1)
-    np.put_along_axis(maps_HWD, (bin_HW1 + 1) % num_bins, (length_HW * share_HW)[..., None], axis=-1)
-    return maps_HWD
+    x_N, y_N = (np.ascontiguousarray(values, np.float32).ravel() for values in (x_HW, y_HW))
+    length_N = np.hypot(x_N, y_N)
+    place_N = np.arctan2(y_N, x_N) * np.float32(num_bins / (2 * np.pi))
+    place_N[place_N < 0] += num_bins
+    low_N = place_N.astype(np.int64)
+    upper_N = length_N * (place_N - low_N)
+    low_N[low_N == num_bins] = 0
+    high_N = low_N + 1
+    high_N[high_N == num_bins] = 0
+    maps_ND, pixels_N = np.zeros((len(x_N), num_bins), np.float32), np.arange(len(x_N)) * num_bins
+    maps_ND.ravel()[pixels_N + low_N] = length_N - upper_N
+    maps_ND.ravel()[pixels_N + high_N] = upper_N
+    return maps_ND.reshape(*x_HW.shape, num_bins)
 
 
 def flow_maps(flow_HW2: np.ndarray) -> np.ndarray:
     """``direction_maps`` of flow, and a last bin that counts the pixels in which next to nothing moves: (H, W, 9)."""
     maps_HWD = direction_maps(flow_HW2[..., 0], flow_HW2[..., 1])
-    is_still_HW = np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]) <= STILL_PX
+    is_still_HW = (flow_HW2**2).sum(axis=-1) <= STILL_PX**2
     maps_HWD[is_still_HW] = 0
     return np.concatenate([maps_HWD, is_still_HW[..., None].astype(np.float32)], axis=-1)
 

@@ -111,7 +111,7 @@ def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProt
     if baselines.trajectories:
         try:
             require_opencv()
-            found.subjects.append(trajectory_subject(features, network.info))
+            found.subjects.append(trajectory_subject(features))
         except SsvidError as error:
             found.notes.append(f"no row of trajectories: {error}")
     return found

@@ -51,7 +51,7 @@ def tools(tmp_path_factory):
 
 @pytest.fixture
 def subject():
-    return trajectory_subject(SMALL, initialize_backbone("tiny3d", {"width": 2}, seed=0).info)
+    return trajectory_subject(SMALL)
 
 
 def test_motion_alone_is_told_by_every_evaluation(moving, subject, tools):
@@ -59,7 +59,7 @@ def test_motion_alone_is_told_by_every_evaluation(moving, subject, tools):
         rows = ask(name, Trajectories(), labeled(moving), options, subject.protocol, tools=tools, name="trajectories")
         assert {row.value for row in rows} == {1.0} and rows[0].name == "trajectories", name
         assert rows[0].context["trajectories"]["num_gaussians"] >= 1
-        assert rows[0].context["feature_protocol"] == {"resize_px": SIDE_PX, "crop_px": 0, "decoder": "auto"}
+        assert rows[0].context["feature_protocol"] == {"decoder": "auto"}
 
 
 def test_it_stands_beside_a_network_where_it_is_asked_for(moving, tools):
@@ -102,9 +102,9 @@ def test_what_was_measured_is_not_measured_again(moving, subject, tmp_path, monk
     np.testing.assert_array_equal(again.train.values_ND, seen.train.values_ND)
     other_fold = subject.network.see(subject, labeled(moving, train=data.test, test=data.train), tools)
     assert other_fold.train.ids == seen.test.ids
-    other = Subject(subject.name, subject.network, dataclasses.replace(subject.protocol, resize_px=56))
+    monkeypatch.setattr(descriptors, "VERSION", descriptors.VERSION + 1)
     with pytest.raises(AssertionError, match="measured again"):
-        subject.network.see(other, labeled(moving), tools)
+        subject.network.see(subject, labeled(moving), tools)
 
 
 def test_no_test_video_touches_the_codebook(moving, subject, tools):
