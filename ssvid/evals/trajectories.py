@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import row_id
-from ssvid.errors import DataError, name_some
+from ssvid.errors import name_some
 from ssvid.evals.contract import LabeledData, Seen, Subject, Tools
 from ssvid.evals.hand_made import Fit, HandMade, Predict
 from ssvid.evals.histograms import as_histograms
@@ -30,7 +30,7 @@ from ssvid.features.extracting import room_for
 from ssvid.features.fisher import Codebook, fit_codebook
 from ssvid.features.kept import Place, read_place
 from ssvid.features.protocol import FeatureProtocol, decoder_of
-from ssvid.features.store import Features, Listed, columns_of
+from ssvid.features.store import Features, Listed, columns_of, nothing_read
 from ssvid.features.trajectories import DESCRIPTORS, NUM_VALUES
 from ssvid.progress import every_tenth
 from ssvid.video.motion import require_opencv
@@ -111,9 +111,8 @@ def codebooks_of(places: Sequence[Place], seed: int) -> tuple[Codebooks, int]:
     if len(values_ND) < 2:
         return dict.fromkeys(DESCRIPTORS), len(values_ND)
     num = num_gaussians(len(values_ND))
-    return {name: fit_codebook(values_ND[:, slice(*columns)], num, seed) for name, columns in DESCRIPTORS.items()}, len(
-        values_ND
-    )
+    books = {name: fit_codebook(values_ND[:, slice(*columns)], num, seed) for name, columns in DESCRIPTORS.items()}
+    return books, len(values_ND)
 
 
 def encoded(side: Measured, codebooks: Codebooks, cache_dir: Path | None) -> Features:
@@ -124,10 +123,7 @@ def encoded(side: Measured, codebooks: Codebooks, cache_dir: Path | None) -> Fea
     """
     unreadable = tuple(Listed(row_id(side.rows[i]), side.lost[i]) for i in sorted(side.lost))
     if not side.places:
-        first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
-        raise DataError(
-            f"none of the {len(side.rows)} videos could be read{first}. Set data.root to the folder of the videos."
-        )
+        raise nothing_read(len(side.rows), unreadable)
     columns = columns_of({name: 1 if book is None else book.width for name, book in codebooks.items()})
     values_ND = room_for(len(side.rows), max(end for _, end in columns.values()), cache_dir)
     for i, place in side.places.items():
@@ -141,9 +137,9 @@ def encoded(side: Measured, codebooks: Codebooks, cache_dir: Path | None) -> Fea
 
 
 def _note(name: str, side: Measured) -> str:
-    empty = side.empty
-    listed = f" ({name_some(empty, 5)})" if empty else ""
-    return f"{name} videos without a trajectory, whose vector is zero: {len(empty)}{listed}" if empty else ""
+    if not (empty := side.empty):
+        return ""
+    return f"{name} videos without a trajectory, whose vector is zero: {len(empty)} ({name_some(empty, 5)})"
 
 
 def _facts(protocol: FeatureProtocol, codebooks: Codebooks, num_sampled: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ssvid.features.reading import check_contents, check_decoder, in_order
 from ssvid.features.store import content_of, digest_of, video_name
 from ssvid.features.trajectories import NUM_VALUES, describe, follow
 from ssvid.progress import Progress
-from ssvid.ranks import share_work
+from ssvid.ranks import share_work, where_all_agree
 from ssvid.video.decoders.contract import VideoReader
 from ssvid.video.motion import one_thread, require_opencv
 from ssvid.video.sampling import evenly_spaced_clips
@@ -192,7 +192,8 @@ def measured(
     def share(numbers: Sequence[int]) -> dict[int, str]:
         return dict(zip(numbers, measure([missing[n] for n in numbers]).values(), strict=True))
 
-    if missing := [name for name in of_name if name not in places]:
+    settled = where_all_agree(np.array([name in places for name in of_name], dtype=bool))
+    if missing := [name for name, is_there in zip(of_name, settled, strict=True) if not is_there]:
         shared = share_work(len(missing), share)
         reasons |= {missing[n]: reason for n, reason in shared.items() if reason}
         places = kept.places(of_name)

@@ -18,7 +18,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import Manifest, VideoRow, row_id
-from ssvid.errors import DataError, DiskFull
+from ssvid.errors import DiskFull
 from ssvid.features.kept import Kept
 from ssvid.features.passes import Piece, Progress, Vectors, Wanted, embed_block, evaluation_mode, over_blocks
 from ssvid.features.protocol import FRAMES, FeatureProtocol, decoder_of, resolve_feature_protocol
@@ -29,6 +29,7 @@ from ssvid.features.store import (
     columns_of,
     digest_of,
     features_identity,
+    nothing_read,
     portions,
     video_names,
 )
@@ -187,10 +188,7 @@ class _Taking:
         """
         unreadable = tuple(Listed(row_id(rows[i]), self.lost[i]) for i in sorted(self.lost))
         if self.values_ND is None:
-            first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
-            raise DataError(
-                f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
-            )
+            raise nothing_read(len(rows), unreadable)
         read = [row for i, row in enumerate(rows) if i not in self.lost]
         return Features(
             self.values_ND,
