@@ -112,10 +112,15 @@ class Side(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of the videos: a vector of each, with labels and groups; NaN where one could not be read."""
+    """What a network makes of the videos: a vector of each, with labels and groups; NaN where one could not be read.
+
+    notes: what a reader of any number must know. more: what the vectors depend on beside the network and its protocol, plain types.
+    """
 
     train: Features
     test: Features
+    notes: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
@@ -249,8 +254,8 @@ class Evaluation:
     def baselines(
         self, wanted: Any, network: Backbone, features: FeatureProtocol, config: Any, tools: Tools
     ) -> list[Subject] | None:
-        """What stands beside the networks and the random one, in the place of single frames, shuffled frames and histograms;
-        None leaves those.
+        """What stands beside the networks and the random one, in the place of single frames, shuffled frames, histograms and
+        trajectories; None leaves those.
 
         Args:
             wanted: the group ``baselines`` of the recipe. network: the architecture of the table.

@@ -39,7 +39,7 @@ from ssvid.evals.contract import (
     guess_chance,
     register_evaluation,
 )
-from ssvid.evals.histograms import Histograms, svm_number
+from ssvid.evals.hand_made import HandMade, svm_number
 from ssvid.evals.holdouts import held_out
 from ssvid.evals.linear_probe.probe import readable_train
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
@@ -79,7 +79,7 @@ class FrameProbeConfig:
 
 @register_evaluation("frame_probe")
 class FrameProbe(Evaluation):
-    """Top-1, and top-5 above 5 classes, of a head over the vectors of frames; of histograms that of a linear SVM."""
+    """Top-1, and top-5 above 5 classes, of a head over the vectors of frames; of vectors made by hand that of a linear SVM."""
 
     Config = FrameProbeConfig
     metrics = ("frame_probe",)
@@ -117,8 +117,8 @@ class FrameProbe(Evaluation):
     def score(
         self, subject: Subject, seen: Seen, data: LabeledData, config: FrameProbeConfig, tools: Tools
     ) -> Iterator[Number]:
-        if isinstance(subject.network, Histograms):
-            yield svm_number("frame_probe_top1", seen, ProbeProtocol(seed=tools.seed))
+        if isinstance(subject.network, HandMade):
+            yield svm_number("frame_probe_top1", subject.network, seen, ProbeProtocol(seed=tools.seed))
             return
         found = _found(subject, seen, config, tools)
         labels = np.array(seen.test.labels, dtype=object)

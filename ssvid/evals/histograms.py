@@ -5,9 +5,8 @@ A backbone that does not clear it has not been shown to see more than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,37 +14,45 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from ssvid.backbones import Backbone, BackboneInfo, StageInfo
-from ssvid.evals.contract import Number, Seen, Subject, guess_chance
-from ssvid.evals.holdouts import holdouts
-from ssvid.evals.linear_probe.probe import readable_train
-from ssvid.features.protocol import FeatureProtocol, ProbeProtocol, resolve_feature_protocol
-from ssvid.features.store import Features
+from ssvid.backbones import BackboneInfo
+from ssvid.evals.contract import Subject
+from ssvid.evals.hand_made import Fit, HandMade, Predict
+from ssvid.features.protocol import FeatureProtocol, resolve_feature_protocol
 
 HISTOGRAMS = "histograms"
-COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the SVM, chosen on held-out train
 _LEVELS = 4  # of each color: 64 bins
 _CHANGES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # borders between the bins of frame differences, of 1
 _CELLS = 2  # differences are counted in each of 2 x 2 parts of the picture
-_STAGE = "histograms"
 
 
-class Histograms(Backbone):
+class Histograms(HandMade):
     """Histograms in the place of a network: of colors, and of how much neighboring frames differ, by quarters.
 
     Each histogram is the square root of shares (the Hellinger map), so that empty bins can be told from rare ones.
     """
 
+    about = "histograms of colors and changes"
+    costs = (0.001, 0.01, 0.1, 1.0, 10.0)
+
     def __init__(self) -> None:
-        width = _LEVELS**3 + _CELLS**2 * (len(_CHANGES) + 1)
-        super().__init__(BackboneInfo("histograms", (StageInfo(_STAGE, width, 1, 1),), min_frames=2, size=112))
-        self.provenance = {"stage": _STAGE, "content_ids": []}
+        super().__init__(HISTOGRAMS, _LEVELS**3 + _CELLS**2 * (len(_CHANGES) + 1))
 
     def embed_stages(
         self, clip_BCTHW: Tensor, stages: Sequence[str] | None = None, pool: str = "avg"
     ) -> dict[str, Tensor]:
         """One vector BD per clip; ``pool`` has no say."""
-        return {_STAGE: torch.cat([color_histogram(clip_BCTHW), change_histogram(clip_BCTHW)], dim=1).sqrt()}
+        return {HISTOGRAMS: torch.cat([color_histogram(clip_BCTHW), change_histogram(clip_BCTHW)], dim=1).sqrt()}
+
+    def machine(self, x_MD: np.ndarray, y_N: np.ndarray, seed: int) -> Fit:
+        """Of columns with mean 0 and deviation 1 on what is learned from."""
+
+        def fit(learned_from: np.ndarray, cost: float) -> Predict:
+            scaler = StandardScaler().fit(x_MD[learned_from].astype(np.float64))
+            svm = LinearSVC(C=cost, random_state=seed, max_iter=20_000, dual=False)
+            svm.fit(scaler.transform(x_MD[learned_from].astype(np.float64)), y_N[learned_from].astype(str))
+            return lambda asked: svm.predict(scaler.transform(x_MD[asked].astype(np.float64)))
+
+        return fit
 
 
 def color_histogram(clip_BCTHW: Tensor) -> Tensor:
@@ -85,40 +92,6 @@ def histogram_subject(protocol: FeatureProtocol, info: BackboneInfo) -> Subject:
     return Subject(HISTOGRAMS, Histograms(), as_histograms(at_size_of(protocol, info)))
 
 
-def svm_number(metric: str, seen: Seen, protocol: ProbeProtocol) -> Number:
-    """Histograms in the column of a trained head: a linear SVM, its cost chosen on held-out train."""
-    chosen, heldout = select_cost(seen.train, protocol)
-    x, y = readable_train(seen.train)
-    readable, labels = seen.test.readable, np.array(seen.test.labels, dtype=object)
-    predictions = np.full(len(labels), "", dtype=object)
-    predictions[readable] = _fit(x, y, chosen, protocol.seed)(seen.test.values_ND[readable])
-    head = {"svm": "linear, one against the rest", "cost": chosen, "heldout_top1": heldout}
-    correct_N = (predictions == labels) & readable
-    return Number(metric, correct_N, guess_chance(labels), {"head": head, "predictions": predictions.tolist()})
-
-
 def as_histograms(protocol: FeatureProtocol) -> FeatureProtocol:
     """The same clips at the same size, for histograms: their only stage and no pooling."""
     return replace(protocol, stages="all", pool="avg", num_frames=max(2, protocol.num_frames))
-
-
-def select_cost(train: Features, protocol: ProbeProtocol) -> tuple[float, Mapping[str, float]]:
-    """The cost with the best accuracy on held-out parts of train, among equals the smallest; and all accuracies."""
-    x, y = readable_train(train)
-    groups = np.array(train.groups, dtype=object)[train.readable]
-    right = dict.fromkeys(COSTS, 0)
-    total = 0
-    for fit_on, score_on in holdouts(y, groups, protocol, []):
-        total += len(score_on)
-        for cost in COSTS:
-            found = _fit(x[fit_on], y[fit_on], cost, protocol.seed)(x[score_on])
-            right[cost] += int((found == y[score_on]).sum())
-    best = max(COSTS, key=lambda cost: (right[cost], -cost))
-    return best, {f"{cost:g}": right[cost] / total for cost in COSTS}
-
-
-def _fit(x_ND: np.ndarray, y_N: np.ndarray, cost: float, seed: int) -> Any:
-    scaler = StandardScaler().fit(x_ND.astype(np.float64))
-    svm = LinearSVC(C=cost, random_state=seed, max_iter=20_000, dual=False)
-    svm.fit(scaler.transform(x_ND.astype(np.float64)), y_N.astype(str))
-    return lambda values_ND: svm.predict(scaler.transform(values_ND.astype(np.float64)))

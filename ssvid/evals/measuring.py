@@ -13,6 +13,7 @@ from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import PluginError, name_some
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Side, Subject, Tools, plain
+from ssvid.evals.hand_made import HandMade
 from ssvid.features import extracting
 from ssvid.features.protocol import resolve_feature_protocol
 from ssvid.features.store import Features
@@ -74,6 +75,10 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
     Raises:
         RecipeError, DataError, DecodeError: as ``read_features``.
     """
+    own = {one.name: seen for one in subjects if (seen := _seen_by_itself(one, data, tools)) is not None}
+    subjects = [one for one in subjects if one.name not in own]
+    if not subjects:
+        return own
     tools.say(
         f"features of {len(subjects)} networks and baselines from one reading of {len(data.train) + len(data.test)} videos"
     )
@@ -86,7 +91,11 @@ def see(subjects: Sequence[Subject], data: LabeledData, tools: Tools) -> dict[st
         )
 
     both = zip(subjects, of("train", data.train), of("test", data.test), strict=True)
-    return {one.name: Seen(train, test) for one, train, test in both}
+    return {one.name: Seen(train, test) for one, train, test in both} | own
+
+
+def _seen_by_itself(subject: Subject, data: LabeledData, tools: Tools) -> Seen | None:
+    return subject.network.see(subject, data, tools) if isinstance(subject.network, HandMade) else None
 
 
 def measure(asked: Asked, subject: Subject, seen: Any, data: LabeledData, tools: Tools) -> Iterator[ResultRow]:
@@ -106,8 +115,9 @@ def measure(asked: Asked, subject: Subject, seen: Any, data: LabeledData, tools:
                 )
             if sides is None or own[1] is not sides[1]:
                 sides, context = own, _context(subject, own, data, tools)
-            whole = {**context, evaluation.settings_name: plain(config), **number.more}
-            whole["notes"] = [*notes_of(whole), *number.notes]
+            told, notes = ({}, ()) if seen is None else (seen.more, seen.notes)
+            whole = {**context, evaluation.settings_name: plain(config), **told, **number.more}
+            whole["notes"] = [*notes_of(whole), *notes, *number.notes]
             if number.title:
                 whole["title"] = number.title
             yield _row(subject.name, number, ids, groups, whole)

@@ -18,7 +18,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.contents import units_of
 from ssvid.data.manifest import Manifest, VideoRow, row_id
-from ssvid.errors import DataError, DiskFull
+from ssvid.errors import DiskFull
 from ssvid.features.kept import Kept
 from ssvid.features.passes import Piece, Progress, Vectors, Wanted, embed_block, evaluation_mode, over_blocks
 from ssvid.features.protocol import FRAMES, FeatureProtocol, decoder_of, resolve_feature_protocol
@@ -29,6 +29,7 @@ from ssvid.features.store import (
     columns_of,
     digest_of,
     features_identity,
+    nothing_read,
     portions,
     video_names,
 )
@@ -158,7 +159,7 @@ class _Taking:
         if not positions or positions[0] in self.done:
             return
         if self.values_ND is None:
-            self.values_ND, self.widths = _room(self.num_rows, len(values_D), self.kept.folder), dict(widths)
+            self.values_ND, self.widths = room_for(self.num_rows, len(values_D), self.kept.folder), dict(widths)
         self.values_ND[positions] = values_D
         self.done.update(positions)
         for i in positions:
@@ -187,10 +188,7 @@ class _Taking:
         """
         unreadable = tuple(Listed(row_id(rows[i]), self.lost[i]) for i in sorted(self.lost))
         if self.values_ND is None:
-            first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
-            raise DataError(
-                f"none of the {len(rows)} videos could be read{first}. Set data.root to the folder of the videos."
-            )
+            raise nothing_read(len(rows), unreadable)
         read = [row for i, row in enumerate(rows) if i not in self.lost]
         return Features(
             self.values_ND,
@@ -253,8 +251,8 @@ def _take(
             taking.lost |= {i: reason for i, reason in lost.items() if i not in taking.done}
 
 
-def _room(num_rows: int, width: int, folder: Path | None) -> np.ndarray:
-    """NaN for every video: in memory, or where that is large, in a nameless file beside the cache."""
+def room_for(num_rows: int, width: int, folder: Path | None) -> np.ndarray:
+    """Room for a vector of each video, NaN everywhere: in memory, or where that is large, in a nameless file beside the cache."""
     shape = (num_rows, width)
     if folder is None or 4 * num_rows * width <= _MAPPED_FROM_BYTES:
         return np.full(shape, np.nan, dtype=np.float32)

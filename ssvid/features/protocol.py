@@ -141,12 +141,15 @@ class BaselineProtocol:
     """Which rows stand beside a network's, on the same videos and under the same protocol.
 
     random: the network before training. histograms: of colors and of frame differences, without a network.
+    trajectories: hand-made features of motion along dense trajectories, in Fisher vectors, without a network; some seconds of
+    CPU for each video once (needs OpenCV, the extra ``motion``).
     single_frame: the network on one frame of each clip, repeated; shuffled_frames: on each clip's frames in a random
     order. Where either scores as the network does, these videos can be told apart without time.
     """
 
     random: bool = True
     histograms: bool = True
+    trajectories: bool = False
     single_frame: bool = True
     shuffled_frames: bool = True
 

@@ -183,9 +183,20 @@ def read_in_order(
     Raises:
         DecodeError: a worker died or did not come back in time; names the video that was waited for.
     """
-    workers = min(protocol.workers, len(reads))
+    yield from in_order(_ClipDataset(manifest, reads, protocol, crop), manifest, [read.row for read in reads], protocol)
+
+
+def in_order(
+    dataset: Dataset, manifest: Manifest, rows: Sequence[VideoRow], protocol: FeatureProtocol
+) -> Iterator[Any]:
+    """The items of a data set, in order, each made by a worker process; an item reads the file of the row of its number.
+
+    Raises:
+        DecodeError: a worker died or did not come back in time; names the video that was waited for.
+    """
+    workers = min(protocol.workers, len(rows))
     loader = DataLoader(
-        _ClipDataset(manifest, reads, protocol, crop),
+        dataset,
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_is,
@@ -198,10 +209,10 @@ def read_in_order(
             yield item
             done += 1
     except RuntimeError as error:
-        if "DataLoader" not in str(error) or done >= len(reads):
+        if "DataLoader" not in str(error) or done >= len(rows):
             raise
         raise DecodeError(
-            str(manifest.path_of(reads[done].row)),
+            str(manifest.path_of(rows[done])),
             f"a reading process died or gave nothing for {protocol.timeout_seconds:g} s while it was waited for; "
             "index the folder again to find the file, or read with workers=0",
             str(error).splitlines()[0],

@@ -15,7 +15,7 @@ import torch
 from ssvid.backbones import Backbone
 from ssvid.data.index.scan_cache import whole_id
 from ssvid.data.manifest import Manifest, VideoRow, row_id
-from ssvid.errors import DecodeError
+from ssvid.errors import DataError, DecodeError
 from ssvid.features.protocol import FeatureProtocol, decoder_of
 from ssvid.features.reading import even_starts
 from ssvid.video.identity import is_quick
@@ -36,6 +36,14 @@ class Listed(NamedTuple):
 
     id: str
     reason: str
+
+
+def nothing_read(num_videos: int, unreadable: Sequence[Listed]) -> DataError:
+    """The error where none of the videos has a vector; with the reason of the first one."""
+    first = f" ({unreadable[0].id}: {unreadable[0].reason.rstrip('.')})" if unreadable else ""
+    return DataError(
+        f"none of the {num_videos} videos could be read{first}. Set data.root to the folder of the videos."
+    )
 
 
 @dataclass(frozen=True)

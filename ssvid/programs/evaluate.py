@@ -59,7 +59,7 @@ def score(
     around: Around | None = None,
 ) -> Scored:
     """The rows of each named network, then the baselines of the recipe: the random row of the same architecture, seed and
-    stage, the first network on single and on shuffled frames, and histograms without a network.
+    stage, the first network on single and on shuffled frames, and histograms and trajectories without a network.
 
     Args:
         architecture: what the baselines are made of.
@@ -71,9 +71,9 @@ def score(
         evaluation.check_data(architecture, data, options, tools)
     shown = data.in_batches_of(DROPPED_BATCH) if "drop_last" in features.defects else data
     with cores_for_network(tools.device, features.workers) if need_vectors(asked) else contextlib.nullcontext():
-        subjects, note = lineup(networks, architecture, features, config.baselines, data, tools, asked)
+        subjects, notes = lineup(networks, architecture, features, config.baselines, data, tools, asked)
         rows, seen = ask(asked, subjects, shown, tools, around or Around())
-    return Scored(with_note(rows, note), asked, seen)
+    return Scored(with_notes(rows, notes), asked, seen)
 
 
 def prepared(
@@ -94,9 +94,9 @@ def prepared(
     return asked, features
 
 
-def with_note(rows: Iterable[ResultRow], note: str) -> list[ResultRow]:
-    """The rows with one more thing that their reader must know."""
-    more = [note] * bool(note)
+def with_notes(rows: Iterable[ResultRow], notes: Sequence[str]) -> list[ResultRow]:
+    """The rows with more that their reader must know; "" is nothing."""
+    more = [note for note in notes if note]
     return [replace(r, context={**r.context, "notes": [*r.context.get("notes", ()), *more]}) for r in rows]
 
 
@@ -180,7 +180,7 @@ class Command:
         if supervised := self.arguments.get("supervised"):
             networks["supervised"] = supervised_network(network, str(supervised))
         scored = score(config, networks, network, data, tools, metrics=self.metrics, around=self.around(run, config))
-        return scored._replace(rows=with_note(scored.rows, split_note(manifest, config.data, labels=labels))), data
+        return scored._replace(rows=with_notes(scored.rows, [split_note(manifest, config.data, labels=labels)])), data
 
     def tools(self, config: Any, run: Run) -> Tools:
         """What the evaluations of one run are handed."""

@@ -19,7 +19,7 @@ from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.remembered import read_trained, trained_key, write_trained
 from ssvid.evals.finetune.training import hold_out
-from ssvid.evals.histograms import Histograms
+from ssvid.evals.hand_made import HandMade
 from ssvid.evals.measuring import Around, Asked
 from ssvid.files import takes_paths, write_json, write_text
 from ssvid.machine import environment
@@ -198,7 +198,7 @@ class Trainings(Around):
     def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> Iterator[None]:
         """Say what will be trained, and write down all that it depends on."""
         ((_, self.protocol),) = asked.items()
-        self.data, trained = data, [one for one in subjects if not isinstance(one.network, Histograms)]
+        self.data, trained = data, [one for one in subjects if not isinstance(one.network, HandMade)]
         self.tools.say(_header(trained[0].network.info, self.protocol, data, self.tools))
         if len(trained) > 1:
             names = "; ".join(one.name for one in trained)
@@ -215,8 +215,8 @@ class Trainings(Around):
         """The rows of a training that an interrupted run had finished are taken as they are, and so are those of a baseline
         of one process that was trained before from the same weights, videos and settings.
         """
-        if isinstance(subject.network, Histograms):
-            tools.say("histograms of colors and changes")
+        if isinstance(subject.network, HandMade):
+            tools.say(subject.network.about)
             return list(measured(tools))
         own = RunFolder(tools.folder / re.sub(r"\W+", "-", subject.name))
         if tools.resume and own.results.is_file():

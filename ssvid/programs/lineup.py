@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.backbones.batch_statistics import has_batch_statistics
-from ssvid.errors import CheckpointError, RecipeError, RunFolderError
+from ssvid.errors import CheckpointError, RecipeError, RunFolderError, SsvidError
 from ssvid.evals.baselines import random_forms, sees_stills
 from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.histograms import histogram_subject
 from ssvid.evals.measuring import RANDOM_FORM, Asked
+from ssvid.evals.trajectories import trajectory_subject
 from ssvid.exports import load_backbone
 from ssvid.features.protocol import BaselineProtocol, FeatureProtocol
 from ssvid.files import write_text
@@ -26,6 +27,7 @@ from ssvid.programs.runs import RANDOM, Run
 from ssvid.ranks import done_by_first, without_launcher
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
+from ssvid.video.motion import require_opencv
 from ssvid.weights.checkpoints import read_checkpoint
 from ssvid.weights.initializing import EXPORT_FIRST, initialize
 from ssvid.weights.provenance import Provenance
@@ -56,10 +58,10 @@ def supervised_network(network: Backbone, weights: str) -> Backbone:
 
 
 class Lineup(NamedTuple):
-    """Who stands in a table, in its order. note: why somebody does not who was asked for; "" where all are there."""
+    """Who stands in a table, in its order. notes: why somebody does not who was asked for."""
 
     subjects: list[Subject]
-    note: str
+    notes: list[str]
 
 
 def lineup(
@@ -72,7 +74,7 @@ def lineup(
     asked: Asked,
 ) -> Lineup:
     """All that stands in the table, in its order: the networks by their names, the forms of the random one, and what the
-    evaluations bring themselves, or else the first network on other frames, and histograms in the place of a network.
+    evaluations bring themselves, or else the first network on other frames, and histograms and trajectories in its place.
 
     Args:
         architecture: the network that the baselines are made of. baselines: the group of the recipe.
@@ -92,19 +94,27 @@ def lineup(
     beside = [
         evaluation.baselines(baselines, architecture, features, options, tools) for evaluation, options in asked.items()
     ]
-    has_usual = None in beside
-    usual = _usual(baselines, architecture, features) if has_usual else []
+    usual = _usual(baselines, architecture, features) if None in beside else Lineup([], [])
     for own in beside:
         names = {subject.name for subject in subjects}
-        subjects += [subject for subject in (usual if own is None else own) if subject.name not in names]
-    return Lineup(subjects, stills_note(baselines, architecture) if has_usual else "")
+        subjects += [subject for subject in (usual.subjects if own is None else own) if subject.name not in names]
+    return Lineup(subjects, usual.notes)
 
 
-def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> list[Subject]:
-    """The first network on other frames, and histograms in the place of a network."""
-    shown = frame_baselines(baselines, network)
-    subjects = [Subject(name, network, replace(features, frames=frames)) for name, frames in shown.items()]
-    return subjects + ([histogram_subject(features, network.info)] if baselines.histograms else [])
+def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> Lineup:
+    """The first network on other frames, and histograms and trajectories in the place of a network."""
+    shown, note = frame_baselines(baselines, network), stills_note(baselines, network)
+    found = Lineup([Subject(name, network, replace(features, frames=frames)) for name, frames in shown.items()], [])
+    found.notes.extend([note] * bool(note))
+    if baselines.histograms:
+        found.subjects.append(histogram_subject(features, network.info))
+    if baselines.trajectories:
+        try:
+            require_opencv()
+            found.subjects.append(trajectory_subject(features))
+        except SsvidError as error:
+            found.notes.append(f"no row of trajectories: {error}")
+    return found
 
 
 def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None) -> dict[str, str]:

@@ -101,11 +101,12 @@ def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     trained = "the head of a frozen network" if p.frozen else "the whole network"
     chosen = f"chosen on {p.holdout_fraction:.0%} of train" if p.holdout_fraction else "the last one"
     beside = ["random"] * baselines.random + list(frame_baselines(baselines))
+    made = ", ".join(["histograms"] * baselines.histograms + ["trajectories"] * baselines.trajectories)
     return [
         f"trained: {trained}, {optim.epochs} epochs, {optim.name}, {optim.schedule}; the epoch is {chosen}",
         f"lr {scaled_lr(optim, p.batch_size):.6g} = base_lr {optim.base_lr:g} x {p.batch_size} / 256",
         f"views of a test video: {p.num_clips} clips of {p.num_frames} frames, one in {p.stride_frames}, x {p.num_crops} crops",
-        f"baselines, a training each: {', '.join(beside) or 'none'}{'; without one: histograms' * baselines.histograms}",
+        f"baselines, a training each: {', '.join(beside) or 'none'}{f'; without one: {made}' if made else ''}",
     ]
 
 

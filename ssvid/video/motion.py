@@ -77,6 +77,25 @@ def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()
     return {"motion": np.array(motion, np.float32), "thumbnails": np.stack(thumbnails).astype(np.uint8)}
 
 
+def dense_flow(start_HW: np.ndarray, end_HW: np.ndarray) -> np.ndarray:
+    """Optical flow HW2 (x, y) in pixels from one gray uint8 frame to another: Dense Inverse Search (Kroeger et al., ECCV 2016),
+    OpenCV's preset MEDIUM, on one thread.
+
+    Frames with a side of less than 16 px are repeated at the border: the search needs as many.
+
+    Raises:
+        SsvidError: OpenCV is not installed.
+    """
+    cv2 = require_opencv()
+    height, width = start_HW.shape
+    pad = [(0, max(0, 16 - height)), (0, max(0, 16 - width))]
+    start_HW, end_HW = (np.pad(gray_HW, pad, mode="edge") for gray_HW in (start_HW, end_HW))
+    with one_thread(cv2):
+        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow_HW2: np.ndarray = search.calc(start_HW, end_HW, None)[:height, :width]
+    return flow_HW2
+
+
 class _Flow:
     """Flow from each frame to the next of one video."""
 

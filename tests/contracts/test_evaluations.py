@@ -11,6 +11,7 @@ from ssvid.backbones import initialize_backbone
 from ssvid.data.config import LoaderConfig
 from ssvid.evals.contract import NEEDS, Evaluation, Tools, evaluations
 from ssvid.evals.histograms import Histograms, as_histograms
+from ssvid.evals.trajectories import Trajectories
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.recipe.check import build_defaults
 from ssvid.recipe.options import make_evaluation_config
@@ -108,8 +109,9 @@ def test_test_labels_decide_nothing(name, manifest, tools, tmp_path):
         assert row.context.get("predictions") == same.context.get("predictions")
 
 
+@pytest.mark.parametrize("made", [Histograms, Trajectories])
 @pytest.mark.parametrize("name", LEARNS)
-def test_it_says_what_histograms_score_or_nothing(name, manifest, tools):
+def test_it_says_what_histograms_and_trajectories_score_or_nothing(name, made, manifest, tools):
     features = as_histograms(FEATURES)
-    for row in ask(name, Histograms(), labeled(manifest), options_of(name), features, tools=tools):
+    for row in ask(name, made(), labeled(manifest), options_of(name), features, tools=tools):
         assert 0 <= row.value <= 1

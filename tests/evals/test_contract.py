@@ -219,14 +219,14 @@ def test_weights_and_tables_of_before_are_compared_by_quick_ids_and_that_is_said
 
 
 def test_nothing_is_trained_where_neighbors_alone_are_asked_for(backbone, manifest, quick, probe, monkeypatch):
-    from ssvid.evals import histograms
+    from ssvid.evals import hand_made
     from ssvid.evals.linear_probe import evaluation
 
     def trained(*args, **more):
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(evaluation, "linear_probe", trained)
-    monkeypatch.setattr(histograms, "select_cost", trained)
+    monkeypatch.setattr(hand_made, "select_cost", trained)
     rows = beside(
         ProbeRecipe(features=quick, probe=probe), backbone, labeled(manifest), metrics=("knn",), pretrained=backbone
     )

@@ -415,7 +415,7 @@ def test_a_protocol_that_does_not_fit_says_all_that_is_wrong(backbone, manifest,
     assert lines[0] == ("features.num_frames (0) must be at least 1 for backbone tiny3d. Set features.num_frames=16.")
     assert "features.resize_px (10) must be at least the crop, 24. Set features.resize_px=0 (automatic)." in lines
     assert (
-        "features.pool ('max') must be one of avg, avgmax, max1x2x2 (did you mean 'avgmax'?). Set features.pool=avg."
+        "features.pool ('max') must be one of avg, avgmax, max1x2x2, frames (did you mean 'avgmax'?). Set features.pool=avg."
         in lines
     )
     assert "features.workers (-1) must be at least 0. Set features.workers=2." in lines

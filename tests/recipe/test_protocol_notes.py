@@ -227,6 +227,7 @@ def test_the_flips_above_are_all_that_is_marked():
         "trainer.accelerator", "trainer.deterministic", "trainer.compile", "trainer.channels_last",
         "trainer.val_every_epochs", "trainer.pictures", "logger.wandb", "logger.project", "logger.tensorboard",
         "baselines.random", "baselines.single_frame", "baselines.shuffled_frames", "baselines.histograms",
+        "baselines.trajectories",
     }  # fmt: skip
     for kind in EVALUATIONS:
         marked = {path for path in leaves(kind) if marks(KINDS[kind], path).get("speed_only")}

@@ -32,7 +32,7 @@ from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject,
 from ssvid.evals.finetune.rates import parameter_groups
 from ssvid.evals.finetune.rows import finetuned_numbers, most_frequent
 from ssvid.evals.finetune.state import Fitted, Parts, Start
-from ssvid.evals.histograms import Histograms, svm_number
+from ssvid.evals.hand_made import HandMade, svm_number
 from ssvid.evals.holdouts import holdouts
 from ssvid.evals.measuring import see
 from ssvid.features.protocol import FeatureProtocol, ProbeProtocol
@@ -53,7 +53,7 @@ from ssvid.weights.provenance import Provenance
 
 @register_evaluation("finetune")
 class Finetune(Evaluation):
-    """A copy of a network learns the labels: top-1 of videos and of clips, top-5 above 5 classes; of histograms a linear SVM.
+    """A copy of a network learns the labels: top-1 of videos and of clips, top-5 above 5 classes; of vectors made by hand a linear SVM.
 
     Unreadable training videos are left out or replaced in training, and listed; unreadable test videos count as wrong and
     are listed. Under several processes every test video is scored by one of them. Checkpoints and logs lie in ``tools.folder``.
@@ -83,11 +83,11 @@ class Finetune(Evaluation):
     def score(
         self, subject: Subject, seen: Seen, data: LabeledData, config: FinetuneProtocol, tools: Tools
     ) -> Iterator[Number]:
-        if isinstance(subject.network, Histograms):
+        if isinstance(subject.network, HandMade):
             with over_ranks():
                 seen = see([subject], data, tools)[subject.name]
-            number = svm_number(f"{config.metric}_top1", seen, ProbeProtocol(seed=tools.seed))
-            yield number._replace(seen=(seen.train, seen.test))
+            number = svm_number(f"{config.metric}_top1", subject.network, seen, ProbeProtocol(seed=tools.seed))
+            yield number._replace(seen=(seen.train, seen.test), notes=seen.notes, more={**seen.more, **number.more})
             return
         yield from finetuned(Start(subject, data, replace(config, frames=subject.protocol.frames), tools))
 

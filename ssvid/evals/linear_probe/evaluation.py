@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, plain, register_evaluation
-from ssvid.evals.histograms import Histograms, svm_number
+from ssvid.evals.hand_made import HandMade, svm_number
 from ssvid.evals.linear_probe.low_shot import linear_probe_of_few
 from ssvid.evals.linear_probe.probe import GridPoint, ProbeResult, linear_probe
 from ssvid.features.protocol import ProbeProtocol, check_probe_protocol
@@ -27,13 +27,13 @@ class _Probe(Evaluation):
 
 @register_evaluation("linear_probe")
 class LinearProbe(_Probe):
-    """Top-1, and top-5 above 5 classes, of a head that is chosen on held-out train; of histograms that of a linear SVM."""
+    """Top-1, and top-5 above 5 classes, of a head that is chosen on held-out train; of vectors made by hand that of a linear SVM."""
 
     def score(
         self, subject: Subject, seen: Seen, data: LabeledData, config: ProbeProtocol, tools: Tools
     ) -> Iterator[Number]:
-        if isinstance(subject.network, Histograms):
-            yield svm_number("probe_top1", seen, config)
+        if isinstance(subject.network, HandMade):
+            yield svm_number("probe_top1", subject.network, seen, config)
             return
         probe = _probe_of(seen, config, tools)
         head = {
@@ -51,12 +51,12 @@ class LinearProbe(_Probe):
 
 @register_evaluation("low_shot")
 class LowShot(_Probe):
-    """The linear probe with a share of the training labels, for each of ``label_fractions``; not of histograms."""
+    """The linear probe with a share of the training labels, for each of ``label_fractions``; not of vectors made by hand."""
 
     def score(
         self, subject: Subject, seen: Seen, data: LabeledData, config: ProbeProtocol, tools: Tools
     ) -> Iterator[Number]:
-        if isinstance(subject.network, Histograms):
+        if isinstance(subject.network, HandMade):
             return
         for share in config.label_fractions:
             whole = _probe_of(seen, config, tools).selection

@@ -19,7 +19,7 @@ import numpy as np
 
 from ssvid.backbones import Backbone
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, plain, register_evaluation
-from ssvid.evals.histograms import Histograms
+from ssvid.evals.hand_made import HandMade
 from ssvid.evals.holdouts import held_out
 from ssvid.evals.neighbors.knn import NEIGHBORS_SHOWN, Neighbors, recall_chance, search, searchable
 from ssvid.evals.neighbors.page import shown_queries, write_page
@@ -67,7 +67,7 @@ class Retrieval(Evaluation):
     def score(
         self, subject: Subject, seen: Seen, data: LabeledData, config: RetrievalProtocol, tools: Tools
     ) -> Iterator[Number]:
-        if isinstance(subject.network, Histograms):  # centered as the manner says, pooled in no way
+        if isinstance(subject.network, HandMade):  # centered as the manner says, pooled in no way
             config = replace(config, manner="own")
         found = found_by(seen, config)
         for k, hit_N in found.hits.items():
