@@ -355,5 +355,5 @@ def _raise_all(problems: Iterable[str]) -> None:
 
 
 def decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
-    """The decoder that reads this video here."""
-    return resolve_decoder(protocol.decoder, row.decoders_ok)
+    """What reads this video here: a decoder, or measured flow."""
+    return f"flow {row.flow}" if row.flow else resolve_decoder(protocol.decoder, row.decoders_ok)

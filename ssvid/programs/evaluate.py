@@ -28,6 +28,7 @@ from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides,
 from ssvid.programs.scored_videos import check_listed, need_labels, scored_rows, split_note
 from ssvid.progress import speaker
 from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
+from ssvid.recipe.building import check_modality
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.protocol_notes import tagged, wanted_metrics
 from ssvid.recipe.schema import EvaluationRecipe
@@ -135,6 +136,10 @@ class Command:
         self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
         self.metrics = wanted_metrics(self.loaded)
         for name in self.config.asks():
+            if self.config.data.modality not in (legal := evaluations.get(name).modalities):
+                raise RecipeError(
+                    f"data.modality ({self.config.data.modality}) is not what {name} is asked of. Set data.modality={legal[0]}."
+                )
             verb = evaluations.get(name).verb
             if kind == "evaluate" and verb != kind:
                 raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
@@ -167,6 +172,7 @@ class Command:
         config = config_of(self.config, run)
         tools = self.tools(config, run)
         network = self.network(config, run)
+        check_modality(config.data, network.info)
         asked, _ = prepared(config, network, tools, self.metrics)
         manifest = self.manifest(config, asked, run)
         labels = need_labels(asked)

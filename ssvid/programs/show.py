@@ -122,14 +122,14 @@ def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
 
 
 def sample_shapes(task: PretextTask) -> dict[str, str]:
-    """Name -> dtype and shape of what a worker sends for one sample of a video of 320 x 240 pixels."""
-    height, width = 240, 320
+    """Name -> dtype and shape of what a worker sends for one sample of a video, or of flow, of 320 x 240 pixels."""
+    height, width, channels = 240, 320, task.backbone_info.in_channels
     maker = task.clip_maker(training=True)
     signals = still_signals(getattr(maker, "signals", ()), maker.min_frames)
-    info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals)
+    info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals, channels=channels)
     rngs = [np.random.default_rng([0, i]) for i in range(2)]
     plan = maker.plan(info, *rngs)
-    views = tuple(torch.zeros(len(view), 3, height, width, dtype=torch.uint8) for view in plan.views)
+    views = tuple(torch.zeros(len(view), channels, height, width, dtype=torch.uint8) for view in plan.views)
     sample = maker.transform(views, plan, *rngs)
     return {k: f"{str(v.dtype).removeprefix('torch.')} {tuple(v.shape)}" for k, v in sample.items()}
 

@@ -25,6 +25,7 @@ from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
 from ssvid.train.config import FinetuneOptimConfig, LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
+from ssvid.types import FLOW
 
 
 @dataclass
@@ -300,6 +301,7 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "data.gray_range": Used("data.name", ("manifest",), off=True),
     "data.fps": Used("data.name", ("manifest",), off=True),
     "data.list": Used("data.name", names_with_list),
+    "data.flow.": Used("data.modality", (FLOW,)),
     "data.out_of_domain.list": Used("data.out_of_domain.name", names_with_list),
     **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
 }
