@@ -26,6 +26,7 @@ from ssvid.programs.runs import RANDOM, Run
 from ssvid.ranks import done_by_first, without_launcher
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
+from ssvid.types import RGB_CHANNELS
 from ssvid.weights.checkpoints import read_checkpoint
 from ssvid.weights.initializing import EXPORT_FIRST, initialize
 from ssvid.weights.provenance import Provenance
@@ -97,14 +98,16 @@ def lineup(
     for own in beside:
         names = {subject.name for subject in subjects}
         subjects += [subject for subject in (usual if own is None else own) if subject.name not in names]
-    return Lineup(subjects, stills_note(baselines, architecture) if has_usual else "")
+    notes = (stills_note(baselines, architecture), histograms_note(baselines, architecture)) if has_usual else ()
+    return Lineup(subjects, "; ".join(filter(None, notes)))
 
 
 def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProtocol) -> list[Subject]:
     """The first network on other frames, and histograms in the place of a network."""
     shown = frame_baselines(baselines, network)
     subjects = [Subject(name, network, replace(features, frames=frames)) for name, frames in shown.items()]
-    return subjects + ([histogram_subject(features, network.info)] if baselines.histograms else [])
+    has_histograms = baselines.histograms and not histograms_note(baselines, network)
+    return subjects + ([histogram_subject(features, network.info)] if has_histograms else [])
 
 
 def frame_baselines(baselines: BaselineProtocol, network: Backbone | None = None) -> dict[str, str]:
@@ -120,6 +123,13 @@ def stills_note(baselines: BaselineProtocol, network: Backbone) -> str:
     if not baselines.single_frame or sees_stills(network):
         return ""
     return f"no row of single frames: {network.info.name} sees differences of frames, and all clips of one frame are alike to it"
+
+
+def histograms_note(baselines: BaselineProtocol, network: Backbone) -> str:
+    """Why there is no row of histograms; "" where there is one, or none is wanted."""
+    if not baselines.histograms or network.info.in_channels == RGB_CHANNELS:
+        return ""
+    return "no row of histograms: they are of colors, and clips of flow have none"
 
 
 def train_placebo(backbone: str | Path, *, show_progress: bool = True) -> Path:

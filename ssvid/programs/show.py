@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ssvid.data.collection import load_manifest, split_rows
-from ssvid.data.config import DataConfig, OutOfDomainConfig
+from ssvid.data.config import DataConfig
 from ssvid.data.feed.dataset import cut_segments
 from ssvid.data.feed.sampler import BatchLayout
 from ssvid.data.index.signals import still_signals
@@ -55,7 +55,7 @@ def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any)
     config = loaded.recipe
     facts = _facts(config) if isinstance(config, PretrainRecipe) else _evaluation_facts(loaded)
     if isinstance(config, PretrainRecipe) and config.data.out_of_domain.root:
-        facts += _out_of_domain_facts(config.data.out_of_domain)
+        facts += _out_of_domain_facts(config.data)
     facts += loaded.notes
     return ShowResult(loaded.resolved, facts)
 
@@ -109,9 +109,11 @@ def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     ]
 
 
-def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
+def _out_of_domain_facts(config: DataConfig) -> list[str]:
     """The videos from elsewhere that the pretext metrics are measured on."""
-    own = DataConfig(name=data.name, root=data.root, list=data.list, split=data.split)
+    data = config.out_of_domain
+    places = {"name": data.name, "root": data.root, "list": data.list, "split": data.split}
+    own = DataConfig(**places, modality=config.modality, flow=config.flow)  # type: ignore[arg-type]
     try:
         manifest = load_manifest(own, group="data.out_of_domain")
     except SsvidError as error:

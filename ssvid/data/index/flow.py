@@ -110,7 +110,7 @@ def check_flow(root: str | Path, rows: Iterable[VideoRow], settings: FlowSetting
     if missing:
         raise DataError(
             f"data.modality (flow) reads optical flow that was measured before, and of {len(missing)} of {len(rows)} videos there"
-            f" is none of {settings.measurement}, the first is {missing[0]!r}. Measure once with: {measuring_command(root, settings)}"
+            f" is none of {settings.measurement}, the first is {missing[0]!r}. Measure once with: {measuring_command(root, settings)}."
         )
 
 
