@@ -108,8 +108,11 @@ class Command:
     """A command that evaluates a backbone: its recipe, its runs and what all of them come to. Kinds that load weights in
     another way, or train, override a step.
 
-    kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if one is.
+    kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if
+    one is. table: of the videos that were scored last.
     """
+
+    table: Manifest
 
     def __init__(
         self,
@@ -143,7 +146,11 @@ class Command:
             verb = evaluations.get(name).verb
             if kind == "evaluate" and verb != kind:
                 raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
-        self.runs = runs_of(self.config, self.arguments)
+        self.runs = self.planned()
+
+    def planned(self) -> list[Run]:
+        """The runs of the command."""
+        return runs_of(self.config, self.arguments)
 
     def folder(self, out: Weights | None = None) -> Path:
         """Where results go: ``out``, or a new folder beside the run that the backbone belongs to."""
@@ -157,6 +164,7 @@ class Command:
             if len(self.runs) > 1:
                 self.say(f"fold {run.fold}, seed {run.seed}")
             scored, data = self.score(run)
+            self.table = data.manifest
             of_run = tagged(scored.rows, run.fold, run.seed, run.recipe_seed, self.loaded, data.manifest)
             rows += of_run
             first = [row for row in of_run if row.name == of_run[0].name]

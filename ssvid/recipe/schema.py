@@ -173,6 +173,9 @@ class FinetuneRecipe(EvaluationRecipe):
 
     kind: ``finetune``. seed: of the head, of the random row, and of all that training draws.
     finetune: how it is trained, how its epoch is chosen and how it is tested.
+    streams: several networks that are trained one after the other and answer together, by their names: for each a group of
+        what it has of its own, out of ``backbone``, ``data`` (``modality`` and ``flow``), ``finetune`` and ``optim``. Their
+        class probabilities are averaged; each has its rows, too.
     loader: its batches are ``finetune.batch_size``, one clip of each video. baselines: each network among them is one more
     training.
     """
@@ -180,6 +183,7 @@ class FinetuneRecipe(EvaluationRecipe):
     kind: str = "finetune"
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
+    streams: dict[str, Any] = field(default_factory=dict)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
