@@ -32,7 +32,8 @@ def ground(shift: tuple[float, float], height: int = 96, width: int = 128) -> np
     rng = np.random.default_rng(5)
     angles, lengths, phases = rng.uniform(0, np.pi, 24), rng.uniform(8, 40, 24), rng.uniform(0, 6.28, 24)
     waves = sum(
-        np.sin(2 * np.pi * (x * np.cos(a) + y * np.sin(a)) / n + p) for a, n, p in zip(angles, lengths, phases, strict=True)
+        np.sin(2 * np.pi * (x * np.cos(a) + y * np.sin(a)) / n + p)
+        for a, n, p in zip(angles, lengths, phases, strict=True)
     )
     return np.repeat((128 + 15 * np.asarray(waves)).clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
@@ -83,7 +84,11 @@ def test_settings_survive_their_text_and_nonsense_is_named() -> None:
     for settings in (FlowSettings(), FlowSettings("raft_small", 256, 12.5, True), FlowSettings(short_side_px=256)):
         read = FlowSettings.parse(settings.text)
         assert read.text == settings.text
-        assert (read.method, read.most_px, read.subtract_mean) == (settings.method, settings.most_px, settings.subtract_mean)
+        assert (read.method, read.most_px, read.subtract_mean) == (
+            settings.method,
+            settings.most_px,
+            settings.subtract_mean,
+        )
     assert FlowSettings().text == "dis-128px-10"  # 20 at 256 px, in proportion
     assert FlowSettings(short_side_px=256).measurement == "dis-256px-20"
     for text in ("", "dis", "dis-128px", "farneback-128px-10", "dis-128px-10+mean", "dis-x-10", "dis-128px-010"):
@@ -193,7 +198,9 @@ def test_a_folder_with_a_single_frame_does_not_move(tmp_path: Path) -> None:
 
 
 def test_raft_needs_its_weights_and_says_where_they_belong(hub_cache) -> None:
-    with pytest.raises(SsvidError, match=r"needs torchvision's weights.*raft_small.*Nothing is downloaded unasked.*dis"):
+    with pytest.raises(
+        SsvidError, match=r"needs torchvision's weights.*raft_small.*Nothing is downloaded unasked.*dis"
+    ):
         Raft("raft_small")
 
 
