@@ -29,7 +29,7 @@ def flow_sheet(manifest: Manifest, rows: Sequence[VideoRow], settings: FlowSetti
         DecodeError: a video, or its flow, cannot be read.
     """
     lines = [line for row in rows for line in _lines_of(manifest, row, settings)]
-    wheel = [_labeled("the wheel: where to, how far", _fitted(pictures.wheel_picture()))]
+    wheel = [_labeled("where to, how far", _fitted(pictures.wheel_picture()))]
     return pictures.sheet([*lines, pictures.row(wheel, _GAP_PX)])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.data.collection import load_manifest
-from ssvid.errors import RecipeError, SsvidError, did_you_mean
+from ssvid.errors import DataError, RecipeError, SsvidError, did_you_mean
 from ssvid.evals.contract import LabeledData, Subject, Tools
 from ssvid.evals.finetune.scores import SCORES, Scores, averaged, read_scores
 from ssvid.evals.measuring import Around, Asked
@@ -118,7 +118,7 @@ class Streams(Finetuning):
                 stream = Stream("finetune", recipe, (), arguments, **more)
                 stream.check()
             except SsvidError as error:
-                raise type(error)(f"stream {name}: {error}") from None
+                raise (DataError if isinstance(error, DataError) else RecipeError)(f"stream {name}: {error}") from error
             if self.recorded is not None:
                 of_stream = (row for row in self.recorded.rows if row.context.get("stream") == name)
                 named = tuple(replace(row, name=row.context["stream_row"]) for row in of_stream)
