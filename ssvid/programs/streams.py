@@ -6,10 +6,10 @@ the mean of their class probabilities (Simonyan & Zisserman 2014, arXiv:1406.219
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -72,9 +72,12 @@ class Stream(Finetuning):
 class _TrainingsOfStream(Trainings):
     command: Stream
 
-    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def begun(self, asked: Asked, subjects: Sequence[Subject], data: LabeledData) -> Iterator[None]:
+        """Write down what all streams share, and then what this one depends on."""
         self.command.begin()
-        return super().begun(asked, subjects, data)
+        with super().begun(asked, subjects, data):
+            yield
 
 
 class Streams(Finetuning):
