@@ -21,8 +21,8 @@ from ssvid.bounds import AtLeast, Inside, OneOf, Positive, Share, check_options
 from ssvid.errors import DataError
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, random_square
-from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_clips, random_square
+from ssvid.types import MODALITIES, ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
 
 if TYPE_CHECKING:
@@ -300,6 +300,7 @@ class OrderVerification(PretextTask):
     targets = ("is_ordered",)
     targets_per_view = True
     num_classes = 2  # taken from other videos, they would be right more often than not: most tuples are not in order
+    modalities = MODALITIES
     must_fall = ("static", "shuffled", "noise")
     must_hold = ("reencoded",)
 
@@ -328,7 +329,7 @@ class OrderVerification(PretextTask):
         frames_BNCTHW = batch["frames"].transpose(2, 3).float().div_(255)
         if self.training and self.config.flip:
             flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=frames_BNCTHW.device)
-            frames_BNCTHW = flip_some(frames_BNCTHW, flipped)
+            frames_BNCTHW = flip_clips(frames_BNCTHW, flipped)
         return {**batch, "frames": frames_BNCTHW.contiguous()}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:

@@ -26,12 +26,12 @@ from ssvid.transforms import (
     Cuts,
     Rectangle,
     center_square,
-    flip_some,
+    flip_clips,
     random_square,
     resize_clips,
     square,
 )
-from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.types import MODALITIES, ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -214,6 +214,7 @@ class Speediness(PretextTask):
     Config = SpeedinessConfig
     targets = ("is_sped",)
     targets_per_view = True
+    modalities = MODALITIES
     must_fall = ("static", "noise")
     must_hold = ("reencoded", "border")
 
@@ -242,7 +243,7 @@ class Speediness(PretextTask):
         clips_BVCTHW = clips.unflatten(0, (B, V))
         if training and self.config.flip:
             flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips.device)
-            clips_BVCTHW = flip_some(clips_BVCTHW, flipped)
+            clips_BVCTHW = flip_clips(clips_BVCTHW, flipped)
         return {**batch, "clips": clips_BVCTHW}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:

@@ -19,7 +19,7 @@ from ssvid.bounds import OneOf, check
 from ssvid.errors import RecipeError
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.transforms import Cut, CutFirst, Cuts, cuts_of
-from ssvid.types import ClipMaker, ClipPlan, TaskOutput, VideoInfo
+from ssvid.types import MODALITIES, ClipMaker, ClipPlan, TaskOutput, VideoInfo
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -163,6 +163,7 @@ class CompositeTask(PretextTask):
             if hasattr(self, member.label):
                 raise RecipeError(f"tasks: label {member.label!r} is taken by ssvid itself. Set another label.")
             self.add_module(member.label, member.task)
+        self.modalities = tuple(m for m in MODALITIES if all(m in member.task.modalities for member in members))
         self.smaller_is_better = tuple(
             f"{member.label}/{name}" for member in members for name in ("loss", *member.task.smaller_is_better)
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssvid.errors import DataError
 from ssvid.registry import Registry
-from ssvid.types import ClipMaker, Stream, TaskOutput, Ticket, batch_rng, sample_rng
+from ssvid.types import RGB, ClipMaker, Stream, TaskOutput, Ticket, batch_rng, sample_rng
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -62,6 +62,8 @@ class PretextTask(nn.Module):
             draws it evenly among them. 0: a placebo takes it from another video.
         smaller_is_better: metrics of which less is better, names or shell patterns ("*error*"). The loss is one always, and
             a torchmetrics metric that says so of itself; of all others more is better.
+        modalities: what its clips may be made of, of "rgb" and "flow". A task that only plans, cuts, resizes and mirrors
+            (``transforms.flip_clips``) can take flow, too.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
     Instance attributes:
@@ -73,6 +75,7 @@ class PretextTask(nn.Module):
     targets_per_view: ClassVar[bool] = False
     num_classes: ClassVar[int] = 0
     smaller_is_better: Sequence[str] = ()
+    modalities: tuple[str, ...] = (RGB,)
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
     stage: str | None = None

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 POOLS = ("avg", "avgmax", "max1x2x2", "frames")  # ways from a map to a vector (``backbones.pool_map``)
+RGB, FLOW = MODALITIES = ("rgb", "flow")  # what a clip is made of
+RGB_CHANNELS, FLOW_CHANNELS = 3, 2  # flow has u and v
+NO_MOTION = 128  # the level, of 255, of a pixel of flow that does not move
 COMPOSITE = "composite"  # the name under which recipes and checkpoints know several tasks at once
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class VideoInfo:
     num_frames: frames that a sequential decode delivers. fps: frames per second, from the decoded time stamps.
     height, width: pixels as displayed, rotation applied. variable_fps: frame durations differ.
     signals: per-frame measurements (motion, thumbnails), each with ``num_frames`` rows. gray_range: the values of a gray
-    video of more than 8 bits that become 0 and 255; () keeps the upper 8 bits.
+    video of more than 8 bits that become 0 and 255; () keeps the upper 8 bits. channels: 3, or 2 where its frames are
+    measured flow, height and width of which are then given.
     """
 
     path: str
@@ -75,6 +79,7 @@ class VideoInfo:
     variable_fps: bool = False
     signals: Mapping[str, np.ndarray] = field(default_factory=dict)
     gray_range: tuple[int, ...] = ()
+    channels: int = RGB_CHANNELS
 
 
 @dataclass(frozen=True)

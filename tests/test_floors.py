@@ -31,7 +31,7 @@ FLOORS = {
 }  # fmt: skip
 WITHIN_THE_GROUND_FLOOR = {
     *((room, "errors") for room in ("registry", "stopping", "files", "ranks", "bounds", "pictures")),
-    *(("ranks", "machine"), ("progress", "ranks"), ("bounds", "settings")),
+    *(("ranks", "machine"), ("progress", "ranks"), ("bounds", "settings"), ("pictures", "types")),
 }
 HIGHEST_FOR_TASKS = 3
 DOORS = {

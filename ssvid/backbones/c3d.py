@@ -12,6 +12,7 @@ from ssvid.backbones.contract import (
     BackboneInfo,
     StageInfo,
     check_option,
+    input_of,
     register_backbone,
     spread_stride,
     strided_stages,
@@ -51,20 +52,29 @@ class C3D(Backbone):
         stride_time: frames per cell of the map of conv5: 8 (paper), 4, 2 or 1.
         stride_space: pixels per cell of the map of conv5: 16 (paper), 8, 4, 2 or 1. Both remove poolings, the deepest
             first; the same weights load.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: pools round sizes up, so that one frame is enough; sizes that are multiples of the strides give the same
     maps. Pixels are normalized by mean and standard deviation; the paper subtracts a mean picture, channels in BGR.
     Weights start from Kaiming's fan-out initialization.
     """
 
-    def __init__(self, *, norm: str = "batch", fc: bool = False, stride_time: int = 8, stride_space: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        norm: str = "batch",
+        fc: bool = False,
+        stride_time: int = 8,
+        stride_space: int = 16,
+        in_channels: int = 3,
+    ) -> None:
         check_option("c3d", "norm", norm, NORMS)
         check_option("c3d", "stride_time", stride_time, (1, 2, 4, 8))
         check_option("c3d", "stride_space", stride_space, (1, 2, 4, 8, 16))
         _check_fc(fc, stride_time, stride_space)
         times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
-        super().__init__(_info(norm, fc, times, spaces))
-        before = 3
+        super().__init__(_info(norm, fc, times, spaces, in_channels))
+        before = in_channels
         for number, channels in (pair for stage in _STAGES.values() for pair in stage):
             self.add_module(f"conv{number}", nn.Conv3d(before, channels, 3, padding=1))
             if norm == "batch":
@@ -116,9 +126,10 @@ def _check_fc(fc: bool, stride_time: int, stride_space: int) -> None:
         )
 
 
-def _info(norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int]) -> BackboneInfo:
+def _info(norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int], in_channels: int) -> BackboneInfo:
     stages = [*strided_stages(_STAGES, [layers[-1][1] for layers in _STAGES.values()], spaces, times)]
-    options = {"norm": norm, "fc": fc, "stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
+    strides = {"stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
+    options = {"norm": norm, "fc": fc, **strides, "in_channels": in_channels}
     if fc:
         stages += [StageInfo(name, FC_CHANNELS, 32, 16) for name in ("fc6", "fc7")]
     return BackboneInfo(
@@ -128,8 +139,7 @@ def _info(norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int]) -> B
         min_frames=9 if fc else 1,
         min_px=81 if fc else 1,
         size=112,
-        mean=KINETICS_MEAN,
-        std=KINETICS_STD,
+        **input_of("c3d", in_channels, KINETICS_MEAN, KINETICS_STD),
         full_maps=not fc,
         options=options,
     )

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ssvid.errors import PluginError, RecipeError, SsvidError, did_you_mean
 from ssvid.registry import Registry
-from ssvid.types import POOLS
+from ssvid.types import FLOW_CHANNELS, NO_MOTION, POOLS, RGB_CHANNELS
 
 backbones = Registry("backbone", "ssvid.backbones", shelf="ssvid.backbones")
 register_backbone = backbones.register
@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         """The feature map BCTHW of a stage. Stages deeper than the one asked for are not computed.
 
         Args:
-            clip_BCTHW: float in [0, 1], not normalized.
+            clip_BCTHW: float in [0, 1], not normalized; of flow the levels (``ssvid.video.flow``) divided by 255.
             stage: name of a stage; None is the deepest one that is not frozen. A list or tuple of names returns a
                 tuple of their maps, in the order asked, from one pass.
 
@@ -269,7 +269,7 @@ class Backbone(nn.Module):
         if clip.shape[1] != info.in_channels:
             raise BackboneInputError(
                 f"clip has {shape[1]} channels (shape {shape}, axes B, C, T, H, W); {info.name} takes {info.in_channels}. "
-                "Decoded frames are TCHW: move their axes with permute before passing them."
+                "Decoded frames are TCHW: move their axes with permute before passing them. Flow has 2 channels, pictures 3."
             )
         if clip.shape[2] < info.min_frames:
             raise BackboneInputError(
@@ -376,6 +376,32 @@ def check_option(backbone: str, option: str, value: Any, legal: Sequence[Any]) -
         listing = ", ".join(str(v) for v in legal)
         raise RecipeError(f"backbone {backbone}: {option} ({value!r}) must be one of {listing}.")
     return value
+
+
+def input_of(backbone: str, in_channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """What ``BackboneInfo`` says of clips of pictures, whose mean and std are given, or of flow: no motion becomes 0, the
+    longest that there is 1 or -1, as I3D's flow stream has it (Carreira & Zisserman 2017, section 3).
+
+    Raises:
+        RecipeError: the option ``in_channels`` is neither 3 nor 2.
+    """
+    check_option(backbone, "in_channels", in_channels, (RGB_CHANNELS, FLOW_CHANNELS))
+    if in_channels == FLOW_CHANNELS:
+        mean, std = (NO_MOTION / 255,) * FLOW_CHANNELS, ((NO_MOTION - 1) / 255,) * FLOW_CHANNELS
+    return {"in_channels": in_channels, "mean": mean, "std": std}
+
+
+def take_channels(network: nn.Module, in_channels: int) -> None:
+    """Have the first convolution of a network for pictures take so many channels; where that is 3 nothing is done or drawn.
+
+    It starts as it does in all networks here: Kaiming, fan-out.
+    """
+    if in_channels == RGB_CHANNELS:
+        return
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
+    first.in_channels = in_channels
+    first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
+    nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
 
 
 def spread_stride(total: int, per_stage: Sequence[int]) -> tuple[int, ...]:

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssvid.backbones.contract import Backbone, BackboneInfo, StageInfo, check_option, register_backbone, strided_stages
+from ssvid.backbones.contract import (
+    Backbone,
+    BackboneInfo,
+    StageInfo,
+    check_option,
+    input_of,
+    register_backbone,
+    strided_stages,
+    take_channels,
+)
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD, PerFrameBackbone
 from ssvid.errors import RecipeError
 
@@ -40,12 +49,14 @@ class EarlyFusion(Backbone):
             refused.
         norm: after conv1 and conv2: "lrn", local response normalization (paper), or "batch", after all five.
         fc: whether there are the stages fc6 and fc7 of 4096 channels with dropout 0.5, as convolutions of 7x7 cells.
+        in_channels: 3 for pictures, 2 for optical flow (u, v): the first filters then span T frames of flow, as those of a
+            temporal stream do (Simonyan & Zisserman 2014, section 3).
 
     Differs: pixels are normalized by ImageNet's mean and standard deviation; the paper subtracts 117. Weights start from
     Kaiming's fan-out initialization.
     """
 
-    def __init__(self, *, num_frames: int = 10, norm: str = "lrn", fc: bool = False) -> None:
+    def __init__(self, *, num_frames: int = 10, norm: str = "lrn", fc: bool = False, in_channels: int = 3) -> None:
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
             raise RecipeError(
                 f"backbone early_fusion: num_frames ({num_frames!r}) must be a whole number of at least 2. For single "
@@ -53,7 +64,7 @@ class EarlyFusion(Backbone):
             )
         _check_options("early_fusion", norm, fc)
         extents, strides = (num_frames, *_ONES[1:]), (num_frames, *_ONES[1:])
-        options = {"num_frames": num_frames, "norm": norm, "fc": fc}
+        options = {"num_frames": num_frames, "norm": norm, "fc": fc, "in_channels": in_channels}
         info = BackboneInfo(
             "early_fusion",
             stage_infos(strides, fc=fc),
@@ -62,13 +73,13 @@ class EarlyFusion(Backbone):
             min_px=least_px(fc),
             size=170,
             num_frames=num_frames,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            **input_of("early_fusion", in_channels, IMAGENET_MEAN, IMAGENET_STD),
             full_maps=False,
             options=options,
         )
         super().__init__(info)
         add_stages(self, extents, strides, norm=norm, fc=fc)
+        take_channels(self, in_channels)
 
 
 @register_backbone("slow_fusion")
@@ -82,11 +93,12 @@ class SlowFusion(Backbone):
     Args:
         norm: after conv1 and conv2: "lrn", local response normalization (paper), or "batch", after all five.
         fc: whether there are the stages fc6 and fc7 of 4096 channels with dropout 0.5, as convolutions of 7x7 cells.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: as ``EarlyFusion``.
     """
 
-    def __init__(self, *, norm: str = "lrn", fc: bool = False) -> None:
+    def __init__(self, *, norm: str = "lrn", fc: bool = False, in_channels: int = 3) -> None:
         _check_options("slow_fusion", norm, fc)
         extents, strides = (4, 2, 2, 1, 1), (2, 2, 2, 1, 1)
         info = BackboneInfo(
@@ -96,13 +108,13 @@ class SlowFusion(Backbone):
             min_px=least_px(fc),
             size=170,
             num_frames=10,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            **input_of("slow_fusion", in_channels, IMAGENET_MEAN, IMAGENET_STD),
             full_maps=False,
-            options={"norm": norm, "fc": fc},
+            options={"norm": norm, "fc": fc, "in_channels": in_channels},
         )
         super().__init__(info)
         add_stages(self, extents, strides, norm=norm, fc=fc)
+        take_channels(self, in_channels)
 
 
 @register_backbone("context_fovea")

@@ -13,9 +13,11 @@ from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
     check_option,
+    input_of,
     register_backbone,
     spread_stride,
     strided_stages,
+    take_channels,
 )
 from ssvid.backbones.non_local import Places, add_non_local_blocks
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD
@@ -38,12 +40,14 @@ class _InflatedResNet(Backbone):
     # Number of non-local blocks -> after which blocks they stand.
     non_local_places: ClassVar[Mapping[int, Places]] = NON_LOCAL_PLACES
 
-    def __init__(self, *, stride_time: int = 2, stride_space: int = 32, num_non_local: int = 0) -> None:
+    def __init__(
+        self, *, stride_time: int = 2, stride_space: int = 32, num_non_local: int = 0, in_channels: int = 3
+    ) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (8, 16, 32))
         check_option(self.name, "num_non_local", num_non_local, tuple(self.non_local_places))
         times, spaces = spread_stride(stride_time, _NATIVE_TIME), spread_stride(stride_space, NATIVE_SPACE)
-        super().__init__(_info(self.name, self.expansion, times, spaces, num_non_local))
+        super().__init__(_info(self.name, self.expansion, times, spaces, num_non_local, in_channels))
 
         import torchvision  # here, because importing torchvision takes most of a second
 
@@ -55,6 +59,7 @@ class _InflatedResNet(Backbone):
         for name, module in network.named_children():
             if name not in ("avgpool", "fc"):
                 self.add_module(name, module)
+        take_channels(self, in_channels)
         for name, time in zip(STAGES, times, strict=True):
             if time > 1:
                 self.add_module(f"{name}_pool", RoundUpMaxPool3d((time, 1, 1)))
@@ -81,6 +86,7 @@ class I3DResNet18(_InflatedResNet):
         stride_space: pixels per cell of the last map: 32, 16 or 8, by removing strides; no dilation.
         num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
             that of layer2 too.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: I3D inflates an Inception network, every kernel of it; which kernels of a ResNet span time follows Non-local
     networks (Wang 2018, arXiv:1711.07971, sec. 4.2), which has only bottlenecks. Time is padded by repetition, not by zeros.
@@ -103,6 +109,7 @@ class I3DResNet50(_InflatedResNet):
         stride_space: pixels per cell of the last map: 32, 16 or 8, by removing strides; no dilation.
         num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, before the last block of layer3; 5, two in layer2
             and three in layer3, after every second block; or 10, after each block of both (there, sec. 4.1).
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: time is padded by repeating the first and the last frame, not by zeros, so that a still clip stays still up
     to its ends; the stride within a bottleneck is at its 3x3 convolution, as in torchvision.
@@ -171,9 +178,20 @@ def _make_3d(network: nn.Module, kernels: Mapping[str, int], spaces: Mapping[str
 
 
 def _info(
-    name: str, expansion: int, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int
+    name: str,
+    expansion: int,
+    times: tuple[int, ...],
+    spaces: tuple[int, ...],
+    num_non_local: int,
+    in_channels: int,
 ) -> BackboneInfo:
     stages = strided_stages(STAGES, resnet_channels(expansion), spaces, times)
     last = stages[-1]
-    options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
-    return BackboneInfo(name, stages, size=224, num_frames=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, options=options)
+    options = {
+        "stride_time": last.stride_time,
+        "stride_space": last.stride_space,
+        "num_non_local": num_non_local,
+        "in_channels": in_channels,
+    }
+    clips = input_of(name, in_channels, IMAGENET_MEAN, IMAGENET_STD)
+    return BackboneInfo(name, stages, size=224, num_frames=32, options=options, **clips)

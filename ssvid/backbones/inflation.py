@@ -1,4 +1,6 @@
-"""From weights of pictures to weights of video: inflation (I3D, Carreira & Zisserman 2017, arXiv:1705.07750, sec. 2.2)."""
+"""From weights of pictures to weights of video: inflation (I3D, Carreira & Zisserman 2017, arXiv:1705.07750, sec. 2.2), and
+from those of pictures to those of flow (TSN, Wang 2016, arXiv:1608.00859, sec. 3.2).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,13 @@ def inflate_weights(
             "network's. Inflate weights of the same architecture, such as torchvision's resnet18 for i3d_resnet18."
         )
     return {key: _inflate(key, value, shapes[key]) for key, value in shared.items()}
+
+
+def spread_channels(kernel: Tensor, in_channels: int) -> Tensor:
+    """The kernel of a first convolution over pictures, OI..., for clips of another number of channels: the mean over the
+    channels that it has, repeated. TSN's cross-modality initialization.
+    """
+    return kernel.mean(dim=1, keepdim=True).repeat_interleave(in_channels, dim=1)
 
 
 def _inflate(key: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,15 @@ from typing import ClassVar
 
 from torch import nn
 
-from ssvid.backbones.contract import BackboneInfo, check_option, register_backbone, spread_stride, strided_stages
+from ssvid.backbones.contract import (
+    BackboneInfo,
+    check_option,
+    input_of,
+    register_backbone,
+    spread_stride,
+    strided_stages,
+    take_channels,
+)
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD, PerFrameBackbone
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -21,11 +29,11 @@ class _ResNet(PerFrameBackbone):
     name: ClassVar[str]
     expansion: ClassVar[int]
 
-    def __init__(self, *, stride_space: int = 32, padding: str = "zeros") -> None:
+    def __init__(self, *, stride_space: int = 32, padding: str = "zeros", in_channels: int = 3) -> None:
         check_option(self.name, "stride_space", stride_space, (8, 16, 32))
         check_option(self.name, "padding", padding, PADDINGS)
         spaces = spread_stride(stride_space, NATIVE_SPACE)
-        super().__init__(_info(self.name, self.expansion, spaces, padding))
+        super().__init__(_info(self.name, self.expansion, spaces, padding, in_channels))
 
         import torchvision  # here, because importing torchvision takes most of a second
 
@@ -38,6 +46,7 @@ class _ResNet(PerFrameBackbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
                 module.padding_mode = padding  # type: ignore[assignment]
+        take_channels(self, in_channels)
 
     def stage_modules(self, name: str) -> tuple[nn.Module, ...]:
         """The submodules that a stage is made of; the stem is four of torchvision's."""
@@ -56,6 +65,7 @@ class ResNet18(_ResNet):
             deepest first, and no dilation takes their place; the same weights load.
         padding: of the convolutions: "zeros" (torchvision) or "reflect", which gives away less of where the borders are
             (videowalk, arXiv:2006.14613) and needs clips one pixel larger than the stride. Adds no keys.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
     name = "resnet18"
@@ -75,6 +85,7 @@ class ResNet50(_ResNet):
             of layer3 with stride 8.
         padding: of the convolutions: "zeros" (torchvision) or "reflect", which needs clips one pixel larger than the
             stride. Adds no keys.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
     name = "resnet50"
@@ -87,7 +98,7 @@ def resnet_channels(expansion: int) -> tuple[int, ...]:
     return (64, *(width * expansion for width in (64, 128, 256, 512)))
 
 
-def _info(name: str, expansion: int, spaces: tuple[int, ...], padding: str) -> BackboneInfo:
+def _info(name: str, expansion: int, spaces: tuple[int, ...], padding: str, in_channels: int) -> BackboneInfo:
     stages = strided_stages(STAGES, resnet_channels(expansion), spaces, [1] * len(spaces))
     last = stages[-1].stride_space
     return BackboneInfo(
@@ -96,9 +107,8 @@ def _info(name: str, expansion: int, spaces: tuple[int, ...], padding: str) -> B
         # A map of one cell has nothing that could be reflected.
         min_px=last + 1 if padding == "reflect" else 1,
         size=224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        options={"stride_space": last, "padding": padding},
+        **input_of(name, in_channels, IMAGENET_MEAN, IMAGENET_STD),
+        options={"stride_space": last, "padding": padding, "in_channels": in_channels},
     )
 
 

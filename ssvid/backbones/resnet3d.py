@@ -11,9 +11,11 @@ from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
     check_option,
+    input_of,
     register_backbone,
     spread_stride,
     strided_stages,
+    take_channels,
 )
 from ssvid.backbones.non_local import Places, add_non_local_blocks
 
@@ -40,12 +42,14 @@ class _VideoResNet18(Backbone):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, *, stride_time: int = 8, stride_space: int = 16, num_non_local: int = 0) -> None:
+    def __init__(
+        self, *, stride_time: int = 8, stride_space: int = 16, num_non_local: int = 0, in_channels: int = 3
+    ) -> None:
         check_option(self.name, "stride_time", stride_time, (1, 2, 4, 8))
         check_option(self.name, "stride_space", stride_space, (2, 4, 8, 16))
         check_option(self.name, "num_non_local", num_non_local, tuple(NON_LOCAL_PLACES))
         times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
-        super().__init__(_info(self.name, times, spaces, num_non_local))
+        super().__init__(_info(self.name, times, spaces, num_non_local, in_channels))
 
         import torchvision  # here, because importing torchvision takes most of a second
 
@@ -54,9 +58,9 @@ class _VideoResNet18(Backbone):
             stage = network.get_submodule(name)
             _set_stride(stage, time, space)
             self.add_module(name, stage)
-        add_non_local_blocks(
-            self, NON_LOCAL_PLACES[num_non_local]
-        )  # last, so that a seed gives the rest the same weights
+        take_channels(self, in_channels)
+        # Last, so that a seed gives the rest the same weights.
+        add_non_local_blocks(self, NON_LOCAL_PLACES[num_non_local])
 
 
 @register_backbone("r3d_18")
@@ -71,6 +75,7 @@ class R3D18(_VideoResNet18):
             convolutions only, the deepest first; the same weights load.
         num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
             that of layer2 too. The network's own weights fill all but these.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
     name = "r3d_18"
@@ -89,13 +94,18 @@ class MC318(_VideoResNet18):
         stride_space: pixels per cell of the last map: 16 (torchvision), 8, 4 or 2.
         num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
             that of layer2 too. The network's own weights fill all but these.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
     name = "mc3_18"
     torchvision = "video.mc3_18"
 
-    def __init__(self, *, stride_time: int = 1, stride_space: int = 16, num_non_local: int = 0) -> None:
-        super().__init__(stride_time=stride_time, stride_space=stride_space, num_non_local=num_non_local)
+    def __init__(
+        self, *, stride_time: int = 1, stride_space: int = 16, num_non_local: int = 0, in_channels: int = 3
+    ) -> None:
+        super().__init__(
+            stride_time=stride_time, stride_space=stride_space, num_non_local=num_non_local, in_channels=in_channels
+        )
 
 
 @register_backbone("r2plus1d_18")
@@ -110,17 +120,27 @@ class R2Plus1D18(_VideoResNet18):
             convolutions only, the deepest first; the same weights load.
         num_non_local: number of non-local blocks (``NonLocalBlock``): 0; 1, after the last block of layer3; or 2, after
             that of layer2 too. The network's own weights fill all but these.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
     name = "r2plus1d_18"
     torchvision = "video.r2plus1d_18"
 
 
-def _info(name: str, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int) -> BackboneInfo:
+def _info(
+    name: str, times: tuple[int, ...], spaces: tuple[int, ...], num_non_local: int, in_channels: int
+) -> BackboneInfo:
     stages = strided_stages(_STAGES, _CHANNELS, spaces, times)
     last = stages[-1]
-    options = {"stride_time": last.stride_time, "stride_space": last.stride_space, "num_non_local": num_non_local}
-    return BackboneInfo(name, stages, size=112, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)
+    options = {
+        "stride_time": last.stride_time,
+        "stride_space": last.stride_space,
+        "num_non_local": num_non_local,
+        "in_channels": in_channels,
+    }
+    return BackboneInfo(
+        name, stages, size=112, options=options, **input_of(name, in_channels, KINETICS_MEAN, KINETICS_STD)
+    )
 
 
 def _set_stride(stage: nn.Module, time: int, space: int) -> None:

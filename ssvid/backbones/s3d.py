@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssvid.backbones.contract import Backbone, BackboneInfo, check_option, register_backbone, strided_stages
+from ssvid.backbones.contract import (
+    Backbone,
+    BackboneInfo,
+    check_option,
+    input_of,
+    register_backbone,
+    strided_stages,
+    take_channels,
+)
 from ssvid.backbones.pooling import RoundUpMaxPool3d
 from ssvid.backbones.resnet3d import KINETICS_MEAN, KINETICS_STD
 
@@ -35,7 +43,14 @@ class _S3D(Backbone):
     name: ClassVar[str]
     is_gated: ClassVar[bool] = False
 
-    def __init__(self, *, conv1_stride_time: int = 2, pool4_stride_time: int = 2, pool5_stride_time: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        conv1_stride_time: int = 2,
+        pool4_stride_time: int = 2,
+        pool5_stride_time: int = 2,
+        in_channels: int = 3,
+    ) -> None:
         options = {
             "conv1_stride_time": conv1_stride_time,
             "pool4_stride_time": pool4_stride_time,
@@ -43,9 +58,10 @@ class _S3D(Backbone):
         }
         for option, value in options.items():
             check_option(self.name, option, value, (1, 2))
-        super().__init__(_info(self.name, options))
+        super().__init__(_info(self.name, options, in_channels))
         self.features = _features(**options)
         _initialize(self.features)
+        take_channels(self, in_channels)
         if self.is_gated:
             _add_gates(self.features)
 
@@ -66,6 +82,7 @@ class S3D(_S3D):
         pool4_stride_time: of the pooling before mixed4: 2 or 1.
         pool5_stride_time: of the pooling before mixed5: 2 or 1; with 1 it pools in space alone. None of them changes
             the weights. All 1 keep the length of the clip.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: see ``_S3D``: sizes are rounded up in the last pooling, momentum and initialization are others.
     """
@@ -97,6 +114,7 @@ class S3DG(_S3D):
         pool4_stride_time: of the pooling before mixed4: 2 or 1.
         pool5_stride_time: of the pooling before mixed5: 2 or 1; with 1 it pools in space alone. None of them changes
             the weights.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
 
     Differs: the first convolution is separable, as in the paper's figure and in s3d; the authors' code has it whole. See
     also ``_S3D``.
@@ -153,11 +171,12 @@ def _out_channels(branch: nn.Module) -> int:
     return [m for m in branch.modules() if isinstance(m, nn.Conv3d)][-1].out_channels
 
 
-def _info(name: str, options: dict[str, int]) -> BackboneInfo:
+def _info(name: str, options: dict[str, int], in_channels: int) -> BackboneInfo:
     times = (options["conv1_stride_time"], 1, 1, options["pool4_stride_time"], options["pool5_stride_time"])
     channels = [width for _, width in _STAGES.values()]
     stages = strided_stages(_STAGES, channels, [2] * len(times), times)
-    return BackboneInfo(name, stages, size=224, num_frames=64, mean=KINETICS_MEAN, std=KINETICS_STD, options=options)
+    clips = input_of(name, in_channels, KINETICS_MEAN, KINETICS_STD)
+    return BackboneInfo(name, stages, size=224, num_frames=64, options={**options, "in_channels": in_channels}, **clips)
 
 
 def _features(*, conv1_stride_time: int, pool4_stride_time: int, pool5_stride_time: int) -> Any:

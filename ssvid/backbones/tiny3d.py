@@ -9,6 +9,7 @@ from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
     check_option,
+    input_of,
     register_backbone,
     spread_stride,
     strided_stages,
@@ -23,7 +24,7 @@ _NATIVE_TIME = (2, 1, 2, 1)
 _NATIVE_SPACE = (2, 2, 2, 2)
 _MEAN, _STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 # Differences of neighboring frames have mean 0; their root mean square is 0.03 to 0.06 on Weizmann, HMDB51 and UCF101.
-_DIFFERENCE_STD = (0.05, 0.05, 0.05)
+_DIFFERENCE_STD = 0.05
 INPUTS = ("rgb", "difference")
 
 
@@ -36,17 +37,18 @@ class Tiny3D(Backbone):
         input: "rgb"; or "difference": the network itself takes the difference of each frame to the one before it
             (``frame_difference``), so that a clip is given as RGB all the same. A still clip is then all zeros.
         stride_time: frames per cell of the last map: 4, 2 or 1. Changes strides only; the same weights load.
+        in_channels: 3 for pictures, 2 for optical flow (u, v).
     """
 
-    def __init__(self, *, width: int = 16, input: str = "rgb", stride_time: int = 4) -> None:
+    def __init__(self, *, width: int = 16, input: str = "rgb", stride_time: int = 4, in_channels: int = 3) -> None:
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise RecipeError(f"backbone tiny3d: width ({width!r}) must be a whole number of at least 1.")
         check_option("tiny3d", "input", input, INPUTS)
         check_option("tiny3d", "stride_time", stride_time, (1, 2, 4))
         times = spread_stride(stride_time, _NATIVE_TIME)
-        super().__init__(_info(width, input, times))
+        super().__init__(_info(width, input, times, in_channels))
         self.input = input
-        channels = (3, *(width * w for w in _WIDTHS))
+        channels = (in_channels, *(width * w for w in _WIDTHS))
         for i, name in enumerate(_STAGES):
             kernel = (3, 5, 5) if i == 0 else (3, 3, 3)
             stride = (times[i], _NATIVE_SPACE[i], _NATIVE_SPACE[i])
@@ -65,17 +67,24 @@ def frame_difference(clip_BCTHW: Tensor) -> Tensor:
     return torch.diff(clip_BCTHW, dim=2, prepend=clip_BCTHW[:, :, :1])
 
 
-def _info(width: int, input: str, times: tuple[int, ...]) -> BackboneInfo:
+def _info(width: int, input: str, times: tuple[int, ...], in_channels: int) -> BackboneInfo:
     stages = strided_stages(_STAGES, [width * w for w in _WIDTHS], _NATIVE_SPACE, times)
-    options = {"width": width, "input": input, "stride_time": stages[-1].stride_time}
+    options = {
+        "width": width,
+        "input": input,
+        "stride_time": stages[-1].stride_time,
+        "in_channels": in_channels,
+    }
     difference = input == "difference"
+    clips = input_of("tiny3d", in_channels, _MEAN, _STD)
+    if difference:
+        clips |= {"mean": (0.0,) * in_channels, "std": (_DIFFERENCE_STD,) * in_channels}
     return BackboneInfo(
         "tiny3d",
         stages,
         min_frames=2 if difference else 1,  # one frame has no difference
         size=56,
-        mean=(0.0, 0.0, 0.0) if difference else _MEAN,
-        std=_DIFFERENCE_STD if difference else _STD,
+        **clips,
         options=options,
     )
 

@@ -20,7 +20,7 @@ from ssvid.features.reading import shown_positions
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.transforms.cuts import Cut, CutFirst, Cuts
-from ssvid.transforms.geometry import Rectangle, center_square, random_area
+from ssvid.transforms.geometry import Rectangle, center_square, flip_clips, random_area
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import clip_span, random_clip
 
@@ -102,7 +102,7 @@ class Classification(PretextTask):
         p = self.protocol
         if p.flip:
             flipped_B = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips_BCTHW.device)
-            clips_BCTHW = torch.where(flipped_B.view(-1, 1, 1, 1, 1), clips_BCTHW.flip(-1), clips_BCTHW)
+            clips_BCTHW = flip_clips(clips_BCTHW, flipped_B)
         if any(p.jitter):
             draws = [random_jitter(p.jitter, p.jitter_probability, r) for r in rng.samples]
             clips_BCTHW = torch.stack([jitter_clip(c, d) for c, d in zip(clips_BCTHW, draws, strict=True)])

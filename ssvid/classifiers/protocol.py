@@ -12,6 +12,7 @@ from ssvid.errors import did_you_mean
 from ssvid.features.protocol import FRAMES, FeatureProtocol, sides, size_problems
 from ssvid.settings import ROUNDING, as_older
 from ssvid.train.config import FinetuneOptimConfig, plan_problems
+from ssvid.types import RGB_CHANNELS
 
 if TYPE_CHECKING:
     from ssvid.backbones import BackboneInfo
@@ -140,6 +141,7 @@ def resolve_finetune_protocol(
     problems = [
         *size_problems(filled, info, "finetune."),
         *_combinations(filled),
+        *_color_problem(filled, info),
         *_stage_problem(filled, info, trained),
         *frame_head_problems(filled.head, filled.num_frames, filled.stage, info, per_frame),
     ]
@@ -193,6 +195,13 @@ def _combinations(p: FinetuneProtocol) -> Iterator[str]:
     for name, fine, rule, way_out in checks:
         if not fine:
             yield told(f"finetune.{name}", getattr(p, name), rule, way_out)
+
+
+def _color_problem(p: FinetuneProtocol, info: BackboneInfo) -> list[str]:
+    if any(p.jitter) and info.in_channels != RGB_CHANNELS:
+        rule = f"changes colors, and backbone {info.name} takes clips of flow, which have none"
+        return [told("finetune.jitter", p.jitter, rule, [0, 0, 0, 0])]
+    return []
 
 
 def _stage_problem(p: FinetuneProtocol, info: BackboneInfo, trained: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssvid.cli import terminal
 from ssvid.cli.download import add_download
+from ssvid.cli.flow import add_flow
 from ssvid.cli.join_frames import add_join_frames
 from ssvid.cli.parser import Verbs, positive, reader_name, whole
 from ssvid.cli.tapvid import add_tapvid
@@ -62,6 +63,7 @@ def add(verbs: Verbs) -> None:
     add_join_frames(below)
     add_tapvid(below)
     _add_index(below)
+    add_flow(below)
     parser.set_defaults(parser=parser)
 
 
@@ -159,7 +161,7 @@ def run_index(args: argparse.Namespace) -> None:
     if keep and (args.gray_range or args.fps or not args.motion):
         raise DataError(f"{out} exists and would be replaced. Add --overwrite, or write elsewhere with -o FILE.")
     if args.motion:
-        from ssvid.video.motion import require_opencv
+        from ssvid.video.optical_flow import require_opencv
 
         require_opencv()  # before an hour of scanning
     manifest = Manifest.load(out, root) if keep else _scan(args, root, out)

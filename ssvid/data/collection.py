@@ -8,11 +8,13 @@ from pathlib import Path
 from ssvid.data.config import DataConfig, OutOfDomainConfig
 from ssvid.data.contents import Contents
 from ssvid.data.index.building import build_manifest
+from ssvid.data.index.flow import as_flow
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import Listing, OfficialSplit, list_videos
 from ssvid.data.readers.shelf import check_official_unused
 from ssvid.errors import DataError, RecipeError, name_some
 from ssvid.progress import Say, files_every_tenth
+from ssvid.types import FLOW
 
 # "unused" clips of an official split may come from the footage of its test clips.
 NEVER_TRAINED = ("test", "unused")
@@ -21,11 +23,18 @@ NEVER_TRAINED = ("test", "unused")
 def load_manifest(data: DataConfig, say: Say | None = None, *, group: str = "data") -> Manifest:
     """The table of videos that a recipe's ``data`` group names; new files are scanned.
 
+    With ``data.modality=flow`` its rows are read as flow.
+
     group: where in the recipe the values stand, for error texts.
 
     Raises:
-        DataError: no such folder, no videos, a bad line.
+        DataError: no such folder, no videos, a bad line, or flow that was not measured.
     """
+    manifest = _frames_manifest(data, say, group)
+    return as_flow(manifest, data.flow) if data.modality == FLOW else manifest
+
+
+def _frames_manifest(data: DataConfig, say: Say | None, group: str) -> Manifest:
     root = Path(data.root)
     if not root.is_dir():
         kind = "a file" if root.exists() else "nothing"

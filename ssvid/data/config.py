@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ssvid.bounds import AtLeast, BelowOne, Between, Positive
+from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive
 from ssvid.settings import IDLE, PLACE, ROUNDING
+from ssvid.types import MODALITIES
+from ssvid.video.flow import FlowSettings
 from ssvid.video.frame_folders import PICTURES_FPS
 
 
@@ -51,6 +53,9 @@ class DataConfig:
         their upper 8 bits. A table (``manifest``) says it itself.
     fps: frames per second of folders of pictures, which do not tell it. A table (``manifest``) says it itself, and so do
         video files: they are not resampled.
+    modality: what clips are made of: "rgb", the frames of the videos, or "flow", the optical flow between them, which
+        ``ssvid data flow`` has measured before. A network then needs the option ``in_channels=2``.
+    flow: which measurement of flow is read, and how.
     out_of_domain: a second set, on which the pretext metrics are measured beside the held-out videos.
     """
 
@@ -68,6 +73,8 @@ class DataConfig:
     index_timeout_seconds: Annotated[float, Positive] = field(default=60.0, metadata=IDLE)
     gray_range: tuple[int, ...] = ()
     fps: Annotated[float, Positive] = PICTURES_FPS
+    modality: Annotated[str, OneOf(*MODALITIES)] = MODALITIES[0]
+    flow: FlowSettings = field(default_factory=FlowSettings)
     out_of_domain: OutOfDomainConfig = field(default_factory=OutOfDomainConfig)
 
 

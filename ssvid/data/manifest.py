@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ssvid.data.contents import drawn_names, units_of
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import expanded, write_atomic
-from ssvid.types import VideoInfo
+from ssvid.types import FLOW_CHANNELS, VideoInfo
+from ssvid.video.flow import FlowSettings
 from ssvid.video.frame_folders import is_there
 from ssvid.video.identity import is_quick
 
@@ -43,7 +44,8 @@ class VideoRow:
     file's ends, to compare with what knows videos by that alone; where the table is so old, content_id is the same.
     notes: what is odd about the file, "subject: words; subject: words". gray_range: the values that become 0 and 255 where
     the file is gray of more than 8 bits and the index was asked for that; else (). truth: what is known of its frames, a
-    path relative to the root, see ``ssvid.data.truth``; "" where nothing is.
+    path relative to the root, see ``ssvid.data.truth``; "" where nothing is. flow: the settings of the measured flow that is
+    read in the place of the frames (``FlowSettings.text``); "" where the frames are read.
     """
 
     path: str
@@ -65,6 +67,7 @@ class VideoRow:
     notes: str = ""
     gray_range: tuple[int, ...] = ()
     truth: str = ""
+    flow: str = ""
 
     @property
     def is_readable(self) -> bool:
@@ -84,15 +87,21 @@ class VideoRow:
 
     def video_info(self, root: str | Path) -> VideoInfo:
         """What a clip maker plans with: the *window* as if it were a video of its own, frame 0 at ``start_frame``."""
-        path = str(Path(root) / self.path)
-        size = (self.window_frames, self.fps, self.height, self.width, self.variable_fps)
-        return VideoInfo(path, *size, gray_range=self.gray_range)
+        path, seen = str(Path(root) / self.path), (self.window_frames, self.fps)
+        if self.flow:
+            size = FlowSettings.parse(self.flow).size_of(self.height, self.width)
+            return VideoInfo(path, *seen, *size, self.variable_fps, channels=FLOW_CHANNELS)
+        return VideoInfo(path, *seen, self.height, self.width, self.variable_fps, gray_range=self.gray_range)
 
     def open(self, root: str | Path, decoder: str = "auto") -> AbstractContextManager[VideoReader]:
         """The whole file, read in a with-block: frames are counted from its first, not from that of the window."""
         from ssvid.video.opening import open_video  # here: a table is read without any decoder
 
         whole = replace(self, start_frame=0, end_frame=-1).video_info(root)
+        if self.flow:
+            from ssvid.data.index.flow import open_flow  # which knows tables
+
+            return open_flow(self, FlowSettings.parse(self.flow), whole)
         return open_video(whole.path, decoder, info=whole, decoders_ok=self.decoders_ok)
 
 
@@ -100,9 +109,9 @@ COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(VideoRow))
 # Which decoders a machine has, and the words in which one of them gives up, are no part of a data set's identity.
 _NOT_IDENTITY = ("status", "decoders_ok", "quick_id", "notes")
 # Tables of before lack these columns.
-_ADDED = ("quick_id", "notes", "gray_range", "truth")
+_ADDED = ("quick_id", "notes", "gray_range", "truth", "flow")
 # Part of the identity where it says something: an older table is what it was.
-_IDENTITY_IF_SET = ("gray_range", "truth")
+_IDENTITY_IF_SET = ("gray_range", "truth", "flow")
 
 
 @dataclass(frozen=True)
@@ -428,7 +437,15 @@ def _broken_rule(row: VideoRow) -> str:
         return f"end_frame ({row.end_frame}) must be -1 or greater than start_frame ({row.start_frame})"
     if row.is_readable and row.window_frames == 0:
         return f"start_frame ({row.start_frame}) must be below num_frames ({row.num_frames})"
-    return gray_range_problem(row.gray_range)
+    return gray_range_problem(row.gray_range) or _flow_problem(row.flow)
+
+
+def _flow_problem(flow: str) -> str:
+    try:
+        FlowSettings.parse(flow or FlowSettings().text)
+    except ValueError as problem:
+        return str(problem)
+    return ""
 
 
 def gray_range_problem(gray_range: Sequence[int]) -> str:

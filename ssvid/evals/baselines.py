@@ -39,7 +39,9 @@ def sees_stills(backbone: Backbone) -> bool:
     """Whether two clips, each of one repeated frame, look different to a network. To one that sees differences they do not."""
     info = backbone.info
     device = backbone.mean_C111.device
-    frames = torch.rand(2, 3, 1, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(device)
+    frames = torch.rand(2, info.in_channels, 1, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(
+        device
+    )
     with evaluation_mode(backbone):
         first, second = backbone.embed(frames.expand(-1, -1, max(info.min_frames, info.num_frames), -1, -1))
     return not torch.allclose(first, second)

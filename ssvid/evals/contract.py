@@ -26,6 +26,7 @@ from ssvid.progress import Say
 from ssvid.registry import Registry
 from ssvid.results.rows import ResultRow
 from ssvid.train.config import LoggerConfig, TrainerConfig
+from ssvid.types import MODALITIES
 
 NEEDS = ("vectors", "maps", "training")  # what an evaluation makes its numbers of
 
@@ -224,7 +225,7 @@ class Evaluation:
     "maps" or "training", where it reads the videos itself. verb: of the command that asks it. metrics: what the names of its
     numbers start with. needs_labels: whether it learns classes from labeled training videos; without, all that is needed is
     videos to score, and ``data.train`` is (). settings_name: what results call its options. heldout_name: what they call the score that
-    chooses the form of the random network.
+    chooses the form of the random network. modalities: what the clips of the videos may be made of.
     """
 
     Config: ClassVar[type] = type(None)
@@ -232,6 +233,7 @@ class Evaluation:
     verb: ClassVar[str] = "evaluate"
     metrics: ClassVar[tuple[str, ...]] = ("",)
     needs_labels: ClassVar[bool] = True
+    modalities: ClassVar[tuple[str, ...]] = MODALITIES
     settings_name: ClassVar[str] = "options"
     heldout_name: ClassVar[str] = "heldout_top1"
 

@@ -15,7 +15,7 @@ from ssvid.errors import PluginError, name_some
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Side, Subject, Tools, plain
 from ssvid.evals.hand_made import HandMade
 from ssvid.features import extracting
-from ssvid.features.protocol import resolve_feature_protocol
+from ssvid.features.protocol import FLOW_READER, resolve_feature_protocol
 from ssvid.features.store import Features
 from ssvid.machine import versions
 from ssvid.progress import every_tenth
@@ -173,6 +173,8 @@ def notes_of(context: Mapping[str, Any]) -> list[str]:
         "training videos shorter than a clip, last frame repeated": train["padded"],
     }
     said = [f"{what}: {len(videos)} ({name_some(videos, 5)})" for what, videos in listed.items() if videos]
+    read_as_flow = [name.removeprefix(FLOW_READER) for name in test["decoders"] if name.startswith(FLOW_READER)]
+    said += [f"clips of optical flow ({', '.join(read_as_flow)})"] if read_as_flow else []
     said += leak_words(context["leak"])
     if defects := context.get("feature_protocol", {}).get("defects"):
         said.append(f"with defects of released scripts, to compare with them: {', '.join(defects)}")

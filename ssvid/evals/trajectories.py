@@ -33,7 +33,7 @@ from ssvid.features.protocol import FeatureProtocol, decoder_of
 from ssvid.features.store import Features, Listed, columns_of, nothing_read
 from ssvid.features.trajectories import DESCRIPTORS, NUM_VALUES
 from ssvid.progress import every_tenth
-from ssvid.video.motion import require_opencv
+from ssvid.video.optical_flow import require_opencv
 
 TRAJECTORIES = "trajectories"
 DESCRIPTORS_SAMPLED = 64_000  # of all training videos, for the codebook

@@ -59,7 +59,7 @@ def write_onnx(out: Path, backbone: Backbone, stage: str, *, weights_sha256: str
         temporary.unlink(missing_ok=True)
     size = "x".join(map(str, _clip(backbone, 1).shape[2:]))
     return (
-        f"opset {OPSET}; input clip (batch, 3, frames, height, width) in [0, 1], normalized inside; outputs map and vector "
+        f"opset {OPSET}; input clip (batch, {backbone.info.in_channels}, frames, height, width) in [0, 1], normalized inside; outputs map and vector "
         f"of stage {stage}; dynamic: {', '.join(AXES[axis] for axis in dynamic)}"
         + ("" if len(dynamic) == len(AXES) else f" (clips must be {size})"),
         f"onnxruntime on the CPU differs by {worst:.1e} at most",

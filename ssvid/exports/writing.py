@@ -16,6 +16,7 @@ from ssvid.data.config import DataConfig
 from ssvid.errors import CheckpointError, SsvidError, did_you_mean
 from ssvid.exports.model_card import model_card
 from ssvid.files import folder_appearing_whole, takes_paths, telling_full_disk, write_atomic, write_json, write_text
+from ssvid.types import RGB_CHANNELS
 from ssvid.weights.checkpoints import LoadReport, check_fit, load_backbone_weights, weights_sha256
 from ssvid.weights.foreign import TORCHVISION
 from ssvid.weights.hub import HUB
@@ -273,6 +274,11 @@ def _export_onnx(source: Source, out: Path) -> ExportReport:
 
 def _export_torchvision(source: Source, out: Path) -> ExportReport:
     ours = outline(source.name, source.options)
+    if ours.info.in_channels != RGB_CHANNELS:
+        raise SsvidError(
+            f"{source.name} was trained on clips of {ours.info.in_channels} channels, and torchvision's networks take"
+            f" {RGB_CHANNELS}. Export the folder: ssvid export CHECKPOINT FOLDER."
+        )
     if not ours.torchvision:
         known = [name for name in list_backbones() if outline(name).torchvision]
         raise SsvidError(

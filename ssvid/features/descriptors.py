@@ -22,7 +22,7 @@ from ssvid.features.trajectories import NUM_VALUES, describe, follow
 from ssvid.progress import Progress
 from ssvid.ranks import share_work, where_all_agree
 from ssvid.video.decoders.contract import VideoReader
-from ssvid.video.motion import one_thread, require_opencv
+from ssvid.video.optical_flow import one_thread, require_opencv
 from ssvid.video.sampling import evenly_spaced_clips
 
 # Part of the name of what is kept: raise it whenever the same frames would give other descriptors.

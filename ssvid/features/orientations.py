@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssvid.video.motion import require_opencv
+from ssvid.video.optical_flow import require_opencv
 
 STILL_PX = 0.4  # flow that is shorter has no direction
 NUM_DIRECTIONS = 8

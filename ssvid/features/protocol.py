@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from ssvid.bounds import AtLeast, BelowOne, Inside, NotEmpty, OneOf, Positive, UpToHalf, check, told
 from ssvid.errors import RecipeError, did_you_mean
 from ssvid.settings import IDLE, PLACE, ROUNDING
-from ssvid.types import POOLS
+from ssvid.types import POOLS, RGB_CHANNELS
 from ssvid.video.decoders.choice import resolve_decoder
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ NORMALIZATIONS = ("standard", "l2", "none")
 BATCH_NORMALIZATION = "l2_batch"  # normalized over each batch, so only a head that sees batches can have it
 FRAMES = ("video", "single_frame", "shuffled")
 DEFECTS = ("drop_last", "color_jitter")
+FLOW_READER = "flow "  # what stands in the place of a decoder's name, before the settings of the flow
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,11 @@ def resolve_feature_protocol(
     """
     crop_px, resize_px = sides(protocol.crop_px, protocol.resize_px, info)
     filled = replace(protocol, crop_px=crop_px, resize_px=resize_px)
-    check(filled, group, size_problems(filled, info, group))
+    problems = [*size_problems(filled, info, group)]
+    if "color_jitter" in filled.defects and info.in_channels != RGB_CHANNELS:
+        rule = f"changes colors, and backbone {info.name} takes clips of flow, which have none"
+        problems.append(told(f"{group}defects", filled.defects, rule, []))
+    check(filled, group, problems)
     return replace(filled, stages=",".join(_resolve_stages(filled, info, trained_stage, group)))
 
 
@@ -358,5 +363,5 @@ def _raise_all(problems: Iterable[str]) -> None:
 
 
 def decoder_of(row: VideoRow, protocol: FeatureProtocol) -> str:
-    """The decoder that reads this video here."""
-    return resolve_decoder(protocol.decoder, row.decoders_ok)
+    """What reads this video here: a decoder, or measured flow."""
+    return f"{FLOW_READER}{row.flow}" if row.flow else resolve_decoder(protocol.decoder, row.decoders_ok)

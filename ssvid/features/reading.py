@@ -20,6 +20,7 @@ from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DataError, DecodeError
 from ssvid.features.protocol import FeatureProtocol
 from ssvid.transforms.color import jitter_clip, random_jitter
+from ssvid.transforms.flow import is_flow, scaled_motion
 from ssvid.video.decoders.choice import resolve_decoder
 from ssvid.video.decoders.contract import VideoReader
 from ssvid.video.frame_folders import PICTURES
@@ -135,10 +136,10 @@ def read_prepared(reader: VideoReader, clips: Sequence[np.ndarray], resize_px: i
     Raises:
         DecodeError: as ``read_clips``.
     """
-    height, width = reader.info.height, reader.info.width
+    height, width, channels = reader.frame_shape
     wanted, where = np.unique(np.stack(clips), return_inverse=True)
     room = max(1, min(len(wanted), _PORTION_BYTES // (3 * height * width)))
-    whole_NCHW = np.empty((room, 3, height, width), np.uint8)
+    whole_NCHW = np.empty((room, channels, height, width), np.uint8)
     whole_NHWC = whole_NCHW.transpose(0, 2, 3, 1)
     parts, places = [], np.empty(len(wanted), dtype=np.int64)
     for number, (place, frame_HWC) in enumerate(reader.each_frame(wanted)):
@@ -154,11 +155,13 @@ def read_prepared(reader: VideoReader, clips: Sequence[np.ndarray], resize_px: i
 def prepare_pixels(frames_NCHW: Tensor, resize_px: int, crop_px: int) -> Tensor:
     """uint8 frames to float in [0, 1]: short side to ``resize_px`` (bilinear, antialiased), center crop; none where it is 0.
 
-    Frames share nothing: any number of them at once gives the same bits.
+    Frames share nothing: any number of them at once gives the same bits. Motion of flow is scaled with its frames.
     """
     from torchvision.transforms.v2 import functional as pixels  # here: importing it takes seconds
 
     resized_NCHW = pixels.resize(frames_NCHW.float().div_(255), [resize_px], antialias=True)
+    if is_flow(resized_NCHW, 1):
+        resized_NCHW = scaled_motion(resized_NCHW, frames_NCHW.shape[-2:], as_type=resized_NCHW.dtype)
     return pixels.center_crop(resized_NCHW, [crop_px]).contiguous() if crop_px else resized_NCHW
 
 

@@ -170,7 +170,15 @@ def video_name(content: str, row: VideoRow, starts: np.ndarray, protocol: Featur
     # Decoders agree on which frame is which, not on the last bit of a color. The order of shuffled frames and the jitter of colors are drawn by the name of the video.
     drawn = [row_id(row)] if protocol.frames == "shuffled" or "color_jitter" in protocol.defects else []
     window = [row.num_frames, row.start_frame, row.end_frame]
-    facts = [content, *window, decoder_of(row, protocol), *row.gray_range, starts.tolist(), *drawn]
+    facts = [
+        content,
+        *window,
+        decoder_of(row, protocol),
+        *row.gray_range,
+        starts.tolist(),
+        *drawn,
+        *([row.flow] if row.flow else []),
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ssvid.features.orientations import MOTION_BINS, cell_sums, motion_maps
 from ssvid.features.store import columns_of
-from ssvid.video.motion import dense_flow, one_thread, require_opencv
+from ssvid.video.optical_flow import Dis, one_thread, require_opencv
 
 TRACK_STEPS = 15  # L: a track has one point more
 GRID_PX = 5  # W: from one point to the next
@@ -123,6 +123,7 @@ class _Scale:
 
     def __init__(self, height: int, width: int, factor: float) -> None:
         self.size_px, self.factor = (height, width), factor
+        self._flow = Dis()
         self._before: np.ndarray | None = None
         self._points_NL2 = np.empty((0, TRACK_STEPS + 1, 2))
         self._steps_N = np.empty(0, int)
@@ -148,13 +149,8 @@ class _Scale:
 
     def _move(self, before_HW: np.ndarray, now_HW: np.ndarray) -> None:
         cv2, rows = require_opencv(), np.arange(len(self._steps_N))
-        flow_HW2 = np.stack(
-            [
-                cv2.medianBlur(np.ascontiguousarray(part), 3)
-                for part in np.moveaxis(dense_flow(before_HW, now_HW), -1, 0)
-            ],
-            axis=-1,
-        )
+        flow_2HW = np.moveaxis(self._flow(before_HW, now_HW), -1, 0)
+        flow_HW2 = np.stack([cv2.medianBlur(np.ascontiguousarray(part), 3) for part in flow_2HW], axis=-1)
         here_N2 = self._points_NL2[rows, self._steps_N]
         sums_NYXD = cell_sums(motion_maps(before_HW, flow_HW2), here_N2, VOLUME_PX, CELLS)
         self._sums_NTYXD[rows, self._steps_N * PERIODS // TRACK_STEPS] += sums_NYXD

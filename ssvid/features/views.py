@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssvid.transforms.flow import mirrored
+
 
 def crop_views(resized_VTCHW: Tensor, crop_px: int, num_crops: int) -> Tensor:
     """All views of one video, clip by clip.
@@ -23,7 +25,7 @@ def crop_views(resized_VTCHW: Tensor, crop_px: int, num_crops: int) -> Tensor:
     height, width = resized_VTCHW.shape[-2:]
     cuts = [resized_VTCHW[..., y : y + crop_px, x : x + crop_px] for y, x in corners(height, width, crop_px, num_crops)]
     if num_crops == 10:
-        cuts += [cut.flip(-1) for cut in cuts]
+        cuts += [mirrored(cut, -3) for cut in cuts]
     return torch.stack(cuts, dim=1).flatten(0, 1).transpose(1, 2)
 
 

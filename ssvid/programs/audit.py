@@ -39,6 +39,7 @@ from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask
 from ssvid.train.callbacks import save_picture
 from ssvid.train.run_folder import RunFolder, next_beside
+from ssvid.types import RGB
 from ssvid.weights.checkpoints import Checkpoint, load_backbone_weights, match_keys, read_checkpoint, weights_sha256
 
 ALL_VIDEOS = "all"
@@ -105,6 +106,11 @@ def audit(
     loaded = load_recipe(_recipe_of(recipe, trained), overrides, nested=nested, kind="pretrain")
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     _require_same(loaded, trained)
+    if config.data.modality != RGB:
+        raise RecipeError(
+            f"data.modality ({config.data.modality}) cannot be audited: counterfactuals are made of pictures. Audit a run on"
+            f" pictures (data.modality={RGB})."
+        )
     backbone, task = trained_networks(config, trained)
     metric = _metric_of(task, metric)
     manifest = load_manifest(config.data, say)

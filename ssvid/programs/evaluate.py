@@ -28,6 +28,7 @@ from ssvid.programs.runs import RANDOM, Run, Weights, config_of, more_overrides,
 from ssvid.programs.scored_videos import check_listed, need_labels, scored_rows, split_note
 from ssvid.progress import speaker
 from ssvid.ranks import agreed, cores_for_network, is_first_process, resolve_device
+from ssvid.recipe.building import check_modality
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.protocol_notes import tagged, wanted_metrics
 from ssvid.recipe.schema import EvaluationRecipe
@@ -107,9 +108,11 @@ class Command:
     """A command that evaluates a backbone: its recipe, its runs and what all of them come to. Kinds that load weights in
     another way, or train, override a step.
 
-    kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if one is.
-    made: what its runs have in common (``Tools.once``).
+    kind: of its recipes. arguments: of the program, by which ``--from`` repeats it. recorded: the result that is repeated, if
+    one is. made: what its runs have in common (``Tools.once``). table: of the videos that were scored last.
     """
+
+    table: Manifest
 
     def __init__(
         self,
@@ -137,10 +140,18 @@ class Command:
         self.config = cast(Any, self.loaded.recipe)  # of the kind that was asked for
         self.metrics = wanted_metrics(self.loaded)
         for name in self.config.asks():
+            if self.config.data.modality not in (legal := evaluations.get(name).modalities):
+                raise RecipeError(
+                    f"data.modality ({self.config.data.modality}) is not what {name} is asked of. Set data.modality={legal[0]}."
+                )
             verb = evaluations.get(name).verb
             if kind == "evaluate" and verb != kind:
                 raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
-        self.runs = runs_of(self.config, self.arguments)
+        self.runs = self.planned()
+
+    def planned(self) -> list[Run]:
+        """The runs of the command."""
+        return runs_of(self.config, self.arguments)
 
     def folder(self, out: Weights | None = None) -> Path:
         """Where results go: ``out``, or a new folder beside the run that the backbone belongs to."""
@@ -154,6 +165,7 @@ class Command:
             if len(self.runs) > 1:
                 self.say(f"fold {run.fold}, seed {run.seed}")
             scored, data = self.score(run)
+            self.table = data.manifest
             of_run = tagged(scored.rows, run.fold, run.seed, run.recipe_seed, self.loaded, data.manifest)
             rows += of_run
             first = [row for row in of_run if row.name == of_run[0].name]
@@ -169,6 +181,7 @@ class Command:
         config = config_of(self.config, run)
         tools = self.tools(config, run)
         network = self.network(config, run)
+        check_modality(config.data, network.info)
         asked, _ = prepared(config, network, tools, self.metrics)
         manifest = self.manifest(config, asked, run)
         labels = need_labels(asked)

@@ -88,7 +88,8 @@ def finetune(
     Args:
         recipe: shipped name, path, named protocol, or mapping of kind ``finetune``. overrides, nested: as for ``pretrain``.
         backbone: checkpoint, run folder, export, ``torchvision:NAME``, a file of weights, or ``random``; several of them
-            are taken for the same pretraining with several seeds.
+            are taken for the same pretraining with several seeds. Of a recipe with streams one for all, or ``NAME=WEIGHTS``
+            for each stream.
         backbone_name: the network, where the weights do not say it.
         placebo: the same of a run with ``task.placebo=true``, one for each backbone; or ``train`` to train it now from
             the checkpoint's recipe.
@@ -114,11 +115,18 @@ def finetune(
         "which": which,
     }
     more: dict[str, Any] = {"nested": nested, "from_results": from_results, "show_progress": show_progress}
-    return Finetuning("finetune", recipe, overrides, arguments, **more).into(run_dir, resume or was_restarted())
+    from ssvid.programs.streams import Streams  # here: it is made of fine-tunings
+
+    return Streams("finetune", recipe, overrides, arguments, **more).into(run_dir, resume or was_restarted())
 
 
 class Finetuning(Command):
-    """A command that trains, and can be gone on with. run: its folder. old_root: of the videos before they were moved."""
+    """A command that trains, and can be gone on with. run: its folder. old_root: of the videos before they were moved.
+
+    remembers: whether baselines that were trained before are taken as they are.
+    """
+
+    remembers = True
 
     def into(self, run_dir: str | Path | None, resume: bool) -> FinetuneOutcome:
         """Train and score everything that is not there yet."""
@@ -141,12 +149,14 @@ class Finetuning(Command):
         try:
             done = self.evaluate(self.run.path)
         except (KeyboardInterrupt, Stopped) as error:
-            raise type(error)(f"{error} Go on with: {self._again()}".lstrip()) from None
+            raise type(error)(self.interrupted(error)) from None
         return FinetuneOutcome(**vars(done), run_dir=self.run.path)
 
-    def _again(self) -> str:
+    def interrupted(self, error: BaseException) -> str:
+        """What is told of a training that was interrupted: how to go on with it."""
         runs = self.runs[:1] + [run for run in self.runs[1:] if run.seed != self.runs[0].seed]
-        return f"ssvid finetune {self.run.path} {' '.join(f'--backbone {run.backbone}' for run in runs)} --resume"
+        again = f"ssvid finetune {self.run.path} {' '.join(f'--backbone {run.backbone}' for run in runs)} --resume"
+        return f"{error} Go on with: {again}".lstrip()
 
     def own_folder(self, run: Run) -> RunFolder:
         """Where the networks of one split and seed are trained."""
@@ -221,7 +231,7 @@ class Trainings(Around):
         own = RunFolder(tools.folder / re.sub(r"\W+", "-", subject.name))
         if tools.resume and own.results.is_file():
             return read_results(own.results)
-        remembers = self.command.recorded is None and tools.num_processes == 1
+        remembers = self.command.remembers and self.command.recorded is None and tools.num_processes == 1
         key = ""
         if remembers and subject.name not in ("pretrained", "placebo"):
             key = trained_key(subject, self.data, self.protocol, tools)

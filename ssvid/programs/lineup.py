@@ -27,7 +27,8 @@ from ssvid.programs.runs import RANDOM, Run
 from ssvid.ranks import done_by_first, without_launcher
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.train.run_folder import RunFolder
-from ssvid.video.motion import require_opencv
+from ssvid.types import RGB_CHANNELS
+from ssvid.video.optical_flow import require_opencv
 from ssvid.weights.checkpoints import read_checkpoint
 from ssvid.weights.initializing import EXPORT_FIRST, initialize
 from ssvid.weights.provenance import Provenance
@@ -106,6 +107,11 @@ def _usual(baselines: BaselineProtocol, network: Backbone, features: FeatureProt
     shown, note = frame_baselines(baselines, network), stills_note(baselines, network)
     found = Lineup([Subject(name, network, replace(features, frames=frames)) for name, frames in shown.items()], [])
     found.notes.extend([note] * bool(note))
+    if network.info.in_channels != RGB_CHANNELS and (baselines.histograms or baselines.trajectories):
+        found.notes.append(
+            "no rows of histograms and trajectories: they are made of pictures, and these clips are of flow"
+        )
+        return found
     if baselines.histograms:
         found.subjects.append(histogram_subject(features, network.info))
     if baselines.trajectories:

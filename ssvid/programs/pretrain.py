@@ -394,6 +394,8 @@ def _out_of_domain(run: Run, train_rows: Manifest) -> Manifest | None:
         index_timeout_seconds=data.index_timeout_seconds,
         gray_range=data.gray_range if config.name != "manifest" else (),
         fps=data.fps,
+        modality=data.modality,
+        flow=data.flow,
     )
     found = load_manifest(own, run.say if run.is_first else None, group="data.out_of_domain")
     if config.split:

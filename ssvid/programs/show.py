@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ssvid.data.collection import load_manifest, split_rows
-from ssvid.data.config import DataConfig, OutOfDomainConfig
+from ssvid.data.config import DataConfig
 from ssvid.data.feed.dataset import cut_segments
 from ssvid.data.feed.sampler import BatchLayout
 from ssvid.data.index.signals import still_signals
@@ -55,7 +55,7 @@ def show(recipe: str | Path | Mapping[str, Any], *overrides: str, **nested: Any)
     config = loaded.recipe
     facts = _facts(config) if isinstance(config, PretrainRecipe) else _evaluation_facts(loaded)
     if isinstance(config, PretrainRecipe) and config.data.out_of_domain.root:
-        facts += _out_of_domain_facts(config.data.out_of_domain)
+        facts += _out_of_domain_facts(config.data)
     facts += loaded.notes
     return ShowResult(loaded.resolved, facts)
 
@@ -110,9 +110,11 @@ def _finetune_facts(config: FinetuneRecipe) -> list[str]:
     ]
 
 
-def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
+def _out_of_domain_facts(config: DataConfig) -> list[str]:
     """The videos from elsewhere that the pretext metrics are measured on."""
-    own = DataConfig(name=data.name, root=data.root, list=data.list, split=data.split)
+    data = config.out_of_domain
+    places = {"name": data.name, "root": data.root, "list": data.list, "split": data.split}
+    own = DataConfig(**places, modality=config.modality, flow=config.flow)  # type: ignore[arg-type]
     try:
         manifest = load_manifest(own, group="data.out_of_domain")
     except SsvidError as error:
@@ -123,14 +125,14 @@ def _out_of_domain_facts(data: OutOfDomainConfig) -> list[str]:
 
 
 def sample_shapes(task: PretextTask) -> dict[str, str]:
-    """Name -> dtype and shape of what a worker sends for one sample of a video of 320 x 240 pixels."""
-    height, width = 240, 320
+    """Name -> dtype and shape of what a worker sends for one sample of a video, or of flow, of 320 x 240 pixels."""
+    height, width, channels = 240, 320, task.backbone_info.in_channels
     maker = task.clip_maker(training=True)
     signals = still_signals(getattr(maker, "signals", ()), maker.min_frames)
-    info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals)
+    info = VideoInfo("example", maker.min_frames, 25.0, height, width, signals=signals, channels=channels)
     rngs = [np.random.default_rng([0, i]) for i in range(2)]
     plan = maker.plan(info, *rngs)
-    views = tuple(torch.zeros(len(view), 3, height, width, dtype=torch.uint8) for view in plan.views)
+    views = tuple(torch.zeros(len(view), channels, height, width, dtype=torch.uint8) for view in plan.views)
     sample = maker.transform(views, plan, *rngs)
     return {k: f"{str(v.dtype).removeprefix('torch.')} {tuple(v.shape)}" for k, v in sample.items()}
 

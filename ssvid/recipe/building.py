@@ -9,11 +9,13 @@ from typing import Any
 
 from ssvid.backbones import Backbone, BackboneInfo, backbones, initialize_backbone
 from ssvid.composite import CompositeTask, Member
+from ssvid.data.config import DataConfig
 from ssvid.errors import OptionError, RecipeError
 from ssvid.progress import Say
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import FinetuneRecipe, PretrainRecipe
 from ssvid.tasks import PretextTask, tasks
+from ssvid.types import FLOW, FLOW_CHANNELS, RGB, RGB_CHANNELS
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 from ssvid.weights.provenance import Provenance
 
@@ -31,15 +33,57 @@ def build_networks(
 
     options = make_backbone_options(config.backbone.name, config.backbone.options)
     backbone = initialize_backbone(config.backbone.name, options, seed=config.seed)
+    check_modality(config.data, backbone.info)
     table = start_weights(backbone, config, resumed)  # before the task's setup, which may copy the backbone
     if table and say:
         say(table)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         task = build_task(config, backbone.info)
+        check_task_modality(config, task)
         task.setup(backbone)
     backbone.freeze_after(task.stage)
     return backbone, task
+
+
+def check_modality(data: DataConfig, backbone: BackboneInfo) -> None:
+    """Make sure that a network takes what the clips are made of.
+
+    Raises:
+        RecipeError: it takes another number of channels.
+    """
+    channels = {RGB: RGB_CHANNELS, FLOW: FLOW_CHANNELS}[data.modality]
+    if backbone.in_channels == channels:
+        return
+    ways = [
+        f"Set data.modality={other}"
+        for other, its in ((RGB, RGB_CHANNELS), (FLOW, FLOW_CHANNELS))
+        if its == backbone.in_channels
+    ]
+    if "in_channels" in backbone.options:
+        ways.append(f"build the network with backbone.options.in_channels={channels}")
+    else:
+        ways.append("take a network with the option in_channels (docs/backbones.md)")
+    raise RecipeError(
+        f"data.modality ({data.modality}) gives clips of {channels} channels, and backbone {backbone.name} takes"
+        f" {backbone.in_channels}. {', or '.join(ways)}."
+    )
+
+
+def check_task_modality(config: PretrainRecipe, task: PretextTask) -> None:
+    """Raise RecipeError where a task, or what is measured beside it, does not take what the clips are made of."""
+    modality = config.data.modality
+    if modality not in task.modalities:
+        raise RecipeError(
+            f"data.modality ({modality}) is not what task {task_names(config)} takes: it works on"
+            f" {' or '.join(task.modalities)}. Set data.modality={task.modalities[0]}, or choose a task that cuts, resizes and"
+            " mirrors alone (speediness, order_verification)."
+        )
+    if modality != RGB and config.online.tracking.every_epochs:
+        raise RecipeError(
+            f"online.tracking.every_epochs ({config.online.tracking.every_epochs}) shows the network pictures, and"
+            f" data.modality is {modality}. Set online.tracking.every_epochs=0."
+        )
 
 
 def build_task(config: PretrainRecipe, backbone: BackboneInfo) -> PretextTask:

@@ -219,12 +219,12 @@ def changed_settings(protocol: NamedProtocol, resolved: Mapping[str, Any]) -> di
     schema = KINDS[protocol.kind]
     defaults = build_defaults(schema)
     rests_on = {
-        path: _at(defaults, path)
+        path: value_at(defaults, path)
         for path in leaf_paths(schema)
         if path.partition(".")[0] not in _BESIDE_A_PROTOCOL and not marks(schema, path).get("speed_only")
     }
     said = {path: to_plain(own) for path, own in (rests_on | protocol.leaves()).items()}
-    return {path: (own, _at(resolved, path)) for path, own in said.items() if own != _at(resolved, path)}
+    return {path: (own, value_at(resolved, path)) for path, own in said.items() if own != value_at(resolved, path)}
 
 
 # Weights, videos and seeds are not settings of a protocol, but where it names them.
@@ -420,8 +420,8 @@ def _dead_keys(
     defaults = to_plain(dataclasses.asdict(schema()))
     known = set(leaf_paths(schema))
     for path, rule in dead_rules(known):
-        said, default, deciding = _at(merged, path), _at(defaults, path), _at(values, rule.decider)
-        own = to_plain(_at(values, path))
+        said, default, deciding = value_at(merged, path), value_at(defaults, path), value_at(values, rule.decider)
+        own = to_plain(value_at(values, path))
         if said is None or default is None or own == default or rule.is_used(to_plain(deciding)):
             continue
         if _layer(origins, rule.decider) <= _layer(origins, path) or rule.decider == "kind":
@@ -437,7 +437,8 @@ def _layer(origins: Mapping[str, str], path: str) -> int:
     return max((_LAYERS.index(layer) for layer in said if layer in _LAYERS), default=-1)
 
 
-def _at(values: Any, path: str) -> Any:
+def value_at(values: Any, path: str) -> Any:
+    """What stands at a path of nested groups; None where nothing does."""
     for key in path.split("."):
         if not isinstance(values, Mapping) or key not in values:
             return None

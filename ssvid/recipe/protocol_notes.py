@@ -16,6 +16,7 @@ from ssvid.recipe.load import LoadedRecipe
 from ssvid.recipe.schema import KINDS
 from ssvid.results.rows import ResultRow
 from ssvid.settings import as_older, as_today, without_speed
+from ssvid.types import FLOW
 
 # Raised when the hash is taken of other values. Version 1 left out every "batch_size" and the whole trainer.
 HASH_VERSION = 2
@@ -47,7 +48,11 @@ def settings_sha256(resolved: Mapping[str, Any]) -> str:
     kept = {k: v for k, v in without_speed(schema, whole).items() if k not in _BESIDE}
     if resolved["kind"] == "finetune":
         kept = as_older(kept)
+    if not kept.get("streams"):  # as before there were any
+        kept.pop("streams", None)
     of_data = {k: whole["data"][k] for k in _OF_DATA if k in whole["data"]}
+    if whole["data"]["modality"] == FLOW:
+        of_data |= {k: whole["data"][k] for k in ("modality", "flow")}
     return hashlib.sha256(json.dumps([kept, of_data], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -25,6 +25,7 @@ from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
 from ssvid.train.config import FinetuneOptimConfig, LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
+from ssvid.types import FLOW
 
 
 @dataclass
@@ -172,6 +173,9 @@ class FinetuneRecipe(EvaluationRecipe):
 
     kind: ``finetune``. seed: of the head, of the random row, and of all that training draws.
     finetune: how it is trained, how its epoch is chosen and how it is tested.
+    streams: several networks that are trained one after the other and answer together, by their names: for each a group of
+        what it has of its own, out of ``backbone``, ``data`` (``modality`` and ``flow``), ``finetune`` and ``optim``. Their
+        class probabilities are averaged; each has its rows, too.
     loader: its batches are ``finetune.batch_size``, one clip of each video. baselines: each network among them is one more
     training.
     """
@@ -179,6 +183,7 @@ class FinetuneRecipe(EvaluationRecipe):
     kind: str = "finetune"
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
+    streams: dict[str, Any] = field(default_factory=dict)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)
@@ -300,6 +305,7 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "data.gray_range": Used("data.name", ("manifest",), off=True),
     "data.fps": Used("data.name", ("manifest",), off=True),
     "data.list": Used("data.name", names_with_list),
+    "data.flow.": Used("data.modality", (FLOW,)),
     "data.out_of_domain.list": Used("data.out_of_domain.name", names_with_list),
     **{f"data.out_of_domain.{key}": Used("kind", ("pretrain",)) for key in ("name", "root", "split", "frame_step")},
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssvid.transforms.geometry import Box, Rectangle, crop_rectangles, square, squash
-from ssvid.types import ClipMaker, ClipPlan
+from ssvid.types import FLOW_CHANNELS, NO_MOTION, RGB_CHANNELS, ClipMaker, ClipPlan
 
 _BUFFER_BYTES = 8 << 20  # of cut frames that wait to be resized together
 
@@ -101,18 +101,19 @@ class Cutter:
     Cut frames wait in a small buffer and are resized together.
 
     Args:
-        num_frames: of the clip. height, width: of the whole frames.
+        num_frames: of the clip. height, width: of the whole frames. channels: 3, or 2 of flow.
     """
 
-    def __init__(self, cut: Cut, num_frames: int, height: int, width: int) -> None:
+    def __init__(self, cut: Cut, num_frames: int, height: int, width: int, channels: int = RGB_CHANNELS) -> None:
         self._cut, self._num_frames = cut, num_frames
         size = (cut.size_px, cut.size_px) if cut.rectangles else (height, width)
-        self._clip_TCHW = np.zeros((num_frames, 3, *size), np.uint8)
-        self._buffer_THWC = np.empty((0, 0, 0, 3), np.uint8)
+        still = NO_MOTION if channels == FLOW_CHANNELS else 0
+        self._clip_TCHW = np.full((num_frames, channels, *size), still, np.uint8)
+        self._buffer_THWC = np.empty((0, 0, 0, 0), np.uint8)
         self._waiting: list[int] = []  # the places of what is in the buffer
 
     def put(self, place: int, frame_HWC: np.ndarray) -> None:
-        """Take a whole frame, uint8 RGB; what is put at the same place later replaces it."""
+        """Take a whole frame, uint8 HWC; what is put at the same place later replaces it."""
         part_HWC = frame_HWC = frame_HWC if self._cut.change is None else self._cut.change(frame_HWC)
         if self._cut.rectangles:
             top, left, height, width = self._cut.rectangle(place)
@@ -130,7 +131,7 @@ class Cutter:
             self._resize_waiting()
 
     def clip(self) -> Tensor:
-        """The clip, a contiguous uint8 TCHW; frames that were not put are black."""
+        """The clip, a contiguous uint8 TCHW; frames that were not put are black, of flow without motion."""
         self._resize_waiting()
         return torch.from_numpy(self._clip_TCHW)
 
@@ -139,4 +140,4 @@ class Cutter:
             parts_TCHW = torch.from_numpy(self._buffer_THWC[: len(self._waiting)]).permute(0, 3, 1, 2)
             for place, frame_CHW in zip(self._waiting, squash(parts_TCHW, self._cut.size_px).numpy(), strict=True):
                 self._clip_TCHW[place] = frame_CHW
-        self._waiting, self._buffer_THWC = [], np.empty((0, 0, 0, 3), np.uint8)
+        self._waiting, self._buffer_THWC = [], np.empty((0, 0, 0, 0), np.uint8)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssvid.transforms.flow import is_flow, mirrored, scaled_motion
+
 Box = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 _DRAWS = 10
@@ -114,7 +116,7 @@ def crop_rectangles(clip_TCHW: Tensor, rectangles: Sequence[Rectangle], size_px:
 def squash(clip_TCHW: Tensor, size_px: int) -> Tensor:
     """Bring every whole frame to size_px x size_px, whatever its aspect ratio; uint8 stays uint8. Returns a contiguous TCHW.
 
-    Bilinear with antialiasing.
+    Bilinear with antialiasing. Motion of flow is scaled with its frames.
     """
     if clip_TCHW.shape[-2:] == (size_px, size_px):
         return clip_TCHW.contiguous()
@@ -123,7 +125,7 @@ def squash(clip_TCHW: Tensor, size_px: int) -> Tensor:
 
 
 def resize_clips(clips_BCTHW: Tensor, size_px: int) -> Tensor:
-    """Resize every frame of float clips to size_px x size_px, bilinear, antialiased when it shrinks.
+    """Resize every frame of float clips to size_px x size_px, bilinear, antialiased when it shrinks; motion of flow with it.
 
     Returns:
         float BCTHW.
@@ -136,8 +138,20 @@ def resize_clips(clips_BCTHW: Tensor, size_px: int) -> Tensor:
 
 
 def _resize(frames_NCHW: Tensor, size_px: int) -> Tensor:
+    if is_flow(frames_NCHW, 1):
+        fine_NCHW = _interpolated(frames_NCHW.float(), size_px)
+        return scaled_motion(fine_NCHW, frames_NCHW.shape[-2:], as_type=frames_NCHW.dtype)
+    return _interpolated(frames_NCHW, size_px)
+
+
+def _interpolated(frames_NCHW: Tensor, size_px: int) -> Tensor:
     shrinks = min(frames_NCHW.shape[-2:]) > size_px
     return F.interpolate(frames_NCHW, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def flip_clips(clips: Tensor, flipped_B: Tensor) -> Tensor:
+    """Those clips of a batch (B, ..., C, T, H, W) mirrored that are to be flipped; of flow, u is negated."""
+    return torch.where(flipped_B.view(-1, *[1] * (clips.ndim - 1)), mirrored(clips, -4), clips)
 
 
 def flip_some(images: Tensor, flipped_B: Tensor) -> Tensor:

@@ -9,21 +9,18 @@ Flow needs OpenCV, the extra ``motion``; reading what was measured does not.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ssvid.errors import DecodeError, SsvidError
+from ssvid.errors import DecodeError
 from ssvid.files import write_atomic
+from ssvid.video.flow import short_side_at
+from ssvid.video.optical_flow import Dis, one_thread, require_opencv, resized
 from ssvid.video.progress import beat
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # Shape of one row, and type, of each signal.
 SIGNALS: Mapping[str, tuple[tuple[int, ...], str]] = {"motion": ((), "float32"), "thumbnails": ((16, 16, 3), "uint8")}
@@ -33,22 +30,6 @@ SIGNALS_VERSION = 1
 # over the frame does not need it.
 FLOW_PX = 112
 THUMBNAIL_PX = 16
-
-
-def require_opencv() -> ModuleType:
-    """OpenCV's module.
-
-    Raises:
-        SsvidError: it is not installed, or cannot be imported.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        reason = "" if importlib.util.find_spec("cv2") is None else f" ({error})"
-        raise SsvidError(
-            f"optical flow needs OpenCV, which cannot be imported{reason}. Install it with: pip install 'ssvid[motion]'"
-        ) from error
-    return cv2
 
 
 def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()) -> dict[str, np.ndarray]:
@@ -69,7 +50,7 @@ def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()
     motion, thumbnails = [], []
     with one_thread(cv2):
         flow = _Flow(cv2)
-        for pixels_HWC in _frames(text, gray_range):
+        for pixels_HWC in every_frame(text, gray_range):
             motion.append(flow.mean_length(pixels_HWC))
             thumbnails.append(cv2.resize(pixels_HWC, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA))
     if not motion:
@@ -77,31 +58,12 @@ def measure_signals(path: str | os.PathLike[str], gray_range: Sequence[int] = ()
     return {"motion": np.array(motion, np.float32), "thumbnails": np.stack(thumbnails).astype(np.uint8)}
 
 
-def dense_flow(start_HW: np.ndarray, end_HW: np.ndarray) -> np.ndarray:
-    """Optical flow HW2 (x, y) in pixels from one gray uint8 frame to another: Dense Inverse Search (Kroeger et al., ECCV 2016),
-    OpenCV's preset MEDIUM, on one thread.
-
-    Frames with a side of less than 16 px are repeated at the border: the search needs as many.
-
-    Raises:
-        SsvidError: OpenCV is not installed.
-    """
-    cv2 = require_opencv()
-    height, width = start_HW.shape
-    pad = [(0, max(0, 16 - height)), (0, max(0, 16 - width))]
-    start_HW, end_HW = (np.pad(gray_HW, pad, mode="edge") for gray_HW in (start_HW, end_HW))
-    with one_thread(cv2):
-        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        flow_HW2: np.ndarray = search.calc(start_HW, end_HW, None)[:height, :width]
-    return flow_HW2
-
-
 class _Flow:
     """Flow from each frame to the next of one video."""
 
     def __init__(self, cv2: Any) -> None:
         self._cv2 = cv2
-        self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis = Dis("FAST")
         self._before: np.ndarray | None = None
 
     def mean_length(self, pixels_HWC: np.ndarray) -> float:
@@ -110,20 +72,20 @@ class _Flow:
         self._before = now
         if before is None:
             return 0.0
-        flow_HW2 = self._search.calc(before, now, None)
+        flow_HW2 = self._dis(before, now)
         return float(np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]).mean()) / FLOW_PX
 
     def _small_gray(self, pixels_HWC: np.ndarray) -> np.ndarray:
-        cv2, (height, width) = self._cv2, pixels_HWC.shape[:2]
-        scale = FLOW_PX / min(height, width)
-        size = (max(FLOW_PX, round(width * scale)), max(FLOW_PX, round(height * scale)))
-        kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small: np.ndarray = cv2.resize(cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2GRAY), size, interpolation=kind)
-        return small
+        height, width = short_side_at(pixels_HWC.shape[0], pixels_HWC.shape[1], FLOW_PX)
+        return resized(self._cv2.cvtColor(pixels_HWC, self._cv2.COLOR_RGB2GRAY), height, width)
 
 
-def _frames(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
-    """Every frame (H, W, 3) uint8 in the order that defines frame numbers."""
+def every_frame(path: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 of a file or folder in the order that defines frame numbers.
+
+    Raises:
+        DecodeError: it cannot be decoded, or its picture size changes.
+    """
     if os.path.isdir(path):
         yield from _pictures(path, gray_range)
         return
@@ -154,17 +116,6 @@ def _pictures(folder: str, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
             raise DecodeError(folder, size_problem(name, pixels_HWC, names[0], first))
         first = pixels_HWC.shape
         yield np.ascontiguousarray(pixels_HWC)
-
-
-@contextmanager
-def one_thread(cv2: Any) -> Iterator[None]:
-    """Other processes measure other videos meanwhile: threads within one would only be in their way."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 # ---- on disk ---------------------------------------------------------------------------------------------------------

@@ -30,12 +30,12 @@ def read_clips(reader: VideoReader, clips: Sequence[np.ndarray]) -> list[Tensor]
         clips: int64 (T_i,) each; lengths may differ.
 
     Returns:
-        One contiguous uint8 (T_i, 3, H, W) for each clip, sharing no storage.
+        One contiguous uint8 (T_i, C, H, W) for each clip, sharing no storage.
 
     Raises:
         DecodeError: as ``frames_at``.
     """
-    size = (3, reader.info.height, reader.info.width)
+    size = (reader.info.channels, reader.info.height, reader.info.width)
     read_TCHW = [np.empty((len(clip), *size), np.uint8) for clip in clips]
     # numpy turns THWC into TCHW four times as fast as torch does for uint8.
     hand_out_frames(reader, clips, [clip_TCHW.transpose(0, 2, 3, 1).__setitem__ for clip_TCHW in read_TCHW])

@@ -13,6 +13,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone
 from ssvid.errors import CheckpointError, name_some
 from ssvid.files import takes_paths
+from ssvid.types import RGB_CHANNELS
 from ssvid.weights.checkpoints import LoadReport, checkpoint_of, match_keys, weights_sha256
 from ssvid.weights.choosing import (
     BATCH_COUNTER,
@@ -47,7 +48,8 @@ class InitReport:
 
     label: what the weights are ("torchvision:r3d_18.KINETICS400_V1", "run", "file weights.pth"), never a path.
     sha256: identity of their weights as they were read. undone: wrappings undone, in words.
-    matched: keys filled; inflated: those of them whose 2D kernel was repeated over time. counters: batch counters that
+    matched: keys filled; inflated: those of them whose 2D kernel was repeated over time. averaged: those whose kernel for
+    the colors of pictures was averaged over them for flow. counters: batch counters that
     the file lacks. heads: keys dropped. missing, unexpected, mismatched: keys that make the start partial.
     content_ids: the videos that the weights have seen, as far as they are known. unknown_videos: others were seen too.
     origin: of weights of ours: their task, placebo and own ``init``.
@@ -58,6 +60,7 @@ class InitReport:
     undone: tuple[str, ...]
     matched: tuple[str, ...]
     inflated: tuple[str, ...]
+    averaged: tuple[str, ...]
     counters: tuple[str, ...]
     heads: tuple[str, ...]
     missing: tuple[str, ...]
@@ -67,7 +70,7 @@ class InitReport:
     unknown_videos: bool = True
     origin: Mapping[str, Any] = field(default_factory=dict)
 
-    GROUPS = ("matched", "inflated", "counters", "heads", "missing", "unexpected", "mismatched")
+    GROUPS = ("matched", "inflated", "averaged", "counters", "heads", "missing", "unexpected", "mismatched")
 
     @property
     def fits(self) -> bool:
@@ -108,7 +111,7 @@ class InitReport:
     def _said_of(self, group: str, keys: Sequence[str]) -> str:
         if not keys:
             return ""
-        if group in ("matched", "inflated"):
+        if group in ("matched", "inflated", "averaged"):
             return ", ".join(f"{stage} {n}" for stage, n in Counter(k.partition(".")[0] for k in keys).items())
         if group == "counters":
             return "batch counters that the file lacks; they start at 0"
@@ -131,7 +134,8 @@ def initialize(
         spec: a checkpoint, run folder, export or ``hf://owner/name`` of ours; ``torchvision:NAME``; or a file with a
             state dict (.pth, .pt, .safetensors); or what ``open_weights`` gave.
         partial: fill what fits, keep the rest as it is; the report says so.
-        inflate: give 2D kernels a time axis (``backbones.inflation``). Networks that are inflated 2D ones do so unasked.
+        inflate: give 2D kernels a time axis, and the first kernel the channels of flow (``backbones.inflation``). Networks
+            that are inflated 2D ones do so unasked.
         which: of a file that holds the network several times, a word before the keys of the one that is meant.
         ways: how the user says these three.
 
@@ -141,8 +145,9 @@ def initialize(
     """
     weights, ours = _read(spec, backbone, which, ways)
     identity = weights_sha256(weights.state)
-    state, inflated = _inflated(backbone, weights.state, inflate)
-    report = _report(backbone, weights, state, inflated, identity, ours)
+    spread, averaged = _averaged(backbone, weights.state, inflate)
+    state, inflated = _inflated(backbone, spread, inflate)
+    report = _report(backbone, weights, state, (inflated, averaged), identity, ours)
     if not report.matched or not (partial or report.fits):
         raise CheckpointError(_refusal(backbone, report, state, ways._replace(partial="") if partial else ways))
     backbone.load_state_dict({key: state[key] for key in report.matched}, strict=False)
@@ -204,6 +209,30 @@ def _inflated(
     return dict(state) | inflate_weights({key: state[key] for key in flat}, {key: own[key] for key in flat}), flat
 
 
+def _averaged(
+    backbone: Backbone, state: Mapping[str, Tensor], asked: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state with the kernels for pictures averaged over colors where the network takes flow, and the keys that were."""
+    keys = _picture_keys(backbone, state)
+    if not keys or not (asked or backbone.inflated_from):
+        return dict(state), ()
+    from ssvid.backbones.inflation import spread_channels
+
+    channels = backbone.info.in_channels
+    return dict(state) | {key: spread_channels(state[key], channels) for key in keys}, keys
+
+
+def _picture_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Keys under which the file has a kernel for the colors of pictures and the network one for flow, alike otherwise."""
+    own, channels = backbone.state_dict(), backbone.info.in_channels
+    return tuple(
+        key
+        for key, value in state.items()
+        if channels != RGB_CHANNELS and key in own and value.ndim >= 4 and value.shape[1] == RGB_CHANNELS
+        if own[key].shape[:2] == (len(value), channels)
+    )
+
+
 def _flat_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Keys under which the file has a 2D kernel and the network a 3D one of the same size otherwise."""
     own = backbone.state_dict()
@@ -222,7 +251,7 @@ def _report(
     backbone: Backbone,
     weights: ForeignWeights,
     state: Mapping[str, Tensor],
-    inflated: tuple[str, ...],
+    inflated_averaged: tuple[tuple[str, ...], tuple[str, ...]],
     identity: str,
     source: Source | None,
 ) -> InitReport:
@@ -235,7 +264,8 @@ def _report(
         sha256=identity,
         undone=weights.undone,
         matched=met.matched,
-        inflated=inflated,
+        inflated=inflated_averaged[0],
+        averaged=inflated_averaged[1],
         counters=counters,
         heads=heads,
         missing=tuple(key for key in met.missing if key not in counters),
@@ -269,6 +299,8 @@ def _refusal(backbone: Backbone, report: InitReport, state: Mapping[str, Tensor]
     advice = ["Name the backbone and the options that they were trained with"]
     if flat and not report.inflated and ways.inflate:
         advice.append(f"give its {len(flat)} 2D kernels a time axis with {ways.inflate}")
+    if ways.inflate and not report.averaged and (colored := _picture_keys(backbone, state)):
+        advice.append(f"average its kernel for pictures ({colored[0]}) over the colors, for flow, with {ways.inflate}")
     if report.matched and ways.partial:
         advice.append(f"accept what fits with {ways.partial} (every later result says so)")
     groups = (f"{len(getattr(report, g))} {g}" for g in ("matched", "missing", "unexpected", "mismatched"))

@@ -96,6 +96,7 @@ def test_an_independent_reader_finds_the_stated_columns_in_order(tmp_path: Path)
             "notes",
             "gray_range",
             "truth",
+            "flow",
         )
     )
     assert (record["decoders_ok"], record["variable_fps"], record["fps"]) == ("decord+pyav", "true", "25.0")
@@ -172,7 +173,7 @@ def test_files_that_are_no_manifest_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must list at least one video"):
         Manifest.load(path)
     path.write_text(path.read_text() + "a.mp4,3\n")
-    with pytest.raises(DataError, match="line 2: it must have 19 cells, it has 2"):
+    with pytest.raises(DataError, match="line 2: it must have 20 cells, it has 2"):
         Manifest.load(path)
     path.write_text(",".join(COLUMNS) + '\n"a.mp4,3')
     with pytest.raises(DataError, match="line 2: it must be CSV"):

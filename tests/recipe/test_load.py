@@ -188,7 +188,7 @@ def test_every_problem_is_reported_at_once(tmp_path):
         "unknown key 'optim.base_lrr'. Did you mean 'base_lr'?",
         "optim.epochs ('many') must be a whole number. Set optim.epochs=...",
         "unknown key 'task.options.flop'. Did you mean 'flip'?",
-        "unknown key 'backbone.options.wdth'. Did you mean 'width'? Known: input, stride_time, width.",
+        "unknown key 'backbone.options.wdth'. Did you mean 'width'? Known: in_channels, input, stride_time, width.",
         "backbone.options.stride_time ('x') must be a whole number",
         "loader (3) must be a group of keys: global_batch",
         "unknown key 'optm'. Did you mean 'optim'?",

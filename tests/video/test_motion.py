@@ -11,10 +11,10 @@ from ssvid.video.motion import (
     FLOW_PX,
     measure_signals,
     read_signal,
-    require_opencv,
     signal_file,
     write_signals,
 )
+from ssvid.video.optical_flow import require_opencv
 
 
 def texture(height, width, seed=0):

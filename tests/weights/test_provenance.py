@@ -112,7 +112,12 @@ def test_it_comes_back_from_a_checkpoint_and_from_an_export(tmp_path):
     export(path, tmp_path / "export", program=False)
     hidden = {"kind": "pretrain", "data": {"name": "folder", "root": "???"}}
     found = read_source(tmp_path / "export").provenance
-    assert found.backbone["options"] == {"width": 4, "input": "rgb", "stride_time": 4}  # with those that were not said
+    assert found.backbone["options"] == {
+        "width": 4,
+        "input": "rgb",
+        "stride_time": 4,
+        "in_channels": 3,
+    }  # with those that were not said
     assert replace(found, backbone=KNOWN.backbone) == replace(KNOWN, recipe=hidden)
 
 

@@ -210,7 +210,9 @@ class ClipDataset(Dataset):
         cuts = [cuts_of(maker, info.height, info.width, plan, *pair) for plan, pair in zip(plans, draws, strict=True)]
         views = [plan.views[cut.view] for plan, own in zip(plans, cuts, strict=True) for cut in own.wanted]
         wanted = [cut for own in cuts for cut in own.wanted]
-        cutters = [Cutter(c, len(view), info.height, info.width) for c, view in zip(wanted, views, strict=True)]
+        cutters = [
+            Cutter(c, len(view), info.height, info.width, info.channels) for c, view in zip(wanted, views, strict=True)
+        ]
         if not black:
             self._hand_out(index, views, cutters)
         clips = iter(cutters)

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssvid.errors import DecodeError
@@ -80,7 +81,7 @@ def read_facts(values: dict[str, Any]) -> FileFacts:
 class Job(NamedTuple):
     """A file or a folder of pictures to scan, or to measure. seconds: without a sign of life, after which it hangs. decoders: None is all.
 
-    choked, waited_seconds: what the last attempt came to, see ``FileFacts``. signals_to: where the signals of the file go, see ``ssvid.video.motion``; "" where it is scanned. content_id,
+    choked, waited_seconds: what the last attempt came to, see ``FileFacts``. measure_to: where what is measured of the file goes; "" where it is scanned. flow: what is measured, the text of ``FlowSettings``; "" for signals, see ``ssvid.video.motion``. content_id,
     num_frames: what a file to be measured must have. gray_range: see ``VideoInfo``. fps: of a folder of pictures.
     """
 
@@ -90,7 +91,8 @@ class Job(NamedTuple):
     decoders: tuple[str, ...] | None
     choked: str = ""
     waited_seconds: float = 0.0
-    signals_to: str = ""
+    measure_to: str = ""
+    flow: str = ""
     content_id: str = ""
     num_frames: int = 0
     gray_range: tuple[int, ...] = ()
@@ -383,24 +385,35 @@ def _work(scanner: Any, connection: Connection, foreign: list[int], life: mmap.m
             job = connection.recv()
         except EOFError:
             return
-        connection.send(_measure(scanner, job) if job.signals_to else _scan(scanner, job))
+        connection.send(_measure(scanner, job) if job.measure_to else _scan(scanner, job))
 
 
 def _measure(scanner: Any, job: Job) -> FileFacts:
-    """Measure the signals of a file and write them down; the facts say no more than whether that was possible."""
-    motion = importlib.import_module("ssvid.video.motion")
+    """Measure a file and write down what was found; the facts say no more than whether that was possible."""
     try:
         if identity_like(job.content_id, job.file) != job.content_id:
             return FileFacts(problem="it changed since it was indexed")
-        signals = motion.measure_signals(job.file, job.gray_range)
-        if len(signals["motion"]) != job.num_frames:
-            return FileFacts(problem=f"{len(signals['motion'])} frames were decoded, the table says {job.num_frames}")
-        motion.write_signals(job.signals_to, signals)
+        (_measure_flow if job.flow else _measure_signals)(job)
     except DecodeError as cause:
         return FileFacts(problem=_plain(cause.reason, job))
     except Exception as cause:  # not swallowed: it is listed with the file's name
         return FileFacts(problem=_plain(f"{type(cause).__name__}: {cause}", job))
     return FileFacts(num_frames=job.num_frames, content_id=job.content_id)
+
+
+def _measure_signals(job: Job) -> None:
+    motion = importlib.import_module("ssvid.video.motion")
+    signals = motion.measure_signals(job.file, job.gray_range)
+    if len(signals["motion"]) != job.num_frames:
+        what = f"{len(signals['motion'])} frames were decoded, the table says {job.num_frames}"
+        raise DecodeError(job.file, what)
+    motion.write_signals(job.measure_to, signals)
+
+
+def _measure_flow(job: Job) -> None:
+    settings = importlib.import_module("ssvid.video.flow").FlowSettings.parse(job.flow)
+    files = importlib.import_module("ssvid.video.flow_file")
+    files.measure_flow(job.file, Path(job.measure_to), settings, job.num_frames, job.gray_range)
 
 
 def _scan(scanner: Any, job: Job) -> FileFacts:

@@ -7,29 +7,18 @@ A file is known by its content, so that a copy, a renamed file or another manife
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ssvid.data.index.processes import REFERENCE, Job, scan_files
+from ssvid.data.index.measuring import Measurement, MeasuringReport, kept_of_content, measure_files
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, did_you_mean
-from ssvid.progress import NamedProgress
-from ssvid.video.identity import is_quick
-from ssvid.video.motion import SIGNALS, SIGNALS_VERSION, read_signal, require_opencv, signal_file
-
-
-@dataclass
-class SignalsReport:
-    """What measuring came to, in files: measured now, remembered from before, failed (path -> why)."""
-
-    num_measured: int = 0
-    num_remembered: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
+from ssvid.video.motion import SIGNALS, SIGNALS_VERSION, read_signal, signal_file
+from ssvid.video.optical_flow import require_opencv
 
 
 def signals_base(row: VideoRow) -> Path:
@@ -38,83 +27,18 @@ def signals_base(row: VideoRow) -> Path:
     Raises:
         DataError: the table knows no content identity of the file.
     """
-    if not row.content_id:
-        raise DataError(
-            f"the manifest has no content_id of {row.path!r}, by which what was measured of a file is found."
-            " Write it again with: ssvid data index ROOT --overwrite."
-        )
-    name = "-".join(map(str, (row.content_id, *row.gray_range)))
-    return cache_folder() / "signals" / f"v{SIGNALS_VERSION}" / row.content_id[:2] / name
+    return cache_folder() / "signals" / f"v{SIGNALS_VERSION}" / kept_of_content(row)
 
 
-def measure_signals_of(
-    manifest: Manifest,
-    *,
-    workers: int = 0,
-    timeout_seconds: float = 60.0,
-    cache: bool = True,
-    progress: NamedProgress | None = None,
-) -> SignalsReport:
-    """Measure the signals of every readable file that has none yet; what is done stays done when this is interrupted.
-
-    Args:
-        manifest: rows of one file, or of files with the same content, are measured once.
-        workers: processes, one thread each; 0 is one per core.
-        timeout_seconds: a file hangs in which nothing moves for so long.
-        cache: believe what was measured before.
-        progress: called as (files done, files in all, path).
+def measure_signals_of(manifest: Manifest, **options: Any) -> MeasuringReport:
+    """Measure the signals of every readable file that has none yet. Options and errors as of ``measure_files``.
 
     Raises:
-        DataError: not one file could be measured.
         SsvidError: OpenCV is not installed.
     """
     require_opencv()
-    _refuse_alike(manifest)
-    by_content = {signals_base(row): row for row in reversed(manifest.select().rows)}
-    # The longest first, so that no worker is left alone with it at the end.
-    wanted = sorted(by_content.values(), key=lambda row: (-row.num_frames, row.path))
-    jobs = [
-        Job(
-            row.path,
-            os.path.abspath(manifest.path_of(row)),
-            timeout_seconds,
-            REFERENCE,
-            signals_to=str(signals_base(row)),
-            content_id=row.content_id,
-            num_frames=row.num_frames,
-            gray_range=row.gray_range,
-        )
-        for row in wanted
-        if not (cache and _is_measured(row, SIGNALS))
-    ]
-    report = SignalsReport(num_remembered=len(wanted) - len(jobs))
-    for done, (path, facts) in enumerate(scan_files(jobs, workers), start=report.num_remembered + 1):
-        if facts.problem:
-            report.failed[path] = facts.problem
-        else:
-            report.num_measured += 1
-        if progress:
-            progress(done, len(wanted), path)
-    report.failed = dict(sorted(report.failed.items()))
-    if wanted and len(report.failed) == len(wanted):
-        path, reason = next(iter(report.failed.items()))
-        raise DataError(
-            f"motion could be measured in none of the {len(wanted)} files of {manifest.root}, the first is {path}:"
-            f" {reason}. Check with ssvid doctor that videos can be read, and that {cache_folder()} can be written."
-        )
-    return report
-
-
-def _refuse_alike(manifest: Manifest) -> None:
-    """Files that a quick identity does not tell apart would be given one measurement; whether they differ it cannot say."""
-    first: dict[str, str] = {}
-    for row in manifest.select().rows:
-        other = first.setdefault(row.content_id, row.path)
-        if is_quick(row.content_id) and other != row.path:
-            raise DataError(
-                f"the table of {manifest.root} must tell {other!r} and {row.path!r} apart, and it knows their sizes and ends"
-                " alone, which are the same. Write it again with: ssvid data index ROOT --overwrite."
-            )
+    signals = Measurement("motion", signals_base, lambda row: _is_measured(row, SIGNALS))
+    return measure_files(manifest, signals, **options)
 
 
 def check_signals(root: str | Path, rows: Iterable[VideoRow], names: Sequence[str]) -> None:

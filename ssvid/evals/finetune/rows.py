@@ -86,7 +86,7 @@ def finetuned_numbers(
 ) -> Iterator[Number]:
     """Top-1 of the videos and of their clips, and top-5 above 5 classes."""
     p, test_rows = start.protocol, start.data.test
-    of_clips = {**_context(start, fitted), "head": _choice(parts, chosen, p)}
+    of_clips = {**_context(start, fitted), "head": _choice(parts, chosen, p), "folder": start.tools.folder.name}
     of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
     seen = _training_side(start, fitted), test
 

@@ -31,6 +31,7 @@ from ssvid.errors import DataError
 from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
 from ssvid.evals.finetune.rates import parameter_groups
 from ssvid.evals.finetune.rows import finetuned_numbers, most_frequent
+from ssvid.evals.finetune.scores import SCORES, write_scores
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.evals.hand_made import HandMade, svm_number
 from ssvid.evals.holdouts import holdouts
@@ -115,6 +116,8 @@ def finetuned(start: Start) -> Iterator[Number]:
             clip_reading(p, tools.loader),
             num_crops=p.num_crops,
         )
+    if global_rank() == 0:
+        write_scores(tools.folder / SCORES, test)
     yield from finetuned_numbers(test, start, parts, chosen, fitted)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo, StageInfo
 from ssvid.evals.label_propagation.labels import with_given
 from ssvid.features.maps import Size
-from ssvid.video.motion import dense_flow, require_opencv
+from ssvid.video.optical_flow import Dis, require_opencv
 
 # Of photographs, as networks are shown them: around 0, so that the cosine of two patches tells more than that both are light.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -86,17 +86,17 @@ class CopiedLabels(Stand):
 
 
 class _Flow:
-    """Labels go with the optical flow from frame to frame."""
+    """Labels go with the optical flow from frame to frame: Dense Inverse Search, preset MEDIUM."""
 
     def masks(
         self, frames: Iterable[np.ndarray], size_px: Size, given: Mapping[int, np.ndarray], ids: Sequence[int]
     ) -> Iterator[np.ndarray]:
-        cv2 = require_opencv()
+        cv2, dis = require_opencv(), Dis()
         labels_HW, before = np.zeros(size_px, np.uint8), None
         for frame, frame_HWC in enumerate(frames):
             gray = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
             if before is not None:
-                back_HW2 = dense_flow(gray, before)
+                back_HW2 = dis(gray, before)
                 x_HW, y_HW = _places(back_HW2)
                 border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 0}
                 labels_HW = cv2.remap(labels_HW, x_HW, y_HW, cv2.INTER_NEAREST, **border)
@@ -112,7 +112,7 @@ class _Flow:
     def points(
         self, frames: Iterable[np.ndarray], size_px: Size, points_Q3: np.ndarray, *, both_ways: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        cv2 = require_opencv()
+        cv2, dis = require_opencv(), Dis()
         starts_Q = np.rint(points_Q3[:, 0]).astype(int)
         points_TQ2: list[np.ndarray] = []
         back_T: list[np.ndarray] = []  # flow from each frame to the one before
@@ -121,10 +121,10 @@ class _Flow:
             gray = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
             places_Q2 = points_Q3[:, 1:].astype(np.float64)
             if before is not None:
-                moved_Q2 = _moved(cv2, points_TQ2[-1], dense_flow(before, gray))
+                moved_Q2 = _moved(cv2, points_TQ2[-1], dis(before, gray))
                 places_Q2 = np.where((starts_Q < frame)[:, None], moved_Q2, places_Q2)
                 if both_ways:
-                    back_T.append(dense_flow(gray, before).astype(np.float16))
+                    back_T.append(dis(gray, before).astype(np.float16))
             points_TQ2.append(places_Q2)
             before = gray
         for frame in range(len(back_T) - 1, -1, -1):

@@ -30,7 +30,8 @@ from ssvid.features.protocol import FeatureProtocol
 from ssvid.features.store import Listed
 from ssvid.progress import every_tenth
 from ssvid.results.rows import ResultRow
-from ssvid.video.motion import require_opencv
+from ssvid.types import RGB
+from ssvid.video.optical_flow import require_opencv
 from ssvid.weights.checkpoints import weights_sha256
 
 _LEAST_FRAMES = 3  # the given one, one that is scored, and the last, which DAVIS leaves out
@@ -59,6 +60,7 @@ class LabelPropagation(Evaluation):
 
     Config = PropagationProtocol
     needs = "maps"
+    modalities = (RGB,)
     needs_labels = False
     metrics = ("davis_", "davis2016_", "miou", "pck@", "tapvid_")
     settings_name = "track_protocol"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def shown_queries(
 def middle_frame(manifest: Manifest, row: VideoRow) -> Image.Image:
     """The frame in the middle of a video's window, fitted into a tile; a gray tile that says so where it cannot be read."""
     try:
-        with row.open(manifest.root) as reader:
+        with replace(row, flow="").open(manifest.root) as reader:  # of flow too the picture is shown
             frame_CHW = reader.frames_at(np.array([row.start_frame + row.window_frames // 2]))[0]
     except DecodeError:  # its features came from the cache, and the file is gone since
         tile = Image.new("RGB", TILE_PX, (200, 200, 200))

@@ -33,6 +33,11 @@ class VideoReader:
     def _checked(self, path: str | os.PathLike[str]) -> str:
         return checked_path(path)
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Of every frame: H, W and C, which is 3, or 2 of measured flow."""
+        return self.info.height, self.info.width, self.info.channels
+
     def frames_at(self, indices: np.ndarray) -> Tensor:
         """Decode frames by number.
 
@@ -40,13 +45,13 @@ class VideoReader:
             indices: int64 (T,), any order, repeats allowed, each in [0, info.num_frames).
 
         Returns:
-            (T, 3, H, W) uint8 RGB, upright.
+            (T, C, H, W) uint8, upright: RGB, or u and v of measured flow.
 
         Raises:
             DecodeError: an index is out of range, or a frame cannot be decoded.
         """
         indices = checked_indices(self.path, indices, self.info)
-        frames_THWC = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
+        frames_THWC = np.empty((len(indices), *self.frame_shape), np.uint8)
         hand_out_frames(self, [indices], [frames_THWC.__setitem__])
         return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
@@ -57,13 +62,13 @@ class VideoReader:
             indices: int64 (T,), ascending, without repeats, each in [0, info.num_frames).
 
         Yields:
-            The place in ``indices``, and the frame, uint8 RGB (H, W, 3), upright: a view that is not to be written to.
+            The place in ``indices``, and the frame, uint8 (H, W, C), upright: a view that is not to be written to.
             A place can come more than once; the last one counts.
 
         Raises:
             DecodeError: as ``frames_at``.
         """
-        expected, seen = (self.info.height, self.info.width, 3), False
+        expected, seen = self.frame_shape, False
         with closing(self._decode_sorted(checked_indices(self.path, indices, self.info))) as frames:
             for place, frame_HWC in frames:
                 if frame_HWC.shape != expected:
@@ -145,7 +150,7 @@ def checked_indices(path: str, indices: np.ndarray, info: VideoInfo) -> np.ndarr
 
 
 def frames_in_turn(reader: VideoReader, indices: np.ndarray) -> Generator[np.ndarray]:
-    """Frames one after the other, each once: arrays of their own, uint8 RGB (H, W, 3). A few are in memory.
+    """Frames one after the other, each once: arrays of their own, uint8 (H, W, C). A few are in memory.
 
     Args:
         reader: an opened video.
