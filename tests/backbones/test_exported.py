@@ -22,6 +22,7 @@ TORCHVISION = ["mc3_18", "r2plus1d_18", "r3d_18", "resnet18", "resnet50", "s3d"]
 PROGRAMS = [
     "c3d",
     "caffenet",
+    "cnn_m",
     "context_fovea",
     "early_fusion",
     "i3d_resnet18",

@@ -168,7 +168,7 @@ def test_version(capsys):
 
 def test_every_parser_has_help_and_an_example():
     parsers = all_parsers()
-    assert len(parsers) == 1 + len(VERBS) + 5  # below data: synth, download, join-frames, tapvid, index
+    assert len(parsers) == 1 + len(VERBS) + 6  # below data: synth, download, join-frames, tapvid, flow, index
     for parser in parsers:
         text = parser.format_help()
         assert len(parser.description) > 20

@@ -71,6 +71,7 @@ def test_the_table_names_every_group(hub_cache: Put) -> None:
     assert lines[1:] == [
         "  matched     120  stem 6, layer1 24, layer2 30, layer3 30, layer4 30",
         "  inflated      0",
+        "  averaged      0",
         "  counters      0",
         "  heads         2  fc.weight, fc.bias (dropped)",
         "  missing       0",

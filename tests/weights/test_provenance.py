@@ -27,6 +27,7 @@ INIT = {
     "num_videos": 3,
     "unknown_videos": False,
 }
+LATER = [("in_channels", 3), ("averaged", 0), ("averaged", [])]
 KNOWN = Provenance.of_training(
     INIT,
     seen=["v3", "v1"],
@@ -90,9 +91,9 @@ def shapes(folder: Path) -> dict[str, Any]:
 
 
 def told(value: Any) -> Any:
-    """Without the hashes, which depend on torch's random numbers."""
+    """Without the hashes, which depend on torch's random numbers, and without what options of networks came later."""
     if isinstance(value, dict):
-        return {key: told(item) for key, item in value.items() if key != "info"}
+        return {key: told(item) for key, item in value.items() if key != "info" and (key, item) not in LATER}
     if isinstance(value, list):
         return [told(item) for item in value]
     return "a hash" if isinstance(value, str) and len(value) == 64 else value

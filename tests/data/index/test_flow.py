@@ -115,6 +115,15 @@ def test_a_file_that_fails_is_listed_noted_down_and_read_as_unreadable(videos: M
         measure_flow_of(manifest.with_rows([row]), own, workers=1)
 
 
+def is_alive(temporary: Path) -> bool:
+    """Whether the process that writes a temporary file is there."""
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_what_is_done_stays_done_when_the_command_is_killed(videos: Manifest) -> None:
     own = FlowSettings(short_side_px=480)  # slow enough to be caught
     command = [sys.executable, "-m", "ssvid", "data", "flow", str(videos.root), "--short-side", "480", "--workers", "1"]
@@ -127,6 +136,10 @@ def test_what_is_done_stays_done_when_the_command_is_killed(videos: Manifest) ->
     process.wait()
     done = {path for path in wanted if path.is_file()}
     assert done
+    folders = {path.parent for path in wanted}
+    while any(is_alive(path) for folder in folders for path in folder.glob(".*.tmp")):
+        assert time.monotonic() < until, "what a killed command had started goes on"
+        time.sleep(0.1)
     report = measure_flow_of(videos, own, workers=1)
     assert (report.num_measured + report.num_remembered, report.failed) == (4, {})
     assert report.num_remembered >= len(done)
@@ -134,9 +147,7 @@ def test_what_is_done_stays_done_when_the_command_is_killed(videos: Manifest) ->
     for row in as_flow(videos, own).rows:
         with row.open(videos.root) as reader:
             reader.frames_at(np.arange(row.num_frames))
-    assert not [
-        path for folder in {p.parent for p in wanted} for path in folder.glob(".*")
-    ]  # nothing half written is left
+    assert not [path for folder in folders for path in folder.glob(".*")], "nothing half written is left"
 
 
 def batches(manifest: Manifest, workers: int) -> list[dict[str, torch.Tensor]]:
