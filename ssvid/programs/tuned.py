@@ -60,23 +60,30 @@ class Tuned:
 
 
 @takes_paths("run_dir")
-def load_tuned(run_dir: str | Path, network: str = "pretrained") -> Tuned:
+def load_tuned(run_dir: str | Path, network: str = "") -> Tuned:
     """The network that a run of ``finetune`` has chosen.
 
     Args:
-        run_dir: the run folder; of several folds or seeds, the folder of one. network: folder of a network in it.
+        run_dir: the run folder; of several folds or seeds, the folder of one. network: folder of a network in it; "" is
+            the one that the run was made for, "pretrained", or "random" where it started from nothing.
 
     Raises:
         RunFolderError: nothing was trained there. CheckpointError: its checkpoint is damaged.
     """
-    run, own = RunFolder(run_dir), RunFolder(Path(run_dir) / network)
-    again = RunFolder(own.path / "refit")  # with finetune.refit the network that was scored is the one trained once more
+    run = RunFolder(run_dir)
+    if not network:
+        network = "pretrained" if (run.path / "pretrained").is_dir() else "random"
+    own = RunFolder(run.path / network)
+    again = RunFolder(
+        own.path / "refit"
+    )  # with finetune.refit the network that was scored is the one trained once more
     candidates = (again.last_checkpoint, own.checkpoints / "best.ckpt", own.last_checkpoint)
     paths = [path for path in candidates if path.is_file()]
     if not paths or not run.manifest.is_file() or not own.results.is_file():
         raise RunFolderError(
             f"{run_dir} holds no network {network!r} that was trained to its end. Name the folder of a run that ssvid finetune "
-            "has finished, of several folds or seeds the folder of one."
+            "has finished, of several folds or seeds the folder of one. A baseline whose results were taken from "
+            "$SSVID_CACHE/finetuned left no weights: train it with another SSVID_CACHE."
         )
     config = load_recipe(run.resolved, kind="finetune").recipe
     manifest = Manifest.load(run.manifest, config.data.root, allow_outside=True)

@@ -114,6 +114,16 @@ def test_wrong_options_and_clips_are_named() -> None:
         assert network(torch.rand(1, 3, 9, 81, 81)).shape == (1, 4096, 1, 1, 1)
 
 
+def test_fewer_channels_keep_their_ratios_and_no_more_keys() -> None:
+    with torch.device("meta"):
+        network, usual = create_backbone("c3d", width=8), create_backbone("c3d")
+        assert network(torch.rand(1, 3, 8, 32, 32)).shape == (1, 64, 1, 2, 2)
+        assert [s.channels for s in network.info.stages] == [s.channels // 8 for s in usual.info.stages]
+        assert list(network.state_dict()) == list(usual.state_dict())
+    with pytest.raises(RecipeError, match=r"c3d: width \(0\) must be a whole number of at least 1"):
+        create_backbone("c3d", width=0)
+
+
 @pytest.mark.slow
 def test_the_paper_s_network_keeps_the_contract() -> None:
     check_backbone("c3d", norm="none", fc=True)

@@ -100,7 +100,9 @@ def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(f"{run}.log", "ab") as log:
         command = [sys.executable, "-m", "ssvid", "finetune", *words, "--backbone", "random", "--no-random", *where]
-        done = subprocess.run(command, stdout=log, stderr=log, check=False)
+        # A cache of its own: a training whose results lie in another one would leave no weights to test.
+        own = os.environ | {"SSVID_CACHE": str(run.parent / "cache")}
+        done = subprocess.run(command, stdout=log, stderr=log, check=False, env=own)
     if done.returncode:
         raise SystemExit(f"{run} ended with code {done.returncode}; see {run}.log")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -270,7 +272,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folds", type=int, default=3, choices=(1, 2, 3), help="of Weizmann")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="recipes of these families alone")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every recipe, for a try")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every recipe, for a try"
+    )
     args = parser.parse_args()
     out, real = args.out.resolve(), os.environ.get("SSVID_REAL_DATA")
     out.mkdir(parents=True, exist_ok=True)
@@ -283,7 +287,9 @@ def main() -> None:
         data = ("data.name=manifest", f"data.root={out / 'videos'}", *args.set)
         runs = runs_of(family, out, args.seeds, "synthetic", data)
         measured[family], seconds[family] = [tested(run, slower) for run in runs], cpu_seconds(runs)
-    parts = [f"## Synthetic directions: {SYNTHETIC.num_train} training and {SYNTHETIC.num_test} test videos, chance 12.5 %"]
+    parts = [
+        f"## Synthetic directions: {SYNTHETIC.num_train} training and {SYNTHETIC.num_test} test videos, chance 12.5 %"
+    ]
     parts += tables(measured, seconds)
     if real:
         folds: dict[Family, list[list[Tested]]] = {}
