@@ -312,10 +312,8 @@ def scene_poses(scene: Scene, times: Sequence[float] | np.ndarray) -> Poses:
         rng.uniform(0, 2 * math.pi) + _sway(rng, t, 0.3), np.ones_like(t),
     )  # fmt: skip
     if scene.plain:
-        camera, other = (
-            np.zeros_like(camera),
-            (*(np.full_like(t, _ELSEWHERE * scene.size_px) for _ in "xy"), *other[2:]),
-        )
+        camera = np.zeros_like(camera)
+        other = (np.full_like(t, _ELSEWHERE * scene.size_px), np.full_like(t, _ELSEWHERE * scene.size_px), *other[2:])
     x, y, angle, scale = (np.stack(pair) for pair in zip(actor, other, strict=True))
     size = np.asarray(scene.radius_px)[:, None] * scale
     cos, sin = size * np.cos(angle), size * np.sin(angle)

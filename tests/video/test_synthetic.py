@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-
 from scipy.stats import kstest
 
 from ssvid.video.synthetic import (
