@@ -92,14 +92,14 @@ class Tested:
 
 
 def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
-    """One run in a process of its own, at most once; its CPU seconds go into cpu_seconds beside it."""
+    """One run in a process of its own, at most once; its CPU seconds go into cpu_seconds in its folder."""
     if (run / "results.json").is_file():
         return
-    words = [str(run), "--resume"] if (run / "starts.json").is_file() else [f"supervised/{family.recipe}", *overrides]
-    where = [] if words[-1] == "--resume" else ["--run-dir", str(run)]
+    begun = run.is_dir()
+    words = [f"supervised/{family.recipe}", *overrides, "--run-dir", str(run), *(["--resume"] if begun else [])]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(f"{run}.log", "ab") as log:
-        command = [sys.executable, "-m", "ssvid", "finetune", *words, "--backbone", "random", "--no-random", *where]
+        command = [sys.executable, "-m", "ssvid", "finetune", *words, "--backbone", "random", "--no-random"]
         # A cache of its own: a training whose results lie in another one would leave no weights to test.
         own = os.environ | {"SSVID_CACHE": str(run.parent / "cache")}
         done = subprocess.run(command, stdout=log, stderr=log, check=False, env=own)
@@ -107,7 +107,8 @@ def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
         raise SystemExit(f"{run} ended with code {done.returncode}; see {run}.log")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    (run / "cpu_seconds").write_text(f"{spent:.1f}")
+    if not begun:  # what an interrupted process had spent is not known
+        (run / "cpu_seconds").write_text(f"{spent:.1f}")
     print(f"{time.strftime('%H:%M:%S')} {run.name}: {spent:.0f} CPU s", flush=True)
 
 
@@ -248,7 +249,7 @@ def runs_of(family: Family, out: Path, seeds: int, name: str, data: Sequence[str
 
 
 def cpu_seconds(runs: Sequence[Path]) -> float:
-    """The mean over runs; NaN where a run was stopped and went on, and nobody knows."""
+    """The mean over runs; NaN where one was interrupted and went on."""
     files = [run / "cpu_seconds" for run in runs]
     return average([float(file.read_text()) if file.is_file() else float("nan") for file in files])
 
