@@ -32,7 +32,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.features.reading import read_prepared
 from ssvid.files import write_atomic
-from ssvid.intervals import mean_interval
+from ssvid.intervals import grouped_mean_interval
 from ssvid.machine import environment
 from ssvid.programs.tuned import Tuned, load_tuned
 from ssvid.recipe.find import list_recipes
@@ -192,7 +192,7 @@ def mega_operations(tuned: Tuned) -> float:
 def cell(found: Sequence[Tested], way: str) -> str:
     """Mean over seeds and videos in percent, its 95 % interval over videos, and the spread over seeds."""
     right_SN = np.array([one.right[way] for one in found], dtype=float)
-    low, high = mean_interval(right_SN.mean(axis=0))
+    low, high = grouped_mean_interval(right_SN.mean(axis=0), low=0.0)
     spread = f" ± {100 * right_SN.mean(axis=1).std(ddof=1):.1f}" if len(found) > 1 else ""
     return f"{100 * right_SN.mean():.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]"
 
@@ -221,8 +221,8 @@ def tables(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -
     yield "| family | " + " | ".join(f"by {d} frames" for d in DELAYS) + " |\n|---" + "|---" * len(DELAYS) + "|"
     for family, found in measured.items():
         yield "| " + " | ".join([family.name, *(cell(found, name) for name in names)]) + " |"
-    yield "\n**A clip that begins later**: share of unchanged predictions, %; and in brackets how far the features moved\n"
-    yield "| family | " + " | ".join(f"{s} frames" for s in SHIFTS) + " |\n|---" + "|---" * len(SHIFTS) + "|"
+    yield "\n**A clip that begins later by so many of its frames**: share of unchanged predictions, %, and in brackets how far the pooled features moved (1: as far as to another video)\n"
+    yield "| family | " + " | ".join(f"by {s}" for s in SHIFTS) + " |\n|---" + "|---" * len(SHIFTS) + "|"
     for family, found in measured.items():
         told = [(average([f.same[str(s)] for f in found]), average([f.moved[str(s)] for f in found])) for s in SHIFTS]
         yield f"| {family.name} | " + " | ".join(f"{100 * same:.1f} ({moved:.2f})" for same, moved in told) + " |"
@@ -235,7 +235,7 @@ def weizmann_table(measured: dict[Family, list[list[Tested]]], seconds: dict[Fam
         cells = []
         for way in ("video", "single_frame", "shuffled"):
             right_N = np.concatenate([np.mean([one.right[way] for one in seeds], axis=0) for seeds in folds])
-            low, high = mean_interval(right_N)
+            low, high = grouped_mean_interval(right_N, low=0.0)
             cells.append(f"{100 * right_N.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
         yield f"| {family.name} | " + " | ".join(cells) + f" | {seconds[family]:.0f} |"
 
