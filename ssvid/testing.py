@@ -21,6 +21,7 @@ from ssvid.backbones import (
     BackboneInfo,
     BackboneInputError,
     convert_to_channels_last_3d,
+    create_backbone,
     initialize_backbone,
 )
 from ssvid.data.index.signals import still_signals
@@ -264,6 +265,44 @@ def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> Pretex
     known = {field.name for field in dataclasses.fields(factory.Config)}
     small = {key: value for key, value in SMALL_OPTIONS.items() if key in known}
     return factory(factory.Config(**(small | options)), info)
+
+
+def refusal_of(task: str, backbone: str, **options: Any) -> str:
+    """Why a task with its default options cannot train a network, in the words of either; "" where it can.
+
+    A batch of noise goes through the task. Of the network only the shapes of its maps are computed.
+
+    Args:
+        backbone: registered network. options: its options.
+    """
+    with torch.device("meta"):
+        network = create_backbone(backbone, **options)
+    config = tasks.get(task).Config
+    try:
+        built = tasks.get(task)(None if config is type(None) else config(), network.info)
+        batch, draws = _task_batch(built, True, num_samples=2)
+        with torch.no_grad():
+            built.train()(built.augment(batch, draws), ShapesOnly(network))
+    except SsvidError as error:
+        return str(error)
+    return ""
+
+
+class ShapesOnly(Backbone):
+    """A network that refuses the clips that its model refuses, and gives maps of zeros of the same shapes.
+
+    Args:
+        model: the network, on the meta device.
+    """
+
+    def __init__(self, model: Backbone) -> None:
+        super().__init__(model.info)
+        self._model = (model,)  # no submodule: it has no weights
+
+    def forward(self, clip_BCTHW: Tensor, stage: Any = None) -> Any:
+        """Zeros."""
+        maps = self._model[0](clip_BCTHW.to("meta"), stage)
+        return torch.zeros(maps.shape) if isinstance(maps, Tensor) else tuple(torch.zeros(one.shape) for one in maps)
 
 
 def _check_task_state(task: PretextTask, network: Backbone) -> None:

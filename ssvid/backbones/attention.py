@@ -24,8 +24,10 @@ class Variant(NamedTuple):
     num_heads: int
 
 
-# ViT (Dosovitskiy 2021, arXiv:2010.11929, table 1) has base and large, DeiT (Touvron 2021, arXiv:2012.12877) the others.
+# ViT (Dosovitskiy 2021, arXiv:2010.11929, table 1) has base and large, DeiT (Touvron 2021, arXiv:2012.12877) tiny and small.
+# Mini is ours, for two CPU cores.
 VARIANTS = {
+    "mini": Variant(96, 4, 3),
     "tiny": Variant(192, 12, 3),
     "small": Variant(384, 12, 6),
     "base": Variant(768, 12, 12),

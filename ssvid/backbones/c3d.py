@@ -23,12 +23,14 @@ from ssvid.errors import RecipeError
 
 NORMS = ("batch", "none")
 FC_CHANNELS = 4096
+WIDTH = 64
+# Convolutions of each stage, and how many times as many channels as conv1 they have.
 _STAGES = {
-    "conv1": (("1", 64),),
-    "conv2": (("2", 128),),
-    "conv3": (("3a", 256), ("3b", 256)),
-    "conv4": (("4a", 512), ("4b", 512)),
-    "conv5": (("5a", 512), ("5b", 512)),
+    "conv1": (("1", 1),),
+    "conv2": (("2", 2),),
+    "conv3": (("3a", 4), ("3b", 4)),
+    "conv4": (("4a", 8), ("4b", 8)),
+    "conv5": (("5a", 8), ("5b", 8)),
 }
 # Of the pooling before each stage.
 _TIME, _SPACE = (1, 1, 2, 2, 2), (1, 2, 2, 2, 2)
@@ -53,6 +55,8 @@ class C3D(Backbone):
         stride_space: pixels per cell of the map of conv5: 16 (paper), 8, 4, 2 or 1. Both remove poolings, the deepest
             first; the same weights load.
         in_channels: 3 for pictures, 2 for optical flow (u, v).
+        width: channels of conv1, 64 in the paper; the others keep their ratio to it. Fewer are for small machines, and no
+            public weights fit them.
 
     Differs: pools round sizes up, so that one frame is enough; sizes that are multiples of the strides give the same
     maps. Pixels are normalized by mean and standard deviation; the paper subtracts a mean picture, channels in BGR.
@@ -67,15 +71,19 @@ class C3D(Backbone):
         stride_time: int = 8,
         stride_space: int = 16,
         in_channels: int = 3,
+        width: int = WIDTH,
     ) -> None:
         check_option("c3d", "norm", norm, NORMS)
         check_option("c3d", "stride_time", stride_time, (1, 2, 4, 8))
         check_option("c3d", "stride_space", stride_space, (1, 2, 4, 8, 16))
         _check_fc(fc, stride_time, stride_space)
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise RecipeError(f"backbone c3d: width ({width!r}) must be a whole number of at least 1.")
         times, spaces = spread_stride(stride_time, _TIME), spread_stride(stride_space, _SPACE)
-        super().__init__(_info(norm, fc, times, spaces, in_channels))
+        super().__init__(_info(norm, fc, times, spaces, in_channels, width))
         before = in_channels
-        for number, channels in (pair for stage in _STAGES.values() for pair in stage):
+        for number, times_width in (pair for stage in _STAGES.values() for pair in stage):
+            channels = times_width * width
             self.add_module(f"conv{number}", nn.Conv3d(before, channels, 3, padding=1))
             if norm == "batch":
                 self.add_module(f"bn{number}", nn.BatchNorm3d(channels))
@@ -86,7 +94,7 @@ class C3D(Backbone):
                 self.add_module(f"pool{i}", RoundUpMaxPool3d((time, space, space)))
         if fc:
             self.pool5 = nn.MaxPool3d(2, 2, (0, 1, 1))
-            self.fc6, self.fc7 = LinearOverCells(512, FC_CHANNELS, _FC_CELLS), LinearOverCells(4096, FC_CHANNELS)
+            self.fc6, self.fc7 = LinearOverCells(before, FC_CHANNELS, _FC_CELLS), LinearOverCells(4096, FC_CHANNELS)
             self.after6, self.after7 = (nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.5)) for _ in range(2))
         _initialize(self)
 
@@ -126,10 +134,18 @@ def _check_fc(fc: bool, stride_time: int, stride_space: int) -> None:
         )
 
 
-def _info(norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int], in_channels: int) -> BackboneInfo:
-    stages = [*strided_stages(_STAGES, [layers[-1][1] for layers in _STAGES.values()], spaces, times)]
-    strides = {"stride_time": stages[-1].stride_time, "stride_space": stages[-1].stride_space}
-    options = {"norm": norm, "fc": fc, **strides, "in_channels": in_channels}
+def _info(
+    norm: str, fc: bool, times: Sequence[int], spaces: Sequence[int], in_channels: int, width: int
+) -> BackboneInfo:
+    stages = [*strided_stages(_STAGES, [layers[-1][1] * width for layers in _STAGES.values()], spaces, times)]
+    options = {
+        "norm": norm,
+        "fc": fc,
+        "stride_time": stages[-1].stride_time,
+        "stride_space": stages[-1].stride_space,
+        "in_channels": in_channels,
+        "width": width,
+    }
     if fc:
         stages += [StageInfo(name, FC_CHANNELS, 32, 16) for name in ("fc6", "fc7")]
     return BackboneInfo(

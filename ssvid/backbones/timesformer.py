@@ -33,7 +33,7 @@ class TimeSformer(Backbone):
     last ends with the final normalization. Pixels that fill no patch are left out at the end.
 
     Args:
-        variant: "tiny" (192 wide), "small" (384), "base" (768, the paper's) or "large" (1024).
+        variant: "mini" (96 wide, 4 blocks, ours), "tiny" (192), "small" (384), "base" (768, the paper's) or "large" (1024).
         num_frames, size_px: length and side of the clips that positions are made for; they are interpolated to others.
             The paper has 8 x 224, 16 x 448 and 96 x 224.
         patch_px: side of a patch. Changes the first layer's weights.

@@ -39,7 +39,7 @@ class VideoTransformer(Backbone):
     Frames and pixels that fill no cube are left out at the end.
 
     Args:
-        variant: "tiny" (192 wide), "small" (384), "base" (768) or "large" (1024).
+        variant: "mini" (96 wide, 4 blocks, ours), "tiny" (192), "small" (384), "base" (768) or "large" (1024).
         positions: "sincos" (V-JEPA's table of three axes), "sincos_flat" (VideoMAE's table of one axis), "learned" (a
             table over space and one over time), "rope" (rotary along three axes) or "rope_tiled" (as V-JEPA 2's weights
             need it, see ``rope_3d``).

@@ -75,6 +75,15 @@ def _add_synth(verbs: Verbs) -> None:
     parser.add_argument("--seconds", metavar="S", type=positive, default=3.0, help="length of each (default: 3)")
     parser.add_argument("--size", metavar="PX", type=whole(32), default=128, help="side in pixels (default: 128)")
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
+    parser.add_argument(
+        "--motions",
+        choices=("everyday", "directions"),
+        default="everyday",
+        help="the classes: ten everyday motions (default), or eight directions, of which no single frame tells",
+    )
+    parser.add_argument(
+        "--tempo", metavar="X", type=positive, default=1.0, help="everything moves X times as fast (default: 1)"
+    )
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
 
 
@@ -144,7 +153,8 @@ def run_synth(args: argparse.Namespace) -> None:
         raise DataError("--train (0) and --test (0) must not both be 0: there would be no video. Set --train 400.")
     out = Path(expanded(args.out))
     with terminal.progress("videos") as report:
-        videos = SyntheticVideos(args.train, args.test, args.seconds, size_px=args.size, seed=args.seed)
+        more = {"size_px": args.size, "seed": args.seed, "motions": args.motions, "tempo": args.tempo}
+        videos = SyntheticVideos(args.train, args.test, args.seconds, **more)
         manifest = synthesize(out, videos, workers=args.workers, progress=report)
     _print_manifest(manifest, out / "manifest.csv", as_json=args.json)
 

@@ -25,6 +25,8 @@ def print_plugins(kind: str, only: str | None, *, as_json: bool) -> None:
     names = registry.names()
     if only:
         facts = facts_of(only, registry.get(only))
+        if kind == "backbones":
+            facts["tasks"] = _tasks_of(only)
         terminal.print_json(facts) if as_json else tell(facts)
     elif as_json:
         found = [facts_of(name, registry.get(name)) for name in names]
@@ -104,6 +106,13 @@ def _backbone(name: str, backbone: Any) -> Facts:
     }
 
 
+def _tasks_of(backbone: str) -> Facts:
+    """Task -> why it cannot train the network with the default options of both; "" where it can. Found by trying."""
+    from ssvid.testing import refusal_of  # here, because it imports much
+
+    return {name: refusal_of(name, backbone) for name in tasks.names()}
+
+
 def _backbone_line(name: str, backbone: Any) -> str:
     found = _backbone(name, backbone)
     return f"{found['summary']} [{found['parameters'] / 1e6:.2f} M parameters]"
@@ -112,11 +121,20 @@ def _backbone_line(name: str, backbone: Any) -> str:
 def _print_backbone(backbone: Facts) -> None:
     info = backbone["info"]
     print(f"{backbone['name']}: {backbone['parameters'] / 1e6:.2f} M parameters; file: {backbone['module']}")
-    others = "other lengths and sizes work" if info["max_frames"] is None else "other sizes work, more frames do not"
-    print(f"meant for {info['num_frames']} frames of {info['size']} px; {others}\n")
+    longest = "or more" if info["max_frames"] is None else f"to {info['max_frames']}"
+    takes = f"takes {info['min_frames']} {longest} frames of {info['min_px']} px or more"
+    if info["min_frames"] == info["max_frames"]:
+        takes = f"takes {info['min_frames']} frames, no more and no fewer, of {info['min_px']} px or more"
+    print(f"meant for {info['num_frames']} frames of {info['size']} px; {takes}\n")
     print("stage     channels  stride in space  in time")
     for stage in info["stages"]:
         print(f"{stage['name']:8}  {stage['channels']:8}  {stage['stride_space']:15}  {stage['stride_time']:7}")
+    trains = [name for name, refusal in backbone["tasks"].items() if not refusal]
+    print(f"\npretext tasks that train it, with the default options of both: {', '.join(trains) or 'none'}")
+    for name, refusal in backbone["tasks"].items():
+        if refusal:
+            why = " ".join(refusal.removeprefix(f"task {name}: ").split())
+            print(terminal.wrap(f"not {name}: {why}"))
     _print_options(backbone["options"], "backbone.options.", backbone["option_help"])
 
 

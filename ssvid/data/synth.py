@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import DataError
+from ssvid.errors import DataError, did_you_mean
 from ssvid.files import require_empty_folder, takes_paths
 from ssvid.machine import num_cores
 from ssvid.progress import Progress
 from ssvid.video.identity import content_id, quick_id
 from ssvid.video.scan import scan_video
-from ssvid.video.synthetic import MOTIONS, Rendering, Scene, draw_scene, render
+from ssvid.video.synthetic import CLASSES, Rendering, Scene, draw_scene, render
 from ssvid.video.writer import write_video
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
@@ -45,9 +45,11 @@ NUM_SCANNED = 2  # videos of each split that all decoders are tried on; a scan c
 
 @dataclass(frozen=True)
 class SyntheticVideos:
-    """Which videos are made; the classes (``MOTIONS``) take turns, so that they are balanced.
+    """Which videos are made; the classes take turns, so that they are balanced.
 
     seconds, fps: length and rate of every video. size_px: height and width, even. seed: another one gives other videos.
+    motions: which classes, "everyday" (``MOTIONS``) or "directions" (``DIRECTIONS``, of which no single frame tells the class).
+    tempo: everything moves so many times as fast.
     """
 
     num_train: int = 400
@@ -56,6 +58,8 @@ class SyntheticVideos:
     fps: float = 25.0
     size_px: int = 128
     seed: int = 0
+    motions: str = "everyday"
+    tempo: float = 1.0
 
     @property
     def num_frames(self) -> int:
@@ -69,6 +73,10 @@ class SyntheticVideos:
                 raise DataError(f"{name} ({getattr(self, name)}) must be 0 or more.")
         if self.num_train + self.num_test == 0:
             raise DataError("num_train (0) and num_test (0) must not both be 0. Ask for at least one video.")
+        if self.motions not in CLASSES:
+            raise DataError(f"motions ({self.motions!r}) is unknown. {did_you_mean(self.motions, tuple(CLASSES))}")
+        if not 0 < self.tempo < math.inf:
+            raise DataError(f"tempo ({self.tempo}) must be above 0 and finite. 1 is the usual speed.")
         if not 0 < self.fps <= 1000:
             raise DataError(f"fps ({self.fps}) must be above 0 and at most 1000.")
         if not MIN_FRAMES <= self.seconds * self.fps < math.inf:  # NaN fails too
@@ -89,7 +97,7 @@ class _Job:
 
     @property
     def name(self) -> str:
-        motion = MOTIONS[self.index % len(MOTIONS)]
+        motion = class_of(self.index, self.videos.motions)
         return f"{self.split}/{motion}/{motion}_{self.index:05d}"
 
 
@@ -133,9 +141,14 @@ def synthesize(
     return manifest
 
 
-def scene_of(seed: int, split: str, index: int, size_px: int = 128) -> Scene:
+def scene_of(seed: int, split: str, index: int, size_px: int = 128, motions: str = "everyday") -> Scene:
     """The scene of a video of the data set, to be rendered again at other times or speeds."""
-    return draw_scene(MOTIONS[index % len(MOTIONS)], (seed, SPLITS.index(split), index), size_px)
+    return draw_scene(class_of(index, motions), (seed, SPLITS.index(split), index), size_px)
+
+
+def class_of(index: int, motions: str = "everyday") -> str:
+    """The class of the video of this number."""
+    return CLASSES[motions][index % len(CLASSES[motions])]
 
 
 def truth_path(row_path: str) -> str:
@@ -170,7 +183,8 @@ def _results(jobs: list[_Job], workers: int) -> Iterator[VideoRow]:
 def _make_video(job: _Job) -> VideoRow:
     """Render and encode one video and write its truth; returns its row, scanned for a few videos only."""
     made, path = job.videos, job.out / f"{job.name}.mp4"
-    scene = scene_of(made.seed, job.split, job.index, made.size_px)
+    scene = scene_of(made.seed, job.split, job.index, made.size_px, made.motions)
+    scene = replace(scene, speed=made.tempo * scene.speed)
     rendering = render(scene, np.arange(made.num_frames) / made.fps)
     write_video(path, rendering.frames_THWC, made.fps, crf=CRF, preset=PRESET, gop=GOP)
     _write_truth(job.out / truth_path(f"{job.name}.mp4"), scene, rendering)

@@ -7,6 +7,9 @@ The classes are motions. Looks, size, place, direction and speed are drawn indep
 movement tells the class. Motions obey simple laws (friction, gravity, damping, Kepler), so that order, speed and
 direction can be seen: see each function in ``_MOTIONS`` for its law.
 
+The classes of a second set, ``DIRECTIONS``, are directions of a steady motion on a plain scene: of every frame alone the
+place, angle and size have the same distribution in all of them, so that no single frame tells the class.
+
 Units: positions in pixels of the rendered frame (x to the right, y down, pixel centers at whole numbers), angles in
 radians, times in seconds of video. Scene time is ``speed * (time + start)``.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -29,6 +33,9 @@ _TEXTURE_PX = 72
 _TEXTURE_REACH = 1.5  # a texture spans [-1.5, 1.5] sprite radii
 _POINTS_PER_SPRITE = 8
 _BACKGROUND_POINTS = 16
+_PLAIN_GRAY = 110.0  # the background of a plain scene
+_PLAIN_RADIUS = 1.4  # times the usual one, of the actor of a plain scene
+_ELSEWHERE = -8.0  # frame sizes: where the distractor of a plain scene stands, unseen
 
 Path = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # dx, dy (frame heights), angle, scale; each (T,)
 
@@ -42,6 +49,7 @@ class Scene:
     natural: the motion's own constants, in frame heights and seconds of scene time.
     center_px: where the motion takes place. radius_px: of the actor and the distractor.
     seed: entropy of everything that is seen (textures, light, camera, distractor).
+    plain: an even gray background, even light, a still camera, no distractor in sight.
     """
 
     motion: str
@@ -54,6 +62,7 @@ class Scene:
     center_px: tuple[float, float]
     radius_px: tuple[float, float]
     seed: tuple[int, ...]
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,10 +179,38 @@ def approach(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dx=0.1 * scale, scale=scale)
 
 
+def steady(
+    t: np.ndarray, n: Mapping[str, float], *, across: int = 0, down: int = 0, turn: int = 0, grow: int = 0
+) -> Path:
+    """One of place, angle and size moves at a steady pace and comes round, half of its range in a second; the others stand.
+
+    A range that is left at its end is entered at its beginning. Where all four start is drawn evenly from their ranges, so
+    that at every instant all four are spread evenly, whichever moves, and whichever way.
+    """
+    x, y, angle, size = (
+        (n[name] + 0.5 * pace * t) % 1 for name, pace in (("x", across), ("y", down), ("angle", turn), ("size", grow))
+    )
+    low, high = np.log(STEADY_SCALE)
+    return _path(t, dx=x - 0.5, dy=y - 0.5, angle=2 * math.pi * angle, scale=np.exp(low + (high - low) * size))
+
+
 _MOTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
     f.__name__: f for f in (slide, spin, pulse, bounce, pendulum, orbit, shake, roll, wag, approach)
 }
 MOTIONS = tuple(_MOTIONS)
+STEADY_SCALE = (0.7, 1.6)  # of the actor in ``DIRECTIONS``, spread evenly in its logarithm
+_DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
+    "right": partial(steady, across=1),
+    "left": partial(steady, across=-1),
+    "down": partial(steady, down=1),
+    "up": partial(steady, down=-1),
+    "clockwise": partial(steady, turn=1),
+    "counterclockwise": partial(steady, turn=-1),
+    "growing": partial(steady, grow=1),
+    "shrinking": partial(steady, grow=-1),
+}
+DIRECTIONS = tuple(_DIRECTIONS)
+CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"everyday": MOTIONS, "directions": DIRECTIONS})
 
 # natural constants: name -> (low, high), drawn uniformly.
 _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
@@ -187,8 +224,13 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "roll": {"period": (1.2, 1.2), "reach": (0.32, 0.42)},
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
+    **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
 }
-_UPRIGHT = ("bounce", "pendulum")  # gravity has a direction; the other motions' axes are turned by ``direction``
+_UPRIGHT = (
+    "bounce",
+    "pendulum",
+    *DIRECTIONS,
+)  # gravity has a direction; the other motions' axes are turned by ``direction``
 
 
 def _periods(t: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
@@ -223,8 +265,8 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     Raises:
         ValueError: unknown motion.
     """
-    if motion not in _MOTIONS:
-        raise ValueError(f"motion ({motion!r}) must be one of {', '.join(MOTIONS)}.")
+    if motion not in _NATURAL:
+        raise ValueError(f"motion ({motion!r}) must be one of {', '.join(_NATURAL)}.")
     rng = np.random.default_rng([*seed, 0])
     speed = math.exp(rng.uniform(*np.log(SPEED_RANGE)))
     direction = rng.uniform(0, 2 * math.pi)
@@ -233,17 +275,21 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     center, radius = rng.uniform(0.42, 0.58, 2) * size_px, rng.uniform(0.1, 0.16, 2) * size_px
     natural = {name: rng.uniform(*bounds) for name, bounds in _NATURAL[motion].items()}
     natural["radius"] = float(radius[0]) / size_px
+    plain = motion in _DIRECTIONS
+    if plain:  # where the actor is follows from the constants alone; the class says which way it turns
+        turn, center, radius = 1, np.full(2, (size_px - 1) / 2), _PLAIN_RADIUS * radius
     return Scene(
         motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
         center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
-        seed=tuple(int(s) for s in seed),
+        seed=tuple(int(s) for s in seed), plain=plain,
     )  # fmt: skip
 
 
 def actor_path(scene: Scene, times: np.ndarray) -> Path:
     """World x, y in pixels, angle and scale of the actor's centroid at ``times``; each (T,)."""
     t = scene.speed * (np.asarray(times, dtype=np.float64) + scene.start)
-    dx, dy, angle, scale = _MOTIONS[scene.motion](t, scene.natural)
+    law = _DIRECTIONS[scene.motion] if scene.plain else _MOTIONS[scene.motion]
+    dx, dy, angle, scale = law(t, scene.natural)
     if scene.motion in _UPRIGHT:
         dx, angle = scene.turn * dx, scene.turn * angle
     else:
@@ -265,6 +311,9 @@ def scene_poses(scene: Scene, times: Sequence[float] | np.ndarray) -> Poses:
         (home[0] + _sway(rng, t, 0.06)) * scene.size_px, (home[1] + _sway(rng, t, 0.06)) * scene.size_px,
         rng.uniform(0, 2 * math.pi) + _sway(rng, t, 0.3), np.ones_like(t),
     )  # fmt: skip
+    if scene.plain:
+        camera = np.zeros_like(camera)
+        other = (np.full_like(t, _ELSEWHERE * scene.size_px), np.full_like(t, _ELSEWHERE * scene.size_px), *other[2:])
     x, y, angle, scale = (np.stack(pair) for pair in zip(actor, other, strict=True))
     size = np.asarray(scene.radius_px)[:, None] * scale
     cos, sin = size * np.cos(angle), size * np.sin(angle)
@@ -292,6 +341,8 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
     backdrop = _backdrop(rng, scene.size_px)
     sprites = [_sprite(rng) for _ in range(NUM_SPRITES)]
     light = 1.0 + _sway(rng, scene.speed * (times + scene.start), 0.08)
+    if scene.plain:
+        backdrop, light = np.full_like(backdrop, _PLAIN_GRAY), np.ones_like(light)
     patches = [_sprite_patches(sprites[s], poses.affine_ST23[s], scene.size_px) for s in range(NUM_SPRITES)]
     frames, masks = _composite(scene, backdrop, patches, poses.camera_T2, light)
     tracks, owner = _tracks(rng, sprites, poses, scene.size_px)

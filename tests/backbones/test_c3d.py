@@ -114,6 +114,34 @@ def test_wrong_options_and_clips_are_named() -> None:
         assert network(torch.rand(1, 3, 9, 81, 81)).shape == (1, 4096, 1, 1, 1)
 
 
+@pytest.mark.parametrize(("stride_time", "shift", "ends"), [(1, 3, 8), (8, 8, 5)])
+def test_a_clip_that_begins_later_gives_the_same_map_later(stride_time: int, shift: int, ends: int) -> None:
+    """All filters are shared over time, so that only the padding at the ends of a clip tells when it begins.
+
+    ends: cells that the padding reaches: eight convolutions of 3 frames; with poolings 4 cells of the last map and a part.
+    """
+    network = initialize_backbone("c3d", {"width": 2, "stride_time": stride_time}).eval()
+    cells = 2 * ends + 3
+    long = torch.rand(1, 3, cells * stride_time + shift, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole, later = network(long), network(long[:, :, shift:])
+    moved = shift // stride_time
+    inside = slice(ends, later.shape[2] - ends)
+    torch.testing.assert_close(later[:, :, inside], whole[:, :, moved:][:, :, inside], atol=1e-6, rtol=1e-4)
+    still = slice(ends, whole.shape[2] - ends - moved)
+    assert (later[:, :, still] - whole[:, :, still]).abs().max() > 1e-3, "at the same cell it is another map"
+
+
+def test_fewer_channels_keep_their_ratios_and_no_more_keys() -> None:
+    with torch.device("meta"):
+        network, usual = create_backbone("c3d", width=8), create_backbone("c3d")
+        assert network(torch.rand(1, 3, 8, 32, 32)).shape == (1, 64, 1, 2, 2)
+        assert [s.channels for s in network.info.stages] == [s.channels // 8 for s in usual.info.stages]
+        assert list(network.state_dict()) == list(usual.state_dict())
+    with pytest.raises(RecipeError, match=r"c3d: width \(0\) must be a whole number of at least 1"):
+        create_backbone("c3d", width=0)
+
+
 @pytest.mark.slow
 def test_the_paper_s_network_keeps_the_contract() -> None:
     check_backbone("c3d", norm="none", fc=True)

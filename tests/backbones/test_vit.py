@@ -41,7 +41,7 @@ def keeping(*rows: list[int]) -> Tensor:
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["tiny", "small", "base", "large"])
+@pytest.mark.parametrize("variant", ["mini", "tiny", "small", "base", "large"])
 def test_parameters_are_those_of_the_papers(variant: str) -> None:
     """By hand; and within half a percent of the papers' millions, which count a classifier of 400 classes.
 
@@ -50,7 +50,7 @@ def test_parameters_are_those_of_the_papers(variant: str) -> None:
     with torch.device("meta"):
         learned = sum(p.numel() for p in create_backbone("vit", variant=variant, positions="learned").parameters())
         computed = sum(p.numel() for p in create_backbone("vit", variant=variant).parameters())
-    d, depth = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}[variant]
+    d, depth = {"mini": (96, 4), "tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}[variant]
     block = (3 * d * d + 3 * d) + (d * d + d) + (8 * d * d + 5 * d) + 4 * d
     assert computed == depth * block + (2 * 16 * 16 * 3 * d + d) + 2 * d
     assert learned == computed + (8 + 196) * d
@@ -305,7 +305,7 @@ def test_what_cannot_be_kept_is_named(network: Backbone, keep: Tensor, words: li
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"variant": "giant"}, r"variant \('giant'\) must be one of tiny, small, base, large"),
+        ({"variant": "giant"}, r"variant \('giant'\) must be one of mini, tiny, small, base, large"),
         ({"positions": "none"}, r"positions \('none'\) must be one of sincos, sincos_flat"),
         ({"num_frames": 15}, r"num_frames \(15\) must be a multiple of tubelet_frames \(2\)"),
         ({"size_px": 100}, r"size_px \(100\) must be a multiple of patch_px \(16\)"),

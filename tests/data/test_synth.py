@@ -1,5 +1,6 @@
 """The data set on disk: the same for any number of workers, balanced, disjoint, decodable."""
 
+import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
-from ssvid.video.synthetic import MOTIONS, render
+from ssvid.video.synthetic import DIRECTIONS, MOTIONS, render
 from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
@@ -159,3 +160,27 @@ def test_the_encoder_keeps_no_clock(tmp_path: Path) -> None:
     with open_video(tmp_path / "still.mp4", "pyav") as reader:
         frames = reader.frames_at(np.arange(1, 40))  # the rate control needs one frame to settle
     assert (frames == frames[:1]).all()
+
+
+def test_directions_are_classes_of_their_own_and_a_tempo_changes_the_speed_alone(tmp_path):
+    made = SyntheticVideos(num_train=8, num_test=0, seconds=1.0, size_px=32, motions="directions")
+    manifest = synthesize(tmp_path / "usual", made, workers=1)
+    assert manifest.labels() == tuple(sorted(DIRECTIONS))
+    slow = synthesize(tmp_path / "slow", dataclasses.replace(made, tempo=0.25), workers=1)
+    for row, other in zip(manifest.rows, slow.rows, strict=True):
+        usual, slower = (np.load(m.root / truth_path(r.path)) for m, r in ((manifest, row), (slow, other)))
+        assert slower["speed"] == pytest.approx(0.25 * usual["speed"])
+        assert np.array_equal(usual["seed"], slower["seed"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"motions": "direction"}, r"motions \('direction'\) is unknown. Did you mean 'directions'"),
+        ({"tempo": 0.0}, r"tempo \(0.0\) must be above 0 and finite"),
+    ],
+)
+def test_unknown_motions_and_a_tempo_of_nothing_are_refused(wrong, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        synthesize(tmp_path / "out", SyntheticVideos(**wrong))
+    assert not (tmp_path / "out").exists()

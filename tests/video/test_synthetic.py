@@ -5,8 +5,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
-from ssvid.video.synthetic import GRAVITY, MOTIONS, SPEED_RANGE, Scene, actor_path, draw_scene, render, scene_poses
+from ssvid.video.synthetic import (
+    DIRECTIONS,
+    GRAVITY,
+    MOTIONS,
+    SPEED_RANGE,
+    STEADY_SCALE,
+    Scene,
+    actor_path,
+    draw_scene,
+    render,
+    scene_poses,
+)
 
 SIZE = 64
 
@@ -152,3 +164,65 @@ def test_the_actor_stays_in_view(motion: str) -> None:
         poses = scene_poses(draw_scene(motion, (2, 0, i), 128), times)
         seen = np.stack([poses.x[0], poses.y[0]], axis=1) - poses.camera_T2
         assert ((seen > 0) & (seen < 128)).all(axis=1).mean() > 0.9
+
+
+# ---- directions
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_at_any_instant_place_angle_and_size_are_spread_evenly_whatever_the_direction(direction: str) -> None:
+    """Of 600 scenes, at two instants: a single frame says nothing of the class."""
+    scenes = [draw_scene(direction, (3, 0, i), SIZE) for i in range(600)]
+    for instant in (0.0, 1.3):
+        paths = np.array([np.ravel(actor_path(s, np.array([instant]))) for s in scenes])
+        low, high = np.log(STEADY_SCALE)
+        shares = [
+            (paths[:, 0] - (SIZE - 1) / 2) / SIZE + 0.5,
+            (paths[:, 1] - (SIZE - 1) / 2) / SIZE + 0.5,
+            paths[:, 2] / (2 * math.pi) % 1,
+            (np.log(paths[:, 3]) - low) / (high - low),
+        ]
+        directions = [s.direction for s in scenes]
+        assert max(directions) > 6, "drawn for every scene, and without effect on one that stands upright"
+        for values in shares:
+            assert kstest(values, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("direction", "moves", "pace"),
+    [("right", 0, 32.0), ("left", 0, -32.0), ("down", 1, 32.0), ("up", 1, -32.0), ("clockwise", 2, math.pi)],
+)
+def test_a_direction_moves_one_thing_at_a_steady_pace(direction: str, moves: int, pace: float) -> None:
+    """Half of the range in a second: of 64 px, of a turn. y points down, so that a growing angle turns clockwise."""
+    natural = {"x": 0.3, "y": 0.3, "angle": 0.3, "size": 0.3}
+    s = dataclasses.replace(scene(direction), natural=natural if pace > 0 else {**natural, "x": 0.7, "y": 0.7})
+    path = np.array(actor_path(s, np.arange(0, 1, 0.1)))
+    steps = np.diff(path, axis=1) / 0.1
+    np.testing.assert_allclose(steps[moves], pace, rtol=1e-9)
+    np.testing.assert_allclose(np.delete(steps, moves, axis=0), 0.0, atol=1e-9)
+
+
+def test_opposite_directions_are_one_another_backwards() -> None:
+    times = np.arange(8) / 10
+    for one, other in zip(DIRECTIONS[::2], DIRECTIONS[1::2], strict=True):
+        forward = actor_path(scene(one), times)
+        start = {"x": 0.0, "y": 0.0, "angle": 0.0, "size": 0.0} | dict(scene(one).natural)
+        moving = {"right": "x", "down": "y", "clockwise": "angle", "growing": "size"}[one]
+        start[moving] += 0.5 * times[-1]  # where it has come to
+        backward = actor_path(dataclasses.replace(scene(other), natural=start), times)
+        for there, back in zip(forward, backward, strict=True):
+            np.testing.assert_allclose(back[::-1], there, atol=1e-9)
+
+
+def test_of_a_plain_scene_nothing_but_the_actor_is_seen() -> None:
+    rendering = render(draw_scene("left", (1, 0, 0), SIZE), np.arange(5) / 5)
+    assert not rendering.masks_STHW[1].any()
+    soft = 2  # the actor's rim reaches a pixel or two beyond its mask
+    for frame, mask in zip(rendering.frames_THWC, rendering.masks_STHW[0], strict=True):
+        rows, columns = np.nonzero(mask)
+        outside = np.ones_like(mask)
+        outside[
+            max(rows.min() - soft, 0) : rows.max() + soft + 1, max(columns.min() - soft, 0) : columns.max() + soft + 1
+        ] = False
+        assert np.all(frame[outside] == frame[0, 0]) or mask[0, 0]
+    assert np.all(np.diff(rendering.poses.camera_T2, axis=0) == 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssvid.backbones import initialize_backbone
+from ssvid.backbones import create_backbone, initialize_backbone
 from ssvid.classifiers.classification import Classification, TrainingClips, mix, training_crop
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading, resolve_finetune_protocol
 from ssvid.data.config import LoaderConfig
@@ -326,3 +326,14 @@ def test_what_stops_a_fine_tuning_names_its_own_options_and_the_file_as_it_is(tm
         writer.save_checkpoint({"state_dict": {"w": torch.tensor(float("nan"))}}, tmp_path / "optim.x.ckpt")
     assert f"{tmp_path / 'optim.x.ckpt'} is not written" in str(caught.value)
     assert "a lower optim.base_lr, optim.grad_clip_norm=1, or trainer.precision=32" in str(caught.value)
+
+
+@pytest.mark.parametrize(("num_frames", "rule"), [(8, "at least"), (16, "at most")])
+def test_too_few_or_too_many_frames_for_early_fusion_are_told_with_its_number(num_frames, rule):
+    with torch.device("meta"):
+        network = create_backbone("early_fusion")
+    said = (
+        rf"finetune.num_frames \({num_frames}\) must be {rule} 10 for backbone early_fusion. Set finetune.num_frames=10"
+    )
+    with pytest.raises(RecipeError, match=said):
+        resolve_finetune_protocol(protocol_of(num_frames=num_frames), network.info)

@@ -1,0 +1,314 @@
+"""The table of the lecture's families of networks: what each makes of time, trained alike and tested in several ways.
+
+Usage: OMP_NUM_THREADS=1 [SSVID_REAL_DATA=DIR] python -m tests.benchmarks.bench_families --out DIR [--seeds 3] [--only NAME ...]
+
+Trains the small recipe of every family on synthetic directions, whose single frames say nothing of the class, with several seeds.
+Each trained network is tested with the frames as they are, with one frame repeated, with shuffled frames, with everything
+moving more slowly, and with clips that begin later. With SSVID_REAL_DATA, Weizmann too: three folds that each leave three
+subjects out (--folds fewer). What is there is not done again, so that the command can be stopped and given again; families
+without a recipe are named as not measured. Writes families.md.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssvid.backbones.contract import pool_map
+from ssvid.data.manifest import Manifest
+from ssvid.data.synth import SyntheticVideos, synthesize
+from ssvid.features.reading import read_prepared
+from ssvid.files import write_atomic
+from ssvid.intervals import grouped_mean_interval
+from ssvid.machine import environment
+from ssvid.programs.tuned import Tuned, load_tuned
+from ssvid.recipe.find import list_recipes
+from ssvid.video.sampling import clip_indices
+from tests.benchmarks.bench_harness import weizmann_lists
+
+
+class Family(NamedTuple):
+    """A line of the table. recipe: below recipes/supervised. name: what the lecture calls it."""
+
+    recipe: str
+    name: str
+
+
+FAMILIES = (
+    Family("single_frame", "single frame"),
+    Family("context_fovea", "context and fovea, single frames"),
+    Family("late_pool", "late fusion, pooled"),
+    Family("late_fusion", "late fusion, concatenated"),
+    Family("early_fusion", "early fusion"),
+    Family("slow_fusion", "slow fusion"),
+    Family("c3d", "3D convolutions: C3D"),
+    Family("resnet3d", "3D convolutions: small 3D network"),
+    Family("i3d", "inflated 2D network: I3D"),
+    Family("non_local", "I3D with a non-local block"),
+    Family("two_stream", "two streams"),
+    Family("trajectories", "dense trajectories"),
+    Family("lstm", "CNN and LSTM"),
+    Family("attention", "CNN and attention over frames"),
+    Family("timesformer", "TimeSformer"),
+    Family("vit", "video transformer"),
+)
+SYNTHETIC = SyntheticVideos(num_train=1200, num_test=400, seconds=2.0, size_px=40, motions="directions")
+TEMPOS = (0.5, 0.25, 0.125)  # of the test videos, beside 1
+DELAYS = (2, 4, 6)  # frames of a clip that show its first moment before anything moves
+SHIFTS = (1, 2, 4, 8)  # frames of a clip by which it begins later
+WEIZMANN = ("finetune.batch_size=16", "optim.epochs=80")  # 60 training videos
+CLIP_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the trained network of one seed (and fold) said.
+
+    right: name of the way of testing -> for each test video whether it was right. same, moved: frames of shift -> share of
+    predictions that stayed, and how far the pooled features moved, as a share of the distance to another video's.
+    """
+
+    right: dict[str, list[bool]]
+    same: dict[str, float]
+    moved: dict[str, float]
+    parameters: int
+    mega_operations: float
+
+
+# ---- training
+
+
+def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
+    """One run in a process of its own, at most once; its CPU seconds go into cpu_seconds in its folder."""
+    if (run / "results.json").is_file():
+        return
+    begun = run.is_dir()
+    words = [f"supervised/{family.recipe}", *overrides, "--run-dir", str(run), *(["--resume"] if begun else [])]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with open(f"{run}.log", "ab") as log:
+        command = [sys.executable, "-m", "ssvid", "finetune", *words, "--backbone", "random", "--no-random"]
+        # A cache of its own: a training whose results lie in another one would leave no weights to test.
+        own = os.environ | {"SSVID_CACHE": str(run.parent / "cache")}
+        done = subprocess.run(command, stdout=log, stderr=log, check=False, env=own)
+    if done.returncode:
+        raise SystemExit(f"{run} ended with code {done.returncode}; see {run}.log")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if not begun:  # what an interrupted process had spent is not known
+        (run / "cpu_seconds").write_text(f"{spent:.1f}")
+    print(f"{time.strftime('%H:%M:%S')} {run.name}: {spent:.0f} CPU s", flush=True)
+
+
+# ---- testing what was trained
+
+
+def tested(run: Path, slower: Sequence[tuple[str, Manifest]]) -> Tested:
+    """All tests of one trained network; read where they were made before."""
+    file = run / "tested.json"
+    if file.is_file():
+        return Tested(**json.loads(file.read_text()))
+    tuned = load_tuned(run)
+    averaging = tuned.task.protocol.averaging
+    right = {frames: tuned.score(frames).correct(averaging) for frames in ("video", "single_frame", "shuffled")}
+    right |= {name: tuned.score(manifest=manifest).correct(averaging) for name, manifest in slower}
+    same, moved = {}, {}
+    usual_NK, usual_ND = spoken(tuned, 0, 0)
+    labels = np.array([tuned.task.classes.index(row.label) for row in tuned.test])
+    for delay in DELAYS:
+        right[f"delayed {delay}"] = spoken(tuned, 0, delay)[0].argmax(axis=1) == labels
+    for shift in SHIFTS:
+        later_NK, later_ND = spoken(tuned, shift, 0)
+        same[str(shift)] = float((later_NK.argmax(axis=1) == usual_NK.argmax(axis=1)).mean())
+        moved[str(shift)] = distance(later_ND, usual_ND) / distance(np.roll(usual_ND, 1, axis=0), usual_ND)
+    found = Tested(
+        {name: [bool(value) for value in values] for name, values in right.items()},
+        same,
+        moved,
+        sum(q.numel() for module in (tuned.backbone, tuned.task) for q in module.parameters()),
+        mega_operations(tuned),
+    )
+    write_atomic(file, lambda out: out.write(json.dumps(asdict(found)).encode()))
+    return found
+
+
+def distance(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
+    """Mean Euclidean distance of rows."""
+    return float(np.linalg.norm(a_ND - b_ND, axis=1).mean())
+
+
+@torch.no_grad()
+def spoken(tuned: Tuned, shift: int, delay: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities NK and pooled features ND of one clip of each test video, its first that leaves room for all shifts.
+
+    shift: frames of a clip by which it begins later. delay: frames that show the clip's first moment before it goes on.
+    """
+    said, features = [], []
+    for start in range(0, len(tuned.test), CLIP_BATCH):
+        clips_BCTHW = clips(tuned, start, shift, delay)
+        map_BCTHW = tuned.backbone(clips_BCTHW, tuned.task.stage)
+        said.append(softmax(tuned.task.head(map_BCTHW).float().numpy(), axis=1))
+        features.append(pool_map(map_BCTHW).numpy())
+    return np.concatenate(said), np.concatenate(features)
+
+
+def clips(tuned: Tuned, start: int, shift: int, delay: int) -> Tensor:
+    """A batch of clips, BCTHW in [0, 1]."""
+    p, found = tuned.reading, []
+    moments = np.maximum(np.arange(p.num_frames) - delay, 0)
+    for row in tuned.test[start : start + CLIP_BATCH]:
+        last = row.window_frames - 1
+        numbers = clip_indices(shift * p.stride_frames, p.num_frames, p.stride_frames)[moments]
+        with row.open(tuned.manifest.root, p.decoder) as reader:
+            taken = np.minimum(numbers, last) + row.start_frame
+            found.append(read_prepared(reader, [taken], p.resize_px, p.crop_px)[0])
+    return torch.stack(found).transpose(1, 2)
+
+
+def mega_operations(tuned: Tuned) -> float:
+    """Of one clip forward, network and head, in 10^6; a multiplication and an addition are two."""
+    p = tuned.reading
+    clip = torch.rand(1, 3, p.num_frames, p.crop_px, p.crop_px)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        tuned.task.logits(clip, tuned.backbone)
+    return counter.get_total_flops() / 1e6
+
+
+# ---- the table
+
+
+def cell(found: Sequence[Tested], way: str) -> str:
+    """Mean over seeds and videos in percent, its 95 % interval over videos, and the spread over seeds."""
+    right_SN = np.array([one.right[way] for one in found], dtype=float)
+    low, high = grouped_mean_interval(right_SN.mean(axis=0), low=0.0)
+    spread = f" ± {100 * right_SN.mean(axis=1).std(ddof=1):.1f}" if len(found) > 1 else ""
+    return f"{100 * right_SN.mean():.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def average(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def tables(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -> Iterator[str]:
+    ways = {"video": "as they are", "single_frame": "one frame repeated", "shuffled": "shuffled"}
+    yield "\n**Top-1**, %, by what the trained network is shown, and what it costs\n"
+    head = ["family", *ways.values(), "parameters", "MFLOP", "CPU s"]
+    yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
+    for family, found in measured.items():
+        cells = [cell(found, way) for way in ways]
+        cost = [f"{found[0].parameters:,}", f"{found[0].mega_operations:.0f}", f"{seconds[family]:.0f}"]
+        yield "| " + " | ".join([family.name, *cells, *cost]) + " |"
+    slower = [name for name in next(iter(measured.values()))[0].right if name.startswith("tempo")]
+    if slower:
+        yield "\n**Top-1 when everything moves more slowly**, %\n"
+        yield "| family | tempo 1 | " + " | ".join(slower) + " |\n|---" + "|---" * (1 + len(slower)) + "|"
+        for family, found in measured.items():
+            yield "| " + " | ".join([family.name, *(cell(found, way) for way in ("video", *slower))]) + " |"
+    yield "\n**Top-1 of one clip whose motion begins later**, %\n"
+    names = [f"delayed {delay}" for delay in DELAYS]
+    yield "| family | " + " | ".join(f"by {d} frames" for d in DELAYS) + " |\n|---" + "|---" * len(DELAYS) + "|"
+    for family, found in measured.items():
+        yield "| " + " | ".join([family.name, *(cell(found, name) for name in names)]) + " |"
+    yield "\n**A clip that begins later by so many of its frames**: share of unchanged predictions, %, and in brackets how far the pooled features moved (1: as far as to another video)\n"
+    yield "| family | " + " | ".join(f"by {s}" for s in SHIFTS) + " |\n|---" + "|---" * len(SHIFTS) + "|"
+    for family, found in measured.items():
+        told = [(average([f.same[str(s)] for f in found]), average([f.moved[str(s)] for f in found])) for s in SHIFTS]
+        yield f"| {family.name} | " + " | ".join(f"{100 * same:.1f} ({moved:.2f})" for same, moved in told) + " |"
+
+
+def weizmann_table(measured: dict[Family, list[list[Tested]]], seconds: dict[Family, float]) -> Iterator[str]:
+    """measured: for each family its folds, each with its seeds."""
+    yield "| family | as they are | one frame repeated | shuffled | CPU s |\n|---|---|---|---|---|"
+    for family, folds in measured.items():
+        cells = []
+        for way in ("video", "single_frame", "shuffled"):
+            right_N = np.concatenate([np.mean([one.right[way] for one in seeds], axis=0) for seeds in folds])
+            low, high = grouped_mean_interval(right_N, low=0.0)
+            cells.append(f"{100 * right_N.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        yield f"| {family.name} | " + " | ".join(cells) + f" | {seconds[family]:.0f} |"
+
+
+def runs_of(family: Family, out: Path, seeds: int, name: str, data: Sequence[str]) -> list[Path]:
+    """The runs of a family on one set of videos, trained where they are not."""
+    runs = [out / f"{family.recipe}-{name}-{seed}" for seed in range(seeds)]
+    for seed, run in enumerate(runs):
+        train(family, run, (*data, f"seed={seed}"))
+    return runs
+
+
+def cpu_seconds(runs: Sequence[Path]) -> float:
+    """The mean over runs; NaN where one was interrupted and went on."""
+    files = [run / "cpu_seconds" for run in runs]
+    return average([float(file.read_text()) if file.is_file() else float("nan") for file in files])
+
+
+def synthetic_videos(out: Path) -> list[tuple[str, Manifest]]:
+    """Made where they are not; the tests at other tempos."""
+    if not (out / "videos").exists():
+        synthesize(out / "videos", SYNTHETIC)
+    slower = []
+    for tempo in TEMPOS:
+        folder = out / f"tempo{tempo:g}"
+        if not folder.exists():
+            synthesize(folder, SyntheticVideos(**{**asdict(SYNTHETIC), "num_train": 0, "tempo": tempo}))
+        slower.append((f"tempo {tempo:g}", Manifest.load(folder / "manifest.csv")))
+    return slower
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=3, choices=(1, 2, 3), help="of Weizmann")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="recipes of these families alone")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every recipe, for a try"
+    )
+    args = parser.parse_args()
+    out, real = args.out.resolve(), os.environ.get("SSVID_REAL_DATA")
+    out.mkdir(parents=True, exist_ok=True)
+    shipped = {recipe.name for recipe in list_recipes()}
+    wanted = [f for f in FAMILIES if not args.only or f.recipe in args.only]
+    families = [f for f in wanted if f"supervised/{f.recipe}" in shipped]
+    slower = synthetic_videos(out)
+    measured, seconds = {}, {}
+    for family in families:
+        data = ("data.name=manifest", f"data.root={out / 'videos'}", *args.set)
+        runs = runs_of(family, out, args.seeds, "synthetic", data)
+        measured[family], seconds[family] = [tested(run, slower) for run in runs], cpu_seconds(runs)
+    parts = [
+        f"## Synthetic directions: {SYNTHETIC.num_train} training and {SYNTHETIC.num_test} test videos, chance 12.5 %"
+    ]
+    parts += tables(measured, seconds)
+    if real:
+        folds: dict[Family, list[list[Tested]]] = {}
+        for family in families:
+            all_runs = []
+            for fold, listed in enumerate(weizmann_lists(Path(real), out)[: args.folds], 1):
+                data = ("data.name=list", f"data.root={Path(real) / 'weizmann'}", f"data.list={listed}", *WEIZMANN)
+                runs = runs_of(family, out, args.seeds, f"weizmann{fold}", (*data, *args.set))
+                folds.setdefault(family, []).append([tested(run, ()) for run in runs])
+                all_runs += runs
+            seconds[family] = cpu_seconds(all_runs)
+        parts += [f"\n## Weizmann, {args.folds} of three folds, each leaving three subjects out\n"]
+        parts += weizmann_table(folds, seconds)
+    missing = [f.name for f in wanted if f not in families]
+    parts += [f"\nNot measured, for want of a recipe: {', '.join(missing) or 'none'}.", f"\n`{environment()}`\n"]
+    write_atomic(out / "families.md", lambda file: file.write("\n".join(parts).encode()))
+    print("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
