@@ -320,7 +320,19 @@ def _check(
         way_out = "Add {0}=... to the command, or write it in the recipe."
         problems += [f"{path} is not set. {way_out.format(path)}" for path in missing_paths(values)]
     problems += _dead_keys(merged, values, schema, origins)
-    return values
+    return values if problems else with_idle_at_default(values, schema)
+
+
+def with_idle_at_default(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """The values, but that of a key that another one has switched off is its default: so the whole can be read again as one
+    recipe, where nobody knows what had been said first.
+    """
+    defaults, found = dataclasses.asdict(schema()), dict(values)
+    for path, rule in dead_rules(set(leaf_paths(schema))):
+        default, own = value_at(defaults, path), value_at(found, path)
+        if default is not None and own is not None and not rule.is_used(to_plain(value_at(found, rule.decider))):
+            found = merge(found, _nested(path, default))
+    return found
 
 
 def with_whole_paths(schema: type, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

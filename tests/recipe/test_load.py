@@ -10,7 +10,7 @@ import pytest
 from ssvid.errors import PluginError, RecipeError
 from ssvid.recipe.check import Typing, build, describe, leaf_paths, options_of
 from ssvid.recipe.find import find_recipe, list_recipes, shipped_recipes_dir
-from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe
+from ssvid.recipe.load import LoadedRecipe, diff_recipes, load_recipe, value_at
 from ssvid.recipe.options import make_backbone_options, make_task_config
 from ssvid.recipe.schema import KINDS, USED_ONLY_WHEN, PretrainRecipe, ProbeRecipe
 from ssvid.recipe.yaml_text import parse_yaml, to_yaml
@@ -254,6 +254,26 @@ def test_the_table_of_dead_keys_names_keys_that_exist():
     deciders = {rule.decider for rule in USED_ONLY_WHEN.values()}
     assert deciders | {path for path in USED_ONLY_WHEN if not path.endswith(".")} <= known
     assert all(any(at.startswith(path) for at in known) for path in USED_ONLY_WHEN if path.endswith("."))
+
+
+@pytest.mark.parametrize(
+    ("said", "overrides", "idle"),
+    [
+        (
+            {"kind": "finetune", "finetune": {"every_epochs": 5, "refit": True}},
+            ["finetune.holdout_fraction=0"],
+            "finetune.every_epochs",
+        ),
+        ({"kind": "probe", "probe": {"regularization": [0.1]}}, ["probe.solver=sgd"], "probe.regularization"),
+        ({"kind": "finetune", "optim": {"name": "sgd", "momentum": 0.8}}, ["optim.name=adamw"], "optim.momentum"),
+    ],
+)
+def test_a_recipe_whose_key_was_switched_off_later_can_be_read_again_as_a_whole(said, overrides, idle):
+    first = load_recipe({**said, "data": {"root": "v"}}, overrides)
+    again = load_recipe(first.resolved)
+    assert again.resolved == first.resolved
+    alone = load_recipe({"kind": said["kind"], "data": {"root": "v"}})
+    assert value_at(first.resolved, idle) == value_at(alone.resolved, idle), "a key that does nothing has its default"
 
 
 @pytest.mark.parametrize(
