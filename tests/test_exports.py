@@ -246,7 +246,7 @@ def test_random_is_the_network_of_that_seed() -> None:
 
 def test_strides_may_be_chosen_at_loading(exported: Path) -> None:
     backbone = load_backbone(exported, options={"stride_time": 1})
-    assert backbone.info.options == {"width": 4, "input": "difference", "stride_time": 1}
+    assert backbone.info.options == {"width": 4, "input": "difference", "stride_time": 1, "in_channels": 3}
     assert backbone(torch.rand(1, 3, 8, 32, 32)).shape[2] == 8
 
 

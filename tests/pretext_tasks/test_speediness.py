@@ -213,7 +213,8 @@ def test_a_random_square_keeps_the_aspect_ratio():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         p = maker.plan(video(), rng, rng)
-        both = torch.stack([columns()[:, 0], torch.arange(48).view(48, 1).expand(60, 48, 64).byte()], dim=1)
+        rows = torch.arange(48).view(48, 1).expand(60, 48, 64).byte()
+        both = torch.stack([columns()[:, 0], rows, torch.zeros_like(rows)], dim=1)
         clip = maker.transform(tuple(both[torch.from_numpy(v)] for v in p.views), p, rng, rng)["clips"][0, 0].float()
         across, down = clip[0, 0, -1] - clip[0, 0, 0], clip[1, -1, 0] - clip[1, 0, 0]
         assert abs(float(across - down)) <= 2
