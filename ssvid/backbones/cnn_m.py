@@ -8,17 +8,15 @@ from ssvid.backbones.contract import (
     Backbone,
     BackboneInfo,
     StageInfo,
-    check_option,
     input_of,
     register_backbone,
     strided_stages,
     take_channels,
 )
+from ssvid.backbones.fusion import STAGES, check_options, convolution, dense
 from ssvid.backbones.per_frame import IMAGENET_MEAN, IMAGENET_STD
 from ssvid.errors import RecipeError
 
-_NORMS = ("lrn", "batch")
-_STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
 _CHANNELS, _KERNELS, _STRIDES, _PADDINGS = (96, 256, 512, 512, 512), (7, 5, 3, 3, 3), (2, 2, 1, 1, 1), (0, 1, 1, 1, 1)
 _POOLED = (True, True, False, False, True)  # 3 x 3 cells at a stride of 2, sizes rounded up
 _FC_CELLS, _FC6, _FC7 = 6, 4096, 2048
@@ -48,9 +46,7 @@ class CNNM(Backbone):
     def __init__(self, *, num_frames: int = 1, in_channels: int = 3, norm: str = "lrn", fc: bool = False) -> None:
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
             raise RecipeError(f"backbone cnn_m: num_frames ({num_frames!r}) must be a whole number of at least 1.")
-        check_option("cnn_m", "norm", norm, _NORMS)
-        if not isinstance(fc, bool):
-            raise RecipeError(f"backbone cnn_m: fc ({fc!r}) must be true or false.")
+        check_options("cnn_m", norm, fc)
         options: dict[str, int | str | bool] = {
             "num_frames": num_frames,
             "in_channels": in_channels,
@@ -59,20 +55,20 @@ class CNNM(Backbone):
         }
         super().__init__(_info(options))
         before = 3
-        for i, name in enumerate(_STAGES):
+        for i, name in enumerate(STAGES):
             time = num_frames if i == 0 else 1
             self.add_module(name, _stage(before, i, time, norm))
             before = _CHANNELS[i]
         if fc:
-            self.fc6 = _dense(before, _FC6, _FC_CELLS)
-            self.fc7 = _dense(_FC6, _FC7, 1)
+            self.fc6 = dense(before, _FC6, _FC_CELLS)
+            self.fc7 = dense(_FC6, _FC7, 1)
         take_channels(self, in_channels)
 
 
 def _info(options: dict[str, int | str | bool]) -> BackboneInfo:
     num_frames, fc = int(options["num_frames"]), bool(options["fc"])
     steps = [stride * (2 if pooled else 1) for stride, pooled in zip(_STRIDES, _POOLED, strict=True)]
-    stages = strided_stages(_STAGES, _CHANNELS, steps, (num_frames, 1, 1, 1, 1))
+    stages = strided_stages(STAGES, _CHANNELS, steps, (num_frames, 1, 1, 1, 1))
     last = stages[-1]
     if fc:
         stages += tuple(
@@ -107,8 +103,8 @@ def least_px(cells: int) -> int:
 
 
 def _stage(ins: int, i: int, time: int, norm: str) -> nn.Sequential:
-    kernel, pad = (time, _KERNELS[i], _KERNELS[i]), (0, _PADDINGS[i], _PADDINGS[i])
-    layers: list[nn.Module] = [_convolution(ins, _CHANNELS[i], kernel, (time, _STRIDES[i], _STRIDES[i]), pad)]
+    kernel, stride = (time, _KERNELS[i], _KERNELS[i]), (time, _STRIDES[i], _STRIDES[i])
+    layers: list[nn.Module] = [convolution(ins, _CHANNELS[i], kernel, stride, _PADDINGS[i])]
     if norm == "batch":
         layers.append(nn.BatchNorm3d(_CHANNELS[i]))
     layers.append(nn.ReLU(inplace=True))
@@ -117,17 +113,3 @@ def _stage(ins: int, i: int, time: int, norm: str) -> nn.Sequential:
     if _POOLED[i]:
         layers.append(nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True))
     return nn.Sequential(*layers)
-
-
-def _dense(ins: int, outs: int, side: int) -> nn.Sequential:
-    layer = _convolution(ins, outs, (1, side, side), (1, 1, 1), (0, 0, 0))
-    return nn.Sequential(layer, nn.ReLU(inplace=True), nn.Dropout(0.5))
-
-
-def _convolution(
-    ins: int, outs: int, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
-) -> nn.Conv3d:
-    convolution = nn.Conv3d(ins, outs, kernel, stride, pad)  # type: ignore[arg-type]
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return convolution

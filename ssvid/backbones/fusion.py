@@ -62,7 +62,7 @@ class EarlyFusion(Backbone):
                 f"backbone early_fusion: num_frames ({num_frames!r}) must be a whole number of at least 2. For single "
                 "frames choose a network that sees frames, such as caffenet."
             )
-        _check_options("early_fusion", norm, fc)
+        check_options("early_fusion", norm, fc)
         extents, strides = (num_frames, *_ONES[1:]), (num_frames, *_ONES[1:])
         options = {"num_frames": num_frames, "norm": norm, "fc": fc, "in_channels": in_channels}
         info = BackboneInfo(
@@ -99,7 +99,7 @@ class SlowFusion(Backbone):
     """
 
     def __init__(self, *, norm: str = "lrn", fc: bool = False, in_channels: int = 3) -> None:
-        _check_options("slow_fusion", norm, fc)
+        check_options("slow_fusion", norm, fc)
         extents, strides = (4, 2, 2, 1, 1), (2, 2, 2, 1, 1)
         info = BackboneInfo(
             "slow_fusion",
@@ -136,7 +136,7 @@ class ContextFovea(PerFrameBackbone):
     per_frame: ClassVar[bool] = True
 
     def __init__(self, *, norm: str = "lrn", fc: bool = False) -> None:
-        _check_options("context_fovea", norm, fc)
+        check_options("context_fovea", norm, fc)
         info = BackboneInfo(
             "context_fovea",
             stage_infos(_ONES, fc=fc, num_streams=2),
@@ -205,7 +205,7 @@ def add_stages(
     before = 3
     for i, name in enumerate(STAGES):
         kernel, stride = (extents[i], _KERNELS[i], _KERNELS[i]), (strides[i], _STRIDES[i], _STRIDES[i])
-        layers: list[nn.Module] = [_convolution(before, _CHANNELS[i], kernel, stride)]
+        layers: list[nn.Module] = [convolution(before, _CHANNELS[i], kernel, stride)]
         if norm == "batch":
             layers.append(nn.BatchNorm3d(_CHANNELS[i]))
         layers.append(nn.ReLU(inplace=True))
@@ -222,8 +222,7 @@ def add_stages(
 def add_fc(owner: nn.Module, channels: int) -> None:
     """Give a module the stages fc6 and fc7, as convolutions, over a map of so many channels."""
     for name, ins, side in (("fc6", channels, _FC_CELLS), ("fc7", FC_CHANNELS, 1)):
-        layer = _convolution(ins, FC_CHANNELS, (1, side, side), (1, 1, 1), padding=0)
-        owner.add_module(name, nn.Sequential(layer, nn.ReLU(inplace=True), nn.Dropout(0.5)))
+        owner.add_module(name, dense(ins, FC_CHANNELS, side))
 
 
 def stage_infos(strides_time: Sequence[int], *, fc: bool, num_streams: int = 1) -> tuple[StageInfo, ...]:
@@ -245,18 +244,25 @@ def least_px(fc: bool, num_streams: int = 1) -> int:
     return num_streams * (3 * (responses - 1) + 1)
 
 
-def _convolution(
+def dense(ins: int, outs: int, side: int) -> nn.Sequential:
+    """A fully connected layer over a map of so many cells on a side, as a convolution, with dropout 0.5."""
+    layer = convolution(ins, outs, (1, side, side), (1, 1, 1), padding=0)
+    return nn.Sequential(layer, nn.ReLU(inplace=True), nn.Dropout(0.5))
+
+
+def convolution(
     ins: int, outs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: int | None = None
 ) -> nn.Conv3d:
-    """A convolution that pads space so that only its stride makes maps smaller, and time not at all."""
+    """A convolution that pads space, by ``padding`` or so that only its stride makes maps smaller, and time not at all."""
     pad = kernel[1] // 2 if padding is None else padding
-    convolution = nn.Conv3d(ins, outs, kernel, stride, (0, pad, pad))
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return convolution
+    layer = nn.Conv3d(ins, outs, kernel, stride, (0, pad, pad))
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
 
 
-def _check_options(name: str, norm: str, fc: bool) -> None:
+def check_options(name: str, norm: str, fc: bool) -> None:
+    """Raise RecipeError where an option of these networks is not legal."""
     check_option(name, "norm", norm, NORMS)
     if not isinstance(fc, bool):
         raise RecipeError(f"backbone {name}: fc ({fc!r}) must be true or false.")

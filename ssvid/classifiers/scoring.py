@@ -55,8 +55,7 @@ class VideoScores:
 
     def predictions(self, averaging: str) -> tuple[str, ...]:
         """The likeliest class of each video; "" where it is unreadable."""
-        best = np.where(self.readable, np.nan_to_num(self.of_videos(averaging)).argmax(axis=1), -1)
-        return tuple(self.classes[number] if number >= 0 else "" for number in best)
+        return likeliest(self.of_videos(averaging), self.classes)
 
     def correct(self, averaging: str) -> np.ndarray:
         """Whether each video was right: bool. An unreadable one is wrong."""
@@ -64,9 +63,7 @@ class VideoScores:
 
     def correct_in_top(self, num: int, averaging: str) -> np.ndarray:
         """Whether the label is among the ``num`` likeliest classes of the video: bool."""
-        ranked = np.argsort(-np.nan_to_num(self.of_videos(averaging)), axis=1, kind="stable")[:, :num]
-        hits = np.array(self.classes, dtype=object)[ranked] == np.array(self.labels, dtype=object)[:, None]
-        return hits.any(axis=1) & self.readable
+        return in_top(self.of_videos(averaging), self.classes, self.labels, num)
 
     def right_views(self) -> np.ndarray:
         """The share of each video's views that are right by themselves, float64; 0 where it is unreadable."""
@@ -84,6 +81,19 @@ class VideoScores:
             probabilities = softmax(self.logits_NVK[i].astype(np.float64), axis=-1)[:, number[self.labels[i]]]
             losses.append(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
         return float(np.mean(losses)) if losses else float("nan")
+
+
+def likeliest(scores_NK: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
+    """The class with the largest score of each video; "" where a score is NaN."""
+    best = np.where(np.isnan(scores_NK).any(axis=1), -1, np.nan_to_num(scores_NK).argmax(axis=1))
+    return tuple(classes[number] if number >= 0 else "" for number in best)
+
+
+def in_top(scores_NK: np.ndarray, classes: Sequence[str], labels: Sequence[str], num: int) -> np.ndarray:
+    """Whether the label of each video is among the ``num`` classes with the largest scores: bool; it is not where one is NaN."""
+    ranked = np.argsort(-np.nan_to_num(scores_NK), axis=1, kind="stable")[:, :num]
+    hits = np.array(classes, dtype=object)[ranked] == np.array(labels, dtype=object)[:, None]
+    return np.asarray(hits.any(axis=1) & ~np.isnan(scores_NK).any(axis=1))
 
 
 def score_videos(

@@ -73,7 +73,8 @@ def add_flow(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure what is missing, and say what is kept, where, and what it took."""
-    from ssvid.data.index.flow import flow_folder, kept_flow, measure_flow_of
+    from ssvid.data.index.flow import kept_flow, measure_flow_of
+    from ssvid.data.index.places import flow_folder
 
     settings = FlowSettings(args.method, args.short_side, args.bound)
     picture = _picture_path(args.picture)
@@ -157,7 +158,7 @@ def _draw(manifest: Any, settings: FlowSettings, path: Path) -> None:
     from PIL import Image
 
     from ssvid.data.flow_sheet import flow_sheet
-    from ssvid.data.index.flow import flow_path
+    from ssvid.data.index.places import flow_path
     from ssvid.files import write_atomic
 
     rows = [row for row in manifest.select().rows if flow_path(row, settings).is_file()]

@@ -99,7 +99,7 @@ class VideoRow:
 
         whole = replace(self, start_frame=0, end_frame=-1).video_info(root)
         if self.flow:
-            from ssvid.data.index.flow import open_flow  # which knows tables
+            from ssvid.data.index.places import open_flow  # here: a table is read without the cache
 
             return open_flow(self, FlowSettings.parse(self.flow), whole)
         return open_video(whole.path, decoder, info=whole, decoders_ok=self.decoders_ok)

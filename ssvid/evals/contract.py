@@ -305,9 +305,10 @@ class Evaluation:
         return []
 
 
-def guess_chance(labels: Sequence[str] | np.ndarray) -> float:
-    """Share of the most frequent label: what a guess blind to the videos scores."""
-    return float(np.unique(np.asarray(labels).astype(str), return_counts=True)[1].max() / len(labels))
+def guess_chance(labels: Sequence[str] | np.ndarray, num: int = 1) -> float:
+    """Share of the ``num`` most frequent labels: what as many guesses blind to the videos score."""
+    counts = np.sort(np.unique(np.asarray(labels).astype(str), return_counts=True)[1])[::-1]
+    return float(counts[:num].sum() / max(len(labels), 1))
 
 
 # ---- what must be there

@@ -28,6 +28,7 @@ from ssvid.classifiers.protocol import (
     FrameHeadKeys,
     frame_head_problems,
 )
+from ssvid.classifiers.scoring import in_top, likeliest
 from ssvid.errors import RecipeError
 from ssvid.evals.contract import (
     Evaluation,
@@ -121,18 +122,14 @@ class FrameProbe(Evaluation):
             yield svm_number("frame_probe_top1", subject.network, seen, ProbeProtocol(seed=tools.seed))
             return
         found = _found(subject, seen, config, tools)
-        labels = np.array(seen.test.labels, dtype=object)
-        ranked_NK = found.classes[np.argsort(-found.scores_NK, axis=1, kind="stable")]
-        readable = seen.test.readable
-        predictions = np.where(readable, ranked_NK[:, 0], "")
-        said = {"head": found.about, "predictions": predictions.tolist()}
-        title = f"{config.head} probe"
-        yield Number("frame_probe_top1", predictions == labels, guess_chance(labels), said, title=f"{title} top-1")
-        if len(found.classes) > 5:
-            in_five = (ranked_NK[:, :5] == labels[:, None]).any(axis=1) & readable
-            shares = np.sort(np.unique(labels.astype(str), return_counts=True)[1])[::-1] / len(labels)
-            chance = float(shares[:5].sum())
-            yield Number("frame_probe_top5", in_five, chance, {"head": found.about}, title=f"{title} top-5")
+        labels, title = seen.test.labels, f"{config.head} probe"
+        for num in (1, 5) if len(found.classes) > 5 else (1,):
+            correct_N = in_top(found.scores_NK, found.classes, labels, num)
+            said: dict[str, Any] = {"head": found.about}
+            if num == 1:
+                said["predictions"] = list(likeliest(found.scores_NK, found.classes))
+            chance = guess_chance(labels, num)
+            yield Number(f"frame_probe_top{num}", correct_N, chance, said, title=f"{title} top-{num}")
 
     def heldout(self, rows: Sequence[ResultRow], *rest: Any) -> float:
         return float(rows[0].context["head"]["heldout_top1"])
@@ -152,10 +149,10 @@ def _unfit(features: FeatureProtocol, stages: Sequence[str]) -> Iterator[tuple[s
 
 
 class _Found(NamedTuple):
-    """What a head says of the test videos. scores_NK: logits, in the order of the classes. about: plain types."""
+    """What a head says of the test videos. scores_NK: logits, in the order of the classes; NaN where it is unreadable. about: plain types."""
 
     scores_NK: np.ndarray
-    classes: np.ndarray
+    classes: tuple[str, ...]
     about: dict[str, Any]
 
 
@@ -183,7 +180,7 @@ def _found(subject: Subject, seen: Seen, config: FrameProbeConfig, tools: Tools)
     chosen = max(grid, key=lambda choice: (grid[choice], choice.weight_decay, -choice.learning_rate))
     test_NTD = _frames(subject, seen.test, stage)
     readable = seen.test.readable
-    scores_NK = np.full((len(test_NTD), len(classes)), -np.inf)
+    scores_NK = np.full((len(test_NTD), len(classes)), np.nan)
     if readable.any():
         scores_NK[readable] = head_scores(x_NTD, y_N, test_NTD[readable], classes, config, chosen, tools)
     about = {
@@ -192,7 +189,7 @@ def _found(subject: Subject, seen: Seen, config: FrameProbeConfig, tools: Tools)
         "num_heldout": len(score_on),
         "grid": [{**choice._asdict(), "heldout_top1": value} for choice, value in grid.items()],
     }
-    return _Found(scores_NK, classes, about)
+    return _Found(scores_NK, tuple(classes), about)
 
 
 def _frames(subject: Subject, features: Features, stage: str) -> np.ndarray:

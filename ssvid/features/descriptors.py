@@ -22,7 +22,8 @@ from ssvid.features.trajectories import NUM_VALUES, describe, follow
 from ssvid.progress import Progress
 from ssvid.ranks import share_work, where_all_agree
 from ssvid.video.decoders.contract import VideoReader
-from ssvid.video.optical_flow import one_thread, require_opencv
+from ssvid.video.flow import short_side_at
+from ssvid.video.optical_flow import one_thread, require_opencv, resized
 from ssvid.video.sampling import evenly_spaced_clips
 
 # Part of the name of what is kept: raise it whenever the same frames would give other descriptors.
@@ -67,13 +68,12 @@ def gray_frames(reader: VideoReader, indices: np.ndarray) -> list[np.ndarray]:
     """Frames of a video, gray, uint8 HW, whole, with a short side of ``MOST_PX`` at most."""
     cv2 = require_opencv()
     height, width = reader.info.height, reader.info.width
-    scale = min(1.0, MOST_PX / min(height, width))
-    size = (round(width * scale), round(height * scale))
+    size = short_side_at(height, width, min(MOST_PX, height, width))
     found: dict[int, np.ndarray] = {}
     with one_thread(cv2):
         for place, frame_HWC in reader.each_frame(indices):  # a place that comes again counts anew
             gray_HW = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
-            found[place] = cv2.resize(gray_HW, size, interpolation=cv2.INTER_AREA)
+            found[place] = resized(gray_HW, *size)
     return [found[place] for place in range(len(indices))]
 
 

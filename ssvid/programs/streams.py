@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,16 @@ from ssvid.evals.measuring import Around, Asked
 from ssvid.files import write_json, write_text
 from ssvid.machine import environment
 from ssvid.programs.evaluate import prepared
-from ssvid.programs.finetune import Finetuning, Trainings
+from ssvid.programs.finetuning import Finetuning, Trainings
 from ssvid.programs.outcome import Outcome, conclude
 from ssvid.programs.runs import Run, config_of, listed, runs_of
 from ssvid.programs.scored_videos import check_listed
 from ssvid.ranks import is_first_process
 from ssvid.recipe.building import check_modality
-from ssvid.recipe.check import build_defaults, leaf_paths, merge
-from ssvid.recipe.load import value_at
+from ssvid.recipe.check import merge
+from ssvid.recipe.load import with_idle_at_default
 from ssvid.recipe.protocol_notes import protocol_note
-from ssvid.recipe.schema import FinetuneRecipe, dead_rules
+from ssvid.recipe.schema import FinetuneRecipe
 from ssvid.recipe.yaml_text import to_yaml
 from ssvid.results.rows import ResultRow
 
@@ -114,7 +113,8 @@ class Streams(Finetuning):
         shared = {key: value for key, value in self.loaded.resolved.items() if key != "streams"}
         found = {}
         for name, weights in _weights(self.arguments["backbone"], self.config.streams).items():
-            recipe = _of_stream(shared, self.config.streams[name])
+            own = self.config.streams[name]
+            recipe = with_idle_at_default(merge(shared, own), FinetuneRecipe, but=own)
             arguments = self.arguments | {"backbone": weights}
             more: dict[str, Any] = {"nested": {}, "from_results": None, "show_progress": self.show_progress}
             try:
@@ -237,16 +237,6 @@ def _check_streams(streams: Mapping[str, Any]) -> None:
         problems += _foreign_keys(f"streams.{name}", group)
     if problems:
         raise RecipeError("\n".join(problems))
-
-
-def _of_stream(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a stream: what is shared by all, but for what does nothing under the stream's own keys, and these."""
-    recipe, defaults = merge(shared, own), build_defaults(FinetuneRecipe)
-    for path, rule in dead_rules(leaf_paths(FinetuneRecipe)):
-        if value_at(own, path) is None and not rule.is_used(value_at(recipe, rule.decider)):
-            *groups, key = path.split(".")
-            reduce(dict.__getitem__, groups, recipe)[key] = value_at(defaults, path)
-    return recipe
 
 
 def _foreign_keys(where: str, group: Mapping[str, Any]) -> Iterator[str]:

@@ -323,14 +323,21 @@ def _check(
     return values if problems else with_idle_at_default(values, schema)
 
 
-def with_idle_at_default(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
+def with_idle_at_default(
+    values: Mapping[str, Any], schema: type, but: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The values, but that of a key that another one has switched off is its default: so the whole can be read again as one
     recipe, where nobody knows what had been said first.
+
+    Args:
+        but: keys that stay as they are, so that they are refused where they do nothing.
     """
     defaults, found = dataclasses.asdict(schema()), dict(values)
     for path, rule in dead_rules(set(leaf_paths(schema))):
         default, own = value_at(defaults, path), value_at(found, path)
-        if default is not None and own is not None and not rule.is_used(to_plain(value_at(found, rule.decider))):
+        if None in (default, own) or own == default or value_at(but, path) is not None:
+            continue
+        if not rule.is_used(to_plain(value_at(found, rule.decider))):
             found = merge(found, _nested(path, default))
     return found
 

@@ -36,13 +36,13 @@ from ssvid.recipe.find import find_recipe
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.yaml_text import parse_yaml
 from ssvid.results.rows import ResultRow, read_results
-from ssvid.results.summaries import Summary, summarize, summarize_difference
-from tests.benchmarks.bench_correspondence import follow_all, synthetic_videos
+from ssvid.results.summaries import summarize, summarize_difference
+from tests.benchmarks.bench_correspondence import cell, follow_all, synthetic_videos
 from tests.benchmarks.bench_harness import weizmann_lists
+from tests.benchmarks.bench_smoke import ARMS
 
 TASKS = ("speediness", "order_verification", "colorization", "cycle_consistency")
 JOINT = "speediness + order_verification"
-ARMS = {"pretrained": (), "placebo": ("task.placebo=true",)}
 METRICS = ("probe_top1", "knn5_top1", "recall_at_1")
 FEATURES = {
     "num_frames": 16,
@@ -150,12 +150,6 @@ def audited(row: str, arm: str, out: Path) -> str:
     low, high = found["clean_interval"]
     score = f"{found['metric']} {100 * found['clean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
     return "; ".join([f"{score}, chance {100 * found['chance']:.0f}", *found["conclusions"]])
-
-
-def cell(s: Summary) -> str:
-    low, high = (100 * v for v in s.interval)
-    spread = f" ± {100 * s.over_seeds:.1f}" if s.over_seeds is not None else ""
-    return f"{100 * s.value:.1f}{spread} [{low:.0f}, {high:.0f}]"
 
 
 def tables(

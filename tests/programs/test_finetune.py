@@ -15,7 +15,7 @@ from ssvid.errors import DataError, RecipeError, RunFolderError
 from ssvid.evals.finetune import training as training
 from ssvid.evals.finetune.training import Finetune
 from ssvid.evals.measuring import better_random_first
-from ssvid.programs import finetune as finetuning
+from ssvid.programs import finetuning
 from ssvid.recipe import building as starting
 from ssvid.recipe.building import start_backbone
 from ssvid.recipe.load import load_recipe

@@ -1,7 +1,5 @@
 """The flow of a manifest's videos: measured once, kept in the cache folder by content and settings, found by a table's rows.
 
-    $SSVID_CACHE/flow/v1/dis-128px-10/ab/ab12....flow.mkv       see ``ssvid.video.flow_file`` for what it holds
-
 A table whose column ``flow`` names settings is read as flow: its rows open what was measured in the place of the videos.
 """
 
@@ -12,36 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ssvid.data.index.measuring import Measurement, MeasuringReport, kept_of_content, measure_files
-from ssvid.data.index.scan_cache import cache_folder
+from ssvid.data.index.measuring import Measurement, MeasuringReport, measure_files
+from ssvid.data.index.places import failure_path, flow_path
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.errors import DataError, DecodeError
+from ssvid.errors import DataError
 from ssvid.files import write_text
-from ssvid.types import VideoInfo
 from ssvid.video.flow import FlowSettings
 from ssvid.video.optical_flow import estimator
 
 if TYPE_CHECKING:
-    from ssvid.video.decoders.contract import VideoReader
-
-# Part of the folder's name: raise it with every change of what is measured, or old measurements are believed.
-FLOW_VERSION = 1
-SUFFIX = ".flow.mkv"
-
-
-def flow_folder(settings: FlowSettings) -> Path:
-    """Where the flow of these settings is kept."""
-    return cache_folder() / "flow" / f"v{FLOW_VERSION}" / settings.measurement
-
-
-def flow_path(row: VideoRow, settings: FlowSettings) -> Path:
-    """The file of a video's flow.
-
-    Raises:
-        DataError: the table knows no content identity of the video's file.
-    """
-    name = kept_of_content(row)
-    return flow_folder(settings) / name.with_name(name.name + SUFFIX)
+    pass
 
 
 def measure_flow_of(manifest: Manifest, settings: FlowSettings, **options: Any) -> MeasuringReport:
@@ -63,11 +41,6 @@ def measure_flow_of(manifest: Manifest, settings: FlowSettings, **options: Any) 
         if row.path in report.failed:
             write_text(failure_path(place(row)), report.failed[row.path])
     return report
-
-
-def failure_path(path: Path) -> Path:
-    """Beside the flow of a video: why it could not be measured, in words."""
-    return path.with_suffix(".failed.txt")
 
 
 class Kept(NamedTuple):
@@ -116,20 +89,6 @@ def check_flow(root: str | Path, rows: Iterable[VideoRow], settings: FlowSetting
 
 def _was_tried(path: Path) -> bool:
     return path.is_file() or failure_path(path).is_file()
-
-
-def open_flow(row: VideoRow, settings: FlowSettings, info: VideoInfo) -> VideoReader:
-    """The flow of a video, read in a with-block like the video itself.
-
-    Raises:
-        DecodeError: it could not be measured, was not, or its file is damaged.
-    """
-    from ssvid.video.flow_file import FlowReader  # here: a table is read without any decoder
-
-    path = flow_path(row, settings)
-    if not path.is_file() and (note := failure_path(path)).is_file():
-        raise DecodeError(info.path, f"its flow could not be measured: {note.read_text(encoding='utf-8')}")
-    return FlowReader(path, info, settings)
 
 
 def measuring_command(root: str | Path, settings: FlowSettings) -> str:

@@ -37,20 +37,6 @@ class Measurement:
     flow: str = ""
 
 
-def kept_of_content(row: VideoRow) -> Path:
-    """The name under which something is kept of a row's file, below a folder of its first letters.
-
-    Raises:
-        DataError: the table knows no content identity of the file.
-    """
-    if not row.content_id:
-        raise DataError(
-            f"the manifest has no content_id of {row.path!r}, by which what was measured of a file is found."
-            " Write it again with: ssvid data index ROOT --overwrite."
-        )
-    return Path(row.content_id[:2], "-".join(map(str, (row.content_id, *row.gray_range))))
-
-
 def measure_files(
     manifest: Manifest,
     measurement: Measurement,

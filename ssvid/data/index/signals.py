@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ssvid.data.index.measuring import Measurement, MeasuringReport, kept_of_content, measure_files
+from ssvid.data.index.measuring import Measurement, MeasuringReport, measure_files
+from ssvid.data.index.places import kept_of_content
 from ssvid.data.index.scan_cache import cache_folder
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import DataError, did_you_mean

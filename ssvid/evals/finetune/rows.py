@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ssvid.classifiers.protocol import FinetuneProtocol, clip_reading
 from ssvid.classifiers.scoring import VideoScores
-from ssvid.data.manifest import VideoRow, row_id
-from ssvid.evals.contract import Number
+from ssvid.data.manifest import row_id
+from ssvid.evals.contract import Number, guess_chance
 from ssvid.evals.finetune.rates import learning_rates
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.features.protocol import decoder_of
@@ -85,7 +85,7 @@ def finetuned_numbers(
     test: VideoScores, start: Start, parts: Parts, chosen: Fitted, fitted: Fitted
 ) -> Iterator[Number]:
     """Top-1 of the videos and of their clips, and top-5 above 5 classes."""
-    p, test_rows = start.protocol, start.data.test
+    p, labels = start.protocol, [row.label for row in start.data.test]
     of_clips = {**_context(start, fitted), "head": _choice(parts, chosen, p), "folder": start.tools.folder.name}
     of_videos = {**of_clips, "predictions": list(test.predictions(p.averaging))}
     seen = _training_side(start, fitted), test
@@ -93,13 +93,7 @@ def finetuned_numbers(
     def number(metric: str, correct_N: np.ndarray, chance: float, more: Mapping[str, Any]) -> Number:
         return Number(f"{p.metric}_{metric}", correct_N, chance, more, parts.notes, seen=seen)
 
-    yield number("top1", test.correct(p.averaging), most_frequent(test_rows, 1), of_videos)
+    yield number("top1", test.correct(p.averaging), guess_chance(labels), of_videos)
     if len(test.classes) > 5:
-        yield number("top5", test.correct_in_top(5, p.averaging), most_frequent(test_rows, 5), of_videos)
-    yield number("clip_top1", test.right_views(), most_frequent(test_rows, 1), of_clips)
-
-
-def most_frequent(rows: Sequence[VideoRow], num: int) -> float:
-    """Share of the ``num`` most frequent classes: what a guess blind to the videos scores."""
-    counts = sorted(Counter(row.label for row in rows).values(), reverse=True)
-    return sum(counts[:num]) / max(len(rows), 1)
+        yield number("top5", test.correct_in_top(5, p.averaging), guess_chance(labels, 5), of_videos)
+    yield number("clip_top1", test.right_views(), guess_chance(labels), of_clips)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssvid.classifiers.scoring import VideoScores
+from ssvid.classifiers.scoring import VideoScores, in_top, likeliest
 from ssvid.errors import DataError
 from ssvid.files import write_atomic
 
@@ -25,21 +25,13 @@ class Scores(NamedTuple):
     labels: tuple[str, ...]
     classes: tuple[str, ...]
 
-    @property
-    def readable(self) -> np.ndarray:
-        """Which videos have probabilities: bool, one per video."""
-        return ~np.isnan(self.probabilities_NK).any(axis=1)
-
     def predictions(self) -> tuple[str, ...]:
         """The likeliest class of each video; "" where it could not be read."""
-        best = np.nan_to_num(self.probabilities_NK).argmax(axis=1)
-        return tuple(self.classes[i] if ok else "" for i, ok in zip(best, self.readable, strict=True))
+        return likeliest(self.probabilities_NK, self.classes)
 
     def correct_in_top(self, num: int) -> np.ndarray:
         """Whether the label is among the ``num`` likeliest classes: bool. An unreadable video is wrong."""
-        ranked = np.argsort(-np.nan_to_num(self.probabilities_NK), axis=1, kind="stable")[:, :num]
-        hits = np.array(self.classes, dtype=object)[ranked] == np.array(self.labels, dtype=object)[:, None]
-        return np.asarray(hits.any(axis=1) & self.readable)
+        return in_top(self.probabilities_NK, self.classes, self.labels, num)
 
 
 def write_scores(path: Path, test: VideoScores) -> None:

@@ -28,9 +28,18 @@ from ssvid.data.contents import units_of
 from ssvid.data.feed.module import ClipDataModule, Videos
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.errors import DataError
-from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
+from ssvid.evals.contract import (
+    Evaluation,
+    LabeledData,
+    Number,
+    Seen,
+    Subject,
+    Tools,
+    guess_chance,
+    register_evaluation,
+)
 from ssvid.evals.finetune.rates import parameter_groups
-from ssvid.evals.finetune.rows import finetuned_numbers, most_frequent
+from ssvid.evals.finetune.rows import finetuned_numbers
 from ssvid.evals.finetune.scores import SCORES, write_scores
 from ssvid.evals.finetune.state import Fitted, Parts, Start
 from ssvid.evals.hand_made import HandMade, svm_number
@@ -202,7 +211,9 @@ def fit(
     p, tools = start.protocol, start.tools
     network = copy.deepcopy(start.subject.network)
     network.train()
-    task = Classification(p, network.info, classes=start.classes, chance=most_frequent(fit_rows, 1), seed=tools.seed)
+    task = Classification(
+        p, network.info, classes=start.classes, chance=guess_chance([row.label for row in fit_rows]), seed=tools.seed
+    )
     task.setup(network)
     data = _data(start, fit_rows, task)
     steps = data.train_batches(tools.num_processes).steps_per_epoch

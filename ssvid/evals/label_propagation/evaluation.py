@@ -118,10 +118,9 @@ class LabelPropagation(Evaluation):
         if is_first:
             found = self._follow(subject.name, carrier, videos, config, tools, self._kept)
         else:
-            found = self._once(subject, data, config, tools)
-        still = self._once(
-            replace(subject, name="labels that do not move", network=CopiedLabels()), data, config, tools
-        )
+            found = self._once(subject, carrier, data, config, tools)
+        resting = replace(subject, name="labels that do not move", network=CopiedLabels())
+        still = self._once(resting, CopiedLabels.carrier, data, config, tools)
         chances = {number.metric: number for number in still.numbers}
         notes = [self._flow_is_missing] * bool(self._flow_is_missing)
         for number in found.numbers:
@@ -164,17 +163,15 @@ class LabelPropagation(Evaluation):
             self._known[key] = [video.as_scored(config) for video in videos], digest.hexdigest()
         return self._known[key]
 
-    def _once(self, subject: Subject, data: LabeledData, config: PropagationProtocol, tools: Tools) -> _Followed:
+    def _once(
+        self, subject: Subject, carrier: Carrier, data: LabeledData, config: PropagationProtocol, tools: Tools
+    ) -> _Followed:
         """What a network comes to; of several seeds once, where it is the same for all."""
-        network = subject.network
-        weights = network.info.name, network.info.stages, weights_sha256(network.state_dict())
-        key = type(self), *weights, str(network.info.options), data.manifest.root, data.test, config, tools.device
-
-        def follow() -> _Followed:
-            carrier, _ = _carrier(network, config, tools)
-            return self._follow(subject.name, carrier, self._videos(data, config)[0], config, tools)
-
-        return tools.once(key, follow)
+        info, weights = subject.network.info, weights_sha256(subject.network.state_dict())
+        whose = info.name, info.stages, str(info.options), weights
+        key = type(self), *whose, data.manifest.root, data.test, config, tools.device
+        videos, _ = self._videos(data, config)
+        return tools.once(key, lambda: self._follow(subject.name, carrier, videos, config, tools))
 
     def _follow(
         self,

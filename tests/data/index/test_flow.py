@@ -23,7 +23,8 @@ from ssvid.data.feed.dataset import ClipDataset
 from ssvid.data.feed.loader import ClipLoader
 from ssvid.data.feed.sampler import BatchLayout, TrainBatches
 from ssvid.data.index.building import build_manifest
-from ssvid.data.index.flow import as_flow, failure_path, flow_path, kept_flow, measure_flow_of
+from ssvid.data.index.flow import as_flow, kept_flow, measure_flow_of
+from ssvid.data.index.places import failure_path, flow_path
 from ssvid.data.manifest import Manifest
 from ssvid.data.readers import list_videos
 from ssvid.errors import DataError, DecodeError
