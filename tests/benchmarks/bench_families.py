@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssvid.backbones.contract import pool_map
-from ssvid.data.manifest import Manifest
+from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.features.reading import read_prepared
 from ssvid.files import write_atomic
@@ -124,15 +124,17 @@ def tested(run: Path, slower: Sequence[tuple[str, Manifest]]) -> Tested:
     averaging = tuned.task.protocol.averaging
     right = {frames: tuned.score(frames).correct(averaging) for frames in ("video", "single_frame", "shuffled")}
     right |= {name: tuned.score(manifest=manifest).correct(averaging) for name, manifest in slower}
-    same, moved = {}, {}
-    usual_NK, usual_ND = spoken(tuned, 0, 0)
+    usual, *others = spoken(tuned, [(0, 0), *((0, delay) for delay in DELAYS), *((shift, 0) for shift in SHIFTS)])
+    delayed, later = others[: len(DELAYS)], others[len(DELAYS) :]
     labels = np.array([tuned.task.classes.index(row.label) for row in tuned.test])
-    for delay in DELAYS:
-        right[f"delayed {delay}"] = spoken(tuned, 0, delay)[0].argmax(axis=1) == labels
-    for shift in SHIFTS:
-        later_NK, later_ND = spoken(tuned, shift, 0)
-        same[str(shift)] = float((later_NK.argmax(axis=1) == usual_NK.argmax(axis=1)).mean())
-        moved[str(shift)] = distance(later_ND, usual_ND) / distance(np.roll(usual_ND, 1, axis=0), usual_ND)
+    for delay, (said_NK, _) in zip(DELAYS, delayed, strict=True):
+        right[f"delayed {delay}"] = said_NK.argmax(axis=1) == labels
+    answers_N, usual_ND = usual[0].argmax(axis=1), usual[1]
+    other_video = distance(np.roll(usual_ND, 1, axis=0), usual_ND)
+    same = {
+        str(s): float((said.argmax(axis=1) == answers_N).mean()) for s, (said, _) in zip(SHIFTS, later, strict=True)
+    }
+    moved = {str(s): distance(found, usual_ND) / other_video for s, (_, found) in zip(SHIFTS, later, strict=True)}
     found = Tested(
         {name: [bool(value) for value in values] for name, values in right.items()},
         same,
@@ -150,31 +152,33 @@ def distance(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def spoken(tuned: Tuned, shift: int, delay: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities NK and pooled features ND of one clip of each test video, its first that leaves room for all shifts.
+def spoken(tuned: Tuned, ways: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each way probabilities NK and pooled features ND of one clip of each test video, its first that leaves room for all shifts.
 
-    shift: frames of a clip by which it begins later. delay: frames that show the clip's first moment before it goes on.
+    ways: pairs of a shift, the frames of a clip by which it begins later, and a delay, the frames that show the clip's first
+    moment before it goes on.
     """
-    said, features = [], []
+    heard: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in ways]
     for start in range(0, len(tuned.test), CLIP_BATCH):
-        clips_BCTHW = clips(tuned, start, shift, delay)
-        map_BCTHW = tuned.backbone(clips_BCTHW, tuned.task.stage)
-        said.append(softmax(tuned.task.head(map_BCTHW).float().numpy(), axis=1))
-        features.append(pool_map(map_BCTHW).numpy())
-    return np.concatenate(said), np.concatenate(features)
+        for told, clips_BCTHW in zip(heard, clips(tuned, tuned.test[start : start + CLIP_BATCH], ways), strict=True):
+            map_BCTHW = tuned.backbone(clips_BCTHW, tuned.task.stage)
+            said_BK = softmax(tuned.task.head(map_BCTHW).float().numpy(), axis=1)
+            told.append((said_BK, pool_map(map_BCTHW).numpy()))
+    return [tuple(np.concatenate(parts) for parts in zip(*told, strict=True)) for told in heard]  # type: ignore[misc]
 
 
-def clips(tuned: Tuned, start: int, shift: int, delay: int) -> Tensor:
-    """A batch of clips, BCTHW in [0, 1]."""
+def clips(tuned: Tuned, rows: Sequence[VideoRow], ways: Sequence[tuple[int, int]]) -> Tensor:
+    """Clips of some videos, VBCTHW in [0, 1], V ways; each video is read once."""
     p, found = tuned.reading, []
-    moments = np.maximum(np.arange(p.num_frames) - delay, 0)
-    for row in tuned.test[start : start + CLIP_BATCH]:
-        last = row.window_frames - 1
-        numbers = clip_indices(shift * p.stride_frames, p.num_frames, p.stride_frames)[moments]
+    for row in rows:
+        numbers = []
+        for shift, delay in ways:
+            moments = np.maximum(np.arange(p.num_frames) - delay, 0)
+            taken = clip_indices(shift * p.stride_frames, p.num_frames, p.stride_frames)[moments]
+            numbers.append(np.minimum(taken, row.window_frames - 1) + row.start_frame)
         with row.open(tuned.manifest.root, p.decoder) as reader:
-            taken = np.minimum(numbers, last) + row.start_frame
-            found.append(read_prepared(reader, [taken], p.resize_px, p.crop_px)[0])
-    return torch.stack(found).transpose(1, 2)
+            found.append(read_prepared(reader, numbers, p.resize_px, p.crop_px))
+    return torch.stack(found, dim=1).transpose(2, 3)
 
 
 def mega_operations(tuned: Tuned) -> float:
