@@ -5,8 +5,7 @@ Usage: OMP_NUM_THREADS=1 [SSVID_REAL_DATA=DIR] python -m tests.benchmarks.bench_
 Trains the small recipe of every family on synthetic directions, whose single frames say nothing of the class, with several seeds.
 Each trained network is tested with the frames as they are, with one frame repeated, with shuffled frames, with everything
 moving more slowly, and with clips that begin later. With SSVID_REAL_DATA, Weizmann too: three folds that each leave three
-subjects out (--folds fewer). What is there is not done again, so that the command can be stopped and given again; families
-without a recipe are named as not measured. Writes families.md.
+subjects out (--folds fewer). What is there is not done again, so that the command can be stopped and given again. Writes families.md.
 """
 
 import argparse
@@ -28,6 +27,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssvid.backbones.contract import pool_map
+from ssvid.classifiers.scoring import likeliest
+from ssvid.data.index.flow import as_flow
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.features.reading import read_prepared
@@ -35,7 +36,7 @@ from ssvid.files import write_atomic
 from ssvid.intervals import grouped_mean_interval
 from ssvid.machine import environment
 from ssvid.programs.tuned import Tuned, load_tuned
-from ssvid.recipe.find import list_recipes
+from ssvid.video.flow import FlowSettings
 from ssvid.video.sampling import clip_indices
 from tests.benchmarks.bench_harness import weizmann_lists
 
@@ -47,6 +48,12 @@ class Family(NamedTuple):
     name: str
 
 
+TWO_STREAM = "two_stream"
+TRAJECTORIES = "trajectories"  # a row of ssvid probe
+ALONE = (
+    "features.num_clips=1",
+    *(f"baselines.{name}=false" for name in ("histograms", "single_frame", "shuffled_frames")),
+)
 FAMILIES = (
     Family("single_frame", "single frame"),
     Family("context_fovea", "context and fovea, single frames"),
@@ -58,8 +65,8 @@ FAMILIES = (
     Family("resnet3d", "3D convolutions: small 3D network"),
     Family("i3d", "inflated 2D network: I3D"),
     Family("non_local", "I3D with a non-local block"),
-    Family("two_stream", "two streams"),
-    Family("trajectories", "dense trajectories"),
+    Family(TWO_STREAM, "two streams"),
+    Family(TRAJECTORIES, "dense trajectories"),
     Family("lstm", "CNN and LSTM"),
     Family("attention", "CNN and attention over frames"),
     Family("timesformer", "TimeSformer"),
@@ -71,6 +78,7 @@ DELAYS = (2, 4, 6)  # frames of a clip that show its first moment before anythin
 SHIFTS = (1, 2, 4, 8)  # frames of a clip by which it begins later
 WEIZMANN = ("finetune.batch_size=16", "optim.epochs=80")  # 60 training videos
 CLIP_BATCH = 32
+FLOW_PX = 40  # short side, of the recipe two_stream
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,15 @@ def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
     if (run / "results.json").is_file():
         return
     begun = run.is_dir()
-    words = [f"supervised/{family.recipe}", *overrides, "--run-dir", str(run), *(["--resume"] if begun else [])]
+    if family.recipe == TRAJECTORIES:
+        command = ["probe", "probe/trajectories", *overrides, *ALONE, "--backbone-name", "tiny3d", "--out", str(run)]
+    else:
+        again = ["--resume"] if begun else []
+        command = ["finetune", f"supervised/{family.recipe}", *overrides, "--run-dir", str(run), *again, "--no-random"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(f"{run}.log", "ab") as log:
-        command = [sys.executable, "-m", "ssvid", "finetune", *words, "--backbone", "random", "--no-random"]
-        # A cache of its own: a training whose results lie in another one would leave no weights to test.
-        own = os.environ | {"SSVID_CACHE": str(run.parent / "cache")}
-        done = subprocess.run(command, stdout=log, stderr=log, check=False, env=own)
+        whole = [sys.executable, "-m", "ssvid", *command, "--backbone", "random"]
+        done = subprocess.run(whole, stdout=log, stderr=log, check=False)
     if done.returncode:
         raise SystemExit(f"{run} ended with code {done.returncode}; see {run}.log")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -116,34 +126,65 @@ def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
 
 
 def tested(run: Path, slower: Sequence[tuple[str, Manifest]]) -> Tested:
-    """All tests of one trained network; read where they were made before."""
+    """All tests of one trained network, or of two streams together; read where they were made before."""
     file = run / "tested.json"
     if file.is_file():
         return Tested(**json.loads(file.read_text()))
-    tuned = load_tuned(run)
-    averaging = tuned.task.protocol.averaging
-    right = {frames: tuned.score(frames).correct(averaging) for frames in ("video", "single_frame", "shuffled")}
-    right |= {name: tuned.score(manifest=manifest).correct(averaging) for name, manifest in slower}
-    usual, *others = spoken(tuned, [(0, 0), *((0, delay) for delay in DELAYS), *((shift, 0) for shift in SHIFTS)])
-    delayed, later = others[: len(DELAYS)], others[len(DELAYS) :]
-    labels = np.array([tuned.task.classes.index(row.label) for row in tuned.test])
-    for delay, (said_NK, _) in zip(DELAYS, delayed, strict=True):
-        right[f"delayed {delay}"] = said_NK.argmax(axis=1) == labels
-    answers_N, usual_ND = usual[0].argmax(axis=1), usual[1]
-    other_video = distance(np.roll(usual_ND, 1, axis=0), usual_ND)
-    same = {
-        str(s): float((said.argmax(axis=1) == answers_N).mean()) for s, (said, _) in zip(SHIFTS, later, strict=True)
-    }
-    moved = {str(s): distance(found, usual_ND) / other_video for s, (_, found) in zip(SHIFTS, later, strict=True)}
-    found = Tested(
+    found = of_trajectories(run) if run.name.startswith(TRAJECTORIES) else of_networks(networks_of(run), slower)
+    write_atomic(file, lambda out: out.write(json.dumps(asdict(found)).encode()))
+    return found
+
+
+def networks_of(run: Path) -> list[Tuned]:
+    """The network of a run, or those of its streams."""
+    streams = sorted(path.parent for path in run.glob("*/recipe.resolved.yaml"))
+    return [load_tuned(folder) for folder in streams or [run]]
+
+
+def of_networks(networks: Sequence[Tuned], slower: Sequence[tuple[str, Manifest]]) -> Tested:
+    """What one network says, or several together: the mean of their probabilities; of features, all side by side."""
+    labels = np.array([networks[0].task.classes.index(row.label) for row in networks[0].test])
+    right = {frames: right_videos(networks, frames=frames) for frames in ("video", "single_frame", "shuffled")}
+    right |= {name: right_videos(networks, manifest=manifest) for name, manifest in slower}
+    ways = [(0, 0), *((0, delay) for delay in DELAYS), *((shift, 0) for shift in SHIFTS)]
+    heard = [spoken(tuned, ways) for tuned in networks]
+    said = [np.mean([own[way][0] for own in heard], axis=0).argmax(axis=1) for way in range(len(ways))]
+    seen = [np.concatenate([own[way][1] for own in heard], axis=1) for way in range(len(ways))]
+    other_video = distance(np.roll(seen[0], 1, axis=0), seen[0])
+    same, moved = {}, {}
+    for way, (shift, delay) in enumerate(ways):
+        if delay:
+            right[f"delayed {delay}"] = said[way] == labels
+        if shift:
+            same[str(shift)] = float((said[way] == said[0]).mean())
+            moved[str(shift)] = distance(seen[way], seen[0]) / other_video
+    return Tested(
         {name: [bool(value) for value in values] for name, values in right.items()},
         same,
         moved,
-        sum(q.numel() for module in (tuned.backbone, tuned.task) for q in module.parameters()),
-        mega_operations(tuned),
+        sum(q.numel() for tuned in networks for module in (tuned.backbone, tuned.task) for q in module.parameters()),
+        sum(mega_operations(tuned) for tuned in networks),
     )
-    write_atomic(file, lambda out: out.write(json.dumps(asdict(found)).encode()))
-    return found
+
+
+def right_videos(networks: Sequence[Tuned], frames: str = "video", manifest: Manifest | None = None) -> np.ndarray:
+    """Whether each video was right by the mean of the networks' scores: bool."""
+    scores_NK = []
+    for tuned in networks:
+        shown, flow = manifest, tuned.manifest.rows[0].flow
+        if manifest is not None and flow:
+            shown = as_flow(manifest, FlowSettings.parse(flow))
+        scores = tuned.score(frames, manifest=shown)
+        scores_NK.append(scores.of_videos(tuned.task.protocol.averaging))
+    said = likeliest(np.mean(scores_NK, axis=0), scores.classes)
+    return np.array([answer == label for answer, label in zip(said, scores.labels, strict=True)])
+
+
+def of_trajectories(run: Path) -> Tested:
+    """What a linear SVM says of the trajectories of the test videos as they are; there is no clip to show in another way."""
+    results = json.loads((run / "results.json").read_text())
+    (row,) = [r for r in results["rows"] if r["name"] == "trajectories" and r["metric"] == "probe_top1"]
+    return Tested({"video": [mark == "1" for mark in row["correct"]]}, {}, {}, 0, 0.0)
 
 
 def distance(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
@@ -184,7 +225,7 @@ def clips(tuned: Tuned, rows: Sequence[VideoRow], ways: Sequence[tuple[int, int]
 def mega_operations(tuned: Tuned) -> float:
     """Of one clip forward, network and head, in 10^6; a multiplication and an addition are two."""
     p = tuned.reading
-    clip = torch.rand(1, 3, p.num_frames, p.crop_px, p.crop_px)
+    clip = torch.rand(1, tuned.backbone.info.in_channels, p.num_frames, p.crop_px, p.crop_px)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         tuned.task.logits(clip, tuned.backbone)
     return counter.get_total_flops() / 1e6
@@ -194,7 +235,9 @@ def mega_operations(tuned: Tuned) -> float:
 
 
 def cell(found: Sequence[Tested], way: str) -> str:
-    """Mean over seeds and videos in percent, its 95 % interval over videos, and the spread over seeds."""
+    """Mean over seeds and videos in percent, its 95 % interval over videos, and the spread over seeds; a dash where not tested."""
+    if way not in found[0].right:
+        return "–"
     right_SN = np.array([one.right[way] for one in found], dtype=float)
     low, high = grouped_mean_interval(right_SN.mean(axis=0), low=0.0)
     spread = f" ± {100 * right_SN.mean(axis=1).std(ddof=1):.1f}" if len(found) > 1 else ""
@@ -212,8 +255,9 @@ def tables(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -
     yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
     for family, found in measured.items():
         cells = [cell(found, way) for way in ways]
-        cost = [f"{found[0].parameters:,}", f"{found[0].mega_operations:.0f}", f"{seconds[family]:.0f}"]
-        yield "| " + " | ".join([family.name, *cells, *cost]) + " |"
+        size = [f"{found[0].parameters:,}", f"{found[0].mega_operations:.0f}"] if found[0].parameters else ["–", "–"]
+        yield "| " + " | ".join([family.name, *cells, *size, f"{seconds[family]:.0f}"]) + " |"
+    measured = {family: found for family, found in measured.items() if found[0].same}  # networks
     slower = [name for name in next(iter(measured.values()))[0].right if name.startswith("tempo")]
     if slower:
         yield "\n**Top-1 when everything moves more slowly**, %\n"
@@ -258,6 +302,23 @@ def cpu_seconds(runs: Sequence[Path]) -> float:
     return average([float(file.read_text()) if file.is_file() else float("nan") for file in files])
 
 
+def measure_flow(folder: Path) -> None:
+    """The flow that the temporal stream reads; what was measured before is not again."""
+    command = [
+        sys.executable,
+        "-m",
+        "ssvid",
+        "data",
+        "flow",
+        str(folder),
+        "--short-side",
+        str(FLOW_PX),
+        "--workers",
+        "1",
+    ]
+    subprocess.run(command, check=True)
+
+
 def synthetic_videos(out: Path) -> list[tuple[str, Manifest]]:
     """Made where they are not; the tests at other tempos."""
     if not (out / "videos").exists():
@@ -283,10 +344,16 @@ def main() -> None:
     args = parser.parse_args()
     out, real = args.out.resolve(), os.environ.get("SSVID_REAL_DATA")
     out.mkdir(parents=True, exist_ok=True)
-    shipped = {recipe.name for recipe in list_recipes()}
-    wanted = [f for f in FAMILIES if not args.only or f.recipe in args.only]
-    families = [f for f in wanted if f"supervised/{f.recipe}" in shipped]
+    os.environ["SSVID_CACHE"] = str(
+        out / "cache"
+    )  # a training whose results lie in another one would leave no weights to test
+    families = [f for f in FAMILIES if not args.only or f.recipe in args.only]
     slower = synthetic_videos(out)
+    if any(family.recipe == TWO_STREAM for family in families):
+        for manifest in (Manifest.load(out / "videos" / "manifest.csv"), *(manifest for _, manifest in slower)):
+            measure_flow(Path(manifest.root))
+        if real:
+            measure_flow(Path(real) / "weizmann")
     measured, seconds = {}, {}
     for family in families:
         data = ("data.name=manifest", f"data.root={out / 'videos'}", *args.set)
@@ -308,8 +375,7 @@ def main() -> None:
             seconds[family] = cpu_seconds(all_runs)
         parts += [f"\n## Weizmann, {args.folds} of three folds, each leaving three subjects out\n"]
         parts += weizmann_table(folds, seconds)
-    missing = [f.name for f in wanted if f not in families]
-    parts += [f"\nNot measured, for want of a recipe: {', '.join(missing) or 'none'}.", f"\n`{environment()}`\n"]
+    parts += [f"\n`{environment()}`\n"]
     write_atomic(out / "families.md", lambda file: file.write("\n".join(parts).encode()))
     print("\n".join(parts))
 
