@@ -87,6 +87,24 @@ FAMILIES: dict[str, tuple[int, list[Layer]]] = {
             CLASSES,
         ],
     ),
+    "two_stream": (
+        8,
+        [
+            Layer("flow from each frame to the next", 2),
+            Layer("temporal stream: conv1 over all of it", 0),
+            Layer("conv2 to conv5, 2-D"),
+            Layer("mean with the spatial stream, of one frame"),
+        ],
+    ),
+    "trajectories": (
+        8,
+        [
+            Layer("flow from each frame to the next", 2),
+            Layer("tracks: points that follow it (here 4 steps)", 4),
+            Layer("histograms along all tracks, Fisher vector", 0),
+            Layer("linear SVM"),
+        ],
+    ),
     "lstm": (
         8,
         [
