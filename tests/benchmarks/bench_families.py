@@ -5,7 +5,8 @@ Usage: OMP_NUM_THREADS=1 [SSVID_REAL_DATA=DIR] python -m tests.benchmarks.bench_
 Trains the small recipe of every family on synthetic directions, whose single frames say nothing of the class, with several seeds.
 Each trained network is tested with the frames as they are, with one frame repeated, with shuffled frames, with everything
 moving more slowly, and with clips that begin later. With SSVID_REAL_DATA, Weizmann too: three folds that each leave three
-subjects out (--folds fewer). What is there is not done again, so that the command can be stopped and given again. Writes families.md.
+subjects out, each trained from a seed of its own. What is there is not done again, so that the command can be stopped and given again.
+Writes families.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssvid.backbones.contract import pool_map
 from ssvid.classifiers.scoring import likeliest
 from ssvid.data.index.flow import as_flow
-from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.features.reading import read_prepared
 from ssvid.files import write_atomic
@@ -76,7 +77,7 @@ SYNTHETIC = SyntheticVideos(num_train=1200, num_test=400, seconds=2.0, size_px=4
 TEMPOS = (0.5, 0.25, 0.125)  # of the test videos, beside 1
 DELAYS = (2, 4, 6)  # frames of a clip that show its first moment before anything moves
 SHIFTS = (1, 2, 4, 8)  # frames of a clip by which it begins later
-WEIZMANN = ("finetune.batch_size=16", "optim.epochs=80")  # 60 training videos
+WEIZMANN = ("finetune.batch_size=16", "optim.epochs=40")  # 60 training videos
 CLIP_BATCH = 32
 FLOW_PX = 40  # short side, of the recipe two_stream
 
@@ -85,7 +86,7 @@ FLOW_PX = 40  # short side, of the recipe two_stream
 class Tested:
     """What the trained network of one seed (and fold) said.
 
-    right: name of the way of testing -> for each test video whether it was right. same, moved: frames of shift -> share of
+    videos: their names. right: name of the way of testing -> for each test video whether it was right. same, moved: frames of shift -> share of
     predictions that stayed, and how far the pooled features moved, as a share of the distance to another video's.
     """
 
@@ -94,6 +95,7 @@ class Tested:
     moved: dict[str, float]
     parameters: int
     mega_operations: float
+    videos: list[str] = field(default_factory=list)
 
 
 # ---- training
@@ -105,7 +107,8 @@ def train(family: Family, run: Path, overrides: Sequence[str]) -> None:
         return
     begun = run.is_dir()
     if family.recipe == TRAJECTORIES:
-        command = ["probe", "probe/trajectories", *overrides, *ALONE, "--backbone-name", "tiny3d", "--out", str(run)]
+        own = [word for word in overrides if not word.startswith(("finetune.", "optim."))]
+        command = ["probe", "probe/trajectories", *own, *ALONE, "--backbone-name", "tiny3d", "--out", str(run)]
     else:
         again = ["--resume"] if begun else []
         command = ["finetune", f"supervised/{family.recipe}", *overrides, "--run-dir", str(run), *again, "--no-random"]
@@ -164,6 +167,7 @@ def of_networks(networks: Sequence[Tuned], slower: Sequence[tuple[str, Manifest]
         moved,
         sum(q.numel() for tuned in networks for module in (tuned.backbone, tuned.task) for q in module.parameters()),
         sum(mega_operations(tuned) for tuned in networks),
+        [row_id(row) for row in networks[0].test],
     )
 
 
@@ -184,7 +188,9 @@ def of_trajectories(run: Path) -> Tested:
     """What a linear SVM says of the trajectories of the test videos as they are; there is no clip to show in another way."""
     results = json.loads((run / "results.json").read_text())
     (row,) = [r for r in results["rows"] if r["name"] == "trajectories" and r["metric"] == "probe_top1"]
-    return Tested({"video": [mark == "1" for mark in row["correct"]]}, {}, {}, 0, 0.0)
+    return Tested(
+        {"video": [mark == "1" for mark in row["correct"]]}, {}, {}, 0, 0.0, results["video_lists"][row["video_list"]]
+    )
 
 
 def distance(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
@@ -276,24 +282,20 @@ def tables(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -
         yield f"| {family.name} | " + " | ".join(f"{100 * same:.1f} ({moved:.2f})" for same, moved in told) + " |"
 
 
-def weizmann_table(measured: dict[Family, list[list[Tested]]], seconds: dict[Family, float]) -> Iterator[str]:
-    """measured: for each family its folds, each with its seeds."""
+def weizmann_table(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -> Iterator[str]:
+    """measured: for each family its folds. Intervals are over the nine subjects."""
     yield "| family | as they are | one frame repeated | shuffled | CPU s |\n|---|---|---|---|---|"
     for family, folds in measured.items():
+        subjects = [Path(name).stem.split("_")[0] for fold in folds for name in fold.videos]
         cells = []
         for way in ("video", "single_frame", "shuffled"):
-            right_N = np.concatenate([np.mean([one.right[way] for one in seeds], axis=0) for seeds in folds])
-            low, high = grouped_mean_interval(right_N, low=0.0)
+            right_N = np.array([mark for fold in folds for mark in fold.right.get(way, ())], dtype=float)
+            if not len(right_N):
+                cells.append("–")
+                continue
+            low, high = grouped_mean_interval(right_N, groups_N=np.array(subjects), low=0.0)
             cells.append(f"{100 * right_N.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
         yield f"| {family.name} | " + " | ".join(cells) + f" | {seconds[family]:.0f} |"
-
-
-def runs_of(family: Family, out: Path, seeds: int, name: str, data: Sequence[str]) -> list[Path]:
-    """The runs of a family on one set of videos, trained where they are not."""
-    runs = [out / f"{family.recipe}-{name}-{seed}" for seed in range(seeds)]
-    for seed, run in enumerate(runs):
-        train(family, run, (*data, f"seed={seed}"))
-    return runs
 
 
 def cpu_seconds(runs: Sequence[Path]) -> float:
@@ -304,19 +306,8 @@ def cpu_seconds(runs: Sequence[Path]) -> float:
 
 def measure_flow(folder: Path) -> None:
     """The flow that the temporal stream reads; what was measured before is not again."""
-    command = [
-        sys.executable,
-        "-m",
-        "ssvid",
-        "data",
-        "flow",
-        str(folder),
-        "--short-side",
-        str(FLOW_PX),
-        "--workers",
-        "1",
-    ]
-    subprocess.run(command, check=True)
+    words = ["data", "flow", str(folder), "--short-side", str(FLOW_PX), "--workers", "1"]
+    subprocess.run([sys.executable, "-m", "ssvid", *words], check=True)
 
 
 def synthetic_videos(out: Path) -> list[tuple[str, Manifest]]:
@@ -332,11 +323,45 @@ def synthetic_videos(out: Path) -> list[tuple[str, Manifest]]:
     return slower
 
 
+def on_synthetic(families: Sequence[Family], out: Path, seeds: int, more: Sequence[str]) -> Iterator[str]:
+    """Train and test on synthetic directions. more: overrides of every recipe."""
+    slower = synthetic_videos(out)
+    if any(family.recipe == TWO_STREAM for family in families):
+        measure_flow(out / "videos")
+        for _, manifest in slower:
+            measure_flow(Path(manifest.root))
+    measured, seconds = {}, {}
+    for family in families:
+        data = ("data.name=manifest", f"data.root={out / 'videos'}", *more)
+        runs = [out / f"{family.recipe}-synthetic-{seed}" for seed in range(seeds)]
+        for seed, run in enumerate(runs):
+            train(family, run, (*data, f"seed={seed}"))
+        measured[family], seconds[family] = [tested(run, slower) for run in runs], cpu_seconds(runs)
+    sizes = f"{SYNTHETIC.num_train} training and {SYNTHETIC.num_test} test videos"
+    yield f"## Synthetic directions: {sizes}, {seeds} seeds, chance 12.5 %"
+    yield from tables(measured, seconds)
+
+
+def on_weizmann(families: Sequence[Family], out: Path, real: Path, more: Sequence[str]) -> Iterator[str]:
+    """Train and test three folds, each from a seed of its own."""
+    if any(family.recipe == TWO_STREAM for family in families):
+        measure_flow(real / "weizmann")
+    measured, seconds = {}, {}
+    for family in families:
+        runs = []
+        for fold, listed in enumerate(weizmann_lists(real, out)):
+            runs.append(out / f"{family.recipe}-weizmann-{fold}")
+            data = ("data.name=list", f"data.root={real / 'weizmann'}", f"data.list={listed}", *WEIZMANN)
+            train(family, runs[-1], (*data, *more, f"seed={fold}"))
+        measured[family], seconds[family] = [tested(run, ()) for run in runs], cpu_seconds(runs)
+    yield "\n## Weizmann: three folds, each leaving three subjects out and from a seed of its own\n"
+    yield from weizmann_table(measured, seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folds", type=int, default=3, choices=(1, 2, 3), help="of Weizmann")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="recipes of these families alone")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every recipe, for a try"
@@ -344,37 +369,12 @@ def main() -> None:
     args = parser.parse_args()
     out, real = args.out.resolve(), os.environ.get("SSVID_REAL_DATA")
     out.mkdir(parents=True, exist_ok=True)
-    os.environ["SSVID_CACHE"] = str(
-        out / "cache"
-    )  # a training whose results lie in another one would leave no weights to test
+    # A cache of its own: a training whose results lie in another one would leave no weights to test.
+    os.environ["SSVID_CACHE"] = str(out / "cache")
     families = [f for f in FAMILIES if not args.only or f.recipe in args.only]
-    slower = synthetic_videos(out)
-    if any(family.recipe == TWO_STREAM for family in families):
-        for manifest in (Manifest.load(out / "videos" / "manifest.csv"), *(manifest for _, manifest in slower)):
-            measure_flow(Path(manifest.root))
-        if real:
-            measure_flow(Path(real) / "weizmann")
-    measured, seconds = {}, {}
-    for family in families:
-        data = ("data.name=manifest", f"data.root={out / 'videos'}", *args.set)
-        runs = runs_of(family, out, args.seeds, "synthetic", data)
-        measured[family], seconds[family] = [tested(run, slower) for run in runs], cpu_seconds(runs)
-    parts = [
-        f"## Synthetic directions: {SYNTHETIC.num_train} training and {SYNTHETIC.num_test} test videos, chance 12.5 %"
-    ]
-    parts += tables(measured, seconds)
+    parts = [*on_synthetic(families, out, args.seeds, args.set)]
     if real:
-        folds: dict[Family, list[list[Tested]]] = {}
-        for family in families:
-            all_runs = []
-            for fold, listed in enumerate(weizmann_lists(Path(real), out)[: args.folds], 1):
-                data = ("data.name=list", f"data.root={Path(real) / 'weizmann'}", f"data.list={listed}", *WEIZMANN)
-                runs = runs_of(family, out, args.seeds, f"weizmann{fold}", (*data, *args.set))
-                folds.setdefault(family, []).append([tested(run, ()) for run in runs])
-                all_runs += runs
-            seconds[family] = cpu_seconds(all_runs)
-        parts += [f"\n## Weizmann, {args.folds} of three folds, each leaving three subjects out\n"]
-        parts += weizmann_table(folds, seconds)
+        parts += on_weizmann(families, out, Path(real), args.set)
     parts += [f"\n`{environment()}`\n"]
     write_atomic(out / "families.md", lambda file: file.write("\n".join(parts).encode()))
     print("\n".join(parts))
