@@ -390,4 +390,4 @@ def _problems(c: RandomWalkConfig, backbone: BackboneInfo) -> Iterable[str]:
         )
         yield f"{what}, or there is a single node to walk to"
     if backbone.min_frames > 1:
-        yield f"nodes are shown one by one, and backbone {backbone.name} needs {backbone.min_frames} frames; take another input"
+        yield f"frames are shown one by one, and backbone {backbone.name} needs {backbone.min_frames} of them; take another input"
