@@ -1,4 +1,4 @@
-"""Which of all places in the next seconds is the one that was predicted for here?
+"""Which features, of all places and moments to come, were predicted for here?
 
 Video Representation Learning by Dense Predictive Coding (Han, Xie, Zisserman, ICCV Workshops 2019, arXiv 1909.04656), "DPC". The
 sources of each number are in ``docs/tasks/dense_prediction.md``.
@@ -190,7 +190,7 @@ def right_among(scores_BMM: Tensor, num_cells: int) -> dict[str, Tensor]:
 
 @register_task("dense_prediction")
 class DensePrediction(PretextTask):
-    """Which place of which future block was predicted from the past? (DPC, Han et al., ICCV Workshops 2019)
+    """Predict features of what comes next, and tell them from all others (DPC, Han et al., ICCV Workshops 2019)
 
     The placebo has each sample predict the future of another video.
 
