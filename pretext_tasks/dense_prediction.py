@@ -200,8 +200,8 @@ class DensePrediction(PretextTask):
 
     Config = DensePredictionConfig
     targets = ("future",)
-    # Where nothing moves, or all is noise, no block is told from another at the same place.
-    must_fall = ("static", "noise")
+    # Noise of the past tells nothing of that to come, but where one is: a network that knows its place is told by it.
+    must_fall = ("noise",)
     must_hold = ("reencoded",)
 
     def __init__(self, config: DensePredictionConfig, backbone: BackboneInfo) -> None:
@@ -225,11 +225,11 @@ class DensePrediction(PretextTask):
         return _cells(self.config, stride)
 
     def chance(self) -> Mapping[str, float]:
-        """Any of the blocks at the place, any of the places in the block, any of both. Whoever knows the place alone has the first
-        in the place of the last."""
+        """Any of the targets of the clip; of those of the block; of those at the place. Whoever knows the place alone has the last
+        in the place of the first."""
         steps, cells = self.config.num_predicted, self.map_side**2
-        by_step = {"accuracy_step": 1 / steps} if steps > 1 else {}
-        return {**by_step, "accuracy_place": 1 / cells, "accuracy": 1 / (steps * cells)}
+        chances = {"accuracy": 1 / (steps * cells), "accuracy_place": 1 / cells, "accuracy_step": 1 / steps}
+        return {name: chance for name, chance in chances.items() if chance < 1}
 
     def clip_maker(self, training: bool) -> BlockClips:
         return BlockClips(self.config, training)

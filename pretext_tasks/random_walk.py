@@ -38,9 +38,8 @@ from ssvid.video.sampling import spaced_frames
 EPSILON = 1e-20  # added to a probability before its logarithm (the authors' code)
 DROPPED = -1e20  # the logit of an edge that is left out
 NOWHERE = -1  # the number of a node that is out of sight
-_PICTURES, _TILE_PX, _GAP_PX = 3, 112, 2
+_PICTURES, _TILE_PX, _GAP_PX, _SMALL_PX = 3, 112, 2, 6
 _WALKERS: tuple[Color, ...] = ((240, 200, 40), (70, 170, 250), (240, 90, 200))
-_TRUTH: Color = (60, 200, 90)
 
 
 @dataclass(frozen=True)
@@ -340,8 +339,9 @@ class RandomWalk(PretextTask):
         return {f"accuracy_of_{name}": share_at(ends, batch["again"]) for name, ends in guesses.items()}
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
-        """Up to three samples, three walkers each in a color of its own: the node each most likely is at in every frame, and
-        where it ends in the last one. Green is where it should end; in training that is where it began."""
+        """Up to three samples, three walkers each in a color of its own: the node each most likely is at in every frame, and in the
+        last picture where it ends. The small square there is where it should: in training where it began, which is the first frame;
+        none where that is out of sight."""
         rows = []
         for b in range(min(_PICTURES, len(batch["frames"]))):
             frames = tiles(batch["frames"][b].transpose(0, 1), _TILE_PX)
@@ -351,26 +351,22 @@ class RandomWalk(PretextTask):
                 place_NN = step_BNN[b].detach().float().cpu() @ place_NN
                 stops.append(place_NN.argmax(dim=0)[walkers])
             ends = output.extras["end"][b].detach().float().cpu().argmax(dim=0)[walkers]
-            last = frames[0] if self.training else frames[-1]
-            for node in batch["home" if self.training else "again"][b].cpu()[walkers].tolist():
-                last = last if node == NOWHERE else self._outlined(last, node, _TRUTH, inset_px=3)
-            shown = [self._walkers(frame, stop) for frame, stop in zip(frames, stops, strict=False)]
-            rows.append(row([*shown, self._walkers(last, ends)], _GAP_PX))
+            truth = batch["home" if self.training else "again"][b].cpu()[walkers]
+            shown = [self._marked(frame, stop) for frame, stop in zip(frames, stops, strict=False)]
+            last = self._marked(frames[0] if self.training else frames[-1], ends)
+            rows.append(row([*shown, self._marked(last, truth, small=True)], _GAP_PX))
         return {"walks": sheet(rows)}
 
-    def _walkers(self, tile: np.ndarray, nodes: Tensor) -> np.ndarray:
-        for node, color in zip(nodes.tolist(), _WALKERS, strict=True):
-            tile = self._outlined(tile, node, color)
-        return tile
-
-    def _outlined(self, tile: np.ndarray, node: int, color: Color, inset_px: int = 0) -> np.ndarray:
-        """A frame's picture with the square of a node."""
+    def _marked(self, tile: np.ndarray, nodes: Tensor, *, small: bool = False) -> np.ndarray:
+        """A frame's picture with the square of each walker's node in the walker's color."""
         side_px, _ = node_px(self.config, self.backbone_info.stage(self.stage).stride_space)
-        reach = side_px / self.config.frame_px / 2 * len(tile) - inset_px
-        down, across = divmod(node, len(self.centers_G))
-        y, x = self.centers_G[down] * len(tile), self.centers_G[across] * len(tile)
-        corners = [(x - reach, y - reach), (x + reach, y - reach), (x + reach, y + reach), (x - reach, y + reach)]
-        return outlined(tile, corners, color)
+        reach = _SMALL_PX if small else side_px / self.config.frame_px / 2 * len(tile)
+        for node, color in zip(nodes.tolist(), _WALKERS, strict=True):
+            if node != NOWHERE:
+                y, x = (self.centers_G[k] * len(tile) for k in divmod(node, len(self.centers_G)))
+                corners = [(x + dx * reach, y + dy * reach) for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+                tile = outlined(tile, corners, color)
+        return tile
 
 
 def _problems(c: RandomWalkConfig, backbone: BackboneInfo) -> Iterable[str]:

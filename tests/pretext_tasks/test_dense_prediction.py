@@ -299,7 +299,15 @@ def test_the_placebo_predicts_the_future_of_another_video():
 def test_check_task(options):
     check_task(
         "dense_prediction",
-        **{"num_blocks": 3, "num_predicted": 2, "block_frames": 2, "embed_channels": 8, "frame_px": 16} | options,
+        **{
+            "num_blocks": 3,
+            "num_predicted": 2,
+            "block_frames": 2,
+            "embed_channels": 8,
+            "frame_px": 16,
+            "stage": "stage2",
+        }
+        | options,
     )
 
 

@@ -433,7 +433,7 @@ def test_what_makes_no_walk_is_refused(options, words):
 def test_networks_that_cannot_see_a_patch_are_refused():
     for name, words in (
         ("caffenet", "gives patches of 8 px, and caffenet needs 35"),
-        ("early_fusion", "needs 10 frames"),
+        ("early_fusion", "needs 10 of them"),
     ):
         with torch.device("meta"):
             info = create_backbone(name).info
