@@ -25,6 +25,7 @@ from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, fram
 from ssvid.transforms.correspondence import copied_probs, pointer_logits
 from ssvid.transforms.lab import lab_to_rgb, rgb_to_lab, to_gray
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import spaced_frames
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -114,12 +115,6 @@ def fit_palette(ab_N2: np.ndarray, num_colors: int) -> np.ndarray:
 # ---- sampling: pure index arithmetic ---------------------------------------------------------------------------------
 
 
-def frame_gap(num_frames: int, fps: float, *, count: int, sample_fps: float) -> int:
-    """Frames from one of ``count`` evenly spaced frames to the next: about fps / sample_fps, less in a short video."""
-    wanted = max(1, round(fps / sample_fps)) if sample_fps > 0 else 1
-    return min(wanted, (num_frames - 1) // (count - 1))
-
-
 class ColorizationClips(CutFirst):
     """Worker side: some frames of a video, cut to one square, and the same square once more, small, for its colors."""
 
@@ -133,9 +128,7 @@ class ColorizationClips(CutFirst):
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
         """Evenly spaced frames anywhere in the video, the target last. Its colors are targets that no plan can know."""
-        gap = frame_gap(video.num_frames, video.fps, count=self.min_frames, sample_fps=self.config.sample_fps)
-        start = int(rng.integers(video.num_frames - gap * (self.min_frames - 1)))
-        return ClipPlan((start + gap * np.arange(self.min_frames, dtype=np.int64),))
+        return ClipPlan((spaced_frames(rng, video, self.min_frames, self.config.sample_fps),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator

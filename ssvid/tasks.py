@@ -73,7 +73,7 @@ class PretextTask(nn.Module):
     Config: ClassVar[type] = type(None)
     targets: ClassVar[tuple[str, ...]] = ()
     targets_per_view: ClassVar[bool] = False
-    num_classes: ClassVar[int] = 0
+    num_classes: int = 0
     smaller_is_better: Sequence[str] = ()
     modalities: tuple[str, ...] = (RGB,)
     must_fall: ClassVar[tuple[str, ...]] = ()

@@ -51,20 +51,29 @@ def crop_square(clip_TCHW: Tensor, box: Box, size_px: int) -> Tensor:
 
 
 def random_area(
-    height: int, width: int, rng: np.random.Generator, *, min_area: float = 0.25, max_aspect: float = 4 / 3
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    min_area: float = 0.25,
+    max_area: float = 1.0,
+    max_aspect: float = 4 / 3,
 ) -> Rectangle:
-    """A random rectangle inside height x width: area uniform in [min_area, 1] of the frame, aspect ratio log-uniform in
-    [1 / max_aspect, max_aspect], position uniform. Szegedy et al. 2015, section 6 (min_area 0.08 there).
+    """A random rectangle inside height x width: area uniform in [min_area, max_area] of the frame, aspect ratio log-uniform
+    in [1 / max_aspect, max_aspect], position uniform. Szegedy et al. 2015, section 6 (min_area 0.08 there).
 
     Where ten draws do not fit it is the largest centered rectangle whose aspect ratio is allowed.
 
     Raises:
-        ValueError: min_area is not in (0, 1], or max_aspect is below 1.
+        ValueError: min_area is not in (0, max_area], max_area is above 1, or max_aspect is below 1.
     """
-    if not 0 < min_area <= 1 or max_aspect < 1:
-        raise ValueError(f"min_area ({min_area}) must lie in (0, 1] and max_aspect ({max_aspect}) be at least 1.")
+    if not 0 < min_area <= max_area <= 1 or max_aspect < 1:
+        raise ValueError(
+            f"min_area ({min_area}) and max_area ({max_area}) must lie in (0, 1] in this order, and max_aspect"
+            f" ({max_aspect}) be at least 1."
+        )
     for _ in range(_DRAWS):
-        area = height * width * float(rng.uniform(min_area, 1.0))
+        area = height * width * float(rng.uniform(min_area, max_area))
         aspect = float(np.exp(rng.uniform(-np.log(max_aspect), np.log(max_aspect))))
         w, h = round(float(np.sqrt(area * aspect))), round(float(np.sqrt(area / aspect)))
         if 0 < w <= width and 0 < h <= height:

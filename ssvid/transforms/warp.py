@@ -16,8 +16,10 @@ from torch import Tensor
 _FIT_RIDGE = 0.02
 
 
-def make_placement(center_B2: Tensor, angle_B: Tensor, scale: float) -> Tensor:
+def make_placement(center_B2: Tensor, angle_B: Tensor, scale: float | Tensor) -> Tensor:
     """A square of ``scale`` times the frame's side at a center (x, y), turned by an angle in radians: (B, 2, 3).
+
+    A tensor of scales has one for each square, (B,).
 
     A = scale [[cos, -sin], [sin, cos]]: clockwise as one sees it, for y points down.
     """
@@ -76,6 +78,15 @@ def crop_frames(frames_BCHW: Tensor, placement_B23: Tensor, side_px: int) -> Ten
     points_BM2 = placed_points(placement_B23, cell_centers(side_px, placement_B23))
     grid = points_BM2.unflatten(1, (side_px, side_px))
     return F.grid_sample(frames_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def crop_squares_of(frames_BCHW: Tensor, placement_BN23: Tensor, side_px: int) -> Tensor:
+    """Several placed squares cut out of each frame, as ``crop_frames`` does one: (B, C, N, side_px, side_px)."""
+    N = placement_BN23.shape[1]
+    points_KM2 = placed_points(placement_BN23.flatten(0, 1), cell_centers(side_px, placement_BN23))
+    grid = points_KM2.unflatten(0, (-1, N)).reshape(len(frames_BCHW), N * side_px, side_px, 2)
+    cut_BCHW = F.grid_sample(frames_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut_BCHW.unflatten(2, (N, side_px))
 
 
 def keep_inside(center_B2: Tensor, angle_B: Tensor, scale: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssvid.errors import DataError
+from ssvid.types import VideoInfo
 
 
 def clip_span(num_frames: int, stride_frames: int) -> int:
@@ -46,6 +47,24 @@ def random_clip(rng: np.random.Generator, available: int, num_frames: int, strid
             f" {stride_frames}. Use longer videos, or a smaller num_frames or stride_frames."
         )
     return clip_indices(int(rng.integers(available - span + 1)), num_frames, stride_frames)
+
+
+def frame_gap(num_frames: int, fps: float, *, count: int, sample_fps: float) -> int:
+    """Frames from one of ``count`` evenly spaced frames to the next: about fps / sample_fps, less in a short video."""
+    wanted = max(1, round(fps / sample_fps)) if sample_fps > 0 else 1
+    return min(wanted, (num_frames - 1) // (count - 1))
+
+
+def spaced_frames(rng: np.random.Generator, video: VideoInfo, count: int, sample_fps: float) -> np.ndarray:
+    """So many evenly spaced frames anywhere in the video: int64 (count,). In a short video they lie closer together.
+
+    Args:
+        rng: draws one integer.
+        count: at least 2, and at most the frames of the video.
+        sample_fps: frames per second that are taken; 0 takes the video's own, one after the other.
+    """
+    gap = frame_gap(video.num_frames, video.fps, count=count, sample_fps=sample_fps)
+    return int(rng.integers(video.num_frames - gap * (count - 1))) + gap * np.arange(count, dtype=np.int64)
 
 
 def evenly_spaced_clips(

@@ -29,6 +29,8 @@ CASES = [
     ("colorization", {"frame_px": 32, "frame_shift": 0.3}),
     ("cycle_consistency", {"motion_power": 0}),
     ("cycle_consistency", {"motion_power": 0, "frame_shift": 0.3}),
+    ("random_walk", {"frame_px": 32}),
+    ("dense_prediction", {"frame_px": 32}),
 ]
 
 

@@ -16,7 +16,6 @@ from pretext_tasks.colorization import (
     coordinate_map,
     copied_nll,
     fit_palette,
-    frame_gap,
     nearest_colors,
     paint,
     right_where_moved,
@@ -29,6 +28,7 @@ from ssvid.transforms import shifted_boxes
 from ssvid.transforms.correspondence import copied_probs, pointer_logits
 from ssvid.transforms.lab import rgb_to_lab
 from ssvid.types import ClipPlan, Ticket, VideoInfo
+from ssvid.video.sampling import frame_gap
 
 SMALL = ColorizationConfig(
     frame_px=32, stage="stage2", palette_samples=8

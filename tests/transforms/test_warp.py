@@ -13,6 +13,7 @@ from ssvid.transforms.warp import (
     cell_centers,
     crop_frames,
     crop_map,
+    crop_squares_of,
     fit_square,
     keep_inside,
     make_placement,
@@ -130,3 +131,17 @@ def test_alignment_is_the_mean_over_a_grid_in_a_loop():
     assert float(alignment_loss(one[None], other[None])) == pytest.approx(total / 400, rel=1e-12)
     shift = placed([[2, 3]]), placed([[4, 3]])  # two cells are 0.4
     assert float(alignment_loss(*shift)) == pytest.approx(0.16, rel=1e-12)
+
+
+def test_several_squares_of_a_frame_are_those_cut_out_one_by_one():
+    frames = torch.rand(2, 3, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    center, angle = (some_placements(8)[i] for i in (1, 2))
+    scales = torch.linspace(0.2, 0.6, 8, dtype=torch.float64)
+    placement = make_placement(center, angle, scales).unflatten(0, (2, 4))
+    cut = crop_squares_of(frames, placement, 5)
+    assert cut.shape == (2, 3, 4, 5, 5)
+    for n in range(4):
+        torch.testing.assert_close(cut[:, :, n], crop_frames(frames, placement[:, n], 5))
+    for number, scale in enumerate(scales.tolist()):  # a tensor of scales has one for each square
+        alone = make_placement(center[number : number + 1], angle[number : number + 1], scale)
+        torch.testing.assert_close(placement.flatten(0, 1)[number : number + 1], alone)

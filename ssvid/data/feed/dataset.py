@@ -103,7 +103,7 @@ class ClipDataset(Dataset):
             longest = max((row.window_frames for row in self.rows), default=0)
             raise DataError(
                 f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
-                f"{len(self.rows)} has {longest}. Set task.options.num_frames to fewer frames, or use longer videos."
+                f"{len(self.rows)} has {longest}. Have it take fewer frames (ssvid tasks NAME lists its options), or use longer videos."
             )
         identities = [self._identity(segment) for segment in self.segments]
         self.videos = np.unique(identities, return_inverse=True)[1].astype(np.int64)

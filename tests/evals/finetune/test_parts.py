@@ -171,6 +171,10 @@ def test_crops_by_area_stay_inside_and_have_the_area_and_aspect_asked_for():
     assert area.min() == pytest.approx(0.2, abs=0.01) and area.max() > 0.95
     assert 1 / 1.52 < aspect.min() and aspect.max() < 1.52
     assert random_area(40, 400, rng, min_area=0.9, max_aspect=1.0) == (0, 180, 40, 40)  # no such area: the center
+    small = [random_area(120, 120, rng, min_area=0.3, max_area=0.4, max_aspect=1.5) for _ in range(500)]
+    assert max(h * w for _, _, h, w in small) <= 0.41 * 120 * 120
+    with pytest.raises(ValueError, match=r"min_area \(0.5\) and max_area \(0.4\) must lie in \(0, 1\] in this order"):
+        random_area(40, 40, rng, min_area=0.5, max_area=0.4)
 
 
 def test_crops_by_place_have_one_scale():
