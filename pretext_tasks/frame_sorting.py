@@ -34,19 +34,22 @@ from ssvid.transforms.moving import pick_window, window_motion
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
 
-NUM_PLACES, NUM_BEST = 8, 10  # patches are looked for at so many places a side, and one of so many that move most is taken
+NUM_PLACES, NUM_BEST = (
+    8,
+    10,
+)  # patches are looked for at so many places a side, and one of so many that move most is taken
 _TILE_PX = 96
 
 
 @dataclass(frozen=True)
 class FrameSortingConfig:
-    """Options of the task. A window is ``num_moments`` moments of one video; an order and its reverse are one answer.
+    """Options of the task. A window is ``num_moments`` moments of one video; which way time runs is not asked.
 
     num_moments: 4 is the paper, 12 answers; 3 are 3 answers.
     min_step, max_step: shortest and longest distance in frames from a moment to the next; each is drawn evenly.
     frames_per_moment: consecutive frames shown of each moment; 1 is the paper.
-    every_order: each window is shown in all orders that are different answers, which costs no more passes through the
-        network; otherwise in one drawn at random (the paper). Each is shown backward in half of the cases.
+    every_order: each window is shown in an order of every class, which costs no more passes through the network; otherwise
+        in one drawn at random (the paper). Half of the windows run backward.
     motion_power: windows are drawn in proportion to this power of their mean optical flow; 0 draws all alike. Needs
         ``ssvid data index ROOT --motion`` once.
     frame_px: side of the patch that the network sees. patch_share: its side as a share of the square that a worker cuts
@@ -101,7 +104,7 @@ def draw_moments(
 
 
 class FrameSortingClips(CutFirst):
-    """Worker side: the moments of one window in the order of time; in which order they are shown stands in the plan."""
+    """Worker side: the moments of one window as time runs, or backward; in which order they are shown stands in the plan."""
 
     def __init__(self, config: FrameSortingConfig, training: bool) -> None:
         self.config, self.training = config, training
@@ -118,22 +121,21 @@ class FrameSortingClips(CutFirst):
         return ("motion",) if self.config.motion_power else ()
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
-        """One view: the moments in the order of time. Validation shows each window in every order.
+        """One view: the moments as time runs, in half of the windows backward. Validation shows each window in every order.
 
-        Targets: ``order_class`` (V,), which of the orders, a reverse being none of its own; ``order`` (V, N), the moments'
-        numbers as they are shown, half of the rows backward.
+        Targets: ``order_class`` (V,), which of the orders up to reversal; ``order`` (V, N), the moments' numbers as they are
+        shown.
         """
         c = self.config
         available = video.num_frames - c.frames_per_moment
         offsets_N = draw_moments(c.num_moments, c.min_step, c.max_step, available, rng)
         first_N = offsets_N + self._start(video, int(offsets_N[-1]) + c.frames_per_moment, rng)
+        frames_NT = first_N[:, None] + np.arange(c.frames_per_moment, dtype=np.int64)
+        if rng.integers(2):
+            frames_NT = frames_NT[::-1, ::-1]
         orders_KN = orders_of(c.num_moments, up_to_reversal=True)
         classes_V = draw_orders(orders_KN, rng, every=c.every_order or not self.training)
-        order_VN = orders_KN[classes_V]
-        backward_V1 = rng.integers(2, size=(len(order_VN), 1)) > 0
-        order_VN = np.where(backward_V1, order_VN[:, ::-1], order_VN)
-        frames_NT = first_N[:, None] + np.arange(c.frames_per_moment, dtype=np.int64)
-        return ClipPlan((frames_NT.flatten(),), {"order_class": classes_V, "order": order_VN})
+        return ClipPlan((frames_NT.flatten(),), {"order_class": classes_V, "order": orders_KN[classes_V]})
 
     def _start(self, video: VideoInfo, length: int, rng: np.random.Generator) -> int:
         if not self.config.motion_power:
@@ -271,8 +273,6 @@ class FrameSorting(PretextTask):
         for b, frames_NCTHW in enumerate(batch["frames"][:4]):
             v = (5 * b + 1) % batch["order"].shape[1]
             order_N, said_N = batch["order"][b, v].cpu().numpy(), orders_KN[int(output.extras["said"][b, v])]
-            if order_N[said_N.argmin()] > order_N[said_N.argmax()]:
-                said_N = said_N.max() - said_N  # backward is the same answer: shown as time runs
             rows.append(order_rows(tiles(frames_NCTHW[:, :, 0], _TILE_PX), order_N, said_N))
         return {"orders": sheet(rows)}
 

@@ -26,11 +26,11 @@ _FRAME_PX, _WORDS_PX = 4, 84
 def orders_of(num: int, *, up_to_reversal: bool = False) -> np.ndarray:
     """All orders of so many moments, int64 (K, num): row k is the order of class k, the moments' numbers as shown.
 
-    In the order of the dictionary. With ``up_to_reversal`` an order and its reverse are one class, which has the one of them
-    that begins with the smaller number: num! / 2 classes.
+    As a dictionary lists them. With ``up_to_reversal`` two orders are one class that change places when time runs backward
+    (moment n becomes num - 1 - n), and the first of them stands for both: num! / 2 classes.
     """
-    every = [order for order in permutations(range(num)) if not up_to_reversal or order[0] < order[-1]]
-    orders = np.array(every, dtype=np.int64)
+    every = np.array(list(permutations(range(num))), dtype=np.int64)
+    orders = every[: len(every) // 2] if up_to_reversal else every
     orders.setflags(write=False)
     return orders
 
@@ -105,7 +105,9 @@ def class_loss(logits_BVK: Tensor, class_BV: Tensor) -> Tensor:
     return F.cross_entropy(logits_BVK.flatten(0, 1).float(), class_BV.flatten())
 
 
-def order_output(logits_BVK: Tensor, class_BV: Tensor, cost_BNN: Tensor, order_BVN: Tensor, orders: Tensor) -> TaskOutput:
+def order_output(
+    logits_BVK: Tensor, class_BV: Tensor, cost_BNN: Tensor, order_BVN: Tensor, orders: Tensor
+) -> TaskOutput:
     """Loss and metrics of a batch: ``accuracy`` and, of what pixels alone say, ``pixel_accuracy``; means over orders shown."""
     said_BV = logits_BVK.detach().argmax(dim=-1)
     by_pixels_BV = smoothest_class(cost_BNN, order_BVN, orders)

@@ -184,7 +184,12 @@ def test_showing_clips_in_another_order_is_moving_the_clips():
     for v in range(6):
         order = batch["order"][:, v]
         moved = torch.stack([clips[o] for clips, o in zip(batch["clips"], order, strict=True)])
-        alone = {**batch, "clips": moved, "order": torch.arange(3).expand(2, 1, 3), "order_class": torch.full((2, 1), v)}
+        alone = {
+            **batch,
+            "clips": moved,
+            "order": torch.arange(3).expand(2, 1, 3),
+            "order_class": torch.full((2, 1), v),
+        }
         assert torch.equal(task(alone, backbone).extras["said"][:, 0], said[:, v])
 
 
