@@ -56,7 +56,7 @@ def task_of(backbone=None, **options):
 
 
 @pytest.mark.parametrize(("N", "T", "stride", "gap"), [(3, 16, 1, 8), (3, 16, 2, 8), (2, 1, 1, 0), (4, 3, 3, 1)])
-def test_the_clips_of_a_window_do_not_touch(N, T, stride, gap):  # noqa: N803
+def test_the_clips_of_a_window_do_not_touch(N, T, stride, gap):
     offsets = window_offsets(N, T, stride, gap)
     frame, expected = 0, []
     for _ in range(N):  # walking through the video
