@@ -79,8 +79,8 @@ class PairwiseHead(nn.Module):
 
     Args:
         width: D, of the features of a moment. num_moments: N. num_classes: K. hidden: width of h.
-        pair_norm: batch normalization before the relu, and dropout of each h (Lee 2017); otherwise dropout of all h
-            together (Xu 2019). dropout: its probability.
+        dropout: probability that a value of h is left out of the last layer. pair_norm: batch normalization before the relu
+            (Lee 2017).
     """
 
     def __init__(
