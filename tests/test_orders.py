@@ -137,6 +137,37 @@ def test_a_network_that_cannot_tell_is_right_as_often_as_chance():
     assert float(output.loss) == pytest.approx(math.log(6), rel=1e-6)
 
 
+def trained_accuracy(num, *, reversible, tells_time):
+    """How often a small head is right on new windows after 200 steps, given one number of each moment."""
+    torch.manual_seed(0)
+    orders = torch.from_numpy(orders_of(num, up_to_reversal=reversible).copy())
+    head = PairwiseHead(1, num, len(orders), hidden=32, dropout=0.0, pair_norm=True)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    order, truth = orders.repeat(32, 1, 1), torch.arange(len(orders)).repeat(32, 1)
+
+    def features():
+        time = torch.arange(num).float().view(1, num, 1).repeat(32, 1, 1)
+        if reversible:
+            time = torch.where(torch.rand(32, 1, 1) < 0.5, time, num - 1 - time)
+        return 0.1 * torch.randn(32, num, 1) + (time if tells_time else 0)
+
+    for _ in range(200):
+        loss = class_loss(head(gather_orders(features(), order)), truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    said = head.eval()(gather_orders(features(), order)).argmax(dim=-1)
+    return float((said == truth).float().mean())
+
+
+@pytest.mark.parametrize(("num", "reversible"), [(3, False), (4, True)])
+def test_moments_that_tell_their_time_are_sorted_and_others_are_not(num, reversible):
+    """Classes belong to the orders shown: a head that sees the time of each moment, or time backward, sorts them all."""
+    assert trained_accuracy(num, reversible=reversible, tells_time=True) > 0.95
+    chance = 1 / len(orders_of(num, up_to_reversal=reversible))
+    assert trained_accuracy(num, reversible=reversible, tells_time=False) == pytest.approx(chance, abs=0.08)
+
+
 # ---- pixels
 
 
