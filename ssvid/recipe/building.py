@@ -77,7 +77,7 @@ def check_task_modality(config: PretrainRecipe, task: PretextTask) -> None:
         raise RecipeError(
             f"data.modality ({modality}) is not what task {task_names(config)} takes: it works on"
             f" {' or '.join(task.modalities)}. Set data.modality={task.modalities[0]}, or choose a task that cuts, resizes and"
-            " mirrors alone (speediness, order_verification)."
+            " mirrors alone (speediness, order_verification, clip_order)."
         )
     if modality != RGB and config.online.tracking.every_epochs:
         raise RecipeError(

@@ -27,6 +27,8 @@ CASES = [
     ("order_verification", OFF | {"crop": "random"}),
     ("colorization", {"frame_px": 32}),
     ("colorization", {"frame_px": 32, "frame_shift": 0.3}),
+    ("clip_order", {"frame_px": 32}),
+    ("frame_sorting", {"frame_px": 32}),
     ("cycle_consistency", {"motion_power": 0}),
     ("cycle_consistency", {"motion_power": 0, "frame_shift": 0.3}),
     ("random_walk", {"frame_px": 32}),
