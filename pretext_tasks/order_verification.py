@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, Inside, OneOf, Positive, Share, check_options
 from ssvid.errors import DataError
+from ssvid.orders import pool_to_grid
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_clips, random_square
@@ -240,27 +241,6 @@ def _signal(video: VideoInfo, name: str) -> np.ndarray:
 
 
 # ---- the loss and its head -------------------------------------------------------------------------------------------
-
-
-def pool_to_grid(map_BCTHW: Tensor, grid: int) -> Tensor:
-    """Mean over time, and over each of grid x grid cells of the picture: (B, C * grid * grid).
-
-    By two products with matrices of means, whose gradients are the same in every run, unlike those of adaptive pooling
-    on a GPU. Cells overlap where the side is no multiple of the grid.
-    """
-    map_BCHW = map_BCTHW.mean(dim=2)
-    rows = _means(map_BCHW.shape[-2], grid).to(map_BCHW)
-    columns = _means(map_BCHW.shape[-1], grid).to(map_BCHW)
-    return (rows @ map_BCHW @ columns.T).flatten(1)
-
-
-def _means(length: int, grid: int) -> Tensor:
-    """Row i is the mean over cell i of ``grid`` cells that cover ``length``: (grid, length)."""
-    matrix = torch.zeros(grid, length)
-    for i in range(grid):
-        low, high = i * length // grid, -(-(i + 1) * length // grid)
-        matrix[i, low:high] = 1.0 / (high - low)
-    return matrix
 
 
 def gather_tuples(features_BND: Tensor, order_BV3: Tensor) -> Tensor:

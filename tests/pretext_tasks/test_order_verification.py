@@ -14,7 +14,6 @@ from pretext_tasks.order_verification import (
     corner_square,
     gather_tuples,
     order_loss,
-    pool_to_grid,
     tuple_weights,
     window_weights,
 )
@@ -303,20 +302,6 @@ def test_validation_takes_the_middle_square():
 
 
 # ---- head and loss
-
-
-def test_grid_pooling_is_the_mean_of_each_cell():
-    gen = torch.Generator().manual_seed(0)
-    map_ = torch.randn(2, 3, 2, 5, 7, generator=gen, dtype=torch.float64)
-    for grid in (1, 2, 3):
-        expected = torch.nn.functional.adaptive_avg_pool2d(map_.mean(2), grid).flatten(1)
-        assert torch.allclose(pool_to_grid(map_, grid), expected, atol=1e-7)
-    total = 0.0
-    for t in range(2):
-        for h in range(5):
-            for w in range(7):
-                total += float(map_[1, 2, t, h, w])
-    assert float(pool_to_grid(map_, 1)[1, 2]) == pytest.approx(total / 70, abs=1e-6)
 
 
 def test_logits_are_one_linear_layer_on_the_features_side_by_side():
