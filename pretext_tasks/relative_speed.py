@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -212,6 +212,7 @@ class RelativeSpeed(PretextTask):
     Config = RelativeSpeedConfig
     must_fall = ("static", "noise")
     must_hold = ("reencoded", "border")
+    key_encoder: nn.ModuleDict
     queue_ND: Tensor
     queue_videos_N: Tensor
     queue_place: Tensor
@@ -247,6 +248,11 @@ class RelativeSpeed(PretextTask):
             self.key_encoder = copy.deepcopy(nn.ModuleDict({"backbone": backbone, "heads": heads}))
             self.key_encoder.requires_grad_(False).eval()
 
+    def _key_parts(self) -> tuple[Backbone, dict[str, nn.Module]]:
+        """Network and heads of the key encoder."""
+        network, heads = self.key_encoder["backbone"], self.key_encoder["heads"]
+        return cast(Backbone, network), dict(cast(nn.ModuleDict, heads).items())
+
     def _compared(self) -> tuple[str, ...]:
         """The heads whose embeddings of keys are needed."""
         return tuple(name for name in self.heads if name != "motion" or self.config.motion == "relative")
@@ -264,8 +270,9 @@ class RelativeSpeed(PretextTask):
         if "key_encoder" not in self._modules:
             return
         m, trained = self.config.momentum, backbone.state_dict()
-        pairs = [(own, trained[name]) for name, own in self.key_encoder["backbone"].state_dict().items()]
-        for name, head in self.key_encoder["heads"].items():
+        network, heads = self._key_parts()
+        pairs = [(own, trained[name]) for name, own in network.state_dict().items()]
+        for name, head in heads.items():
             pairs += zip(head.parameters(), self.heads[name].parameters(), strict=True)
         for own, new in pairs:
             own.lerp_(new.to(own.dtype), 1 - m) if own.is_floating_point() else own.copy_(new)
@@ -280,8 +287,8 @@ class RelativeSpeed(PretextTask):
     def keys(self, clips_BVCTHW: Tensor) -> dict[str, Tensor]:
         """Embeddings of length 1 of each sample's keys, (B, K, D), by the key encoder."""
         key_BKCTHW = clips_BVCTHW[:, 1:]
-        encoder: Any = self.key_encoder
-        found = self.embed(key_BKCTHW.flatten(0, 1), encoder["backbone"], encoder["heads"])
+        network, heads = self._key_parts()
+        found = self.embed(key_BKCTHW.flatten(0, 1), network, heads)
         return {name: F.normalize(key, dim=1).unflatten(0, key_BKCTHW.shape[:2]) for name, key in found.items()}
 
     @torch.no_grad()
@@ -325,7 +332,7 @@ class RelativeSpeed(PretextTask):
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         clips_BVCTHW, answer_B = batch["clips"], batch[self.answer]
-        anchor = self.embed(clips_BVCTHW[:, 0], backbone, self._heads())
+        anchor = self.embed(clips_BVCTHW[:, 0], backbone, dict(self.heads.items()))
         keys = self.keys(clips_BVCTHW) if self.config.num_keys else {}
         if self.config.motion == "pace":
             scores_BK = anchor["motion"]
@@ -348,9 +355,6 @@ class RelativeSpeed(PretextTask):
             difference_BV = mean_difference(clips_BVCTHW.flatten(0, 1)).unflatten(0, clips_BVCTHW.shape[:2])
             self._add_blind_guess(difference_BV, answer_B, metrics, scores)
         return TaskOutput(loss=loss, metrics=metrics, scores=scores, extras={"scores": scores_BK.detach()})
-
-    def _heads(self) -> dict[str, nn.Module]:
-        return dict(self.heads.items())
 
     def _similarity(self, anchor_BD: Tensor, keys_BKD: Tensor) -> Tensor:
         """Cosines over the temperature, (B, K)."""
