@@ -243,7 +243,7 @@ def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any
     """Check a task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
 
     Args:
-        task: name of a registered task, or one that was built for this backbone (with small clips).
+        task: name of a registered task, or one that was built for this backbone (with small clips); its ``setup`` is called.
         backbone: network that the task is handed. options: of the task's Config, over ``SMALL_OPTIONS``.
     """
     network = initialize_backbone(backbone, seed=0)

@@ -54,7 +54,9 @@ def batch_of(config=SMALL, num=4, pixels=None, training=True):
         pixels = torch.randint(0, 256, (FRAMES, 3, 48, 64), generator=torch.manual_seed(1)).byte()
     samples = [sample_of(config, pixels, seed, training) for seed in range(num)]
     batch = {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
-    return batch | {"video_numbers": torch.arange(num)[:, None]}, BatchRandom.of(0, [Ticket(0, 0, 0, i) for i in range(num)])
+    return batch | {"video_numbers": torch.arange(num)[:, None]}, BatchRandom.of(
+        0, [Ticket(0, 0, 0, i) for i in range(num)]
+    )
 
 
 def built(config=SMALL):
@@ -137,7 +139,9 @@ def test_a_puzzle_in_space_is_solved_by_its_permutation_mirrored_or_not(flip):
         assert (columns[:, 0] < columns[:, 1]).all() or (columns[:, 0] > columns[:, 1]).all()
         assert (rows[0] < rows[1]).all()
         inside = sample["cuboids"][0, 0, 0, 0].float()
-        assert bool(inside[0] > inside[-1]) == bool(columns[0, 0] > columns[0, 1])  # what is in a cuboid is mirrored with it
+        assert bool(inside[0] > inside[-1]) == bool(
+            columns[0, 0] > columns[0, 1]
+        )  # what is in a cuboid is mirrored with it
     assert mirrored == ({True, False} if flip else {False})
 
 
@@ -197,7 +201,9 @@ def test_misfit_by_loops():
     got = misfit(cuboids, torch.tensor([SPACE, TIME]))
 
     def apart(one, other):
-        return float(sum((float(a) - float(b)) ** 2 for a, b in zip(one.flatten(), other.flatten(), strict=True)) / one.numel())
+        return float(
+            sum((float(a) - float(b)) ** 2 for a, b in zip(one.flatten(), other.flatten(), strict=True)) / one.numel()
+        )
 
     for number, permutation in enumerate(itertools.permutations(range(4))):
         at = {place: shown for shown, place in enumerate(permutation)}
@@ -317,6 +323,4 @@ def test_options_that_cannot_work_are_refused(options, text):
 
 def test_a_network_that_needs_more_frames_says_so():
     with pytest.raises(RecipeError, match=r"num_frames \(1\) must be at least 2 for backbone tiny3d"):
-        CubicPuzzle(
-            CubicPuzzleConfig(num_frames=1), create_backbone("tiny3d", width=2, input="difference").info
-        )
+        CubicPuzzle(CubicPuzzleConfig(num_frames=1), create_backbone("tiny3d", width=2, input="difference").info)
