@@ -276,10 +276,9 @@ def test_a_border_of_the_video_tells_no_place_in_time():
     pixels = torch.full((FRAMES, 3, 48, 64), 90, dtype=torch.uint8)
     pixels[..., :2, :] = pixels[..., -2:, :] = pixels[..., :2] = pixels[..., -2:] = 0
     config = replace(SMALL, axis="time", cuboid_scale=1.0)
-    task, backbone = built(config)
+    task, _ = built(config)
     cuboids = task.eval().augment(*batch_of(config, 8, pixels, training=False))["cuboids"]
     assert torch.equal(cuboids, cuboids[:, :1].expand_as(cuboids))
-    del backbone
 
 
 # ---- contract, recipes, options

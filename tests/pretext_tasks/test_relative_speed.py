@@ -243,7 +243,7 @@ def test_queue_is_left_alone_in_validation_and_without_gradients():
 
 
 def test_a_key_depends_on_its_own_clip_alone():
-    task, backbone = built()
+    task, _ = built()
     task.train()
     clips = task.augment(*batch_of())["clips"]
     for name, together in task.keys(clips).items():
@@ -277,8 +277,6 @@ def test_without_appearance_nothing_is_kept_for_it():
 
 @pytest.mark.parametrize("config", ALL)
 def test_the_contract_holds_for_every_question(config):
-    task, backbone = built(config)
-    del backbone
     check_task(RelativeSpeed(replace(config, queue=32), create_backbone("tiny3d").info))
 
 
