@@ -243,11 +243,12 @@ def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any
     """Check a task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
 
     Args:
-        task: name of a registered task, or one that was built for this backbone (with small clips).
+        task: name of a registered task, or one that was built for this backbone (with small clips); its ``setup`` is called.
         backbone: network that the task is handed. options: of the task's Config, over ``SMALL_OPTIONS``.
     """
     network = initialize_backbone(backbone, seed=0)
     task = _make_task(task, network.info, options) if isinstance(task, str) else task
+    task.setup(network)
     _check_task_state(task, network)
     for training in (True, False):
         _check_plans(task.clip_maker(training))
@@ -280,9 +281,11 @@ def refusal_of(task: str, backbone: str, **options: Any) -> str:
     config = tasks.get(task).Config
     try:
         built = tasks.get(task)(None if config is type(None) else config(), network.info)
+        shapes = ShapesOnly(network)
+        built.setup(shapes)
         batch, draws = _task_batch(built, True, num_samples=2)
         with torch.no_grad():
-            built.train()(built.augment(batch, draws), ShapesOnly(network))
+            built.train()(built.augment(batch, draws), shapes)
     except SsvidError as error:
         return str(error)
     return ""

@@ -20,7 +20,7 @@ from ssvid.data.config import LoaderConfig
 from ssvid.errors import SsvidError
 from ssvid.features.extracting import extract_features
 from ssvid.features.protocol import FeatureProtocol
-from ssvid.ranks import from_first, over_ranks, ranks, share_buffers, share_work, where_all_agree
+from ssvid.ranks import from_first, over_ranks, ranks, rows_of_all, share_buffers, share_work, where_all_agree
 from ssvid.results.rows import read_results
 from ssvid.weights.checkpoints import read_checkpoint
 
@@ -70,6 +70,8 @@ def on_rank(rank, world, store, manifest, queue):
             norm = torch.nn.BatchNorm1d(2)
             norm.running_mean += rank
             share_buffers(norm)
+            gathered = rows_of_all(torch.tensor([[rank, 0], [rank, 1]]))
+            assert gathered.tolist() == [[other, row] for other in range(world) for row in range(2)]
             with pytest.raises(SsvidError, match="no disk"):
                 share_work(3, lambda mine: fail_on_one(rank))
         queue.put((rank, found, done.num, alone, shared, norm.running_mean.tolist()))
@@ -98,6 +100,11 @@ def run_on(world, manifest, folder):
         process.join()
     assert [item for item in found if isinstance(item[1], str)] == []
     return found
+
+
+def test_alone_the_rows_are_ones_own():
+    rows = torch.arange(6).view(3, 2)
+    assert rows_of_all(rows) is rows
 
 
 @pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
