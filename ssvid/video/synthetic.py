@@ -10,6 +10,9 @@ direction can be seen: see each function in ``_MOTIONS`` for its law.
 The classes of a second set, ``DIRECTIONS``, are directions of a steady motion on a plain scene: of every frame alone the
 place, angle and size have the same distribution in all of them, so that no single frame tells the class.
 
+The classes of a third set, ``IRREVERSIBLE``, are motions that lose energy or spread, and are set going again: played
+backward, each breaks its law within a second.
+
 Units: positions in pixels of the rendered frame (x to the right, y down, pixel centers at whole numbers), angles in
 radians, times in seconds of video. Scene time is ``speed * (time + start)``.
 """
@@ -125,10 +128,7 @@ def pulse(t: np.ndarray, n: Mapping[str, float]) -> Path:
 def bounce(t: np.ndarray, n: Mapping[str, float]) -> Path:
     """Falls under gravity, keeps the share e of its speed at each of three bounces, and is thrown up again."""
     speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(3)
-    ends = np.cumsum(2 * speeds / GRAVITY)
-    _, tau = _periods(t, ends[-1])
-    arc = np.minimum(np.searchsorted(ends, tau, side="right"), 2)
-    since = tau - np.concatenate([[0.0], ends[:-1]])[arc]
+    arc, since = _arcs(t, speeds)
     return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
 
 
@@ -179,6 +179,27 @@ def approach(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dx=0.1 * scale, scale=scale)
 
 
+def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Thrown up from the ground, falls under gravity, keeps the share e of its speed at each of four bounces."""
+    speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(4)
+    arc, since = _arcs(t, speeds)
+    return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
+
+
+def swing(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A pendulum in honey, struck again and again: angle = A exp(-c u) sin(w u), w = sqrt(g / L), u since the stroke."""
+    _, u = _periods(t, n["period"])
+    length = n["length"]
+    turned = n["reach"] * np.exp(-n["damping"] * u) * np.sin(math.sqrt(GRAVITY / length) * u)
+    return _path(t, dx=length * np.sin(turned), dy=length * (np.cos(turned) - 0.85), angle=-turned)
+
+
+def spread(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A drop that spreads by diffusion, its area growing evenly, until the next one falls: scale = a sqrt(1 + k u)."""
+    _, u = _periods(t, n["period"])
+    return _path(t, scale=n["reach"] * np.sqrt(1 + n["growth"] * u))
+
+
 def steady(
     t: np.ndarray, n: Mapping[str, float], *, across: int = 0, down: int = 0, turn: int = 0, grow: int = 0
 ) -> Path:
@@ -210,7 +231,11 @@ _DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
     "shrinking": partial(steady, grow=-1),
 }
 DIRECTIONS = tuple(_DIRECTIONS)
-CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"everyday": MOTIONS, "directions": DIRECTIONS})
+_LOSING = {f.__name__: f for f in (drop, swing, spread)}
+IRREVERSIBLE = ("slide", "spin", "shake", *_LOSING)
+CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE}
+)
 
 # natural constants: name -> (low, high), drawn uniformly.
 _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
@@ -224,11 +249,16 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "roll": {"period": (1.2, 1.2), "reach": (0.32, 0.42)},
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
+    "drop": {"reach": (0.36, 0.44), "restitution": (0.5, 0.6)},
+    "swing": {"period": (1.1, 1.1), "length": (0.2, 0.26), "reach": (1.6, 2.0), "damping": (2.5, 2.5)},
+    "spread": {"period": (1.1, 1.1), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
     **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
 }
 _UPRIGHT = (
     "bounce",
     "pendulum",
+    "drop",
+    "swing",
     *DIRECTIONS,
 )  # gravity has a direction; the other motions' axes are turned by ``direction``
 
@@ -236,6 +266,14 @@ _UPRIGHT = (
 def _periods(t: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
     count = np.floor(t / period)
     return count, t - count * period
+
+
+def _arcs(t: np.ndarray, speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of flights that begin one after the other with these speeds, over and over: which one it is, and the time since."""
+    ends = np.cumsum(2 * speeds / GRAVITY)
+    _, tau = _periods(t, ends[-1])
+    arc = np.minimum(np.searchsorted(ends, tau, side="right"), len(speeds) - 1)
+    return arc, tau - np.concatenate([[0.0], ends[:-1]])[arc]
 
 
 def _braked(u: np.ndarray, share: float) -> np.ndarray:
@@ -288,7 +326,7 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
 def actor_path(scene: Scene, times: np.ndarray) -> Path:
     """World x, y in pixels, angle and scale of the actor's centroid at ``times``; each (T,)."""
     t = scene.speed * (np.asarray(times, dtype=np.float64) + scene.start)
-    law = _DIRECTIONS[scene.motion] if scene.plain else _MOTIONS[scene.motion]
+    law = _DIRECTIONS[scene.motion] if scene.plain else (_MOTIONS | _LOSING)[scene.motion]
     dx, dy, angle, scale = law(t, scene.natural)
     if scene.motion in _UPRIGHT:
         dx, angle = scene.turn * dx, scene.turn * angle
