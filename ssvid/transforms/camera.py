@@ -55,7 +55,7 @@ def stabilized(clips_BCTHW: Tensor) -> Tensor:
     Pixels that the camera did not see at every instant are black in all frames, so that where it went cannot be read from
     what is missing.
     """
-    B, C, T, side, _ = clips_BCTHW.shape
+    B, _, T, side, _ = clips_BCTHW.shape
     path_BT33 = camera_path(clips_BCTHW.mean(dim=1))
     points_M3 = torch.cat([cell_centers(side, clips_BCTHW), clips_BCTHW.new_ones(side * side, 1)], dim=1)
     grid_BTM2 = (points_M3 @ path_BT33.transpose(2, 3))[..., :2]

@@ -10,6 +10,7 @@ from scipy.stats import kstest
 from ssvid.video.synthetic import (
     DIRECTIONS,
     GRAVITY,
+    IRREVERSIBLE,
     MOTIONS,
     SPEED_RANGE,
     STEADY_SCALE,
@@ -164,6 +165,58 @@ def test_the_actor_stays_in_view(motion: str) -> None:
         poses = scene_poses(draw_scene(motion, (2, 0, i), 128), times)
         seen = np.stack([poses.x[0], poses.y[0]], axis=1) - poses.camera_T2
         assert ((seen > 0) & (seen < 128)).all(axis=1).mean() > 0.9
+
+
+# ---- motions that cannot run backward
+
+
+@pytest.mark.parametrize("motion", IRREVERSIBLE)
+def test_the_actor_of_an_irreversible_motion_stays_in_view(motion: str) -> None:
+    test_the_actor_stays_in_view(motion)
+
+
+def own_time(motion: str, end: float, **natural: float) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """A scene at speed 1 from its beginning on, upright, in frame heights: times, and its path."""
+    s = scene(motion, speed=1.0, start=0.0, turn=1, direction=0.0, center_px=(0.0, 0.0))
+    s = dataclasses.replace(s, natural={**s.natural, **natural})
+    times = np.linspace(0, end, 40001)
+    x, y, angle, scale = actor_path(s, times)
+    return times, (x / SIZE, y / SIZE, angle, scale)
+
+
+def test_a_dropped_ball_falls_by_gravity_and_keeps_its_share_of_speed_at_each_bounce() -> None:
+    times, (_, y, _, _) = own_time("drop", 2.4, reach=0.4, restitution=0.6)
+    speed = np.diff(y) / np.diff(times)  # y points down
+    hits = np.flatnonzero((speed[:-1] > 0.05) & (speed[1:] < speed[:-1] - 0.05))
+    before, after = np.array([(speed[i - 2], -speed[i + 2]) for i in hits]).T
+    np.testing.assert_allclose(after[:3] / before[:3], 0.6, atol=0.01)
+    assert after[3] == pytest.approx(math.sqrt(2 * GRAVITY * 0.4), rel=0.01)  # thrown up anew
+    falls = (times[1:-1] > 0.1) & (times[1:-1] < 0.6)
+    np.testing.assert_allclose((np.diff(speed) / np.diff(times)[1:])[falls], GRAVITY, rtol=1e-3)
+    assert np.ptp(y) == pytest.approx(0.4, rel=1e-3)
+
+
+def test_a_damped_swing_loses_its_share_in_every_half_turn() -> None:
+    _, (_, _, angle, _) = own_time("swing", 1.09, period=1.1, length=0.05, reach=1.0, damping=2.0)
+    omega = math.sqrt(GRAVITY / 0.05)
+    peaks = np.abs(angle)[1:-1][(np.abs(angle)[1:-1] > np.abs(angle)[:-2]) & (np.abs(angle)[1:-1] > np.abs(angle)[2:])]
+    np.testing.assert_allclose(peaks[1:] / peaks[:-1], math.exp(-2.0 * math.pi / omega), rtol=1e-3)
+
+
+def test_a_drop_that_spreads_covers_an_area_that_grows_evenly() -> None:
+    times, (x, y, angle, scale) = own_time("spread", 1.0, period=1.1, reach=0.4, growth=10.0)
+    np.testing.assert_allclose(scale**2, 0.16 * (1 + 10 * times), rtol=1e-9)
+    assert np.ptp(x) == np.ptp(y) == np.ptp(angle) == 0
+
+
+@pytest.mark.parametrize("motion", ["slide", "spin", "shake", "swing"])
+def test_energy_is_lost_between_two_strokes(motion: str) -> None:
+    """The mean square of the speed falls from each third of what lies between two strokes to the next."""
+    end = {"slide": 1.0, "spin": 1.1, "shake": 0.9, "swing": 1.1}[motion]
+    times, path = own_time(motion, 0.999 * end)
+    power = sum((np.diff(value) / np.diff(times)) ** 2 for value in path[:3])
+    thirds = [float(np.mean(part)) for part in np.array_split(power, 3)]
+    assert thirds[0] > 1.2 * thirds[1] and thirds[1] > 1.2 * thirds[2]
 
 
 # ---- directions
