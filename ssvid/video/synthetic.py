@@ -10,8 +10,8 @@ direction can be seen: see each function in ``_MOTIONS`` for its law.
 The classes of a second set, ``DIRECTIONS``, are directions of a steady motion on a plain scene: of every frame alone the
 place, angle and size have the same distribution in all of them, so that no single frame tells the class.
 
-The classes of a third set, ``IRREVERSIBLE``, are motions that lose energy or spread, and are set going again: played
-backward, each breaks its law within a second.
+The classes of a third set, ``IRREVERSIBLE``, are motions that lose energy or spread, and are set going again, on a scene where
+nothing else moves: played backward, each breaks its law within a second.
 
 Units: positions in pixels of the rendered frame (x to the right, y down, pixel centers at whole numbers), angles in
 radians, times in seconds of video. Scene time is ``speed * (time + start)``.
@@ -38,7 +38,7 @@ _POINTS_PER_SPRITE = 8
 _BACKGROUND_POINTS = 16
 _PLAIN_GRAY = 110.0  # the background of a plain scene
 _PLAIN_RADIUS = 1.4  # times the usual one, of the actor of a plain scene
-_ELSEWHERE = -8.0  # frame sizes: where the distractor of a plain scene stands, unseen
+_ELSEWHERE = -8.0  # frame sizes: where the distractor of a calm scene stands, unseen
 
 Path = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # dx, dy (frame heights), angle, scale; each (T,)
 
@@ -52,7 +52,7 @@ class Scene:
     natural: the motion's own constants, in frame heights and seconds of scene time.
     center_px: where the motion takes place. radius_px: of the actor and the distractor.
     seed: entropy of everything that is seen (textures, light, camera, distractor).
-    plain: an even gray background, even light, a still camera, no distractor in sight.
+    calm: even light, a still camera, no distractor in sight. plain: calm, and before an even gray background.
     """
 
     motion: str
@@ -66,6 +66,7 @@ class Scene:
     radius_px: tuple[float, float]
     seed: tuple[int, ...]
     plain: bool = False
+    calm: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,19 +180,38 @@ def approach(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dx=0.1 * scale, scale=scale)
 
 
+def coast(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Pushed, slowed by drag, pushed back: v = v0 exp(-c u), u the time since the push."""
+    push, u = _periods(t, n["period"])
+    travelled = n["reach"] * (_spent(u, n) - 0.5)
+    return _path(t, dx=np.where(push % 2 == 0, travelled, -travelled))
+
+
+def whirl(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Whirled round in place and slowed by drag until the next push: the same law of the angle."""
+    push, u = _periods(t, n["period"])
+    return _path(t, angle=n["reach"] * (push + _spent(u, n)))
+
+
+def ring(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Struck again and again, rings down along one axis: A exp(-c u) sin(2 pi f u)."""
+    _, u = _periods(t, n["period"])
+    return _path(t, dx=n["reach"] * np.exp(-n["drag"] * u) * np.sin(2 * math.pi * n["pitch"] * u))
+
+
+def swing(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A pendulum in honey, struck again and again: angle = A exp(-c u) sin(w u), w = sqrt(g / L)."""
+    _, u = _periods(t, n["period"])
+    length = n["length"]
+    turned = n["reach"] * np.exp(-n["drag"] * u) * np.sin(math.sqrt(GRAVITY / length) * u)
+    return _path(t, dx=length * np.sin(turned), dy=length * (np.cos(turned) - 0.85), angle=-turned)
+
+
 def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
     """Thrown up from the ground, falls under gravity, keeps the share e of its speed at each of four bounces."""
     speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(4)
     arc, since = _arcs(t, speeds)
     return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
-
-
-def swing(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """A pendulum in honey, struck again and again: angle = A exp(-c u) sin(w u), w = sqrt(g / L), u since the stroke."""
-    _, u = _periods(t, n["period"])
-    length = n["length"]
-    turned = n["reach"] * np.exp(-n["damping"] * u) * np.sin(math.sqrt(GRAVITY / length) * u)
-    return _path(t, dx=length * np.sin(turned), dy=length * (np.cos(turned) - 0.85), angle=-turned)
 
 
 def spread(t: np.ndarray, n: Mapping[str, float]) -> Path:
@@ -231,8 +251,8 @@ _DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
     "shrinking": partial(steady, grow=-1),
 }
 DIRECTIONS = tuple(_DIRECTIONS)
-_LOSING = {f.__name__: f for f in (drop, swing, spread)}
-IRREVERSIBLE = ("slide", "spin", "shake", *_LOSING)
+_LOSING = {f.__name__: f for f in (coast, whirl, ring, swing, drop, spread)}
+IRREVERSIBLE = tuple(_LOSING)
 CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE}
 )
@@ -249,9 +269,12 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "roll": {"period": (1.2, 1.2), "reach": (0.32, 0.42)},
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
+    "coast": {"period": (2.2, 2.2), "reach": (0.5, 0.6), "drag": (1.5, 1.5)},
+    "whirl": {"period": (2.2, 2.2), "reach": (6.0, 9.0), "drag": (1.5, 1.5)},
+    "ring": {"period": (2.2, 2.2), "reach": (0.13, 0.18), "drag": (1.5, 1.5), "pitch": (4.0, 4.0)},
+    "swing": {"period": (2.2, 2.2), "length": (0.08, 0.1), "reach": (1.6, 2.0), "drag": (1.5, 1.5)},
     "drop": {"reach": (0.36, 0.44), "restitution": (0.5, 0.6)},
-    "swing": {"period": (1.1, 1.1), "length": (0.2, 0.26), "reach": (1.6, 2.0), "damping": (2.5, 2.5)},
-    "spread": {"period": (1.1, 1.1), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
+    "spread": {"period": (2.2, 2.2), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
     **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
 }
 _UPRIGHT = (
@@ -279,6 +302,11 @@ def _arcs(t: np.ndarray, speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _braked(u: np.ndarray, share: float) -> np.ndarray:
     """Way of a body whose speed falls linearly by ``share`` while u goes from 0 to 1; 0 at 0, 1 at 1."""
     return (u - share * u**2 / 2) / (1 - share / 2)
+
+
+def _spent(u: np.ndarray, n: Mapping[str, float]) -> np.ndarray:
+    """The share of its way that a body under drag has made by u, of what it makes in a period; 0 at 0."""
+    return np.expm1(-n["drag"] * u) / math.expm1(-n["drag"] * n["period"])
 
 
 def _path(
@@ -319,7 +347,7 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     return Scene(
         motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
         center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
-        seed=tuple(int(s) for s in seed), plain=plain,
+        seed=tuple(int(s) for s in seed), plain=plain, calm=plain or motion in _LOSING,
     )  # fmt: skip
 
 
@@ -349,7 +377,7 @@ def scene_poses(scene: Scene, times: Sequence[float] | np.ndarray) -> Poses:
         (home[0] + _sway(rng, t, 0.06)) * scene.size_px, (home[1] + _sway(rng, t, 0.06)) * scene.size_px,
         rng.uniform(0, 2 * math.pi) + _sway(rng, t, 0.3), np.ones_like(t),
     )  # fmt: skip
-    if scene.plain:
+    if scene.calm:
         camera = np.zeros_like(camera)
         other = (np.full_like(t, _ELSEWHERE * scene.size_px), np.full_like(t, _ELSEWHERE * scene.size_px), *other[2:])
     x, y, angle, scale = (np.stack(pair) for pair in zip(actor, other, strict=True))
@@ -379,8 +407,10 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
     backdrop = _backdrop(rng, scene.size_px)
     sprites = [_sprite(rng) for _ in range(NUM_SPRITES)]
     light = 1.0 + _sway(rng, scene.speed * (times + scene.start), 0.08)
+    if scene.calm:
+        light = np.ones_like(light)
     if scene.plain:
-        backdrop, light = np.full_like(backdrop, _PLAIN_GRAY), np.ones_like(light)
+        backdrop = np.full_like(backdrop, _PLAIN_GRAY)
     patches = [_sprite_patches(sprites[s], poses.affine_ST23[s], scene.size_px) for s in range(NUM_SPRITES)]
     frames, masks = _composite(scene, backdrop, patches, poses.camera_T2, light)
     tracks, owner = _tracks(rng, sprites, poses, scene.size_px)

@@ -105,7 +105,7 @@ def test_the_guarded_network_is_not_accused_of_the_border_that_tells(tmp_path):
     report = audited_arrow(tmp_path, planted.cooling_in_a_border, guarded=True)
     accused = [row.label for row in report.rows if row.held_against and row.finding in ("read from", "above chance")]
     assert accused == [] and row_of(report, "border").held_against is False
-    assert row_of(report, "border").share_changed == 0  # what the audit blackens, the guard has cut off
+    assert row_of(report, "border").difference == 0  # what the audit blackens, the guard has cut off
 
 
 # ---- a stranger's task whose own transform gives the answer away
