@@ -38,6 +38,7 @@ _POINTS_PER_SPRITE = 8
 _BACKGROUND_POINTS = 16
 _PLAIN_GRAY = 110.0  # the background of a plain scene
 _PLAIN_RADIUS = 1.4  # times the usual one, of the actor of a plain scene
+_GLOW = (255.0, 225.0, 160.0)  # the color of what is hottest
 _ELSEWHERE = -8.0  # frame sizes: where the distractor of a calm scene stands, unseen
 
 Path = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # dx, dy (frame heights), angle, scale; each (T,)
@@ -187,26 +188,6 @@ def coast(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dx=np.where(push % 2 == 0, travelled, -travelled))
 
 
-def whirl(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Whirled round in place and slowed by drag until the next push: the same law of the angle."""
-    push, u = _periods(t, n["period"])
-    return _path(t, angle=n["reach"] * (push + _spent(u, n)))
-
-
-def ring(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Struck again and again, rings down along one axis: A exp(-c u) sin(2 pi f u)."""
-    _, u = _periods(t, n["period"])
-    return _path(t, dx=n["reach"] * np.exp(-n["drag"] * u) * np.sin(2 * math.pi * n["pitch"] * u))
-
-
-def swing(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """A pendulum in honey, struck again and again: angle = A exp(-c u) sin(w u), w = sqrt(g / L)."""
-    _, u = _periods(t, n["period"])
-    length = n["length"]
-    turned = n["reach"] * np.exp(-n["drag"] * u) * np.sin(math.sqrt(GRAVITY / length) * u)
-    return _path(t, dx=length * np.sin(turned), dy=length * (np.cos(turned) - 0.85), angle=-turned)
-
-
 def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
     """Thrown up from the ground, falls under gravity, keeps the share e of its speed at each of four bounces."""
     speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(4)
@@ -214,10 +195,28 @@ def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
 
 
+def fall(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Let go at a height, falls under gravity to the ground, and the next one is let go: g u^2 / 2."""
+    _, u = _periods(t, math.sqrt(2 * n["reach"] / GRAVITY))
+    return _path(t, dy=GRAVITY * u**2 / 2 - n["reach"] / 2)
+
+
+def settle(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A leaf that sinks at an even pace, swaying, until the next one comes."""
+    _, u = _periods(t, n["period"])
+    sway = np.sin(2 * math.pi * u / n["sway"])
+    return _path(t, dx=0.08 * sway, dy=n["reach"] * (u / n["period"] - 0.5), angle=0.4 * sway)
+
+
 def spread(t: np.ndarray, n: Mapping[str, float]) -> Path:
     """A drop that spreads by diffusion, its area growing evenly, until the next one falls: scale = a sqrt(1 + k u)."""
     _, u = _periods(t, n["period"])
     return _path(t, scale=n["reach"] * np.sqrt(1 + n["growth"] * u))
+
+
+def cool(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Heated at once, again and again, and stands still while it cools: see ``_heat``."""
+    return _path(t)
 
 
 def steady(
@@ -251,7 +250,7 @@ _DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
     "shrinking": partial(steady, grow=-1),
 }
 DIRECTIONS = tuple(_DIRECTIONS)
-_LOSING = {f.__name__: f for f in (coast, whirl, ring, swing, drop, spread)}
+_LOSING = {f.__name__: f for f in (coast, drop, fall, settle, spread, cool)}
 IRREVERSIBLE = tuple(_LOSING)
 CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE}
@@ -270,18 +269,19 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
     "coast": {"period": (2.2, 2.2), "reach": (0.5, 0.6), "drag": (1.5, 1.5)},
-    "whirl": {"period": (2.2, 2.2), "reach": (6.0, 9.0), "drag": (1.5, 1.5)},
-    "ring": {"period": (2.2, 2.2), "reach": (0.13, 0.18), "drag": (1.5, 1.5), "pitch": (4.0, 4.0)},
-    "swing": {"period": (2.2, 2.2), "length": (0.08, 0.1), "reach": (1.6, 2.0), "drag": (1.5, 1.5)},
     "drop": {"reach": (0.36, 0.44), "restitution": (0.5, 0.6)},
-    "spread": {"period": (2.2, 2.2), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
+    "fall": {"reach": (0.6, 0.8)},
+    "settle": {"period": (1.6, 1.6), "reach": (0.6, 0.8), "sway": (0.7, 0.9)},
+    "spread": {"period": (1.7, 1.7), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
+    "cool": {"period": (1.7, 1.7), "drag": (1.5, 1.5)},
     **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
 }
 _UPRIGHT = (
     "bounce",
     "pendulum",
     "drop",
-    "swing",
+    "fall",
+    "settle",
     *DIRECTIONS,
 )  # gravity has a direction; the other motions' axes are turned by ``direction``
 
@@ -412,6 +412,8 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
     if scene.plain:
         backdrop = np.full_like(backdrop, _PLAIN_GRAY)
     patches = [_sprite_patches(sprites[s], poses.affine_ST23[s], scene.size_px) for s in range(NUM_SPRITES)]
+    if scene.motion == "cool":
+        patches[0] = _glowing(*patches[0], _heat(scene, times))
     frames, masks = _composite(scene, backdrop, patches, poses.camera_T2, light)
     tracks, owner = _tracks(rng, sprites, poses, scene.size_px)
     return Rendering(times, frames, poses, masks, tracks, _visible(tracks, owner, masks), owner)
@@ -476,6 +478,20 @@ def _sprite_patches(sprite: np.ndarray, affine_T23: np.ndarray, size_px: int) ->
     source = torch.from_numpy(sprite).expand(len(at), -1, -1, -1)
     warped = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.permute(0, 2, 3, 1).contiguous().numpy(), corners
+
+
+def _heat(scene: Scene, times: np.ndarray) -> np.ndarray:
+    """How hot the actor is, from 1 down (T,): exp(-c u), u the scene's time since it was heated (Newton's law of cooling)."""
+    _, u = _periods(scene.speed * (times + scene.start), scene.natural["period"])
+    return np.exp(-scene.natural["drag"] * u)
+
+
+def _glowing(patches_TPP4: np.ndarray, corners: np.ndarray, heat_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches whose color is the nearer to that of a glow the hotter they are."""
+    alpha = patches_TPP4[..., 3:]
+    share = heat_T.astype(np.float32)[:, None, None, None]
+    color = patches_TPP4[..., :3] + share * (np.float32(_GLOW) * alpha - patches_TPP4[..., :3])
+    return np.concatenate([color, alpha], axis=-1), corners
 
 
 def _composite(
