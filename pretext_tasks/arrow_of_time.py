@@ -239,7 +239,7 @@ class ArrowOfTime(PretextTask):
 
     def _scores(self, logits_BV: Tensor, is_backward_BV: Tensor, clips_BVCTHW: Tensor) -> dict[str, tuple[Tensor, ...]]:
         labels = is_backward_BV.flatten()
-        scores = {"auc": (logits_BV.flatten(), labels)}
+        scores: dict[str, tuple[Tensor, ...]] = {"auc": (logits_BV.flatten(), labels)}
         if not self.training:  # training has no use for it
             scores["speeding_auc"] = (speeding_up(clips_BVCTHW.flatten(0, 1)), labels)
         return scores

@@ -490,7 +490,7 @@ def _glowing(patches_TPP4: np.ndarray, corners: np.ndarray, heat_T: np.ndarray) 
     """Patches whose color is the nearer to that of a glow the hotter they are."""
     alpha = patches_TPP4[..., 3:]
     share = heat_T.astype(np.float32)[:, None, None, None]
-    color = patches_TPP4[..., :3] + share * (np.float32(_GLOW) * alpha - patches_TPP4[..., :3])
+    color = patches_TPP4[..., :3] + share * (np.array(_GLOW, np.float32) * alpha - patches_TPP4[..., :3])
     return np.concatenate([color, alpha], axis=-1), corners
 
 
