@@ -64,6 +64,8 @@ class PretextTask(nn.Module):
             a torchmetrics metric that says so of itself; of all others more is better.
         modalities: what its clips may be made of, of "rgb" and "flow". A task that only plans, cuts, resizes and mirrors
             (``transforms.flip_clips``) can take flow, too.
+        reverses_time: it plays clips backward, so that flow must be measured alike in both directions of time
+            (``data.flow.symmetric``), or its errors would tell them apart.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
     Instance attributes:
@@ -76,6 +78,7 @@ class PretextTask(nn.Module):
     num_classes: int = 0
     smaller_is_better: Sequence[str] = ()
     modalities: tuple[str, ...] = (RGB,)
+    reverses_time: bool = False
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
     stage: str | None = None

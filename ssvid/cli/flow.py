@@ -57,6 +57,11 @@ def add_flow(verbs: Verbs) -> None:
         help="the longest motion that is kept, to each side (default: 20 at 256 px, in proportion)",
     )
     parser.add_argument(
+        "--symmetric",
+        action="store_true",
+        help="measure alike in both directions of time, which costs twice as much: data.flow.symmetric=true",
+    )
+    parser.add_argument(
         "--gray-range", metavar=("LOW", "HIGH"), nargs=2, type=whole(0), default=(), help="as of ssvid data index"
     )
     parser.add_argument("--workers", metavar="N", type=whole(0), default=0, help="processes (default: one per core)")
@@ -76,13 +81,13 @@ def run(args: argparse.Namespace) -> None:
     from ssvid.data.index.flow import kept_flow, measure_flow_of
     from ssvid.data.index.places import flow_folder
 
-    settings = FlowSettings(args.method, args.short_side, args.bound)
+    settings = FlowSettings(args.method, args.short_side, args.bound, symmetric=args.symmetric)
     picture = _picture_path(args.picture)
     manifest = _videos(args)
     before, started = kept_flow(manifest, settings), time.perf_counter()
     num_files = len({row.content_id for row in manifest.select().rows})
     terminal.say(
-        f"flow by {settings.method}, short side {settings.short_side_px} px, up to {settings.most_px:g} px a frame:"
+        f"{'symmetric ' * settings.symmetric}flow by {settings.method}, short side {settings.short_side_px} px, up to {settings.most_px:g} px a frame:"
         f" {before.num_files if not args.no_cache else 0} of {num_files} files are measured"
     )
     options = {"workers": args.workers, "timeout_seconds": args.timeout, "cache": not args.no_cache}

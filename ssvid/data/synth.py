@@ -48,7 +48,8 @@ class SyntheticVideos:
     """Which videos are made; the classes take turns, so that they are balanced.
 
     seconds, fps: length and rate of every video. size_px: height and width, even. seed: another one gives other videos.
-    motions: which classes, "everyday" (``MOTIONS``) or "directions" (``DIRECTIONS``, of which no single frame tells the class).
+    motions: which classes, "everyday" (``MOTIONS``), "directions" (``DIRECTIONS``, of which no single frame tells the class) or
+        "irreversible" (``IRREVERSIBLE``, which cannot run backward).
     tempo: everything moves so many times as fast.
     """
 

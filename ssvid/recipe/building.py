@@ -79,6 +79,12 @@ def check_task_modality(config: PretrainRecipe, task: PretextTask) -> None:
             f" {' or '.join(task.modalities)}. Set data.modality={task.modalities[0]}, or choose a task that cuts, resizes and"
             " mirrors alone (speediness, order_verification, clip_order)."
         )
+    if modality == FLOW and task.reverses_time and not config.data.flow.symmetric:
+        raise RecipeError(
+            f"data.flow.symmetric ({config.data.flow.symmetric}) must be true for task {task_names(config)}, which plays clips"
+            " backward: flow that is measured from each frame to the next alone tells by its errors which frame came first. Set"
+            " data.flow.symmetric=true, and measure with: ssvid data flow ROOT --symmetric."
+        )
     if modality != RGB and config.online.tracking.every_epochs:
         raise RecipeError(
             f"online.tracking.every_epochs ({config.online.tracking.every_epochs}) shows the network pictures, and"

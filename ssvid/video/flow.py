@@ -20,6 +20,7 @@ from ssvid.types import NO_MOTION
 # Each is a name of ``ssvid.video.optical_flow.estimator``.
 METHODS = ("dis", "raft_small", "raft_large")
 LEVELS = 127  # to either side of that of no motion
+SYMMETRIC = "symmetric"  # in the name of a measurement
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class FlowSettings:
         either side and kept in 8 bits, with an error of at most bound_px / 254; 0 is TSN's bound, 20 at 256 px, in proportion.
     subtract_mean: from each frame of flow its mean over the frame when it is read, which takes a moving camera out in part
         (Simonyan & Zisserman 2014, section 3.1); the same measurement serves both.
+    symmetric: the motion of a frame is the mean of that to the next frame and the opposite of that to the one before, both as
+        seen from the frame itself. The flow of the reversed video is then the opposite flow in reverse, exactly; otherwise
+        each motion is seen from its first frame, and errors where something is covered tell which frame that was.
     """
 
     method: Annotated[str, OneOf(*METHODS)] = "dis"
     short_side_px: Annotated[int, AtLeast(16)] = 128
     bound_px: Annotated[float, AtLeast(0)] = 0.0
     subtract_mean: bool = False
+    symmetric: bool = False
 
     @property
     def most_px(self) -> float:
@@ -46,7 +51,7 @@ class FlowSettings:
     @property
     def measurement(self) -> str:
         """The name of what is measured: settings that only matter when it is read are not in it."""
-        return f"{self.method}-{self.short_side_px}px-{self.most_px:g}"
+        return f"{self.method}-{self.short_side_px}px-{self.most_px:g}" + f"-{SYMMETRIC}" * self.symmetric
 
     @property
     def text(self) -> str:
@@ -61,9 +66,9 @@ class FlowSettings:
             ValueError: it is no such text.
         """
         measurement, plus, centered = text.partition("+")
-        method, short, bound = [*measurement.split("-"), "", ""][:3]
+        method, short, bound, *more = [*measurement.split("-"), "", ""]
         try:
-            settings = cls(method, int(short.removesuffix("px")), float(bound), bool(plus))
+            settings = cls(method, int(short.removesuffix("px")), float(bound), bool(plus), SYMMETRIC in more)
         except ValueError:
             settings = None
         if (

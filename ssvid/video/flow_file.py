@@ -1,7 +1,8 @@
 """Flow that was measured once, as a file that is read frame by frame like a video of two channels.
 
 Frame i of a flow file is the motion from frame i of the video to frame i + 1; the last one repeats the one before, so that
-a video has as many frames of flow as frames, and all that counts frames holds for both. A single frame has no motion.
+a video has as many frames of flow as frames, and all that counts frames holds for both. A single frame has no motion. Symmetric
+flow is the mean of the motion to frame i + 1 and the opposite of that to frame i - 1; the first and the last have one of them.
 
 The file is a Matroska video of FFV1, which loses nothing and codes every frame by itself: one gray picture 2H x W a frame,
 u above v, with the levels of ``ssvid.video.flow``.
@@ -147,7 +148,7 @@ def _pictures_at(container: Any, indices: Sequence[int], path: str) -> Iterator[
 
 
 def measure_flow(path: str, to: Path, settings: FlowSettings, num_frames: int, gray_range: Sequence[int] = ()) -> None:
-    """Decode a video once, in order, measure the flow from each frame to the next, and write it. Two frames are in memory.
+    """Decode a video once, in order, measure the flow between neighboring frames, and write it. Two frames are in memory.
 
     Raises:
         DecodeError: it cannot be decoded, or has another number of frames than the table says.
@@ -157,14 +158,15 @@ def measure_flow(path: str, to: Path, settings: FlowSettings, num_frames: int, g
 
 
 def _flows(path: str, settings: FlowSettings, gray_range: Sequence[int]) -> Iterator[np.ndarray]:
-    """Motion in pixels from each frame to the next, and the last once more; zeros where there is a single frame."""
-    estimate, before, flow_HW2 = estimator(settings.method), None, None
+    """Motion in pixels of each frame of a video, as the settings have it; zeros where there is a single frame."""
+    estimate, before, last_HW2 = estimator(settings.method), None, None
     for frame_HWC in every_frame(path, gray_range):
         small_HWC = resized(frame_HWC, *settings.size_of(*frame_HWC.shape[:2]))
         if before is not None:
-            flow_HW2 = estimate(before, small_HWC)
+            next_HW2 = estimate(before, small_HWC)
+            yield next_HW2 if last_HW2 is None or not settings.symmetric else (last_HW2 + next_HW2) / 2
+            last_HW2 = -estimate(small_HWC, before) if settings.symmetric else next_HW2
             beat()
-            yield flow_HW2
         before = small_HWC
     if before is not None:
-        yield np.zeros((*before.shape[:2], FLOW_CHANNELS), np.float32) if flow_HW2 is None else flow_HW2
+        yield np.zeros((*before.shape[:2], FLOW_CHANNELS), np.float32) if last_HW2 is None else last_HW2

@@ -10,6 +10,9 @@ direction can be seen: see each function in ``_MOTIONS`` for its law.
 The classes of a second set, ``DIRECTIONS``, are directions of a steady motion on a plain scene: of every frame alone the
 place, angle and size have the same distribution in all of them, so that no single frame tells the class.
 
+The classes of a third set, ``IRREVERSIBLE``, are motions that lose energy or spread, and are set going again, on a scene where
+nothing else moves: played backward, each breaks its law within a second.
+
 Units: positions in pixels of the rendered frame (x to the right, y down, pixel centers at whole numbers), angles in
 radians, times in seconds of video. Scene time is ``speed * (time + start)``.
 """
@@ -35,7 +38,8 @@ _POINTS_PER_SPRITE = 8
 _BACKGROUND_POINTS = 16
 _PLAIN_GRAY = 110.0  # the background of a plain scene
 _PLAIN_RADIUS = 1.4  # times the usual one, of the actor of a plain scene
-_ELSEWHERE = -8.0  # frame sizes: where the distractor of a plain scene stands, unseen
+_GLOW = (255.0, 225.0, 160.0)  # the color of what is hottest
+_ELSEWHERE = -8.0  # frame sizes: where the distractor of a calm scene stands, unseen
 
 Path = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # dx, dy (frame heights), angle, scale; each (T,)
 
@@ -49,7 +53,7 @@ class Scene:
     natural: the motion's own constants, in frame heights and seconds of scene time.
     center_px: where the motion takes place. radius_px: of the actor and the distractor.
     seed: entropy of everything that is seen (textures, light, camera, distractor).
-    plain: an even gray background, even light, a still camera, no distractor in sight.
+    calm: even light, a still camera, no distractor in sight. plain: calm, and before an even gray background.
     """
 
     motion: str
@@ -63,6 +67,7 @@ class Scene:
     radius_px: tuple[float, float]
     seed: tuple[int, ...]
     plain: bool = False
+    calm: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,7 @@ def pulse(t: np.ndarray, n: Mapping[str, float]) -> Path:
 def bounce(t: np.ndarray, n: Mapping[str, float]) -> Path:
     """Falls under gravity, keeps the share e of its speed at each of three bounces, and is thrown up again."""
     speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(3)
-    ends = np.cumsum(2 * speeds / GRAVITY)
-    _, tau = _periods(t, ends[-1])
-    arc = np.minimum(np.searchsorted(ends, tau, side="right"), 2)
-    since = tau - np.concatenate([[0.0], ends[:-1]])[arc]
+    arc, since = _arcs(t, speeds)
     return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
 
 
@@ -179,6 +181,44 @@ def approach(t: np.ndarray, n: Mapping[str, float]) -> Path:
     return _path(t, dx=0.1 * scale, scale=scale)
 
 
+def coast(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Pushed, slowed by drag, pushed back: v = v0 exp(-c u), u the time since the push."""
+    push, u = _periods(t, n["period"])
+    travelled = n["reach"] * (_spent(u, n) - 0.5)
+    return _path(t, dx=np.where(push % 2 == 0, travelled, -travelled))
+
+
+def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Thrown up from the ground, falls under gravity, keeps the share e of its speed at each of four bounces."""
+    speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(4)
+    arc, since = _arcs(t, speeds)
+    return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
+
+
+def fall(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Let go at a height, falls under gravity to the ground, and the next one is let go: g u^2 / 2."""
+    _, u = _periods(t, math.sqrt(2 * n["reach"] / GRAVITY))
+    return _path(t, dy=GRAVITY * u**2 / 2 - n["reach"] / 2)
+
+
+def settle(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A leaf that sinks at an even pace, swaying, until the next one comes."""
+    _, u = _periods(t, n["period"])
+    sway = np.sin(2 * math.pi * u / n["sway"])
+    return _path(t, dx=0.08 * sway, dy=n["reach"] * (u / n["period"] - 0.5), angle=0.4 * sway)
+
+
+def spread(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """A drop that spreads by diffusion, its area growing evenly, until the next one falls: scale = a sqrt(1 + k u)."""
+    _, u = _periods(t, n["period"])
+    return _path(t, scale=n["reach"] * np.sqrt(1 + n["growth"] * u))
+
+
+def cool(t: np.ndarray, n: Mapping[str, float]) -> Path:
+    """Heated at once, again and again, and stands still while it cools: see ``_heat``."""
+    return _path(t)
+
+
 def steady(
     t: np.ndarray, n: Mapping[str, float], *, across: int = 0, down: int = 0, turn: int = 0, grow: int = 0
 ) -> Path:
@@ -210,7 +250,11 @@ _DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
     "shrinking": partial(steady, grow=-1),
 }
 DIRECTIONS = tuple(_DIRECTIONS)
-CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"everyday": MOTIONS, "directions": DIRECTIONS})
+_LOSING = {f.__name__: f for f in (coast, drop, fall, settle, spread, cool)}
+IRREVERSIBLE = tuple(_LOSING)
+CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE}
+)
 
 # natural constants: name -> (low, high), drawn uniformly.
 _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
@@ -224,11 +268,20 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "roll": {"period": (1.2, 1.2), "reach": (0.32, 0.42)},
     "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
     "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
+    "coast": {"period": (2.2, 2.2), "reach": (0.5, 0.6), "drag": (1.5, 1.5)},
+    "drop": {"reach": (0.36, 0.44), "restitution": (0.5, 0.6)},
+    "fall": {"reach": (0.6, 0.8)},
+    "settle": {"period": (1.6, 1.6), "reach": (0.6, 0.8), "sway": (0.7, 0.9)},
+    "spread": {"period": (1.7, 1.7), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
+    "cool": {"period": (1.7, 1.7), "drag": (1.5, 1.5)},
     **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
 }
 _UPRIGHT = (
     "bounce",
     "pendulum",
+    "drop",
+    "fall",
+    "settle",
     *DIRECTIONS,
 )  # gravity has a direction; the other motions' axes are turned by ``direction``
 
@@ -238,9 +291,22 @@ def _periods(t: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
     return count, t - count * period
 
 
+def _arcs(t: np.ndarray, speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of flights that begin one after the other with these speeds, over and over: which one it is, and the time since."""
+    ends = np.cumsum(2 * speeds / GRAVITY)
+    _, tau = _periods(t, ends[-1])
+    arc = np.minimum(np.searchsorted(ends, tau, side="right"), len(speeds) - 1)
+    return arc, tau - np.concatenate([[0.0], ends[:-1]])[arc]
+
+
 def _braked(u: np.ndarray, share: float) -> np.ndarray:
     """Way of a body whose speed falls linearly by ``share`` while u goes from 0 to 1; 0 at 0, 1 at 1."""
     return (u - share * u**2 / 2) / (1 - share / 2)
+
+
+def _spent(u: np.ndarray, n: Mapping[str, float]) -> np.ndarray:
+    """The share of its way that a body under drag has made by u, of what it makes in a period; 0 at 0."""
+    return np.expm1(-n["drag"] * u) / math.expm1(-n["drag"] * n["period"])
 
 
 def _path(
@@ -281,14 +347,14 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     return Scene(
         motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
         center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
-        seed=tuple(int(s) for s in seed), plain=plain,
+        seed=tuple(int(s) for s in seed), plain=plain, calm=plain or motion in _LOSING,
     )  # fmt: skip
 
 
 def actor_path(scene: Scene, times: np.ndarray) -> Path:
     """World x, y in pixels, angle and scale of the actor's centroid at ``times``; each (T,)."""
     t = scene.speed * (np.asarray(times, dtype=np.float64) + scene.start)
-    law = _DIRECTIONS[scene.motion] if scene.plain else _MOTIONS[scene.motion]
+    law = _DIRECTIONS[scene.motion] if scene.plain else (_MOTIONS | _LOSING)[scene.motion]
     dx, dy, angle, scale = law(t, scene.natural)
     if scene.motion in _UPRIGHT:
         dx, angle = scene.turn * dx, scene.turn * angle
@@ -311,7 +377,7 @@ def scene_poses(scene: Scene, times: Sequence[float] | np.ndarray) -> Poses:
         (home[0] + _sway(rng, t, 0.06)) * scene.size_px, (home[1] + _sway(rng, t, 0.06)) * scene.size_px,
         rng.uniform(0, 2 * math.pi) + _sway(rng, t, 0.3), np.ones_like(t),
     )  # fmt: skip
-    if scene.plain:
+    if scene.calm:
         camera = np.zeros_like(camera)
         other = (np.full_like(t, _ELSEWHERE * scene.size_px), np.full_like(t, _ELSEWHERE * scene.size_px), *other[2:])
     x, y, angle, scale = (np.stack(pair) for pair in zip(actor, other, strict=True))
@@ -341,9 +407,13 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
     backdrop = _backdrop(rng, scene.size_px)
     sprites = [_sprite(rng) for _ in range(NUM_SPRITES)]
     light = 1.0 + _sway(rng, scene.speed * (times + scene.start), 0.08)
+    if scene.calm:
+        light = np.ones_like(light)
     if scene.plain:
-        backdrop, light = np.full_like(backdrop, _PLAIN_GRAY), np.ones_like(light)
+        backdrop = np.full_like(backdrop, _PLAIN_GRAY)
     patches = [_sprite_patches(sprites[s], poses.affine_ST23[s], scene.size_px) for s in range(NUM_SPRITES)]
+    if scene.motion == "cool":
+        patches[0] = _glowing(*patches[0], _heat(scene, times))
     frames, masks = _composite(scene, backdrop, patches, poses.camera_T2, light)
     tracks, owner = _tracks(rng, sprites, poses, scene.size_px)
     return Rendering(times, frames, poses, masks, tracks, _visible(tracks, owner, masks), owner)
@@ -408,6 +478,20 @@ def _sprite_patches(sprite: np.ndarray, affine_T23: np.ndarray, size_px: int) ->
     source = torch.from_numpy(sprite).expand(len(at), -1, -1, -1)
     warped = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.permute(0, 2, 3, 1).contiguous().numpy(), corners
+
+
+def _heat(scene: Scene, times: np.ndarray) -> np.ndarray:
+    """How hot the actor is, from 1 down (T,): exp(-c u), u the scene's time since it was heated (Newton's law of cooling)."""
+    _, u = _periods(scene.speed * (times + scene.start), scene.natural["period"])
+    return np.exp(-scene.natural["drag"] * u)
+
+
+def _glowing(patches_TPP4: np.ndarray, corners: np.ndarray, heat_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches whose color is the nearer to that of a glow the hotter they are."""
+    alpha = patches_TPP4[..., 3:]
+    share = heat_T.astype(np.float32)[:, None, None, None]
+    color = patches_TPP4[..., :3] + share * (np.array(_GLOW, np.float32) * alpha - patches_TPP4[..., :3])
+    return np.concatenate([color, alpha], axis=-1), corners
 
 
 def _composite(

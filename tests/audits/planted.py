@@ -1,7 +1,7 @@
 """Videos that give the answer away, and videos that do not: small, still or moving, with one cue planted each.
 
 Speediness compares frames 0 1 2 ... with frames 0 2 4 ...; whatever changes from each frame to the next, or only every
-second frame, therefore tells the two apart although nothing moves.
+second frame, therefore tells the two apart although nothing moves. The arrow of time is told by whatever changes one way.
 """
 
 import io
@@ -79,6 +79,38 @@ def moving(rng):
     return grain(frames, rng)
 
 
+def rising_border(rng):
+    """A border one pixel wide that grows brighter in time."""
+    return grain(_with_border(still(rng)), rng)
+
+
+def ringing(rng):
+    """The finest ripple grows in time, as where a coder rings the more, the farther the last key frame is."""
+    ripple = np.indices((SIDE, SIDE)).sum(axis=0)[..., None] % 2 - 0.5
+    return grain([(f + ripple * t / 2).clip(0, 255) for t, f in enumerate(still(rng))], rng, 0.5)
+
+
+def cooling(rng):
+    """No cue: a glowing square cools, and grows darker evenly."""
+    ground, (top, left) = texture(rng), rng.integers(6, SIDE - 18, 2)
+    frames = [ground.copy() for _ in range(NUM_FRAMES)]
+    for t, frame in enumerate(frames):
+        frame[top : top + 12, left : left + 12] = np.array([250, 190, 120]) - 4 * t
+    return grain(frames, rng)
+
+
+def cooling_in_a_border(rng):
+    """The same within a border that grows brighter in time."""
+    return _with_border(cooling(rng))
+
+
+def _with_border(frames):
+    for t, frame in enumerate(frames):
+        frame[[0, -1]] = 10 * t
+        frame[:, [0, -1]] = 10 * t
+    return frames
+
+
 def write_videos(folder: Path, make, count: int = 64, *, gop: int = 1) -> Manifest:
     """``count`` videos and their table; the last third is the split ``val``. Key frames only, so that nothing else tells."""
     rows = []
@@ -109,3 +141,12 @@ def recipe(root: Path, *, epochs: int = 8) -> dict:
         "loader": {"global_batch": 8, "workers_per_device": 0},
         "trainer": {"accelerator": "cpu", "threads": 1},
     }  # fmt: skip
+
+
+def arrow_recipe(root: Path, *, guarded: bool, epochs: int = 8) -> dict:
+    """The arrow of time, with its border guard or without any, at the size of ``recipe``."""
+    options = {
+        "num_frames": 8, "groups": 1, "layers": 0, "flip": False, "crop_scale": 1.0, "stabilize": False,
+        "border_share": 0.0625 if guarded else 0.0, "frame_px": 28 if guarded else SIDE,
+    }  # fmt: skip
+    return recipe(root, epochs=epochs) | {"task": {"name": "arrow_of_time", "options": options}}

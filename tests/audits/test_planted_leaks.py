@@ -71,6 +71,43 @@ def test_an_honest_network_is_not_accused(tmp_path):
     assert row_of(report, "noise").finding == "at chance"
 
 
+# ---- the arrow of time
+
+
+def audited_arrow(folder, make, *, guarded):
+    """The same of the arrow of time, whose border guard is on or off."""
+    manifest = planted.write_videos(folder / "videos", make)
+    recipe = planted.arrow_recipe(manifest.root, guarded=guarded)
+    run = ssvid.pretrain(recipe, run_dir=folder / "run", show_progress=False)
+    assert run.metrics["accuracy"] >= 0.8, "the network did not learn, so that there is nothing to audit"
+    return ssvid.audit(
+        checkpoint=run.run_dir, num_clips=NUM_CLIPS, batch_size=64, workers=0, device="cpu", show_progress=False,
+        only="static,noise,shuffled,reencoded,border,occluded",
+    ).report  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_border_that_tells_the_direction_of_time_is_named(tmp_path):
+    report = audited_arrow(tmp_path, planted.rising_border, guarded=False)
+    assert report.conclusions[0].startswith("arrow_of_time is read from the border: accuracy falls")
+    assert row_of(report, "static").finding == row_of(report, "noise").finding == "at chance"
+
+
+@pytest.mark.slow
+def test_compression_that_tells_the_direction_of_time_is_named(tmp_path):
+    report = audited_arrow(tmp_path, planted.ringing, guarded=False)
+    assert report.conclusions[0].startswith("arrow_of_time is read from compression: accuracy falls")
+    assert row_of(report, "border").held_against is False
+
+
+@pytest.mark.slow
+def test_the_guarded_network_is_not_accused_of_the_border_that_tells(tmp_path):
+    report = audited_arrow(tmp_path, planted.cooling_in_a_border, guarded=True)
+    accused = [row.label for row in report.rows if row.held_against and row.finding in ("read from", "above chance")]
+    assert accused == [] and row_of(report, "border").held_against is False
+    assert row_of(report, "border").difference == 0  # what the audit blackens, the guard has cut off
+
+
 # ---- a stranger's task whose own transform gives the answer away
 
 

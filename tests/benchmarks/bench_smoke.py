@@ -1,7 +1,7 @@
 """Does a smoke recipe learn its task within a minute? Its metrics on unseen appearances, over seeds, beside its placebo and
 the untrained network in the better of its two forms: as initialized, and with batch statistics of training clips.
 
-Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500]
+Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500] [--motions everyday --size 128 --seconds 3]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_smoke smoke/speediness --out build/smoke_speediness
 
 Makes the videos of the recipe's header once (400 to train on), and others of the split ``test``, which shares no scene
@@ -177,10 +177,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=400)
     parser.add_argument("--test", type=int, default=500)
+    parser.add_argument("--motions", default="everyday", help="as of ssvid data synth; so are --size and --seconds")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=3.0)
     args = parser.parse_args()
     videos = args.out / "videos"
     if not videos.exists():
-        synthesize(videos, SyntheticVideos(num_train=args.train, num_test=args.test))
+        made = {"motions": args.motions, "size_px": args.size, "seconds": args.seconds}
+        synthesize(videos, SyntheticVideos(num_train=args.train, num_test=args.test, **made))
     manifest = Manifest.load(videos / "manifest.csv")
     if signals_of(args.recipe):
         measure_signals_of(manifest)

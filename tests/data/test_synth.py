@@ -12,7 +12,7 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of, synthesize, truth_path
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
-from ssvid.video.synthetic import DIRECTIONS, MOTIONS, render
+from ssvid.video.synthetic import DIRECTIONS, IRREVERSIBLE, MOTIONS, render
 from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
@@ -166,6 +166,8 @@ def test_directions_are_classes_of_their_own_and_a_tempo_changes_the_speed_alone
     made = SyntheticVideos(num_train=8, num_test=0, seconds=1.0, size_px=32, motions="directions")
     manifest = synthesize(tmp_path / "usual", made, workers=1)
     assert manifest.labels() == tuple(sorted(DIRECTIONS))
+    losing = dataclasses.replace(made, num_train=6, motions="irreversible")
+    assert synthesize(tmp_path / "losing", losing, workers=1).labels() == tuple(sorted(IRREVERSIBLE))
     slow = synthesize(tmp_path / "slow", dataclasses.replace(made, tempo=0.25), workers=1)
     for row, other in zip(manifest.rows, slow.rows, strict=True):
         usual, slower = (np.load(m.root / truth_path(r.path)) for m, r in ((manifest, row), (slow, other)))

@@ -36,6 +36,12 @@ def test_a_task_that_only_mirrors_is_built_and_shown_with_two_channels() -> None
     assert "clips uint8 (2, 4, 2, " in str(show(pretraining()))
 
 
+def test_a_task_that_reverses_time_takes_flow_that_was_measured_both_ways() -> None:
+    data = {"root": "videos", "modality": "flow", "flow": {"symmetric": True}}
+    _, task = built(pretraining(data=data, task={"name": "arrow_of_time", "options": {"num_frames": 4}}))
+    assert task.reverses_time
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -48,6 +54,10 @@ def test_a_task_that_only_mirrors_is_built_and_shown_with_two_channels() -> None
         (
             {"task": {"name": "colorization"}},
             "not what task colorization takes: it works on rgb. Set data.modality=rgb",
+        ),
+        (
+            {"task": {"name": "arrow_of_time"}},
+            r"data.flow.symmetric \(False\) must be true for task arrow_of_time, .* ssvid data flow ROOT --symmetric",
         ),
         ({"task": {"name": "cycle_consistency"}}, "not what task cycle_consistency takes"),
         ({"online": {"tracking": {"every_epochs": 1}}}, "Set online.tracking.every_epochs=0"),

@@ -56,6 +56,27 @@ def test_the_mirrored_video_gives_the_mirrored_flow_with_u_negated() -> None:
     assert np.abs(inside(mirrored) - inside(flow)).max() < 0.25
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_symmetric_flow_of_the_reversed_video_is_the_opposite_flow_in_reverse(tmp_path: Path, symmetric: bool) -> None:
+    """Level by level, where something covers what lies behind it; usual flow sees it from the other frame."""
+    settings = FlowSettings(short_side_px=64, symmetric=symmetric)
+    frames = []
+    for t in range(6):
+        frame = ground((0, 0), 64, 64)
+        frame[20:40, 8 + 3 * t : 28 + 3 * t] = ground((40, 9), 64, 64)[20:40, 20:40]
+        frames.append(frame)
+    levels = []
+    for name, order in (("forward", frames), ("backward", frames[::-1])):
+        write_video(tmp_path / f"{name}.mp4", order, 25.0, crf=0, gop=1)
+        measure_flow(str(tmp_path / f"{name}.mp4"), tmp_path / f"{name}.mkv", settings, 6)
+        info = VideoInfo(name, 6, 25.0, 64, 64, channels=2)
+        with FlowReader(tmp_path / f"{name}.mkv", info, settings) as reader:
+            levels.append(reader.frames_at(np.arange(6)).numpy().astype(int))
+    assert np.array_equal(levels[0], 256 - levels[1][::-1]) is symmetric
+    moved = to_pixels(levels[0].astype(np.uint8), settings.most_px)[2, 0, 24:36, 18:30]
+    assert 2.0 < np.median(moved) < 3.3
+
+
 def test_one_pair_of_frames_gives_one_flow_whatever_was_measured_before() -> None:
     first, second = (ground((0, 0))[..., 0], ground((1, 2))[..., 0]), (ground((0, 0))[..., 0], ground((-3, 1))[..., 0])
     dis = Dis()

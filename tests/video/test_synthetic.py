@@ -10,6 +10,7 @@ from scipy.stats import kstest
 from ssvid.video.synthetic import (
     DIRECTIONS,
     GRAVITY,
+    IRREVERSIBLE,
     MOTIONS,
     SPEED_RANGE,
     STEADY_SCALE,
@@ -164,6 +165,72 @@ def test_the_actor_stays_in_view(motion: str) -> None:
         poses = scene_poses(draw_scene(motion, (2, 0, i), 128), times)
         seen = np.stack([poses.x[0], poses.y[0]], axis=1) - poses.camera_T2
         assert ((seen > 0) & (seen < 128)).all(axis=1).mean() > 0.9
+
+
+# ---- motions that cannot run backward
+
+
+@pytest.mark.parametrize("motion", IRREVERSIBLE)
+def test_the_actor_of_an_irreversible_motion_stays_in_view(motion: str) -> None:
+    test_the_actor_stays_in_view(motion)
+
+
+def own_time(motion: str, end: float, **natural: float) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """A scene at speed 1 from its beginning on, upright, in frame heights: times, and its path."""
+    s = scene(motion, speed=1.0, start=0.0, turn=1, direction=0.0, center_px=(0.0, 0.0))
+    s = dataclasses.replace(s, natural={**s.natural, **natural})
+    times = np.linspace(0, end, 40001)
+    x, y, angle, scale = actor_path(s, times)
+    return times, (x / SIZE, y / SIZE, angle, scale)
+
+
+def test_a_dropped_ball_falls_by_gravity_and_keeps_its_share_of_speed_at_each_bounce() -> None:
+    times, (_, y, _, _) = own_time("drop", 2.4, reach=0.4, restitution=0.6)
+    speed = np.diff(y) / np.diff(times)  # y points down
+    hits = np.flatnonzero((speed[:-1] > 0.05) & (speed[1:] < speed[:-1] - 0.05))
+    before, after = np.array([(speed[i - 2], -speed[i + 2]) for i in hits]).T
+    np.testing.assert_allclose(after[:3] / before[:3], 0.6, atol=0.01)
+    assert after[3] == pytest.approx(math.sqrt(2 * GRAVITY * 0.4), rel=0.01)  # thrown up anew
+    falls = (times[1:-1] > 0.1) & (times[1:-1] < 0.6)
+    np.testing.assert_allclose((np.diff(speed) / np.diff(times)[1:])[falls], GRAVITY, rtol=1e-3)
+    assert np.ptp(y) == pytest.approx(0.4, rel=1e-3)
+
+
+def test_a_drop_that_spreads_covers_an_area_that_grows_evenly() -> None:
+    times, (x, y, angle, scale) = own_time("spread", 1.0, period=1.1, reach=0.4, growth=10.0)
+    np.testing.assert_allclose(scale**2, 0.16 * (1 + 10 * times), rtol=1e-9)
+    assert np.ptp(x) == np.ptp(y) == np.ptp(angle) == 0
+
+
+def test_what_is_let_go_falls_by_gravity_and_a_leaf_sinks_evenly() -> None:
+    times, (x, y, _, _) = own_time("fall", 0.6, reach=0.8)  # lands after sqrt(2 * 0.8 / 4) = 0.632 s
+    np.testing.assert_allclose(y - y[0], GRAVITY * times**2 / 2, atol=1e-12)
+    assert np.ptp(x) == 0
+    times, (x, y, _, _) = own_time("settle", 1.59, period=1.6, reach=0.8, sway=0.8)
+    np.testing.assert_allclose(np.diff(y) / np.diff(times), 0.5, rtol=1e-6)
+    assert np.ptp(x) == pytest.approx(0.16, rel=1e-3)
+
+
+def test_what_is_hot_cools_as_newton_says_and_nothing_else_changes() -> None:
+    """The distance to the glow's color keeps its ratio, and frames differ where the actor is alone."""
+    s = draw_scene("cool", (3, 1, 4), SIZE)
+    s = dataclasses.replace(s, speed=1.0, start=0.0)
+    rendering = render(s, [0.0, 0.4, 0.8])
+    frames, actor = rendering.frames_THWC.astype(float), rendering.masks_STHW[0, 0]
+    near = actor | np.roll(actor, 2, 0) | np.roll(actor, -2, 0) | np.roll(actor, 2, 1) | np.roll(actor, -2, 1)
+    assert (frames[:, ~near] == frames[0, ~near]).all()
+    inside = actor & np.roll(actor, 2, 0) & np.roll(actor, -2, 0) & np.roll(actor, 2, 1) & np.roll(actor, -2, 1)
+    steps = np.diff(frames[:, inside], axis=0)
+    far = np.abs(steps[0]) > 20  # rounded to whole levels
+    share = math.exp(-s.natural["drag"] * 0.4)
+    np.testing.assert_allclose(steps[1][far] / steps[0][far], share, atol=0.06)
+    assert (steps.mean(axis=(1, 2)) < -3).all()  # darker and darker
+
+
+def test_drag_takes_the_same_share_of_speed_in_equal_times() -> None:
+    times, (x, _, _, _) = own_time("coast", 1.69, period=1.7, reach=0.5, drag=2.0)
+    speed = np.diff(x) / np.diff(times)
+    np.testing.assert_allclose(speed[10000:] / speed[:-10000], math.exp(-2.0 * times[10000]), rtol=1e-5)
 
 
 # ---- directions

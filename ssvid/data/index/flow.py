@@ -101,4 +101,4 @@ def measuring_command(root: str | Path, settings: FlowSettings) -> str:
         for word, value in said.items()
         if value != getattr(usual, options[word])
     ]
-    return " ".join(["ssvid data flow", str(root), *words])
+    return " ".join(["ssvid data flow", str(root), *words, *["--symmetric"] * settings.symmetric])
