@@ -27,7 +27,18 @@ from ssvid.data.masks import MASK_EXTENSIONS, VOID, Masks
 from ssvid.errors import DataError, name_some
 from ssvid.video.frame_folders import in_order, list_frames
 
-__all__ = ["JHMDB_JOINTS", "VIP_PARTS", "VOID", "Joints", "Masks", "Phases", "Tracks", "Truth", "read_truth", "truth_sha256"]
+__all__ = [
+    "JHMDB_JOINTS",
+    "VIP_PARTS",
+    "VOID",
+    "Joints",
+    "Masks",
+    "Phases",
+    "Tracks",
+    "Truth",
+    "read_truth",
+    "truth_sha256",
+]
 
 # The order of the columns of pos_img, as the data set's README_joint_positions.txt has it.
 JHMDB_JOINTS = (
@@ -150,7 +161,9 @@ def truth_sha256(truth: Truth) -> str:
     if truth.tracks:
         _add_points(digest, "tracks", truth.tracks.points_TQ2, truth.tracks.visible_TQ, ())
     if truth.phases:
-        digest.update(ascii(("phases", len(truth.phases.number_T))).encode() + truth.phases.number_T.astype("<i8").tobytes())
+        digest.update(
+            ascii(("phases", len(truth.phases.number_T))).encode() + truth.phases.number_T.astype("<i8").tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -12,7 +12,10 @@ import numpy as np
 
 NUM_PHASES = 4
 ACTION_SECONDS = 3.0  # of the whole action, at tempo 1
-PART_RANGE = (0.3, 1.7)  # shares of the parts before they are brought to a sum of 1: the longest may last six times the shortest
+PART_RANGE = (
+    0.3,
+    1.7,
+)  # shares of the parts before they are brought to a sum of 1: the longest may last six times the shortest
 
 # Where the actor is between two parts: x, y from the middle (frame heights, y down), angle (radians), scale.
 _POSES: dict[str, tuple[tuple[float, float, float, float], ...]] = {

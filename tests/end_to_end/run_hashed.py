@@ -51,6 +51,7 @@ class HashedClips:
 
     def __init__(self, maker):
         self.maker, self.min_frames = maker, maker.min_frames
+        self.group_by = getattr(maker, "group_by", None)
         makers = getattr(maker, "video_makers", ())
         self.video_makers = tuple(HashedClips(one) for one in makers)
 
