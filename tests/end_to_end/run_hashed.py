@@ -39,8 +39,12 @@ SPEEDS = [
     {"name": "speediness", "options": RECIPE["task"]["options"]},
     {"name": "speediness", "label": "drops", "options": RECIPE["task"]["options"] | {"spacing": "drop"}},
 ]
+PAIRS = {"name": "temporal_cycle", "options": {
+    "group_by": "any", "num_steps": 4, "context_frames": 2, "context_stride": 1, "frame_px": 16, "head": "none",
+}}  # fmt: skip
 RECIPES = {
     "one": RECIPE,
+    "pairs": RECIPE | {"task": PAIRS},
     "alternate": SHARED | {"tasks": SPEEDS, "task": {"options": {"schedule": "alternate"}}},
     "own_videos": SHARED | {"tasks": SPEEDS, "task": {"options": {"videos": "own"}}},
 }
