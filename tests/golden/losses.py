@@ -88,7 +88,8 @@ def make_videos(folder: Path) -> Path:
         write_video(path, frames, FPS, crf=0, preset="ultrafast", gop=1)
         rows.append(
             VideoRow(
-                path.name, NUM_FRAMES, FPS, SIZE_PX, SIZE_PX, decoders_ok=("pyav",), content_id=content_id(path)
+                path.name, NUM_FRAMES, FPS, SIZE_PX, SIZE_PX, label=scene.motion, decoders_ok=("pyav",),
+                content_id=content_id(path),
             )
         )  # fmt: skip
     Manifest(folder, tuple(rows)).save(folder / "manifest.csv")
