@@ -122,7 +122,7 @@ class MomentClips(CutFirst):
         else:
             moments_N = even_moments(length, c.num_steps, c.reach_frames)
         frames = with_context(moments_N, c.context_frames, c.context_stride)
-        targets = {
+        targets: dict[str, np.ndarray] = {
             f"times_{self.side}": (moments_N / length).astype(np.float32),
             f"answers_{self.side}": np.arange(c.num_steps, dtype=np.int64),
         }

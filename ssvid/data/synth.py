@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,7 +201,7 @@ def _make_video(job: _Job) -> VideoRow:
 
 
 def _write_truth(path: Path, scene: Scene, rendering: Rendering) -> None:
-    poses, acted = rendering.poses, {}
+    poses, acted = rendering.poses, dict[str, Any]()
     if rendering.progress_T is not None:
         acted = {"phase": phase_numbers(rendering.progress_T), "progress": rendering.progress_T}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ def phase_numbers(progress_T: np.ndarray) -> np.ndarray:
     return np.minimum(np.floor(progress_T * NUM_PHASES), NUM_PHASES - 1).astype(np.int64)
 
 
-def act(action: str, t: np.ndarray, natural: Mapping[str, float]) -> tuple[np.ndarray, ...]:
+def act(
+    action: str, t: np.ndarray, natural: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """dx, dy (frame heights), angle and scale of the actor, each (T,): at a steady pace from pose to pose."""
     poses_N4 = np.array(_POSES[action], dtype=np.float64)
     done_T, borders = progress(t, natural), np.linspace(0, 1, len(poses_N4))

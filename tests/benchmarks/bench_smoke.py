@@ -75,7 +75,9 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def untrained(run: Path, manifest: Manifest, test: Manifest, num_clips: int = 1) -> dict[str, dict[str, dict[str, float]]]:
+def untrained(
+    run: Path, manifest: Manifest, test: Manifest, num_clips: int = 1
+) -> dict[str, dict[str, dict[str, float]]]:
     """Form -> what ``measure`` finds of the network before its first step; ``better`` takes the better value of each metric.
 
     run: of which the recipe is taken. manifest: holds the videos that it was trained on.

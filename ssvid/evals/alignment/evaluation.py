@@ -246,7 +246,7 @@ def _paired(
 
     units: names and groups of all test videos, and which of them are in company.
     """
-    kept = np.flatnonzero(units[2])
+    kept = [int(i) for i in np.flatnonzero(units[2])]
     ids, groups = ([names[i] for i in kept] for names in units[:2])
     alone = [name for name, is_kept in zip(units[0], units[2], strict=True) if not is_kept]
     notes = [f"alone in their class, not in {title}: {len(alone)} ({name_some(alone)})"] * bool(alone)
@@ -341,15 +341,18 @@ def _aligned(
     row: ResultRow, of: Mapping[int, Moments], one: int, other: int, data: LabeledData, config: AlignmentConfig
 ) -> Aligned:
     """What the page needs of two test videos."""
-    shown = FeatureProtocol(**_clip_of(row))
-    frames = [moment_frames(data.test[i], shown, config.step_frames) for i in (one, other)]
-    return Aligned(data.manifest, data.test[one], data.test[other], *frames, of[one], of[other])
-
-
-def _clip_of(row: ResultRow) -> dict[str, int]:
-    """How long the clip of a moment is, as the row says it."""
-    shown = row.context["feature_protocol"]
-    return {name: int(shown[name]) for name in ("num_frames", "stride_frames")}
+    clip = row.context["feature_protocol"]
+    shown = FeatureProtocol(num_frames=int(clip["num_frames"]), stride_frames=int(clip["stride_frames"]))
+    labeled, played = data.test[one], data.test[other]
+    return Aligned(
+        data.manifest,
+        labeled,
+        played,
+        moment_frames(labeled, shown, config.step_frames),
+        moment_frames(played, shown, config.step_frames),
+        of[one],
+        of[other],
+    )
 
 
 def _drawn_pairs(both: _Both, data: LabeledData, config: AlignmentConfig) -> Iterator[tuple[int, int]]:
