@@ -19,6 +19,8 @@ otherwise needs a new record.
 For cycle_consistency, absolute: no vector instructions 0.027, two threads 0.004, one pixel value in ten off by one 0.064, most
 of it after the fifth step; learning rate 0.037, another seed 0.58, placebo 0.47. Where a square is fitted to an affinity that points
 nowhere yet, rounding grows from step to step: the tolerance of 0.06 tells another method, not another learning rate.
+
+For temporal_cycle, absolute: no vector instructions 0.0008, of losses between 2.7 and 5.7; the others were not measured.
 """
 
 import argparse
