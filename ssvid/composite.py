@@ -301,6 +301,10 @@ def check_members(members: Sequence[Member], config: CompositeConfig) -> None:
         if not label.isidentifier():
             problems.append(f"tasks: label {label!r} must be letters, digits and underscores. Set another label.")
     for member in members:
+        if getattr(member.task.clip_maker(training=True), "group_by", None):
+            problems.append(
+                f"tasks: {member.label} takes pairs of videos, and several tasks share single ones. Train it by itself (task.name)."
+            )
         if not 0 < member.weight < float("inf"):
             problems.append(
                 f"tasks: the weight of {member.label} ({member.weight:g}) must be positive. Leave the task out instead."

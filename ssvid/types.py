@@ -16,6 +16,7 @@ POOLS = ("avg", "avgmax", "max1x2x2", "frames")  # ways from a map to a vector (
 RGB, FLOW = MODALITIES = ("rgb", "flow")  # what a clip is made of
 RGB_CHANNELS, FLOW_CHANNELS = 3, 2  # flow has u and v
 NO_MOTION = 128  # the level, of 255, of a pixel of flow that does not move
+PAIRINGS = ("label", "group", "any")  # which videos make a pair: of one class, of one group of the table, any two
 COMPOSITE = "composite"  # the name under which recipes and checkpoints know several tasks at once
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class ClipMaker(Protocol):
 
     One that plans from per-frame measurements also has ``signals: tuple[str, ...]``, their names; ``VideoInfo.signals``
     then holds them. See ``ssvid.data.index.signals``. One that derives from ``ssvid.transforms.CutFirst`` has frames cut as they
-    are decoded.
+    are decoded. One that takes several videos for a sample has ``video_makers``, a clip maker for each; with ``group_by``, one of
+    ``PAIRINGS``, the first video's companions are drawn from its own class or group.
     """
 
     @property

@@ -368,3 +368,11 @@ def test_what_a_member_adds_on_the_device_reaches_it_and_nobody_else():
 def two_samples():
     clip = torch.zeros(2, 4, 3, 32, 32, dtype=torch.uint8)
     return {"clip": clip, "mean": torch.tensor([0.2, 0.4]), "start": torch.tensor([3, 4])}
+
+
+def test_a_task_of_pairs_is_refused_among_several():
+    info, task = initialize_backbone("tiny3d", {"width": 2}).info, tasks.get("temporal_cycle")
+    options = {"num_steps": 4, "context_frames": 2, "context_stride": 1, "frame_px": 32, "head": "none"}
+    members = [Member("brightness", Brightness(None, info)), Member("cycle", task(task.Config(**options), info))]
+    with pytest.raises(RecipeError, match=r"tasks: cycle takes pairs of videos.*Train it by itself"):
+        CompositeTask(members, CompositeConfig(), info)

@@ -50,6 +50,11 @@ class AroundClips:
         """The per-frame signals that the task plans from."""
         return tuple(getattr(self.maker, "signals", ()))
 
+    @property
+    def group_by(self) -> str | None:
+        """Which videos the task pairs."""
+        return getattr(self.maker, "group_by", None)
+
 
 class AuditedClips(AroundClips, CutFirst):
     """A task's clip maker whose frames are changed before it cuts them.

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from ssvid.progress import Progress
 from ssvid.video.identity import content_id, quick_id
 from ssvid.video.scan import scan_video
 from ssvid.video.synthetic import CLASSES, Rendering, Scene, draw_scene, render
+from ssvid.video.synthetic_actions import phase_numbers
 from ssvid.video.writer import write_video
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
@@ -48,8 +50,9 @@ class SyntheticVideos:
     """Which videos are made; the classes take turns, so that they are balanced.
 
     seconds, fps: length and rate of every video. size_px: height and width, even. seed: another one gives other videos.
-    motions: which classes, "everyday" (``MOTIONS``), "directions" (``DIRECTIONS``, of which no single frame tells the class) or
-        "irreversible" (``IRREVERSIBLE``, which cannot run backward).
+    motions: which classes, "everyday" (``MOTIONS``), "directions" (``DIRECTIONS``, of which no single frame tells the class),
+        "irreversible" (``IRREVERSIBLE``, which cannot run backward) or "actions" (``ACTIONS``, each done once in four parts, of which
+        each frame's is known; they take 3 seconds).
     tempo: everything moves so many times as fast.
     """
 
@@ -199,14 +202,16 @@ def _make_video(job: _Job) -> VideoRow:
 
 
 def _write_truth(path: Path, scene: Scene, rendering: Rendering) -> None:
-    poses = rendering.poses
+    poses, acted = rendering.poses, dict[str, Any]()
+    if rendering.progress_T is not None:
+        acted = {"phase": phase_numbers(rendering.progress_T), "progress": rendering.progress_T}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path, motion=scene.motion, speed=scene.speed, direction=scene.direction, turn=scene.turn, start=scene.start,
         size_px=scene.size_px, seed=np.asarray(scene.seed), times=rendering.times, x=poses.x, y=poses.y,
         angle=poses.angle, scale=poses.scale, affine=poses.affine_ST23.astype(np.float32), camera=poses.camera_T2,
         masks=np.packbits(rendering.masks_STHW, axis=-1), tracks=rendering.tracks_TP2.astype(np.float32),
-        visible=rendering.visible_TP, point_owner=rendering.point_owner_P,
+        visible=rendering.visible_TP, point_owner=rendering.point_owner_P, **acted,
     )  # fmt: skip
 
 

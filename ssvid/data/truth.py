@@ -1,10 +1,12 @@
-"""What is known about the frames of a video beside its label: masks of objects or parts, joints of a body, point tracks.
+"""What is known about the frames of a video beside its label: masks of objects or parts, joints of a body, point tracks,
+the phase of an action.
 
 The manifest's column ``truth`` names the file or folder. Its kind is told by its content:
 
 * a folder of PNGs: masks (DAVIS, YouTube-VOS; VIP, whose folder lies in one called ``Category_ids``);
 * ``.mat``: the joints of JHMDB;
-* ``.npz``: what ``ssvid data synth`` and ``ssvid data tapvid`` write: tracks of points, with or without masks.
+* ``.npz``: what ``ssvid data synth`` and ``ssvid data tapvid`` write: tracks of points (``tracks``, ``visible``), with or
+  without ``masks``; the number of the phase that each frame is of (``phase``), with or without them.
 
 Coordinates of points are in pixels of the video: x to the right, y down, the center of the first pixel at (0, 0).
 """
@@ -25,7 +27,18 @@ from ssvid.data.masks import MASK_EXTENSIONS, VOID, Masks
 from ssvid.errors import DataError, name_some
 from ssvid.video.frame_folders import in_order, list_frames
 
-__all__ = ["JHMDB_JOINTS", "VIP_PARTS", "VOID", "Joints", "Masks", "Tracks", "Truth", "read_truth", "truth_sha256"]
+__all__ = [
+    "JHMDB_JOINTS",
+    "VIP_PARTS",
+    "VOID",
+    "Joints",
+    "Masks",
+    "Phases",
+    "Tracks",
+    "Truth",
+    "read_truth",
+    "truth_sha256",
+]
 
 # The order of the columns of pos_img, as the data set's README_joint_positions.txt has it.
 JHMDB_JOINTS = (
@@ -79,12 +92,20 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class Phases:
+    """Which phase of its action each frame is of. number_T: int64 (T,), from 0, the same for all videos of an action."""
+
+    number_T: np.ndarray
+
+
+@dataclass(frozen=True)
 class Truth:
     """All that is known of the frames of one video; None where nothing is."""
 
     masks: Masks | None = None
     joints: Joints | None = None
     tracks: Tracks | None = None
+    phases: Phases | None = None
 
     def cut(self, start: int, end: int) -> Truth:
         """What is known of frames [start, end), counted from start."""
@@ -93,6 +114,7 @@ class Truth:
             masks.cut(start, end) if masks else None,
             Joints(joints.points_TJ2[part], joints.visible_TJ[part], joints.names) if joints else None,
             Tracks(tracks.points_TQ2[part], tracks.visible_TQ[part]) if tracks else None,
+            Phases(self.phases.number_T[part]) if self.phases else None,
         )
 
 
@@ -119,7 +141,7 @@ def read_truth(root: str | Path, row: VideoRow) -> Truth:
         truth = _read_arrays(path, row)
     else:
         raise DataError(
-            f"truth ({path}) of {row.path!r} must be a folder of masks (.png), joints (.mat) or tracks (.npz);"
+            f"truth ({path}) of {row.path!r} must be a folder of masks (.png), joints (.mat) or tracks or phases (.npz);"
             f" {'it does not exist' if not path.exists() else 'it is another file'}. {_WAY_OUT}"
         )
     windowed = row_id(row) != row.path
@@ -138,6 +160,10 @@ def truth_sha256(truth: Truth) -> str:
         _add_points(digest, "joints", truth.joints.points_TJ2, truth.joints.visible_TJ, truth.joints.names)
     if truth.tracks:
         _add_points(digest, "tracks", truth.tracks.points_TQ2, truth.tracks.visible_TQ, ())
+    if truth.phases:
+        digest.update(
+            ascii(("phases", len(truth.phases.number_T))).encode() + truth.phases.number_T.astype("<i8").tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -265,16 +291,31 @@ def _inside(points_TN2: np.ndarray, row: VideoRow) -> np.ndarray:
 
 
 def _read_arrays(path: Path, row: VideoRow) -> Truth:
-    """Tracks, and masks where there are some, of an ``.npz``."""
+    """Tracks, masks and phases, as far as there are some, of an ``.npz``."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("tracks", "visible", "masks") if name in stored.files}
+            arrays = {name: stored[name] for name in ("tracks", "visible", "masks", "phase") if name in stored.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as cause:
         raise DataError(f"{path} cannot be read ({type(cause).__name__}: {cause}). {_WAY_OUT}") from cause
+    phases = _phases_of(path, row, arrays)
+    if phases is not None and set(arrays) == {"phase"}:
+        return Truth(phases=phases)
     missing = [name for name in ("tracks", "visible") if name not in arrays]
     if missing:
         raise DataError(f"{path} must hold the arrays tracks and visible, it lacks {name_some(missing)}. {_WAY_OUT}")
-    return Truth(masks=_masks_of(path, row, arrays), tracks=_tracks_of(path, row, arrays))
+    return Truth(masks=_masks_of(path, row, arrays), tracks=_tracks_of(path, row, arrays), phases=phases)
+
+
+def _phases_of(path: Path, row: VideoRow, arrays: Mapping[str, np.ndarray]) -> Phases | None:
+    if "phase" not in arrays:
+        return None
+    phase = arrays["phase"]
+    if phase.dtype.kind not in "iu" or phase.shape != (row.num_frames,) or (phase < 0).any():
+        raise DataError(
+            f"{path}: phase must be {row.num_frames} whole numbers from 0, one for each frame of {row.path!r}; it is {phase.dtype}"
+            f" {phase.shape}. {_WAY_OUT}"
+        )
+    return Phases(phase.astype(np.int64))
 
 
 def _tracks_of(path: Path, row: VideoRow, arrays: Mapping[str, np.ndarray]) -> Tracks:

@@ -112,6 +112,15 @@ class Side(Protocol):
 
 
 @dataclass(frozen=True)
+class Became:
+    """What became of the videos of one side, for evaluations that read them themselves."""
+
+    unreadable: tuple[Listed, ...] = ()
+    padded: tuple[str, ...] = ()
+    decoders: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Seen:
     """What a network makes of the videos: a vector of each, with labels and groups; NaN where one could not be read.
 

@@ -145,9 +145,13 @@ class Command:
                     f"data.modality ({self.config.data.modality}) is not what {name} is asked of. Set data.modality={legal[0]}."
                 )
             verb = evaluations.get(name).verb
-            if kind == "evaluate" and verb != kind:
+            if kind in ("evaluate", "probe") and name == self._named() and verb != kind:
                 raise RecipeError(f"evaluation.name ({name}) has a verb of its own. Run it with: ssvid {verb}")
         self.runs = self.planned()
+
+    def _named(self) -> str:
+        """The evaluation that the recipe names; "" where its kind says what is asked."""
+        return str(self.config.evaluation.name) if hasattr(self.config, "evaluation") else ""
 
     def planned(self) -> list[Run]:
         """The runs of the command."""

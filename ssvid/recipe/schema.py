@@ -135,19 +135,38 @@ class EvaluationRecipe:
 
 
 @dataclass
+class QuestionConfig:
+    """Which evaluation is asked. name: see ``ssvid evaluations``. options: fields of the evaluation's own Config."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ProbedConfig(QuestionConfig):
+    """Another question than the linear probe and k-NN. name: ``alignment``; "" asks these. options: fields of its own Config."""
+
+    name: str = ""
+
+
+@dataclass
 class ProbeRecipe(EvaluationRecipe):
     """What a frozen backbone is worth, measured on labeled videos.
 
     kind: ``probe``.
     features: clips per video, their length and size, stages and pooling. probe: linear probe and k-NN.
+    evaluation: another question in their place.
     """
 
     kind: str = "probe"
     features: FeatureProtocol = field(default_factory=FeatureProtocol)
     probe: ProbeProtocol = field(default_factory=ProbeProtocol)
+    evaluation: ProbedConfig = field(default_factory=ProbedConfig)
 
     def asks(self) -> dict[str, Any]:
-        """The linear probe, k-NN, and the probe with few labels."""
+        """The linear probe, k-NN, and the probe with few labels; or the evaluation that is named."""
+        if self.evaluation.name:
+            return {self.evaluation.name: make_evaluation_config(self.evaluation.name, self.evaluation.options)}
         return dict.fromkeys(("linear_probe", "knn", "low_shot"), self.probe)
 
 
@@ -207,14 +226,6 @@ class TrackRecipe(EvaluationRecipe):
     def asks(self) -> dict[str, Any]:
         """Label propagation alone."""
         return {"label_propagation": self.track}
-
-
-@dataclass
-class QuestionConfig:
-    """Which evaluation is asked. name: see ``ssvid evaluations``. options: fields of the evaluation's own Config."""
-
-    name: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -282,6 +293,7 @@ USED_ONLY_WHEN: dict[str, Used] = {
     "online.tracking.": Used("online.tracking.every_epochs", (0,), off=True),
     "monitor.max_vectors": Used("monitor.features", (True,)),
     "monitor.best_metric": Used("monitor.keep_best", (True,)),
+    "probe.": Used("evaluation.name", ("",)),
     **{f"probe.{key}": Used("probe.solver", ("lbfgs",)) for key in ("regularization", "max_iterations")},
     **{f"probe.{key}": Used("probe.solver", ("sgd",)) for key in ("learning_rates", "weight_decays")},
     **{f"probe.head_{key}": Used("probe.solver", ("sgd",)) for key in ("epochs", "batch_size", "momentum", "schedule")},

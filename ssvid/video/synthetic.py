@@ -13,6 +13,9 @@ place, angle and size have the same distribution in all of them, so that no sing
 The classes of a third set, ``IRREVERSIBLE``, are motions that lose energy or spread, and are set going again, on a scene where
 nothing else moves: played backward, each breaks its law within a second.
 
+Those of a fourth set, ``ACTIONS``, are done once from their beginning to their end, and how far each frame is in its action is known:
+see ``ssvid.video.synthetic_actions``.
+
 Units: positions in pixels of the rendered frame (x to the right, y down, pixel centers at whole numbers), angles in
 radians, times in seconds of video. Scene time is ``speed * (time + start)``.
 """
@@ -28,6 +31,8 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ssvid.video.synthetic_actions import ACTIONS, PART_RANGE, PARTS, act, progress
 
 SPEED_RANGE = (0.75, 1.35)  # times the natural tempo; drawn log-uniformly, independently of the class
 GRAVITY = 4.0  # frame heights per second squared, at speed 1
@@ -91,6 +96,7 @@ class Rendering:
     """Pixels and truth of a scene at ``times``.
 
     frames_THWC: uint8. masks_STHW: bool, what is *visible* of each sprite (the actor hides the distractor).
+    progress_T: how far the actor is in its action, 0 to 1; None where the motion has no beginning and no end.
     tracks_TP2: x, y of points that stick to the actor, the distractor and the background. visible_TP: inside the frame
     and not hidden. point_owner_P: 0 actor, 1 distractor, -1 background.
     """
@@ -102,6 +108,7 @@ class Rendering:
     tracks_TP2: np.ndarray
     visible_TP: np.ndarray
     point_owner_P: np.ndarray
+    progress_T: np.ndarray | None = None
 
 
 # ------------------------------------------------------------------------------------------------ the motions
@@ -252,8 +259,10 @@ _DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
 DIRECTIONS = tuple(_DIRECTIONS)
 _LOSING = {f.__name__: f for f in (coast, drop, fall, settle, spread, cool)}
 IRREVERSIBLE = tuple(_LOSING)
+_ACTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {name: partial(act, name) for name in ACTIONS}
+_LAWS = _MOTIONS | _DIRECTIONS | _LOSING | _ACTIONS
 CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE}
+    {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE, "actions": ACTIONS}
 )
 
 # natural constants: name -> (low, high), drawn uniformly.
@@ -275,6 +284,7 @@ _NATURAL: dict[str, dict[str, tuple[float, float]]] = {
     "spread": {"period": (1.7, 1.7), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
     "cool": {"period": (1.7, 1.7), "drag": (1.5, 1.5)},
     **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
+    **{name: dict.fromkeys(PARTS, PART_RANGE) for name in ACTIONS},
 }
 _UPRIGHT = (
     "bounce",
@@ -283,6 +293,7 @@ _UPRIGHT = (
     "fall",
     "settle",
     *DIRECTIONS,
+    *ACTIONS,
 )  # gravity has a direction; the other motions' axes are turned by ``direction``
 
 
@@ -344,6 +355,8 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     plain = motion in _DIRECTIONS
     if plain:  # where the actor is follows from the constants alone; the class says which way it turns
         turn, center, radius = 1, np.full(2, (size_px - 1) / 2), _PLAIN_RADIUS * radius
+    if motion in _ACTIONS:  # begins with the video, and takes its time as its parts say
+        turn, speed, start = 1, 1.0, 0.0
     return Scene(
         motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
         center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
@@ -354,8 +367,7 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
 def actor_path(scene: Scene, times: np.ndarray) -> Path:
     """World x, y in pixels, angle and scale of the actor's centroid at ``times``; each (T,)."""
     t = scene.speed * (np.asarray(times, dtype=np.float64) + scene.start)
-    law = _DIRECTIONS[scene.motion] if scene.plain else (_MOTIONS | _LOSING)[scene.motion]
-    dx, dy, angle, scale = law(t, scene.natural)
+    dx, dy, angle, scale = _LAWS[scene.motion](t, scene.natural)
     if scene.motion in _UPRIGHT:
         dx, angle = scene.turn * dx, scene.turn * angle
     else:
@@ -363,6 +375,13 @@ def actor_path(scene: Scene, times: np.ndarray) -> Path:
         cos, sin = math.cos(scene.direction), math.sin(scene.direction)
         dx, dy, angle = cos * dx - sin * dy, sin * dx + cos * dy, angle + scene.direction
     return scene.center_px[0] + scene.size_px * dx, scene.center_px[1] + scene.size_px * dy, angle, scale
+
+
+def scene_progress(scene: Scene, times: np.ndarray) -> np.ndarray | None:
+    """How far an action is at ``times``, 0 to 1; None of a motion that is none of ``ACTIONS``."""
+    if scene.motion not in _ACTIONS:
+        return None
+    return progress(scene.speed * (np.asarray(times, dtype=np.float64) + scene.start), scene.natural)
 
 
 def scene_poses(scene: Scene, times: Sequence[float] | np.ndarray) -> Poses:
@@ -416,7 +435,8 @@ def render(scene: Scene, times: Sequence[float] | np.ndarray) -> Rendering:
         patches[0] = _glowing(*patches[0], _heat(scene, times))
     frames, masks = _composite(scene, backdrop, patches, poses.camera_T2, light)
     tracks, owner = _tracks(rng, sprites, poses, scene.size_px)
-    return Rendering(times, frames, poses, masks, tracks, _visible(tracks, owner, masks), owner)
+    seen = _visible(tracks, owner, masks)
+    return Rendering(times, frames, poses, masks, tracks, seen, owner, scene_progress(scene, times))
 
 
 def _noise_texture(rng: np.random.Generator, size: int, cells: Sequence[int]) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Does a smoke recipe learn its task within a minute? Its metrics on unseen appearances, over seeds, beside its placebo and
 the untrained network in the better of its two forms: as initialized, and with batch statistics of training clips.
 
-Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500] [--motions everyday --size 128 --seconds 3]
+Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500] [--clips 1] [--motions everyday --size 128 --seconds 3]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_smoke smoke/speediness --out build/smoke_speediness
 
 Makes the videos of the recipe's header once (400 to train on), and others of the split ``test``, which shares no scene
 with them. Trains the recipe and its placebo for each seed, one after the other, as ``ssvid pretrain RECIPE`` does, and
-then asks each network about the test videos: what a validation asks, once for each video. Writes smoke.json and smoke.md;
+then asks each network about the test videos: what a validation asks, once for each video (or --clips times). Writes smoke.json and smoke.md;
 called again, it goes on with what is missing there.
 """
 
@@ -75,7 +75,9 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def untrained(run: Path, manifest: Manifest, test: Manifest) -> dict[str, dict[str, dict[str, float]]]:
+def untrained(
+    run: Path, manifest: Manifest, test: Manifest, num_clips: int = 1
+) -> dict[str, dict[str, dict[str, float]]]:
     """Form -> what ``measure`` finds of the network before its first step; ``better`` takes the better value of each metric.
 
     run: of which the recipe is taken. manifest: holds the videos that it was trained on.
@@ -85,33 +87,36 @@ def untrained(run: Path, manifest: Manifest, test: Manifest) -> dict[str, dict[s
     rows = split_rows(manifest, config.data, config.seed)[0].rows
     training = ClipDataset(manifest, rows, task.clip_maker(training=True), seed=config.seed)
     _prepare(task, SimpleNamespace(train_set=training))  # type: ignore[arg-type]
-    forms = {AS_INITIALIZED: measure(backbone, task, test)}
+    forms = {AS_INITIALIZED: measure(backbone, task, test, num_clips)}
     layout = BatchLayout(config.loader.global_batch, clips_per_video=config.loader.clips_per_video)
     batches = TrainBatches(len(training), layout, seed=config.seed, position=lambda: (0, 0))
     networks = torch.nn.ModuleList([backbone, task]).train()
     with torch.no_grad(), estimating(networks):
         for batch in ClipLoader(training, list(islice(batches, NUM_BATCHES)), LoaderConfig(workers_per_device=1)):
             task(task.augment(batch, BatchRandom.of(config.seed, tickets_of(batch))), backbone)
-    forms[ESTIMATED] = measure(backbone, task, test)
+    forms[ESTIMATED] = measure(backbone, task, test, num_clips)
     values = {form: {name: found["value"] for name, found in metrics.items()} for form, metrics in forms.items()}
     better = better_of(values, smaller_metrics(task))
     which = {name: next(form for form in forms if values[form][name] == value) for name, value in better.items()}
     return forms | {"better": {name: forms[form][name] for name, form in which.items()}}
 
 
-def measure_run(run: Path, test: Manifest) -> dict[str, dict[str, float]]:
+def measure_run(run: Path, test: Manifest, num_clips: int = 1) -> dict[str, dict[str, float]]:
     """What ``measure`` finds of a trained network."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     config = load_recipe(checkpoint.meta["recipe"]).recipe
-    return measure(*trained_networks(config, checkpoint), test)  # type: ignore[arg-type]
+    return measure(*trained_networks(config, checkpoint), test, num_clips)  # type: ignore[arg-type]
 
 
-def measure(backbone: Backbone, task: PretextTask, manifest: Manifest) -> dict[str, dict[str, float]]:
+def measure(
+    backbone: Backbone, task: PretextTask, manifest: Manifest, num_clips: int = 1
+) -> dict[str, dict[str, float]]:
     """Metric -> value, its standard error over videos where it is a mean over them, and the number of videos."""
     backbone.eval()
     task.eval()
     dataset = ClipDataset(manifest, manifest.rows, task.clip_maker(training=False), seed=1, segment_seconds=math.inf)
-    loader = ClipLoader(dataset, EvalBatches(len(dataset), 16, stream=Stream.EVAL), LoaderConfig(workers_per_device=1))
+    batches = EvalBatches(len(dataset), 16, stream=Stream.EVAL, num_clips=num_clips)
+    loader = ClipLoader(dataset, batches, LoaderConfig(workers_per_device=1))
     whole, values = dict(task.epoch_metrics()), dict[str, list[float]]()
     with torch.inference_mode():
         for batch in loader:
@@ -120,13 +125,14 @@ def measure(backbone: Backbone, task: PretextTask, manifest: Manifest) -> dict[s
                 values.setdefault(name, []).extend(per_sample.double().tolist())
             for name, metric in whole.items():
                 metric.update(*output.scores[name])
+    means = {name: np.reshape(v, (num_clips, len(dataset))).mean(axis=0) for name, v in values.items()}
     found = {
         name: {
             "value": float(np.mean(v)),
             "standard_error": float(np.std(v, ddof=1) / math.sqrt(len(v))),
             "videos": len(v),
         }
-        for name, v in values.items()
+        for name, v in means.items()
     }
     return found | {name: {"value": float(metric.compute()), "videos": len(dataset)} for name, metric in whole.items()}
 
@@ -177,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=400)
     parser.add_argument("--test", type=int, default=500)
+    parser.add_argument("--clips", type=int, default=1, help="of each test video; their mean counts once")
     parser.add_argument("--motions", default="everyday", help="as of ssvid data synth; so are --size and --seconds")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -198,9 +205,9 @@ def main() -> None:
         for arm, overrides in ARMS.items():
             run = args.out / f"{arm}{seed}"
             seconds = train_once(args.recipe, videos, run, f"seed={seed}", *overrides)
-            row[arm] = {"seconds": seconds, "metrics": measure_run(run, test)}
+            row[arm] = {"seconds": seconds, "metrics": measure_run(run, test, args.clips)}
             print(seed, arm, row[arm], flush=True)
-        row["untrained"] = untrained(args.out / f"pretrained{seed}", manifest, test)
+        row["untrained"] = untrained(args.out / f"pretrained{seed}", manifest, test, args.clips)
         print(seed, "untrained", row["untrained"]["better"], flush=True)
         report["seeds"].append(row)
         report["chance"] = read_checkpoint(run / "checkpoints" / "last.ckpt").meta["chance"]

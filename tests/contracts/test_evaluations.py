@@ -16,6 +16,7 @@ from ssvid.features.protocol import FeatureProtocol
 from ssvid.recipe.check import build_defaults
 from ssvid.recipe.options import make_evaluation_config
 from ssvid.train.config import TrainerConfig
+from tests.evals.alignment.footage import make_actions
 from tests.evals.label_propagation.footage import data_of, make_tracked
 from tests.frozen import ask, labeled
 
@@ -44,7 +45,8 @@ def options_of(name: str):
     return make_evaluation_config(name, {key: value for key, value in QUICK.items() if key in known})
 
 
-LEARNS = [name for name in NAMES if evaluations.get(name).needs_labels]
+KNOWN = ("alignment", "label_propagation")  # asked of videos of whose frames something is known
+LEARNS = [name for name in NAMES if name not in KNOWN]
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +55,17 @@ def tracked(tmp_path_factory):
     return make_tracked(tmp_path_factory.mktemp("tracked"))
 
 
-def data_for(name, manifest, tracked):
-    return labeled(manifest) if name in LEARNS else data_of(tracked)
+@pytest.fixture(scope="session")
+def acted(tmp_path_factory):
+    """Videos of whose frames the phase is known. Read only."""
+    return make_actions(tmp_path_factory.mktemp("acted"))
+
+
+@pytest.fixture
+def data_for(manifest, tracked, acted):
+    """The videos that an evaluation is asked of."""
+    known = {"alignment": lambda: labeled(acted), "label_propagation": lambda: data_of(tracked)}
+    return lambda name: known.get(name, lambda: labeled(manifest))()
 
 
 @pytest.fixture
@@ -75,8 +86,8 @@ def test_it_is_an_evaluation_with_options_of_its_own(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_scores_every_test_video_once_and_the_same_again(name, manifest, tracked, tools, tmp_path):
-    data = data_for(name, manifest, tracked)
+def test_it_scores_every_test_video_once_and_the_same_again(name, data_for, tools, tmp_path):
+    data = data_for(name)
     network = initialize_backbone("tiny3d", {"width": 2, "stride_time": 1}, seed=0)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     rows = ask(name, network, data, options_of(name), FEATURES, tools=tools)

@@ -10,9 +10,10 @@ import pytest
 
 from ssvid.data.manifest import Manifest
 from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of, synthesize, truth_path
+from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
-from ssvid.video.synthetic import DIRECTIONS, IRREVERSIBLE, MOTIONS, render
+from ssvid.video.synthetic import ACTIONS, DIRECTIONS, IRREVERSIBLE, MOTIONS, actor_path, render, scene_progress
 from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
@@ -173,6 +174,37 @@ def test_directions_are_classes_of_their_own_and_a_tempo_changes_the_speed_alone
         usual, slower = (np.load(m.root / truth_path(r.path)) for m, r in ((manifest, row), (slow, other)))
         assert slower["speed"] == pytest.approx(0.25 * usual["speed"])
         assert np.array_equal(usual["seed"], slower["seed"])
+
+
+def test_actions_are_done_once_and_the_phase_of_every_frame_is_known(tmp_path):
+    """The parts come in their order, a quarter of the progress each, and last as their shares of the 3 seconds say."""
+    made = SyntheticVideos(num_train=4, num_test=0, seconds=3.0, fps=20.0, size_px=32, motions="actions")
+    manifest = synthesize(tmp_path, made, workers=1)
+    assert manifest.labels() == tuple(sorted(ACTIONS))
+    for number, row in enumerate(manifest.rows):
+        truth, scene = np.load(tmp_path / truth_path(row.path)), scene_of(0, "train", number, 32, "actions")
+        phase, progress = truth["phase"], truth["progress"]
+        np.testing.assert_array_equal(phase, np.minimum(progress * 4, 3).astype(int))
+        assert progress[0] == 0 and (np.diff(progress) > 0).all() and set(phase) == {0, 1, 2, 3}
+        shares = np.array([scene.natural[f"part{part}"] for part in range(4)])
+        np.testing.assert_allclose(np.bincount(phase) / 60, shares / shares.sum(), atol=1.01 / 60)
+        known = read_truth(tmp_path, row)
+        np.testing.assert_array_equal(known.phases.number_T, phase)
+        assert known.tracks is not None and known.masks is not None
+        np.testing.assert_array_equal(known.cut(5, 9).phases.number_T, phase[5:9])
+
+
+def test_an_action_takes_other_times_in_other_videos_and_passes_the_same_poses():
+    """At equal progress the actor of two scenes is in the same place, but for where the action as a whole takes place."""
+    times, found = np.linspace(0, 3, 61), []
+    for number in (1, 5):
+        scene = scene_of(0, "train", number, 64, "actions")
+        assert scene.motion == "pour"
+        progress = scene_progress(scene, times)
+        x, y, angle, scale = actor_path(scene, np.interp([0.1, 0.4, 0.6, 0.9], progress, times))
+        found.append(np.stack([x - scene.center_px[0], y - scene.center_px[1], angle, scale]))
+        assert np.abs(progress - times / 3).max() > 0.03
+    np.testing.assert_allclose(*found, atol=0.5)
 
 
 @pytest.mark.parametrize(

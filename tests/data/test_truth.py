@@ -314,9 +314,26 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refused(r"cannot be read \(ValueError: Object arrays", tracks=np.array([{}], dtype=object), visible=visible)
     bits = np.zeros((2, 4, HEIGHT, 2), np.uint8)
     refused(r"masks must be bits of shape objects x 4 x 6 x 1", tracks=tracks, visible=visible, masks=bits)
+    refused(
+        r"phase must be 4 whole numbers from 0, one for each frame of 'clip\.mp4'; it is int64 \(3,\)",
+        phase=np.arange(3),
+    )
+    refused(r"phase must be 4 whole numbers from 0", phase=np.array([0.0, 0.5, 1, 1]))
+    refused(r"phase must be 4 whole numbers from 0", phase=np.array([-1, 0, 0, 1]))
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"truth\.npz cannot be read"):
         read_truth(tmp_path, row(truth="truth.npz"))
+
+
+def test_phases_alone_are_a_truth_and_part_of_its_identity(tmp_path: Path) -> None:
+    hashes = []
+    for phase in ([0, 0, 1, 2], [0, 1, 1, 2]):
+        np.savez(tmp_path / "truth.npz", phase=np.array(phase, dtype=np.uint8))
+        truth = read_truth(tmp_path, row(truth="truth.npz"))
+        assert truth.phases is not None and truth.phases.number_T.tolist() == phase
+        assert (truth.masks, truth.joints, truth.tracks) == (None, None, None)
+        hashes.append(truth_sha256(truth))
+    assert hashes[0] != hashes[1]
 
 
 def test_truth_of_no_known_kind_is_refused(tmp_path: Path) -> None:

@@ -39,8 +39,12 @@ SPEEDS = [
     {"name": "speediness", "options": RECIPE["task"]["options"]},
     {"name": "speediness", "label": "drops", "options": RECIPE["task"]["options"] | {"spacing": "drop"}},
 ]
+PAIRS = {"name": "temporal_cycle", "options": {
+    "group_by": "any", "num_steps": 4, "context_frames": 2, "context_stride": 1, "frame_px": 16, "head": "none",
+}}  # fmt: skip
 RECIPES = {
     "one": RECIPE,
+    "pairs": RECIPE | {"task": PAIRS},
     "alternate": SHARED | {"tasks": SPEEDS, "task": {"options": {"schedule": "alternate"}}},
     "own_videos": SHARED | {"tasks": SPEEDS, "task": {"options": {"videos": "own"}}},
 }
@@ -51,6 +55,7 @@ class HashedClips:
 
     def __init__(self, maker):
         self.maker, self.min_frames = maker, maker.min_frames
+        self.group_by = getattr(maker, "group_by", None)
         makers = getattr(maker, "video_makers", ())
         self.video_makers = tuple(HashedClips(one) for one in makers)
 

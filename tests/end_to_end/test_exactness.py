@@ -156,7 +156,7 @@ def test_torchrun_gives_the_same_weights_as_lightnings_launcher(reference, two_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["alternate", "own_videos"])
+@pytest.mark.parametrize("recipe", ["alternate", "own_videos", "pairs"])
 def test_several_tasks_resume_bit_for_bit_with_workers(video_folder, tmp_path, recipe):
     whole = run(tmp_path, video_folder, "whole", recipe=recipe)
     name = "killed"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ssvid.data.feed.pairs import Pairs
 from ssvid.data.feed.sampler import EvalBatches
 from ssvid.data.index.signals import check_signals, load_signals
 from ssvid.data.manifest import Manifest, VideoRow
@@ -76,10 +77,13 @@ class ClipDataset(Dataset):
 
     Attributes:
         too_short: rows left out because the clip maker needs more frames than they have.
+        pairs: who belongs to whom, where the clip maker takes several videos of one class or group for a sample. alone: rows left
+            out because they have no companion.
         videos: for each sample the number of its video, int64; the same for segments, windows and copies of one video.
 
     Raises:
-        DataError: no row is long enough, or the clip maker plans from signals that were not measured.
+        DataError: no row is long enough, none has another one of its class or group where the clip maker takes pairs, or it
+            plans from signals that were not measured.
     """
 
     def __init__(
@@ -105,8 +109,9 @@ class ClipDataset(Dataset):
                 f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
                 f"{len(self.rows)} has {longest}. Have it take fewer frames (ssvid tasks NAME lists its options), or use longer videos."
             )
-        identities = [self._identity(segment) for segment in self.segments]
-        self.videos = np.unique(identities, return_inverse=True)[1].astype(np.int64)
+        self.alone: list[VideoRow] = []
+        self.pairs = self._paired(getattr(clip_maker, "group_by", None))
+        self.videos = self._video_numbers()
         self.signals: tuple[str, ...] = tuple(getattr(clip_maker, "signals", ()))
         if self.signals:
             used = sorted({segment.row for segment in self.segments})
@@ -115,9 +120,20 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.segments)
 
-    def _identity(self, segment: Segment) -> str:
-        row = self.rows[segment.row]
-        return row.source_id or row.content_id or row.path
+    def _video_numbers(self) -> np.ndarray:
+        rows = [self.rows[segment.row] for segment in self.segments]
+        identities = [row.source_id or row.content_id or row.path for row in rows]
+        return np.unique(identities, return_inverse=True)[1].astype(np.int64)
+
+    def _paired(self, group_by: str | None) -> Pairs | None:
+        """The pairs of the segments, of which those without a companion are taken off."""
+        if group_by is None:
+            return None
+        found = Pairs.of([self.rows[segment.row] for segment in self.segments], self._video_numbers(), group_by)
+        kept = {self.segments[i].row for i in found.kept}
+        self.alone = [self.rows[i] for i in sorted({segment.row for segment in self.segments} - kept)]
+        self.segments = [self.segments[i] for i in found.kept]
+        return found
 
     def video_info(self, index: int) -> VideoInfo:
         """What the plan of sample ``index`` sees: the segment as if it were a whole video."""
@@ -179,7 +195,7 @@ class ClipDataset(Dataset):
         sources = []
         for number, maker in enumerate(self.makers):
             own = [t._replace(clip=t.clip + number * len(tickets)) for t in tickets]
-            source = (index + self.shift(number, own[0].stream, own[0].epoch)) % len(self.segments)
+            source = self._source(number, index, tickets[0])
             sources.append(self.videos[source])
             for sample, part in zip(samples, self._read_one(maker, source, own, black), strict=True):
                 sample |= part
@@ -194,6 +210,13 @@ class ClipDataset(Dataset):
     def makers(self) -> tuple[ClipMaker, ...]:
         """The clip makers that each take a video of their own; one alone takes all views from one."""
         return getattr(self.clip_maker, "video_makers", ()) or (self.clip_maker,)
+
+    def _source(self, number: int, index: int, ticket: Ticket) -> int:
+        """Which sample video ``number`` of sample ``index`` is taken from: a companion, or one that stands further on."""
+        if self.pairs is not None and number:
+            address = [self.seed, ticket.stream, ticket.epoch, index, ticket.clip, number]
+            return self.pairs.companion(index, np.random.default_rng(address))
+        return (index + self.shift(number, ticket.stream, ticket.epoch)) % len(self.segments)
 
     def shift(self, number: int, stream: int, epoch: int) -> int:
         """How many samples further on video ``number`` of each sample stands: in every epoch each once, another one."""

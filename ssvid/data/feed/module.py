@@ -217,7 +217,7 @@ class ClipDataModule(pl.LightningDataModule):
             return
         for epoch in range(epochs):
             order = epoch_order(len(train_set), self.seed, Stream.TRAIN, epoch)
-            for number in range(len(train_set.makers)):
+            for number in range(1 if train_set.pairs else len(train_set.makers)):
                 shift = train_set.shift(number, Stream.TRAIN, epoch)
                 if most := largest_majority(train_set.videos, layout, (order + shift) % len(train_set)):
                     raise DataError(self._crowded(layout, most, epoch))

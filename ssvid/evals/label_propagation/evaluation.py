@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +19,7 @@ from ssvid.data.contents import units_of
 from ssvid.data.manifest import VideoRow, row_id
 from ssvid.data.truth import read_truth, truth_sha256
 from ssvid.errors import DataError, DecodeError, SsvidError, name_some
-from ssvid.evals.contract import Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
+from ssvid.evals.contract import Became, Evaluation, LabeledData, Number, Seen, Subject, Tools, register_evaluation
 from ssvid.evals.label_propagation.baselines import Carrier, CopiedLabels, FlowChain, PixelPatches, Stand
 from ssvid.evals.label_propagation.following import Follower, with_trained_stage
 from ssvid.evals.label_propagation.measures import MEASURES, Kept, Measure, Scored, TruthVideo
@@ -35,15 +35,6 @@ from ssvid.video.optical_flow import require_opencv
 from ssvid.weights.checkpoints import weights_sha256
 
 _LEAST_FRAMES = 3  # the given one, one that is scored, and the last, which DAVIS leaves out
-
-
-@dataclass(frozen=True)
-class Became:
-    """What became of the videos of one side."""
-
-    unreadable: tuple[Listed, ...] = ()
-    padded: tuple[str, ...] = ()
-    decoders: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
