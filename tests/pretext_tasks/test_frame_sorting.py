@@ -272,7 +272,6 @@ def test_the_guards_spoil_the_guess_from_pixels(scenes):
     """What moves is most like itself a moment later; with channels and places of their own, frames no longer tell by that."""
     bare = pixels_right(scenes, channels="rgb", jitter_px=0)
     guarded = pixels_right(scenes, channels="split", jitter_px=2)
-    print(bare, guarded)
     assert bare > 0.45
     assert guarded < 0.3
 
