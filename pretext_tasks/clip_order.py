@@ -48,8 +48,8 @@ class ClipOrderConfig:
         that no pixel tells by its place where a clip goes on. Validation takes the middle square. flip: mirror half of the
         windows.
     grid: cells per side to which a clip's feature map is averaged before the head; 1 is the paper.
-    hidden: width of the layer that compares two clips. pair_norm: batch normalization in it; the paper has none, and small
-        networks learn sooner with it. dropout: before the last layer.
+    hidden: width of the layer that compares two clips. pair_norm: batch normalization in it; the paper has none. dropout:
+        before the last layer.
     stage: backbone stage that the head sits on; "" is the last.
     """
 

@@ -22,6 +22,7 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo
+from ssvid.video.synthetic import MOTIONS, draw_scene, render
 
 SMALL = {"min_step": 2, "max_step": 5, "frame_px": 24, "jitter_px": 2, "patch_share": 0.5}
 PLAIN = {"jitter_px": 0, "patch_share": 1.0, "channels": "rgb"}
@@ -241,6 +242,38 @@ def test_the_guards_tell_nothing_either():
     task = task_of().train()
     right = task(task.augment(batch, draws), backbone).metrics["pixel_accuracy"]
     assert abs(float(right.mean()) - 1 / 12) < 4 * float(right.std()) / math.sqrt(200)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """The first 18 frames of 40 scenes, four of each motion: uint8 TCHW."""
+    drawn = (draw_scene(MOTIONS[n % len(MOTIONS)], (8, n), 64) for n in range(40))
+    frames = (render(scene, np.arange(18) / 25).frames_THWC for scene in drawn)
+    return [torch.from_numpy(frames_THWC).permute(0, 3, 1, 2) for frames_THWC in frames]
+
+
+def pixels_right(scenes, **options):
+    """How often the guess from pixels is right on one window of each scene."""
+    options = {"min_step": 3, "max_step": 5, "frame_px": 60, "patch_share": 1.0, **options}
+    maker, samples = FrameSortingClips(config(**options), False), []
+    for n, frames_TCHW in enumerate(scenes):
+        p = maker.plan(VideoInfo("v", 18, 25.0, 64, 64), np.random.default_rng(n), np.random.default_rng(0))
+        view = frames_TCHW[torch.from_numpy(p.views[0].copy())]
+        samples.append(maker.transform((view,), p, np.random.default_rng([1, n]), np.random.default_rng(0)))
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    backbone = create_backbone("tiny3d", width=1).eval()
+    task = task_of(backbone, **options).eval()
+    batch = task.augment(batch, BatchRandom.of(0, [Ticket(1, 0, 0, n) for n in range(len(scenes))]))
+    with torch.no_grad():
+        return float(task(batch, backbone).metrics["pixel_accuracy"].mean())
+
+
+def test_the_guards_spoil_the_guess_from_pixels(scenes):
+    """What moves is most like itself a moment later; with channels and places of their own, frames no longer tell by that."""
+    bare = pixels_right(scenes, channels="rgb", jitter_px=0)
+    guarded = pixels_right(scenes, channels="split", jitter_px=2)
+    assert bare > 0.45
+    assert guarded < 0.3
 
 
 def test_what_pixels_say_of_a_window_is_the_same_backward():
