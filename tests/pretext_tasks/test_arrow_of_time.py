@@ -22,6 +22,8 @@ from pretext_tasks.arrow_of_time import (
 )
 from ssvid.backbones import create_backbone
 from ssvid.errors import RecipeError
+from ssvid.recipe.load import load_recipe
+from ssvid.recipe.options import make_task_config
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo
@@ -348,6 +350,19 @@ def test_pictures_show_each_clip_above_its_heat_and_frame_the_verdict():
     for place, logit in enumerate(output.extras["logits"].flatten().tolist()):
         is_right = (logit > 0) == bool(place % 2)
         assert (picture[134 * place] == ((60, 170, 80) if is_right else (210, 60, 60))).all()
+
+
+def test_the_papers_recipe_is_in_the_papers_setting():
+    recipe = load_recipe("pretrain/arrow_of_time_cnn_m_ucf101", allow_missing=True).recipe
+    config = make_task_config(recipe.task.name, recipe.task.options)
+    assert (config.num_frames, config.groups, config.frame_px, config.layers, config.dropout) == (20, 2, 224, 2, 0.5)
+    assert config.same_batch and config.border_share > 0 and config.stabilize
+    assert (recipe.data.modality, recipe.data.flow.short_side_px, recipe.data.flow.symmetric) == ("flow", 256, True)
+    assert recipe.optim.base_lr * recipe.loader.global_batch / 256 == pytest.approx(0.01, rel=1e-3)
+    backbone = create_backbone(recipe.backbone.name, **recipe.backbone.options)
+    assert backbone.info.num_frames == 10  # each group is one stack of 20 channels
+    head = ArrowOfTime(config, backbone.info).head
+    assert head.last.in_features == 2 * backbone.info.stage().channels == 1024
 
 
 @pytest.mark.parametrize(
