@@ -25,7 +25,7 @@ from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import spaced_frames
 
 SAME, SPATIAL, TEMPORAL, EASY = 0, 1, 2, 3  # what a target is to a prediction
-_PICTURES, _TILE_PX, _GAP_PX = 3, 96, 2
+_PICTURES, _TILE_PX, _GAP_PX, _DOT_SHARE = 3, 96, 2, 0.3
 _RIGHT, _STEP, _WRONG = (60, 200, 90), (240, 200, 40), (230, 60, 50)
 
 
@@ -284,14 +284,14 @@ class DensePrediction(PretextTask):
         return last_B1NC[:, 0], future_BPNC
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
-        """Up to three samples, a row each: the middle frame of every block, those of the past first. A cell of the future is green
-        where it was told from all others of the clip, yellow where its place was right and its block was not, else red."""
+        """Up to three samples, a row each: the middle frame of every block, those of the past first. The dot in a cell
+        of the future is green where it was told from all others of the clip, yellow where only its place was right, else red."""
         rows = []
         for b in range(min(_PICTURES, len(batch["past"]))):
             middle = self.config.block_frames // 2
             past, future = (tiles(batch[name][b, :, :, middle], _TILE_PX) for name in ("past", "future"))
             right_PN, place_PN = (output.extras[name][b].cpu().numpy() for name in ("right", "place"))
-            told = [_tinted(*one) for one in zip(future, right_PN, place_PN, strict=True)]
+            told = [_dotted(*one) for one in zip(future, right_PN, place_PN, strict=True)]
             rows.append(row([*past, *told], _GAP_PX))
         return {"blocks": sheet(rows)}
 
@@ -315,13 +315,15 @@ def drift(last_BNC: Tensor, future_BPNC: Tensor) -> Tensor:
     return (nearer_BPN == step_P1) & (as_near_BPN == step_P1 + 1)
 
 
-def _tinted(tile: np.ndarray, right_N: np.ndarray, place_N: np.ndarray) -> np.ndarray:
-    """A frame's picture with each cell in the color of how it was told."""
+def _dotted(tile: np.ndarray, right_N: np.ndarray, place_N: np.ndarray) -> np.ndarray:
+    """A frame's picture with a dot in each cell, in the color of how it was told."""
     side = round(len(right_N) ** 0.5)
     colors_N3 = np.where(right_N[:, None], _RIGHT, np.where(place_N[:, None], _STEP, _WRONG))
-    cell_T = np.arange(len(tile)) * side // len(tile)
-    tint_HW3 = colors_N3.reshape(side, side, 3)[cell_T][:, cell_T]
-    return (0.6 * tile + 0.4 * tint_HW3).round().astype(np.uint8)
+    place_T = (np.arange(len(tile)) + 0.5) * side / len(tile)
+    cell_T = place_T.astype(int)
+    inner_T = np.abs(place_T - cell_T - 0.5) < _DOT_SHARE / 2
+    colors_HW3 = colors_N3.reshape(side, side, 3)[cell_T][:, cell_T]
+    return np.where((inner_T[:, None] & inner_T)[..., None], colors_HW3, tile).astype(np.uint8)
 
 
 def _cells(c: DensePredictionConfig, stride_space: int) -> int:
