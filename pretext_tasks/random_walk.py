@@ -1,4 +1,4 @@
-"""Does a walk from patch to patch through time, and back again, end where it began?
+"""Does a walk from patch to patch through time and back end where it began?
 
 Space-Time Correspondence as a Contrastive Random Walk (Jabri, Owens, Efros, NeurIPS 2020, arXiv 2006.14613). The sources of each
 number are in ``docs/tasks/random_walk.md``.

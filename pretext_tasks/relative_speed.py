@@ -1,4 +1,4 @@
-"""Which of two clips of a video plays as fast as a third one? Or: how fast does this clip play?
+"""Which of two clips of a video plays as fast as a third one?
 
 RSPNet: Relative Speed Perception for Unsupervised Video Representation Learning (Chen et al., AAAI 2021, arXiv 2011.07949);
 with ``motion=pace`` Self-supervised Video Representation Learning by Pace Prediction (Wang, Jiao, Liu, ECCV 2020, arXiv

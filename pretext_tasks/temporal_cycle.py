@@ -1,4 +1,4 @@
-"""Which moment of another video looks like this one, and which moment of this one looks like that?
+"""Which moment of another video looks like this one, and back?
 
 Temporal Cycle-Consistency Learning (Dwibedi, Aytar, Tompson, Sermanet, Zisserman, CVPR 2019, arXiv 1904.07846). The sources of
 each number are in ``docs/tasks/temporal_cycle.md``.
