@@ -257,12 +257,12 @@ def average(values: Sequence[float]) -> float:
 def tables(measured: dict[Family, list[Tested]], seconds: dict[Family, float]) -> Iterator[str]:
     ways = {"video": "as they are", "single_frame": "one frame repeated", "shuffled": "shuffled"}
     yield "\n**Top-1**, %, by what the trained network is shown, and what it costs\n"
-    head = ["family", *ways.values(), "parameters", "MFLOP", "CPU s"]
+    head = ["family", "seeds", *ways.values(), "parameters", "MFLOP", "CPU s"]
     yield "| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|"
     for family, found in measured.items():
         cells = [cell(found, way) for way in ways]
         size = [f"{found[0].parameters:,}", f"{found[0].mega_operations:.0f}"] if found[0].parameters else ["–", "–"]
-        yield "| " + " | ".join([family.name, *cells, *size, f"{seconds[family]:.0f}"]) + " |"
+        yield "| " + " | ".join([family.name, str(len(found)), *cells, *size, f"{seconds[family]:.0f}"]) + " |"
     measured = {family: found for family, found in measured.items() if found[0].same}  # networks
     slower = [name for name in next(iter(measured.values()))[0].right if name.startswith("tempo")]
     if slower:
