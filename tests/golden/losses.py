@@ -35,7 +35,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
 
 import ssvid
 from ssvid.data.feed import dataset
@@ -45,6 +44,7 @@ from ssvid.machine import versions
 from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.video import content_id, write_video
+from ssvid.video.decoders.contract import VideoReader
 from ssvid.video.synthetic import MOTIONS, draw_scene, render
 
 FOLDER = Path(__file__).parent
@@ -135,18 +135,20 @@ def write_golden(name: str, videos: Path, run_dir: Path) -> None:
 
 def noisy_pixels(share: float = 0.1) -> AbstractContextManager[object]:
     """As if another decoder rounded otherwise: a share of all pixel values is off by one, up or down."""
-    draw = torch.Generator().manual_seed(0)
-    read: Callable[..., list[torch.Tensor]] = dataset.read_clips
+    draw, hand_out = np.random.default_rng(0), dataset.hand_out_frames
+    Take = Callable[[int, np.ndarray], None]
 
-    def noisy(*arguments: object) -> list[torch.Tensor]:
-        clips = []
-        for clip in read(*arguments):
-            off = torch.randint(0, 2, clip.shape, generator=draw) * 2 - 1
-            off *= torch.rand(clip.shape, generator=draw) < share
-            clips.append((clip + off).clamp(0, 255).byte())
-        return clips
+    def noisy(take: Take) -> Take:
+        def taken(place: int, frame_HWC: np.ndarray) -> None:
+            off_HWC = (draw.integers(0, 2, frame_HWC.shape) * 2 - 1) * (draw.random(frame_HWC.shape) < share)
+            take(place, (frame_HWC.astype(np.int64) + off_HWC).clip(0, 255).astype(np.uint8))
 
-    return mock.patch.object(dataset, "read_clips", noisy)
+        return taken
+
+    def handed(reader: VideoReader, clips: Sequence[np.ndarray], put: Sequence[Take]) -> None:
+        hand_out(reader, clips, [noisy(take) for take in put])
+
+    return mock.patch.object(dataset, "hand_out_frames", handed)
 
 
 def spread(name: str, videos: Path, folder: Path) -> None:
