@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Video(Protocol):
 class Asker:
     """A trained network and what it is asked. window: frames of a clip. hop: beats from a window to the next.
 
-    batch_size: clips of a forward pass.
+    batch_size: clips of a forward pass. weights: by which the network is known, its hash.
     """
 
     task: PretextTask
@@ -46,6 +46,7 @@ class Asker:
     hop: int
     device: str = "cpu"
     batch_size: int = 32
+    weights: str = ""
 
     def answer(self, clips_BTCHW: Tensor) -> ClipAnswer:
         """Of uint8 clips, on the CPU."""
@@ -95,6 +96,9 @@ class MapSums:
         return local_HW, strength_HW
 
 
+MapMaker = Callable[[tuple[int, int]], MapSums]  # from height and width of a map
+
+
 @dataclass
 class _Version:
     """One version while frames come in: the beats that it is made of, and its last frames."""
@@ -133,7 +137,7 @@ class _Batch:
 
     asker: Asker
     maps: list[MapSums] = field(default_factory=list)
-    keep_maps: Any = None
+    keep_maps: MapMaker | None = None
     clips: list[Tensor] = field(default_factory=list)
     places: list[tuple[_Version, int]] = field(default_factory=list)
 
@@ -151,7 +155,7 @@ class _Batch:
             one.answers.logits_W[number] = float(answer.logits_B[place])
             if self.keep_maps is not None and one.answers.factor == 1:
                 if not self.maps:
-                    self.maps.append(self.keep_maps(answer.local_BTHW.shape[2:]))
+                    self.maps.append(self.keep_maps((answer.local_BTHW.shape[2], answer.local_BTHW.shape[3])))
                 self.maps[0].add(int(one.answers.starts_W[number]), self.asker.window, answer, place)
         self.clips.clear()
         self.places.clear()
@@ -163,7 +167,7 @@ def ask(
     asker: Asker,
     factors: Sequence[float],
     told: Progress,
-    keep_maps: Any = None,
+    keep_maps: MapMaker | None = None,
 ) -> tuple[list[VersionAnswers], MapSums | None]:
     """Ask of every window of every version of a video, in one pass over its frames.
 

@@ -41,7 +41,9 @@ class SpeedUpConfig:
         return tuple(self.base**i for i in range(self.num_versions))
 
 
-def natural_factors(probs_IT: np.ndarray, factors_I: np.ndarray, threshold: float, rule: str = "first_fail") -> np.ndarray:
+def natural_factors(
+    probs_IT: np.ndarray, factors_I: np.ndarray, threshold: float, rule: str = "first_fail"
+) -> np.ndarray:
     """V(t): the largest factor at which the video still looks natural, float64 (T,), at least 1.
 
     Args:

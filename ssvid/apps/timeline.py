@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_EARLY = 0.25  # of a beat: a frame that comes so little after it is the one that is seen there; containers round their times
+_EARLY = (
+    0.25  # of a beat: a frame that comes so little after it is the one that is seen there; containers round their times
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def window_starts(count: int, window: int, hop: int) -> np.ndarray:
     return np.unique([*range(0, count - window + 1, hop), count - window])
 
 
-def curve_at(starts_W: np.ndarray, values_W: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0) -> np.ndarray:
+def curve_at(
+    starts_W: np.ndarray, values_W: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0
+) -> np.ndarray:
     """A value for each place from one value for each window: that of a window stands in its middle, between middles values go
     over evenly, and the first and the last one reach to the ends. Float64 (T,).
 

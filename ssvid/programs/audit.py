@@ -30,9 +30,9 @@ from ssvid.files import takes_paths, write_json
 from ssvid.intervals import LEVEL, METHOD
 from ssvid.machine import versions
 from ssvid.programs.pretrain import RUNS
+from ssvid.programs.trained import checkpoint_file, recipe_of, trained_networks
 from ssvid.progress import NamedProgress, Say, speaker
 from ssvid.ranks import cores_for_network, resolve_device
-from ssvid.programs.trained import checkpoint_file, recipe_of, trained_networks
 from ssvid.recipe.building import task_names
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.schema import PretrainRecipe
@@ -103,7 +103,9 @@ def audit(
     counterfactuals = chosen_counterfactuals([name.strip() for name in only.split(",") if name.strip()])
     path = checkpoint_file(checkpoint, "An audit")
     trained = read_checkpoint(path)
-    loaded = load_recipe(recipe if recipe is not None else recipe_of(trained), overrides, nested=nested, kind="pretrain")
+    loaded = load_recipe(
+        recipe if recipe is not None else recipe_of(trained), overrides, nested=nested, kind="pretrain"
+    )
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     _require_same(loaded, trained)
     if config.data.modality != RGB:

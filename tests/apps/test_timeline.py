@@ -63,7 +63,9 @@ def test_the_mean_over_windows_is_that_of_a_slow_loop(factor, hop):
     middle = curve_at(starts, values, 8, places, factor)
     for place in range(len(places)):
         at = min(places[place], 59 * factor)
-        inside = [v for s, v in zip(starts, values, strict=True) if s * factor <= at + 1e-9 and at - 1e-9 <= (s + 7) * factor]
+        inside = [
+            v for s, v in zip(starts, values, strict=True) if s * factor <= at + 1e-9 and at - 1e-9 <= (s + 7) * factor
+        ]
         assert found[place] == pytest.approx(np.mean(inside) if inside else middle[place], abs=1e-12)
 
 
