@@ -63,13 +63,18 @@ class CurveDrawing:
 
 
 def draw_curve(
-    curve: SpeedCurve, seconds: float, thumbnails: Sequence[Picture] = (), sped: SpeedUp | None = None, title: str = ""
+    curve: SpeedCurve,
+    seconds: float,
+    thumbnails: Sequence[Picture] = (),
+    sped: SpeedUp | None = None,
+    truth_N: np.ndarray | None = None,
 ) -> tuple[str, Frame]:
     """The curve as SVG with thumbnails on its time axis, and where it lies in the drawing. Below it, where a film is sped up, how
     fast the film is.
 
     Args:
-        seconds: how long the video is. thumbnails: of beats at ``sped.fps`` or, without it, frames of the video.
+        seconds: how long the video is. thumbnails: spread evenly over it. truth_N: where it is known, the factor that brings
+            the video to its natural speed, at the places of ``sped.natural_N``.
     """
     count = 2 if sped is not None else 1
     axis = _HEAD_PX + count * _PANEL_PX + (count - 1) * _GAP_PX
@@ -79,9 +84,9 @@ def draw_curve(
     across = (frame.right - frame.left) / seconds
     panels = [_curve_panel(curve, frame, across)]
     if sped is not None:
-        panels.append(_speed_panel(sped, frame, across))
+        panels.append(_speed_panel(sped, frame, across, truth_N))
     drawing = CurveDrawing(
-        title or f"how surely each stretch is {curve.says}",
+        f"how surely each stretch is {curve.says}",
         describe_curve(curve),
         panels,
         [(f"{s:g} s", frame.left + across * s) for s in ticks(0, seconds) if across * s < frame.right - frame.left],
@@ -113,7 +118,7 @@ def _curve_panel(curve: SpeedCurve, frame: Frame, across: float) -> CurvePanel:
     return CurvePanel(title, top, bottom, levels, [levels[1][1]], [("one", "probability", placed)])
 
 
-def _speed_panel(sped: SpeedUp, frame: Frame, across: float) -> CurvePanel:
+def _speed_panel(sped: SpeedUp, frame: Frame, across: float, truth_N: np.ndarray | None) -> CurvePanel:
     """On a scale of octaves: what looks natural, and how fast the film is."""
     top = _HEAD_PX + _PANEL_PX + _GAP_PX
     bottom = top + _PANEL_PX
@@ -127,7 +132,12 @@ def _speed_panel(sped: SpeedUp, frame: Frame, across: float) -> CurvePanel:
         return [(frame.left + across * s, y(value)) for s, value in points]
 
     named = [(f"{2**k}x", y(2.0**k)) for k in range(octaves + 1)]
-    lines = [("three", "looks natural to", line(sped.natural_N)), ("two", "adaptive film", line(sped.speeds_N))]
+    lines: list[Line] = [
+        ("three", "looks natural to", line(sped.natural_N)),
+        ("two", "adaptive film", line(sped.speeds_N)),
+    ]
+    if truth_N is not None:
+        lines.append(("one", "truth", line(truth_N)))
     return CurvePanel("speed of the film", top, bottom, named, [y(sped.factor)], lines)
 
 
