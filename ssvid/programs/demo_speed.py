@@ -73,7 +73,9 @@ def run_speed_demo(folder: Path, seed: int, say: Say, show_progress: bool) -> Sp
     path = folder / "watched.mp4"
     write_video(path, watched.frames_THWC, watched.fps)
     say("4/4 watching it: curve, film, map, page")
-    shown = speed(path, checkpoint=run, speed_up=SPEED_UP, with_map=True, out=folder / "speed", show_progress=show_progress)
+    shown = speed(
+        path, checkpoint=run, speed_up=SPEED_UP, with_map=True, out=folder / "speed", show_progress=show_progress
+    )
     result = SpeedDemoResult(folder, float(trained.metrics["accuracy"]), *beside_truth(shown, watched), shown)
     write_truth(folder / "truth.svg", shown, watched)
     write_json(folder / "results.json", result.as_dict())

@@ -210,7 +210,7 @@ def load_asker(checkpoint: str | Path, settings: CurveConfig, device: str = "aut
             f"that was trained on pictures (data.modality={RGB})."
         )
     backbone, task = trained_networks(config, trained)
-    asked = _asked_task(task, settings.task, trained.path)
+    asked = asked_task(task, settings.task, trained.path)
     question = asked.clip_question()
     assert question is not None  # only such tasks are chosen
     window, info = settings.window or question.num_frames, backbone.info
@@ -233,7 +233,7 @@ def load_asker(checkpoint: str | Path, settings: CurveConfig, device: str = "aut
     )
 
 
-def _asked_task(task: PretextTask, name: str, path: Any) -> PretextTask:
+def asked_task(task: PretextTask, name: str, path: Any) -> PretextTask:
     """The task itself, or of several the one of that name, or the first that answers clip by clip."""
     members = dict(task.members) if isinstance(task, CompositeTask) else {type(task).__name__: task}
     answering = {label: one for label, one in members.items() if one.clip_question() is not None}

@@ -26,9 +26,12 @@ def onsets(samples_2N):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """A file with pictures and uncompressed sound."""
-    folder = tmp_path_factory.mktemp("sound")
-    write_video(folder / "silent.mp4", moving_square(FPS * SECONDS), FPS)
+    return write_with_tones(tmp_path_factory.mktemp("sound"))
+
+
+def write_with_tones(folder, frames=None):
+    """A file with pictures and uncompressed sound, and ``silent.mp4`` beside it."""
+    write_video(folder / "silent.mp4", frames or moving_square(FPS * SECONDS), FPS)
     with av.open(str(folder / "silent.mp4")) as made, av.open(str(folder / "loud.mkv"), "w") as container:
         pictures = container.add_stream_from_template(made.streams.video[0])
         sound = container.add_stream("pcm_s16le", rate=SOUND_HZ, layout="stereo")
