@@ -50,14 +50,14 @@ def overlaid(frame_HWC: np.ndarray, local_HW: np.ndarray, strength_HW: np.ndarra
     Args:
         local_HW, strength_HW: cells of a map of the whole frame, as ``MapSums.at`` gives them.
     """
-    size = frame_HWC.shape[1::-1]
-    local = _enlarged(local_HW, size) - scale.local
-    opacity = MOST_OPACITY * np.clip(_enlarged(strength_HW, size) / scale.strength, 0, 1)[..., None]
-    colors_HWC = speed_colors(1 / (1 + np.exp(-np.clip(local, -30, 30))))
-    gray_HW1 = frame_HWC.astype(np.float32).mean(axis=2, keepdims=True)
-    base_HWC = 0.5 * frame_HWC + 0.5 * gray_HW1
-    return ((1 - opacity) * base_HWC + opacity * colors_HWC).round().astype(np.uint8)
+    logits_HW = np.clip(local_HW - scale.local, -30, 30)
+    colors = _enlarged(speed_colors(1 / (1 + np.exp(-logits_HW))), frame_HWC)
+    opacity = _enlarged(255 * MOST_OPACITY * np.clip(strength_HW / scale.strength, 0, 1), frame_HWC)
+    frame = Image.fromarray(frame_HWC)
+    base = Image.blend(frame.convert("L").convert("RGB"), frame, 0.5)
+    return np.asarray(Image.composite(colors, base, opacity))
 
 
-def _enlarged(map_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(map_HW.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+def _enlarged(cells: np.ndarray, frame_HWC: np.ndarray) -> Image.Image:
+    """Values of cells from 0 to 255 as a picture of the frame's size."""
+    return Image.fromarray(cells.round().astype(np.uint8)).resize(frame_HWC.shape[1::-1], Image.Resampling.BICUBIC)

@@ -24,14 +24,15 @@ _HALVINGS = 200
 class SpeedUpConfig:
     """How a video is sped up. base, num_versions: version i is played base**i times as fast, i = 0..num_versions - 1.
 
-    threshold: a version looks natural where the probability "sped up" is below it. rule: ``first_fail``: V is the last factor
+    threshold: a version looks natural where the probability "sped up" is below it; a half is in the middle between natural and
+    twice as fast, and takes a third as fast again for natural. rule: ``first_fail``: V is the last factor
     before the first that fails; ``max``: the largest that looks natural, as published, whatever a smaller one says.
     smooth_seconds: how far V is smoothed over time.
     """
 
     base: Annotated[float, Between(1.01, 4)] = 1.25
     num_versions: Annotated[int, AtLeast(2)] = 11
-    threshold: Annotated[float, Inside] = 0.5
+    threshold: Annotated[float, Inside] = 0.33
     rule: Annotated[str, OneOf("first_fail", "max")] = "first_fail"
     smooth_seconds: Annotated[float, AtLeast(0)] = 0.5
 

@@ -64,8 +64,8 @@ def add(verbs: Verbs) -> None:
         "--threshold",
         metavar="P",
         type=positive,
-        default=0.5,
-        help="a version looks natural below this probability (default: 0.5)",
+        default=0.33,
+        help="a version looks natural below this probability (default: 0.33)",
     )
     parser.add_argument(
         "--smooth-seconds",

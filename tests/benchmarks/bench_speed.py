@@ -1,6 +1,6 @@
 """Curves, speed-ups and films of ``ssvid speed`` against videos whose speed is known; docs/results/speed.md.
 
-    .venv/bin/python -m tests.benchmarks.bench_speed RUN [RUN ...] [--videos 20]
+    .venv/bin/python -m tests.benchmarks.bench_speed RUN [RUN ...] [--slowed]
 
 Each RUN is a run of the task speediness; beside each stands the same network before training. Frame differences alone stand beside
 all of them: the mean |frame t - frame t-1| of a window, with the threshold that tells natural from twice as fast best on 20 other
@@ -26,7 +26,7 @@ from ssvid.programs.speed_curves import ArrayVideo, Asked, CurveConfig, load_ask
 from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import ClipAnswer
-from ssvid.video.schedules import Scheduled, scheduled_video
+from ssvid.video.schedules import SLOWED, SPEEDS, Scheduled, scheduled_video
 from ssvid.video.synthetic import MOTIONS
 from ssvid.weights.checkpoints import read_checkpoint
 
@@ -50,8 +50,9 @@ class Differences(torch.nn.Module):
         return ClipAnswer((differences_B - self.threshold) / self.scale, 0.0, none, none, none)
 
 
-def videos(count: int, first_seed: int) -> list[Scheduled]:
-    return [scheduled_video(MOTIONS[i % len(MOTIONS)], first_seed + i, size_px=SIZE_PX) for i in range(count)]
+def videos(count: int, first_seed: int, speeds: Sequence[float] = SPEEDS) -> list[Scheduled]:
+    kinds = [MOTIONS[i % len(MOTIONS)] for i in range(count)]
+    return [scheduled_video(kind, first_seed + i, size_px=SIZE_PX, speeds=speeds) for i, kind in enumerate(kinds)]
 
 
 def differences(asker: Asker, count: int) -> Asker:
@@ -102,10 +103,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--videos", type=int, default=20)
+    parser.add_argument("--slowed", action="store_true", help="videos with slow motion and nothing faster than natural")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    made = videos(args.videos, FIRST_SEED)
+    made = videos(args.videos, FIRST_SEED, SLOWED if args.slowed else SPEEDS)
     found: dict[str, list[dict[str, float]]] = {}
     for run in args.runs:
         asker = load_asker(run, CurveConfig(), "cpu")

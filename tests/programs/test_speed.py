@@ -213,14 +213,15 @@ def test_a_real_browser_plays_it_by_mouse_keyboard_and_on_a_telephone(made, tmp_
         assert moved - start == pytest.approx((950 - 48) / 4.5, abs=1)
         shown = float(browser.evaluate("now.textContent").split()[-2]) / 100
         assert shown == pytest.approx(made.curve.probs_T[20], abs=0.02)
+        browser.evaluate("curve.scrollIntoView({block: 'center'})")
         box = browser.evaluate("(b => [b.left, b.top, b.width])(curve.getBoundingClientRect())")
         x = box[0] + box[2] * (48 + (950 - 48) * 0.5) / 960
         for kind in ("mousePressed", "mouseReleased"):
             browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=box[1] + 60, button="left", clickCount=1)
-        assert browser.evaluate("film.currentTime") == pytest.approx(2.25, abs=0.05)
+        assert browser.evaluate("film.currentTime") == pytest.approx(2.25, abs=0.1)
         switched = "new Promise(r => { film.onseeked = () => r([film.src.split('/').pop(), film.currentTime, key.hidden]); map.click(); })"
         name, at, hidden = browser.evaluate(switched)
-        assert name == "map.mp4" and at == pytest.approx(2.25, abs=0.05) and hidden is False
+        assert name == "map.mp4" and at == pytest.approx(2.25, abs=0.1) and hidden is False
         both = "new Promise(r => { let n = 0; for (const v of [adaptive, uniform]) v.onended = () => { if (++n == 2) r(true); }; play.click(); })"
         assert browser.evaluate(both) and browser.evaluate("play.textContent") == "Play both"
         browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True)
@@ -283,7 +284,9 @@ class _Asks(PretextTask):
 
 def test_a_network_of_another_task_is_told():
     info = initialize_backbone("tiny3d", {"width": 4}, seed=0).info
-    with pytest.raises(CheckpointError, match="does not answer clip by clip .*ssvid pretrain pretrain/speediness_tiny"):
+    with pytest.raises(
+        CheckpointError, match=r"does not answer clip by clip .*ssvid pretrain pretrain/speediness_tiny"
+    ):
         asked_task(PretextTask(None, info), "", "a.ckpt")
     other = _Asks(None, info)
     assert asked_task(other, "", "a.ckpt") is other
