@@ -65,11 +65,11 @@ class Asker:
 
 @dataclass
 class VersionAnswers:
-    """What was said of one version. factor: how many times as fast it is. starts_W: of its windows. logits_W: float64."""
+    """What was said of one version. factor: how many times as fast it is. starts: of its windows. logits: float64."""
 
     factor: float
-    starts_W: np.ndarray
-    logits_W: np.ndarray
+    starts: np.ndarray
+    logits: np.ndarray
 
 
 @dataclass
@@ -112,10 +112,10 @@ class _Version:
     @classmethod
     def of(cls, num_beats: int, factor: float, window: int, hop: int) -> _Version | None:
         beats_N = version(num_beats, factor)
-        starts_W = window_starts(len(beats_N), window, hop)
-        if not len(starts_W):
+        starts = window_starts(len(beats_N), window, hop)
+        if not len(starts):
             return None
-        return cls(VersionAnswers(factor, starts_W, np.zeros(len(starts_W))), beats_N, deque(maxlen=window))
+        return cls(VersionAnswers(factor, starts, np.zeros(len(starts))), beats_N, deque(maxlen=window))
 
     def takes(self, beat: int) -> bool:
         return self.seen < len(self.beats_N) and self.beats_N[self.seen] == beat
@@ -124,8 +124,8 @@ class _Version:
         """Take a frame; the clip that is whole now, if one is."""
         self.held.append(frame_CHW)
         self.seen += 1
-        starts_W, window = self.answers.starts_W, self.held.maxlen or 0
-        if self.asked == len(starts_W) or self.seen != starts_W[self.asked] + window:
+        starts, window = self.answers.starts, self.held.maxlen or 0
+        if self.asked == len(starts) or self.seen != starts[self.asked] + window:
             return None
         self.asked += 1
         return torch.stack(tuple(self.held))
@@ -152,11 +152,11 @@ class _Batch:
             return
         answer = self.asker.answer(torch.stack(self.clips))
         for place, (one, number) in enumerate(self.places):
-            one.answers.logits_W[number] = float(answer.logits_B[place])
+            one.answers.logits[number] = float(answer.logits_B[place])
             if self.keep_maps is not None and one.answers.factor == 1:
                 if not self.maps:
                     self.maps.append(self.keep_maps((answer.local_BTHW.shape[2], answer.local_BTHW.shape[3])))
-                self.maps[0].add(int(one.answers.starts_W[number]), self.asker.window, answer, place)
+                self.maps[0].add(int(one.answers.starts[number]), self.asker.window, answer, place)
         self.clips.clear()
         self.places.clear()
 

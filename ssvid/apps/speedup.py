@@ -43,18 +43,18 @@ class SpeedUpConfig:
 
 
 def natural_factors(
-    probs_IT: np.ndarray, factors_I: np.ndarray, threshold: float, rule: str = "first_fail"
+    probs_VT: np.ndarray, factors: np.ndarray, threshold: float, rule: str = "first_fail"
 ) -> np.ndarray:
     """V(t): the largest factor at which the video still looks natural, float64 (T,), at least 1.
 
     Args:
-        probs_IT: probability "sped up" of each version at each place. factors_I: of the versions, rising. rule: as
+        probs_VT: probability "sped up" of each version at each place. factors: of the versions, rising. rule: as
             ``SpeedUpConfig``.
     """
-    factors_I, natural_IT = np.asarray(factors_I, np.float64), np.asarray(probs_IT) < threshold
+    factors, natural_VT = np.asarray(factors, np.float64), np.asarray(probs_VT) < threshold
     if rule == "first_fail":
-        natural_IT = np.logical_and.accumulate(natural_IT, axis=0)
-    return np.maximum((factors_I[:, None] * natural_IT).max(axis=0), 1.0)
+        natural_VT = np.logical_and.accumulate(natural_VT, axis=0)
+    return np.maximum((factors[:, None] * natural_VT).max(axis=0), 1.0)
 
 
 def smooth_and_shift(V_T: np.ndarray, target: float, alpha: float, beta: float) -> np.ndarray:
@@ -117,10 +117,10 @@ def frame_map(speeds_T: np.ndarray, num_out: int) -> np.ndarray:
     count = len(speeds_T)
     shown_T = np.concatenate([[0.0], np.cumsum(1 / np.asarray(speeds_T[:-1], np.float64))])
     shown_T *= (num_out - 1) / shown_T[-1]
-    exact_J = np.interp(np.arange(num_out), shown_T, np.arange(count))
+    exact = np.interp(np.arange(num_out), shown_T, np.arange(count))
     # Neighbors are at least 1 apart but for rounding, so that these two lines move next to nothing.
-    rising_J = np.maximum.accumulate(np.floor(exact_J + 0.5).astype(np.int64) - np.arange(num_out))
-    return np.clip(rising_J, 0, count - num_out) + np.arange(num_out)
+    rising = np.maximum.accumulate(np.floor(exact + 0.5).astype(np.int64) - np.arange(num_out))
+    return np.clip(rising, 0, count - num_out) + np.arange(num_out)
 
 
 def uniform_map(count: int, num_out: int) -> np.ndarray:

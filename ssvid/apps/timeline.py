@@ -56,33 +56,33 @@ def window_starts(count: int, window: int, hop: int) -> np.ndarray:
 
 
 def curve_at(
-    starts_W: np.ndarray, values_W: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0
+    starts: np.ndarray, values: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0
 ) -> np.ndarray:
     """A value for each place from one value for each window: that of a window stands in its middle, between middles values go
     over evenly, and the first and the last one reach to the ends. Float64 (T,).
 
     Args:
-        starts_W: of windows in a version ``factor`` times as fast. window: beats of that version. places_T: beats of the video.
+        starts: of windows in a version ``factor`` times as fast. window: beats of that version. places_T: beats of the video.
     """
-    middles_W = (np.asarray(starts_W) + (window - 1) / 2) * factor
-    return np.interp(places_T, middles_W, values_W)
+    middles = (np.asarray(starts) + (window - 1) / 2) * factor
+    return np.interp(places_T, middles, values)
 
 
 def averaged_at(
-    starts_W: np.ndarray, values_W: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0
+    starts: np.ndarray, values: np.ndarray, window: int, places_T: np.ndarray, factor: float = 1.0
 ) -> np.ndarray:
     """The same as the mean over all windows in which a place lies: smoother, and blind to what is shorter than a window.
 
     Args:
         as ``curve_at``. Windows must reach from the first to the last beat.
     """
-    starts_W = np.asarray(starts_W)
-    firsts_W, lasts_W = starts_W * factor, (starts_W + window - 1) * factor
-    inside_T = np.clip(places_T, firsts_W[0], lasts_W[-1])
-    sums = np.concatenate([[0.0], np.cumsum(values_W)])
-    begun_T = np.searchsorted(firsts_W, inside_T + 1e-9, side="right")
-    ended_T = np.searchsorted(lasts_W, inside_T - 1e-9, side="left")
+    starts = np.asarray(starts)
+    firsts, lasts = starts * factor, (starts + window - 1) * factor
+    inside_T = np.clip(places_T, firsts[0], lasts[-1])
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    begun_T = np.searchsorted(firsts, inside_T + 1e-9, side="right")
+    ended_T = np.searchsorted(lasts, inside_T - 1e-9, side="left")
     between_T = begun_T <= ended_T  # a place that falls between two windows takes the value at it of ``curve_at``
     counts_T = np.where(between_T, 1, begun_T - ended_T)
     means_T = (sums[begun_T] - sums[ended_T]) / counts_T
-    return np.where(between_T, curve_at(starts_W, values_W, window, places_T, factor), means_T)
+    return np.where(between_T, curve_at(starts, values, window, places_T, factor), means_T)

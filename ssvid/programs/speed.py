@@ -29,8 +29,8 @@ from ssvid.programs.speed_curves import (
     Watched,
     checked_settings,
     checked_speed,
-    film_frames,
     load_asker,
+    num_film_frames,
     require_speed,
 )
 from ssvid.programs.speed_films import PageFilm, write_mapped
@@ -78,7 +78,7 @@ class SpeedResult:
             plain["speed_up"] = {
                 "factor": self.sped.factor,
                 "film_seconds": self.sped.seconds,
-                "num_frames": len(self.sped.frames_J),
+                "num_frames": len(self.sped.film_frames),
                 "slowest": float(self.sped.speeds_N.min()),
                 "fastest": float(self.sped.speeds_N.max()),
             }
@@ -151,7 +151,7 @@ def speed(
     if wants_film:
         require_speed(asker)
     asked = Asked.of(opened, asker, settings)
-    num_out = film_frames(asked.film, speed_up, seconds) if wants_film else 0
+    num_out = num_film_frames(asked.film, speed_up, seconds) if wants_film else 0
     with folder_appearing_whole(folder) as staged:
         keep = (lambda size: _map_sums(staged / "sums.npy", len(asked.shown), size)) if with_map else None
         watched = asked.watch(every_tenth(say, "frames asked"), config.factors if wants_film else (1.0,), keep)
@@ -236,12 +236,12 @@ class _Made:
         os.unlink(self.folder / "sums.npy")
 
     def _write_films(self, sped: SpeedUp) -> None:
-        for name, frames_J in (("adaptive", sped.frames_J), ("uniform", sped.uniform_J)):
+        for name, film_frames in (("adaptive", sped.film_frames), ("uniform", sped.uniform_frames)):
             told = every_tenth(self.say, f"frames of the {name} film")
-            write_mapped(self.folder / f"{name}.mp4", self.opened, frames_J, sped.fps, told)
+            write_mapped(self.folder / f"{name}.mp4", self.opened, film_frames, sped.fps, told)
         if self.sound:
             times_T = sped.curve.seconds_T - sped.curve.seconds_T[0]
-            pieces = pieces_of(times_T[sped.frames_J], sped.fps, float(times_T[-1]) + 1 / sped.fps)
+            pieces = pieces_of(times_T[sped.film_frames], sped.fps, float(times_T[-1]) + 1 / sped.fps)
             add_sound(self.folder / "adaptive.mp4", self.opened.path, pieces)
 
     def _write_tables(self, curve: SpeedCurve) -> None:
@@ -259,7 +259,7 @@ class _Made:
             ([n, *map(_short, line)] for n, line in enumerate(zip(*columns, strict=True))),
         )
         if self.sped is not None:
-            lines = zip(self.sped.frames_J.tolist(), self.sped.uniform_J.tolist(), strict=True)
+            lines = zip(self.sped.film_frames.tolist(), self.sped.uniform_frames.tolist(), strict=True)
             told = ([n, a, _short(curve.seconds_T[a]), u, _short(curve.seconds_T[u])] for n, (a, u) in enumerate(lines))
             _write_csv(
                 self.folder / "frames.csv",

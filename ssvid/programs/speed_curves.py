@@ -70,14 +70,14 @@ class SpeedCurve:
 class SpeedUp:
     """Which frames a film shows that is sped up where the video still looks natural.
 
-    frames_J: the number of the video's frame that each frame of the film shows; uniform_J: of a film of the same length that
+    film_frames: the number of the video's frame that each frame of the film shows; uniform_frames: of a film of the same length that
     is sped up alike everywhere. fps: of both films. natural_N: V, the largest factor at which the video looks natural, and
     speeds_N: S, how many times as fast the film plays, both at every 1 / fps seconds of the video.
     """
 
     curve: SpeedCurve
-    frames_J: np.ndarray
-    uniform_J: np.ndarray
+    film_frames: np.ndarray
+    uniform_frames: np.ndarray
     fps: float
     natural_N: np.ndarray
     speeds_N: np.ndarray
@@ -85,12 +85,12 @@ class SpeedUp:
     @property
     def factor(self) -> float:
         """How many times shorter the film is: the harmonic mean of its speeds."""
-        return (len(self.speeds_N) - 1) / (len(self.frames_J) - 1)
+        return (len(self.speeds_N) - 1) / (len(self.film_frames) - 1)
 
     @property
     def seconds(self) -> float:
         """How long the film is."""
-        return len(self.frames_J) / self.fps
+        return len(self.film_frames) / self.fps
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def speed_up(
     asker = load_asker(checkpoint, settings, device)
     require_speed(asker)
     asked = Asked.of(opened, asker, settings)
-    num_out = film_frames(asked.film, factor, seconds)
+    num_out = num_film_frames(asked.film, factor, seconds)
     watched = asked.watch(every_tenth(speaker(show_progress), "frames"), speed.factors)
     return watched.sped_up(num_out, speed)
 
@@ -285,7 +285,7 @@ def open_any(video: str | Path | np.ndarray, array_fps: float, decoder: str = "a
     return ArrayVideo(video, array_fps)
 
 
-def film_frames(film: Timeline, factor: float, seconds: float) -> int:
+def num_film_frames(film: Timeline, factor: float, seconds: float) -> int:
     """How many frames a film has that is so many times shorter, or so long.
 
     Raises:
@@ -368,7 +368,7 @@ class Watched:
     def probs_at(self, answers: VersionAnswers, places_N: np.ndarray) -> np.ndarray:
         """The probability at places of the beats that were shown, from one version."""
         asker, at = self.asked.asker, averaged_at if self.asked.settings.overlap == "mean" else curve_at
-        return at(answers.starts_W, expit(answers.logits_W), asker.window, places_N, answers.factor)
+        return at(answers.starts, expit(answers.logits), asker.window, places_N, answers.factor)
 
     @property
     def curve(self) -> SpeedCurve:
@@ -389,11 +389,11 @@ class Watched:
         """The frames of a film of so many frames; versions must have been asked of."""
         film = self.asked.film
         places_N = np.arange(len(film)) / film.fps * self.asked.shown.fps
-        probs_IN = np.stack([self.probs_at(one, places_N) for one in self.answers])
-        factors_I = np.array([one.factor for one in self.answers])
-        natural_N = natural_factors(probs_IN, factors_I, speed.threshold, speed.rule)
+        probs_VN = np.stack([self.probs_at(one, places_N) for one in self.answers])
+        factors = np.array([one.factor for one in self.answers])
+        natural_N = natural_factors(probs_VN, factors, speed.threshold, speed.rule)
         speeds_N = fit_length(smoothed(natural_N, (speed.smooth_seconds * film.fps) ** 2), num_out)
-        frames_J, uniform_J = (
+        film_frames, uniform_frames = (
             film.frames_N[shown] for shown in (frame_map(speeds_N, num_out), uniform_map(len(film), num_out))
         )
-        return SpeedUp(self.curve, frames_J, uniform_J, film.fps, natural_N, speeds_N)
+        return SpeedUp(self.curve, film_frames, uniform_frames, film.fps, natural_N, speeds_N)

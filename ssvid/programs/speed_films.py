@@ -22,27 +22,27 @@ _THUMBNAILS, _THUMB_PX = 10, 96
 _SHEET_FRAMES, _SHEET_PX = 12, 320
 
 
-def numbered_frames(video: OpenedVideo, frames_J: np.ndarray) -> Iterator[np.ndarray]:
+def numbered_frames(video: OpenedVideo, film_frames: np.ndarray) -> Iterator[np.ndarray]:
     """The frames of these numbers in turn, uint8 HWC; numbers rise, and may come again.
 
     Raises:
         DecodeError: one cannot be read.
     """
-    numbers, times = np.unique(frames_J, return_counts=True)
+    numbers, times = np.unique(film_frames, return_counts=True)
     with closing(video.frames(numbers)) as frames:
         for frame_HWC, count in zip(frames, times, strict=True):
             for _ in range(count):
                 yield frame_HWC
 
 
-def write_mapped(path: Path, video: OpenedVideo, frames_J: np.ndarray, fps: float, told: Progress) -> int:
+def write_mapped(path: Path, video: OpenedVideo, film_frames: np.ndarray, fps: float, told: Progress) -> int:
     """A film of exactly these frames, in the size of the video; the number of frames.
 
     Raises:
         DecodeError: one cannot be read.
     """
-    with closing(numbered_frames(video, frames_J)) as frames:  # type: ignore[type-var]
-        return write_film(path, _told(frames, told, len(frames_J)), fps, crf=CRF)
+    with closing(numbered_frames(video, film_frames)) as frames:  # type: ignore[type-var]
+        return write_film(path, _told(frames, told, len(film_frames)), fps, crf=CRF)
 
 
 class PageFilm:

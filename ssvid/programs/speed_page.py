@@ -255,11 +255,11 @@ def _told(page: SpeedPage) -> str:
     }
     if sped is not None:
         start = page.curve.seconds_T[0]
-        places_J = page.curve.seconds_T[sped.frames_J] - start
-        rates_J = np.interp(places_J, np.arange(len(sped.speeds_N)) / sped.fps, sped.speeds_N)
+        places = page.curve.seconds_T[sped.film_frames] - start
+        rates = np.interp(places, np.arange(len(sped.speeds_N)) / sped.fps, sped.speeds_N)
         told |= {
             "filmSeconds": sped.seconds,
-            "rates": np.round(rates_J, 2).tolist(),
-            "places": np.round(places_J, 3).tolist(),
+            "rates": np.round(rates, 2).tolist(),
+            "places": np.round(places, 3).tolist(),
         }
     return json.dumps(told).replace("<", "\\u003c")

@@ -50,9 +50,9 @@ def has_sound(path: str | os.PathLike[str]) -> bool:
 
 
 def pieces_of(
-    seconds_J: np.ndarray, fps: float, end: float, *, least_seconds: float = 0.5, merged_share: float = 0.05
+    shown_seconds: np.ndarray, fps: float, end: float, *, least_seconds: float = 0.5, merged_share: float = 0.05
 ) -> list[Piece]:
-    """Pieces of even tempo for a film whose frame j shows what is seen at ``seconds_J[j]``.
+    """Pieces of even tempo for a film whose frame j shows what is seen at ``shown_seconds[j]``.
 
     Every piece begins with a frame of the film and at that frame's own time, so that sound and picture are in step at every
     border, whatever happens between.
@@ -61,10 +61,10 @@ def pieces_of(
         fps: of the film. end: when the video's last frame ends. least_seconds: of the film in a piece, at least.
         merged_share: neighbors whose tempos differ by at most this share become one piece.
     """
-    count = len(seconds_J)
+    count = len(shown_seconds)
     step = max(1, math.ceil(least_seconds * fps))
     firsts = list(range(0, max(count - step, 0) + 1, step)) or [0]
-    bounds = np.append(seconds_J, max(end, seconds_J[-1] + 1e-3))
+    bounds = np.append(shown_seconds, max(end, shown_seconds[-1] + 1e-3))
     kept = [firsts[0]]
     for first, following in zip(firsts[1:], [*firsts[2:], count], strict=True):
         before = (bounds[first] - bounds[kept[-1]]) / (first - kept[-1])

@@ -56,8 +56,8 @@ def test_every_window_of_every_version_has_its_frames_and_the_video_is_read_once
     for found in answers:
         beats = version(40, found.factor)
         starts = window_starts(len(beats), WINDOW, HOP)
-        assert found.starts_W.tolist() == starts.tolist()
-        assert found.logits_W.tolist() == beats[starts].tolist()
+        assert found.starts.tolist() == starts.tolist()
+        assert found.logits.tolist() == beats[starts].tolist()
         expected += [beats[s : s + WINDOW].tolist() for s in starts]
     assert sorted(one.task.clips) == sorted(expected)
     assert max(one.task.batches) == 5 and sum(one.task.batches) == len(expected)
@@ -74,7 +74,7 @@ def test_batches_change_nothing():
     logits = []
     for batch_size in (1, 7, 64):
         answers, _ = ask(Video(30), line, asker(batch_size), (1.0, 2.0), lambda done, total: None)
-        logits.append([found.logits_W.tolist() for found in answers])
+        logits.append([found.logits.tolist() for found in answers])
     assert logits[0] == logits[1] == logits[2]
 
 

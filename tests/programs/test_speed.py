@@ -82,11 +82,16 @@ def test_all_is_written_and_nothing_else(made):
 
 def test_both_films_have_exactly_the_mapped_frames(made):
     rows = rows_of(made.folder / "frames.csv")
-    for name, frames_J in (("adaptive", made.sped.frames_J), ("uniform", made.sped.uniform_J)):
-        assert [int(row[f"{name}_frame"]) for row in rows] == frames_J.tolist()
-        assert numbers_in(made.folder / f"{name}.mp4") == frames_J.tolist()
-        assert len(frames_J) == 45 and frames_J[0] == 0 and frames_J[-1] == 89 and (np.diff(frames_J) > 0).all()
-        assert [float(row[f"{name}_seconds"]) for row in rows] == pytest.approx(frames_J / FPS, abs=1e-4)
+    for name, film_frames in (("adaptive", made.sped.film_frames), ("uniform", made.sped.uniform_frames)):
+        assert [int(row[f"{name}_frame"]) for row in rows] == film_frames.tolist()
+        assert numbers_in(made.folder / f"{name}.mp4") == film_frames.tolist()
+        assert (
+            len(film_frames) == 45
+            and film_frames[0] == 0
+            and film_frames[-1] == 89
+            and (np.diff(film_frames) > 0).all()
+        )
+        assert [float(row[f"{name}_seconds"]) for row in rows] == pytest.approx(film_frames / FPS, abs=1e-4)
 
 
 def test_the_table_has_a_line_for_every_frame(made):
@@ -112,7 +117,7 @@ def test_the_functions_say_the_same_as_the_verb(made, run, video):
         and (curve.window, curve.hop) == (8, 2)
     )
     sped = ssvid.speed_up(video, checkpoint=run, seconds=2.25, **QUIET)
-    assert np.array_equal(sped.frames_J, made.sped.frames_J)
+    assert np.array_equal(sped.film_frames, made.sped.film_frames)
     assert sped.seconds == 2.25 and sped.factor == pytest.approx(89 / 44)
 
 
@@ -133,7 +138,7 @@ def test_an_array_is_a_video_too(run):
 
 def test_a_factor_of_one_is_the_video_itself(run, video):
     sped = ssvid.speed_up(video, checkpoint=run, factor=1, speed=SpeedUpConfig(rule="max"), **QUIET)
-    assert sped.frames_J.tolist() == sped.uniform_J.tolist() == list(range(NUM_FRAMES))
+    assert sped.film_frames.tolist() == sped.uniform_frames.tolist() == list(range(NUM_FRAMES))
 
 
 def test_frames_of_unequal_durations_are_judged_and_shown_at_their_time(run, tmp_path):
@@ -168,7 +173,7 @@ def test_the_adaptive_film_has_sound_where_that_is_asked_for(run, tmp_path):
         assert float(sound.duration * sound.time_base) == pytest.approx(float(film.duration * film.time_base), abs=0.05)
     with av.open(str(result.folder / "uniform.mp4")) as container:
         assert not container.streams.audio
-    assert numbers_in(result.folder / "adaptive.mp4") == (result.sped.frames_J % 100).tolist()
+    assert numbers_in(result.folder / "adaptive.mp4") == (result.sped.film_frames % 100).tolist()
     with pytest.raises(DataError, match="has no sound track, and --sound asks for its sound"):
         ssvid.speed(video.with_name("silent.mp4"), checkpoint=run, speed_up=2, sound=True, out=tmp_path / "no", **QUIET)
     assert not (tmp_path / "no").exists()
