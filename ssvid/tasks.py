@@ -57,8 +57,8 @@ class ClipQuestion:
     """What a task with one logit per clip can be asked about any stretch of any video.
 
     says: what a high probability says of a stretch ("sped up"). otherwise: what a low one says ("at its natural speed").
-    num_frames: frames of a clip, as in validation. size_px: short side of the frames. is_speed: whether the probability rises
-    with the speed at which a video is played, so that a video can be sped up by it.
+    num_frames: frames of a clip, as in validation; others must be multiples of ``multiple``. size_px: short side of the frames.
+    is_speed: whether the probability rises with the speed at which a video is played, so that a video can be sped up by it.
     """
 
     says: str
@@ -66,6 +66,7 @@ class ClipQuestion:
     num_frames: int
     size_px: int
     is_speed: bool = False
+    multiple: int = 1
 
 
 class ClipAnswer(NamedTuple):

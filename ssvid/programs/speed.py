@@ -218,6 +218,7 @@ class _Made:
             sheet=picture_uri(shown.sheet_picture) if shown.sheet else "",
             sped=self.sped,
             has_sound=self.sound,
+            is_speed=self.watched.asked.asker.question.is_speed,
         )
         write_text(self.folder / "index.html", render_speed_page(page))
 

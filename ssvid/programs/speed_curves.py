@@ -13,6 +13,7 @@ from scipy.special import expit
 from ssvid.apps.asking import Asker, MapSums, VersionAnswers, ask
 from ssvid.apps.speedup import SpeedUpConfig, fit_length, frame_map, natural_factors, smoothed, uniform_map
 from ssvid.apps.timeline import Timeline, averaged_at, curve_at
+from ssvid.backbones import Backbone
 from ssvid.bounds import AtLeast, OneOf, check
 from ssvid.composite import CompositeTask
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
@@ -23,7 +24,7 @@ from ssvid.progress import Progress, every_tenth, speaker
 from ssvid.ranks import resolve_device
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import PretrainRecipe
-from ssvid.tasks import PretextTask
+from ssvid.tasks import ClipQuestion, PretextTask
 from ssvid.types import RGB
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 
@@ -213,13 +214,8 @@ def load_asker(checkpoint: str | Path, settings: CurveConfig, device: str = "aut
     asked = asked_task(task, settings.task, trained.path)
     question = asked.clip_question()
     assert question is not None  # only such tasks are chosen
-    window, info = settings.window or question.num_frames, backbone.info
-    least, most = max(2, info.min_frames), info.max_frames or window
-    if not least <= window <= most:
-        ends = f"at least {least}" + (f" and at most {most}" if info.max_frames else "")
-        raise RecipeError(
-            f"window ({window}) must be {ends} frames for backbone {info.name}. Leave it out: the task's own is {question.num_frames}."
-        )
+    window = settings.window or question.num_frames
+    _check_window(window, question, backbone)
     hop = settings.hop or max(1, window // _HOPS_PER_WINDOW)
     return Asker(
         asked,
@@ -231,6 +227,22 @@ def load_asker(checkpoint: str | Path, settings: CurveConfig, device: str = "aut
         settings.batch_size,
         weights_sha256(trained.backbone_state),
     )
+
+
+def _check_window(window: int, question: ClipQuestion, backbone: Backbone) -> None:
+    """Raise RecipeError where the network or its task cannot take so many frames."""
+    info, usual = backbone.info, question.num_frames
+    least = max(2, info.min_frames)
+    if window < least or window > (info.max_frames or window):
+        ends = f"at least {least}" + (f" and at most {info.max_frames}" if info.max_frames else "")
+        raise RecipeError(
+            f"window ({window}) must be {ends} frames for backbone {info.name}. Leave it out: the task's own is {usual}."
+        )
+    if window % question.multiple:
+        raise RecipeError(
+            f"window ({window}) must be a multiple of {question.multiple}, the parts that the task cuts a clip into. Leave it out: "
+            f"the task's own is {usual}."
+        )
 
 
 def asked_task(task: PretextTask, name: str, path: Any) -> PretextTask:

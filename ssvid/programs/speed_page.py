@@ -190,6 +190,7 @@ class SpeedPage:
     sheet: str = ""
     sped: SpeedUp | None = None
     has_sound: bool = False
+    is_speed: bool = True
 
 
 def render_speed_page(page: SpeedPage) -> str:
@@ -207,6 +208,8 @@ def render_speed_page(page: SpeedPage) -> str:
         "curve_caption": f"{describe_curve(curve)}. Click on the curve, or move with the arrow keys.",
         "seconds": page.seconds,
         "scale": ["rgb({:.0f},{:.0f},{:.0f})".format(*color) for color in speed_colors(np.linspace(0, 1, 5))],
+        "low": "slower than usual here" if page.is_speed else f"more {curve.otherwise} than usual here",
+        "high": "as usual, or faster" if page.is_speed else f"more {curve.says}",
         "pair": _pair(page, sped) if sped is not None else [],
         "factor": f"{sped.factor:.2f}" if sped is not None else "",
         "film_seconds": sped.seconds if sped is not None else 0.0,

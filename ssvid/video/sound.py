@@ -183,6 +183,11 @@ def stretched_pieces(path: str | os.PathLike[str], pieces: Sequence[Piece]) -> I
         raise DecodeError(os.fspath(path), "read its sound", error) from error
 
 
+def _seconds(packet: av.Packet) -> float:
+    """When a packet with a time is decoded."""
+    return float((packet.dts or 0) * (packet.time_base or 0))
+
+
 def add_sound(film: Path, source: str | os.PathLike[str], pieces: Sequence[Piece]) -> None:
     """Give a film the sound of the video that it was made of. The film is replaced when all is written; its pictures stay.
 
@@ -200,7 +205,7 @@ def add_sound(film: Path, source: str | os.PathLike[str], pieces: Sequence[Piece
         waiting = next(packets, None)
         at = 0
         for piece, sound_2N in zip(pieces, stretched_pieces(source, pieces), strict=True):
-            while waiting is not None and float(waiting.dts * waiting.time_base) < piece.out_end:
+            while waiting is not None and _seconds(waiting) < piece.out_end:
                 waiting.stream = pictures
                 container.mux(waiting)
                 waiting = next(packets, None)

@@ -1,6 +1,6 @@
 """Curves, speed-ups and films of ``ssvid speed`` against videos whose speed is known; docs/results/speed.md.
 
-    .venv/bin/python -m tests.benchmarks.bench_speed RUN [RUN ...] [--slowed]
+    .venv/bin/python -m tests.benchmarks.bench_speed RUN [RUN ...] [--slowed] [--trained-alone]
 
 Each RUN is a run of the task speediness; beside each stands the same network before training. Frame differences alone stand beside
 all of them: the mean |frame t - frame t-1| of a window, with the threshold that tells natural from twice as fast best on 20 other
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--slowed", action="store_true", help="videos with slow motion and nothing faster than natural")
+    parser.add_argument("--trained-alone", action="store_true", help="nothing beside")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,22 +112,23 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     for run in args.runs:
         asker = load_asker(run, CurveConfig(), "cpu")
-        subjects = {f"{run.name} trained": asker, f"{run.name} untrained": untrained(asker, run)}
-        if "differences" not in found:
-            subjects["differences"] = differences(asker, args.videos)
+        subjects = {f"{run.name} trained": asker}
+        if not args.trained_alone:
+            subjects[f"{run.name} untrained"] = untrained(asker, run)
+            if "differences" not in found:
+                subjects["differences"] = differences(asker, args.videos)
         for name, subject in subjects.items():
             found[name] = [score(subject, one) for one in made]
             print(name, {key: mean([line[key] for line in found[name]]) for key in found[name][0]}, flush=True)
-    constant = np.concatenate([np.abs(np.log2(one.natural_factors)) for one in made]).mean()
-    print(f"log2 error of V = 1 everywhere: {constant:.3f}")
-    for run in args.runs:
+        ours = found[f"{run.name} trained"]
+        print(run.name, "adaptive - uniform", mean([line["adaptive"] - line["uniform"] for line in ours]), flush=True)
+    print(f"log2 error of V = 1: {np.mean([np.log2(one.natural_factors).mean() for one in made]):.3f}")
+    for run in [] if args.trained_alone else args.runs:
         ours = found[f"{run.name} trained"]
         for other in (f"{run.name} untrained", "differences"):
             for key in ("rank", "log2_error"):
-                print(
-                    run.name, "-", other, key, mean([a[key] - b[key] for a, b in zip(ours, found[other], strict=True)])
-                )
-        print(run.name, "adaptive - uniform", mean([line["adaptive"] - line["uniform"] for line in ours]))
+                gaps = [a[key] - b[key] for a, b in zip(ours, found[other], strict=True)]
+                print(run.name, "-", other, key, mean(gaps))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))
 
