@@ -53,7 +53,7 @@ Speediness on held-out videos: accuracy {self.accuracy:.3f} (chance 0.50)
 A video of {WATCHED_SECONDS:g} s whose speed changes on a schedule that the network does not know:
   curve and true speed: rank correlation {self.rank:+.2f} (1 is perfect, 0 is none)
   factor that looks natural, beside the true one: off by {self.log2_error:.2f} octaves in the mean
-One video and one seed; twenty videos are in docs/results/speed.md.
+One video and one seed. Twenty videos, another network: docs/results/speed.md.
 
 the page              {self.shown.page}   open it in a browser
 curve beside truth    {self.folder / "truth.svg"}
