@@ -63,14 +63,14 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--threshold",
         metavar="P",
-        type=positive,
+        type=_probability,
         default=0.33,
         help="a version looks natural below this probability (default: 0.33)",
     )
     parser.add_argument(
         "--smooth-seconds",
         metavar="S",
-        type=float,
+        type=_length,
         default=0.5,
         help="how far the film's speed is smoothed (default: 0.5)",
     )
@@ -81,3 +81,16 @@ def add(verbs: Verbs) -> None:
         "--decoder", metavar="NAME", default="auto", help="auto, pyav, torchcodec or decord (default: auto)"
     )
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/speed, numbered)")
+
+
+def _probability(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    value = positive(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and below 1")
+    return value
+
+
+def _length(text: str) -> float:
+    """An argparse type: seconds, 0 or more."""
+    return 0.0 if text.strip() in ("0", "0.0") else positive(text)

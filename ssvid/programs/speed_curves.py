@@ -304,20 +304,20 @@ def num_film_frames(film: Timeline, factor: float, seconds: float) -> int:
         RecipeError: both or neither is given. DataError: it would be longer than the video, or of fewer than two frames.
     """
     if (factor > 0) == (seconds > 0):
-        raise RecipeError("speed_up and seconds: exactly one of them must be above 0. Set speed_up=2, or seconds=60.")
-    count = len(film)
-    asked = f"--speed-up {factor:g}" if factor > 0 else f"--seconds {seconds:g}"
-    num_out = round(count / factor) if factor > 0 else round(seconds * film.fps)
+        raise RecipeError("factor and seconds: exactly one of them must be above 0. Set factor=2, or seconds=60.")
+    count, is_factor = len(film), factor > 0
+    asked = f"a speed-up of {factor:g}" if is_factor else f"a film of {seconds:g} s"
+    num_out = round(count / factor) if is_factor else round(seconds * film.fps)
     if num_out > count:
-        longest = "1" if factor > 0 else f"{count / film.fps:g}"
+        least = "at least 1" if is_factor else f"at most {count / film.fps:g} s"
         raise DataError(
-            f"{asked} asks for a film of {num_out} frames, longer than the video, which has {count} ({count / film.fps:g} s), and "
-            f"nothing is slowed down. Ask for {'at least' if factor > 0 else 'at most'} {longest}."
+            f"{asked} has {num_out} frames, more than the video, which has {count} ({count / film.fps:g} s): nothing is slowed down."
+            f" Ask for {least}."
         )
     if num_out < 2:
-        most = f"at most {count / 2:g}" if factor > 0 else f"at least {2 / film.fps:g}"
+        most = f"at most {count / 2:g}" if is_factor else f"at least {2 / film.fps:g} s"
         raise DataError(
-            f"{asked} asks for a film of {num_out} frames, and it must have at least 2: the first and the last. Ask for {most}."
+            f"{asked} has {num_out} frames, and it must have at least 2: the first and the last. Ask for {most}."
         )
     return num_out
 

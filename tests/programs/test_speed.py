@@ -244,16 +244,14 @@ def test_a_real_browser_plays_it_by_mouse_keyboard_and_on_a_telephone(made, tmp_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["--speed-up", "0.5"],
-            "--speed-up 0.5 asks for a film of 180 frames, longer than the video, which has 90 (4.5 s)",
-        ),
-        (["--seconds", "60"], "Ask for at most 4.5."),
-        (["--speed-up", "80"], "asks for a film of 1 frames, and it must have at least 2"),
+        (["--speed-up", "0.5"], "a speed-up of 0.5 has 180 frames, more than the video, which has 90 (4.5 s)"),
+        (["--seconds", "60"], "Ask for at most 4.5 s."),
+        (["--speed-up", "80"], "a speed-up of 80 has 1 frames, and it must have at least 2"),
         (["--window", "91"], "the video has 90 frames, and the network judges windows of 91"),
         (["--window", "1"], "window (1) must be at least 2 frames for backbone tiny3d"),
         (["--sound"], "--sound is for a film that is sped up"),
-        (["--threshold", "1.5"], "threshold (1.5) must be above 0 and below 1"),
+        (["--threshold", "1.5"], "'1.5' must be a number above 0 and below 1"),
+        (["--smooth-seconds", "-1"], "'-1' must be a number above 0"),
         (["--speed-up", "2", "--seconds", "2"], "not allowed with argument"),
         (["--decoder", "vlc", "--map"], "vlc"),
         (["--speedup", "2"], "Did you mean '--speed-up'?"),
