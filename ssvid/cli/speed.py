@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from ssvid.cli.parser import Verbs, add_shared, positive, run_program, whole
 
 _DESCRIPTION = """\
