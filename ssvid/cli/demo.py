@@ -12,8 +12,8 @@ Renders and encodes videos whose classes are motions, pretrains a small network 
 beside its own random initialization and beside a placebo (trained on permuted pretext labels), and exports it.
 A few minutes on two CPU cores; nothing is downloaded.
 
-With "speed" a network learns speediness and then watches a video whose speed changes on a known schedule: its curve beside
-the truth, a film that is sped up by it, a page that plays both.
+With "speed" a network learns speediness and then watches a video whose speed changes on a known schedule: its curve
+beside the truth, a film that is sped up by it, a page that plays both.
 """
 _EPILOG = """\
 examples:

@@ -158,7 +158,8 @@ def speed(
         sped = watched.sped_up(num_out, config) if wants_film else None
         made = _Made(opened, watched, sped, sound, staged, say)
         made.write(str(checkpoint), config)
-    return SpeedResult(folder, folder / "index.html", watched.curve, sped, round(time.perf_counter() - started, 2))
+    curve = sped.curve if sped is not None else watched.curve
+    return SpeedResult(folder, folder / "index.html", curve, sped, round(time.perf_counter() - started, 2))
 
 
 def _check_sound(opened: OpenedVideo, sound: bool, wants_film: bool) -> None:
@@ -188,7 +189,8 @@ class _Made:
     say: Say
 
     def write(self, checkpoint: str, config: SpeedUpConfig) -> None:
-        curve, film = self.watched.curve, self.watched.asked.film
+        curve = self.sped.curve if self.sped is not None else self.watched.curve
+        film = self.watched.asked.film
         shown = PageFilm(self.opened, film.frames_N, film.fps)
         shown.write(self.folder / "film.mp4", every_tenth(self.say, "frames of the film"))
         if self.watched.maps is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from ssvid.types import RGB
 from ssvid.weights.checkpoints import read_checkpoint, weights_sha256
 
 _HOPS_PER_WINDOW = 4
+_MOST_ALIKE = 0.7  # of a video: from so much on a speed-up has next to nothing to go by
 
 
 @dataclass(frozen=True)
@@ -408,4 +409,19 @@ class Watched:
         film_frames, uniform_frames = (
             film.frames_N[shown] for shown in (frame_map(speeds_N, num_out), uniform_map(len(film), num_out))
         )
-        return SpeedUp(self.curve, film_frames, uniform_frames, film.fps, natural_N, speeds_N)
+        curve = replace(self.curve, notes=(*self.asked.notes, *_doubts(natural_N, factors)))
+        return SpeedUp(curve, film_frames, uniform_frames, film.fps, natural_N, speeds_N)
+
+
+def _doubts(natural_N: np.ndarray, factors: np.ndarray) -> Iterator[str]:
+    """Where what looks natural tells next to nothing: the network may never have seen such videos."""
+    for factor, told in (
+        (factors[-1], f"up to {factors[-1]:.3g} times as fast, the most that was tried"),
+        (1.0, "at no speed-up at all"),
+    ):
+        share = float((natural_N == factor).mean())
+        if share > _MOST_ALIKE:
+            yield (
+                f"{100 * share:.0f} % of the video look natural {told}: the network may not know such videos, and where the film is fast "
+                "then says little"
+            )

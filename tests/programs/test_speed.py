@@ -309,3 +309,15 @@ def test_a_length_must_be_given_once(run, video):
 def test_help_says_what_it_writes(capsys):
     assert main(["speed", "--help"]) == 0
     assert "ssvid speed my.mp4 --checkpoint runs/mine --speed-up 2 --map --out fast" in capsys.readouterr().out
+
+
+def test_a_video_that_looks_natural_at_every_speed_is_doubted(run):
+    frames_THWC = np.stack([numbered(5)] * 60)
+    curve = ssvid.speed_curve(frames_THWC, checkpoint=run, **QUIET).probs_T
+    for threshold, told_of in (
+        (min(0.99, curve[0] + 0.01), "times as fast, the most that was tried"),
+        (0.01, "at no speed-up at all"),
+    ):
+        sped = ssvid.speed_up(frames_THWC, checkpoint=run, factor=2, speed=SpeedUpConfig(threshold=threshold), **QUIET)
+        (note,) = sped.curve.notes
+        assert note.startswith("100 % of the video look natural") and told_of in note
