@@ -32,17 +32,7 @@ def add(verbs: Verbs) -> None:
         required=True,
         help="a run folder or a checkpoint of speediness, or of a task like it",
     )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--speed-up", metavar="X", type=positive, default=0.0, help="make a film that is X times shorter"
-    )
-    length.add_argument("--seconds", metavar="S", type=positive, default=0.0, help="make a film of S seconds")
-    parser.add_argument("--map", dest="with_map", action="store_true", help="paint where the answer comes from")
-    parser.add_argument(
-        "--sound",
-        action="store_true",
-        help="give the adaptive film the sound of the video, at its pitch (default: none)",
-    )
+    _add_film(parser)
     parser.add_argument(
         "--window", metavar="N", type=whole(0), default=0, help="frames that are judged together (default: the task's)"
     )
@@ -62,6 +52,28 @@ def add(verbs: Verbs) -> None:
         default="middle",
         help="a frame's answer: of the window around it, or the mean of all that hold it",
     )
+    parser.add_argument("--task", metavar="NAME", default="", help="of a network that was trained on several")
+    parser.add_argument("--batch-size", metavar="N", type=whole(1), default=32, help="clips per pass (default: 32)")
+    add_shared(parser, "--device")
+    parser.add_argument(
+        "--decoder", metavar="NAME", default="auto", help="auto, pyav, torchcodec or decord (default: auto)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/speed, numbered)")
+
+
+def _add_film(parser: argparse.ArgumentParser) -> None:
+    """What is made besides the curve, and how."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--speed-up", metavar="X", type=positive, default=0.0, help="make a film that is X times shorter"
+    )
+    length.add_argument("--seconds", metavar="S", type=positive, default=0.0, help="make a film of S seconds")
+    parser.add_argument("--map", dest="with_map", action="store_true", help="paint where the answer comes from")
+    parser.add_argument(
+        "--sound",
+        action="store_true",
+        help="give the adaptive film the sound of the video, at its pitch (default: none)",
+    )
     parser.add_argument(
         "--threshold",
         metavar="P",
@@ -76,13 +88,6 @@ def add(verbs: Verbs) -> None:
         default=0.5,
         help="how far the film's speed is smoothed (default: 0.5)",
     )
-    parser.add_argument("--task", metavar="NAME", default="", help="of a network that was trained on several")
-    parser.add_argument("--batch-size", metavar="N", type=whole(1), default=32, help="clips per pass (default: 32)")
-    add_shared(parser, "--device")
-    parser.add_argument(
-        "--decoder", metavar="NAME", default="auto", help="auto, pyav, torchcodec or decord (default: auto)"
-    )
-    parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/speed, numbered)")
 
 
 def _probability(text: str) -> float:
@@ -95,4 +100,9 @@ def _probability(text: str) -> float:
 
 def _length(text: str) -> float:
     """An argparse type: seconds, 0 or more."""
-    return 0.0 if text.strip() in ("0", "0.0") else positive(text)
+    if text.strip().strip("0") in ("", "."):
+        return 0.0
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0") from None

@@ -251,7 +251,7 @@ def test_a_real_browser_plays_it_by_mouse_keyboard_and_on_a_telephone(made, tmp_
         (["--window", "1"], "window (1) must be at least 2 frames for backbone tiny3d"),
         (["--sound"], "--sound is for a film that is sped up"),
         (["--threshold", "1.5"], "'1.5' must be a number above 0 and below 1"),
-        (["--smooth-seconds", "-1"], "'-1' must be a number above 0"),
+        (["--smooth-seconds", "-1"], "'-1' must be a number of at least 0"),
         (["--speed-up", "2", "--seconds", "2"], "not allowed with argument"),
         (["--decoder", "vlc", "--map"], "vlc"),
         (["--speedup", "2"], "Did you mean '--speed-up'?"),
