@@ -100,9 +100,10 @@ def _probability(text: str) -> float:
 
 def _length(text: str) -> float:
     """An argparse type: seconds, 0 or more."""
-    if text.strip().strip("0") in ("", "."):
-        return 0.0
     try:
-        return positive(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0") from None
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
+    return value
