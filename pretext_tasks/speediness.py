@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, OneOf, Rising, Share, check_options
 from ssvid.pictures import row, sheet, tiles
-from ssvid.tasks import BatchRandom, PretextTask, register_task
+from ssvid.tasks import BatchRandom, ClipAnswer, ClipQuestion, PretextTask, pooled_answer, register_task
 from ssvid.transforms import (
     Cut,
     CutFirst,
@@ -267,6 +267,16 @@ class Speediness(PretextTask):
         from torchmetrics.classification import BinaryAUROC  # here: importing it takes seconds
 
         return {"auc": BinaryAUROC(), "difference_auc": BinaryAUROC()}
+
+    def clip_question(self) -> ClipQuestion:
+        """Validation's clips: as many frames, as large."""
+        num_frames = self.config.eval_frames or self.config.num_frames
+        return ClipQuestion("sped up", "at its natural speed", num_frames, self.config.eval_px, is_speed=True)
+
+    def answer(self, clips_BCTHW: Tensor, backbone: Backbone) -> ClipAnswer:
+        """Of each clip the logit of "sped up", and which places of which frames it comes from (SpeedNet, section 4.4)."""
+        pools = self.config.space_pool, self.config.time_pool
+        return pooled_answer(backbone(clips_BCTHW, self.stage), self.head.weight[0], self.head.bias[0], *pools)
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to four pairs: one row of frames per version. Bars at the left: truth above, the network's score below."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssvid.errors import DataError
@@ -49,6 +50,39 @@ class BatchRandom:
         """Draws for a batch. They differ from the workers' draws: the stream is AUGMENT, the first word is salted."""
         salted = [t._replace(stream=int(Stream.AUGMENT) + 16 * int(t.stream)) for t in tickets]
         return cls(batch_rng(seed, salted[0]), [sample_rng(seed, t) for t in salted])
+
+
+@dataclass(frozen=True)
+class ClipQuestion:
+    """What a task with one logit per clip can be asked about any stretch of any video.
+
+    says: what a high probability says of a stretch ("sped up"). otherwise: what a low one says ("at its natural speed").
+    num_frames: frames of a clip, as in validation; others must be multiples of ``multiple``. size_px: short side of the frames.
+    is_speed: whether the probability rises with the speed at which a video is played, so that a video can be sped up by it.
+    """
+
+    says: str
+    otherwise: str
+    num_frames: int
+    size_px: int
+    is_speed: bool = False
+    multiple: int = 1
+
+
+class ClipAnswer(NamedTuple):
+    """What a task says of each clip, and from where in it: float32, T, H, W the cells of the map that its head sees.
+
+    logits_B: above 0 says ``ClipQuestion.says``. bias: the part of each logit that no cell gives.
+    exact_BTHW: the part of the logit that a cell gives: the sum over space, then the mean over time, plus ``bias`` is the logit.
+    local_BTHW: the logit as it would be if the whole clip were as this cell.
+    strength_BTHW: how much there is at this cell to judge by, at least 0.
+    """
+
+    logits_B: Tensor
+    bias: float
+    exact_BTHW: Tensor
+    local_BTHW: Tensor
+    strength_BTHW: Tensor
 
 
 class PretextTask(nn.Module):
@@ -143,6 +177,14 @@ class PretextTask(nn.Module):
         """Pictures of what the task sees: name -> uint8 HWC."""
         return {}
 
+    def clip_question(self) -> ClipQuestion | None:
+        """What ``ssvid speed`` may ask the trained task of any clip; None where it does not answer clip by clip."""
+        return None
+
+    def answer(self, clips_BCTHW: Tensor, backbone: Backbone) -> ClipAnswer:
+        """The answers to ``clip_question``. clips: float in [0, 1], of any length and size that the backbone takes."""
+        raise NotImplementedError
+
 
 def _is_uint8(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.uint8
@@ -211,6 +253,36 @@ def one_by_one(frames_BCTHW: Tensor, backbone: Backbone, stage: str | None) -> T
     """The stage's map of every frame, each given to the network by itself: (B * T, D, h, w), sample by sample."""
     alone = frames_BCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     return backbone(alone, stage).squeeze(2)
+
+
+def pooled_answer(
+    map_BCTHW: Tensor, weight_C: Tensor, bias: Tensor, space_pool: str = "mean", time_pool: str = "mean"
+) -> ClipAnswer:
+    """The answer of a head that pools a map over space, then over time, and has one linear layer: exact, cell by cell.
+
+    With the maximum over space a channel counts at the one place of each frame where it is largest; with the maximum over time
+    in the one frame where that is largest; with a mean everywhere alike. A class activation map (Zhou et al., CVPR 2016) is
+    ``local_BTHW``; it adds up to the logit where both poolings are means.
+
+    Args:
+        space_pool, time_pool: ``max`` or ``mean``.
+    """
+    map_BCTHW, weight_C, bias = map_BCTHW.float(), weight_C.float(), bias.float()
+    B, C, T, H, W = map_BCTHW.shape
+    weighted_BCTHW = map_BCTHW * weight_C.view(1, C, 1, 1, 1)
+    if space_pool == "max":
+        share_BCTHW = F.one_hot(map_BCTHW.flatten(3).argmax(dim=3), H * W).view(B, C, T, H, W).to(map_BCTHW)
+        pooled_BCT = map_BCTHW.amax(dim=(3, 4))
+    else:
+        share_BCTHW = torch.full_like(map_BCTHW, 1 / (H * W))
+        pooled_BCT = map_BCTHW.mean(dim=(3, 4))
+    if time_pool == "max":
+        at_BCT = T * F.one_hot(pooled_BCT.argmax(dim=2), T).to(map_BCTHW)
+        share_BCTHW = share_BCTHW * at_BCT[..., None, None]
+    exact_BTHW = (weighted_BCTHW * share_BCTHW).sum(dim=1)
+    logits_B = exact_BTHW.sum(dim=(2, 3)).mean(dim=1) + bias
+    local_BTHW = weighted_BCTHW.sum(dim=1) + bias
+    return ClipAnswer(logits_B, float(bias), exact_BTHW, local_BTHW, weighted_BCTHW.abs().sum(dim=1))
 
 
 def map_problems(frame_px: int, stage: str | None, backbone: BackboneInfo, what: str) -> Iterable[str]:

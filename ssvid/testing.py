@@ -257,6 +257,28 @@ def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any
         _check_step(task, network, training)
     _check_task_gradients(task, network)
     _check_placebo(task)
+    _check_answer(task, network)
+
+
+def _check_answer(task: PretextTask, network: Backbone) -> None:
+    """Where a task answers clip by clip: of a wide frame too, and the parts of each logit add up to it."""
+    question = task.clip_question()
+    if question is None:
+        return
+    px = max(question.size_px, network.info.min_px)
+    clips = torch.rand(2, network.info.in_channels, question.num_frames, px, px + px // 2)
+    task.eval(), network.eval()
+    with torch.no_grad():
+        logits, bias, exact, local, strength = task.answer(clips, network)
+    name = type(task).__name__
+    _require(logits.shape == (2,), f"{name}.answer must give one logit for each clip, not {tuple(logits.shape)}")
+    same = exact.ndim == 4 and exact.shape == local.shape == strength.shape
+    _require(same, f"{name}.answer must give three maps (B, T, H, W) of one shape")
+    adds_up = torch.allclose(exact.sum(dim=(2, 3)).mean(dim=1) + bias, logits, atol=1e-4, rtol=1e-4)
+    _require(
+        adds_up, f"{name}.answer: the sum over space and mean over time of exact_BTHW, plus bias, must be the logit"
+    )
+    _require(bool((strength >= 0).all()), f"{name}.answer: strength_BTHW must be at least 0")
 
 
 def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> PretextTask:

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate",
     "report",
     "audit",
+    "speed",
     "embed",
     "export",
     "demo",
@@ -32,7 +33,7 @@ VERBS = {
     "diff",
 }
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
-OTHERS |= {"from_pretrained", "push_to_hub", "track_video", "Footage"}
+OTHERS |= {"from_pretrained", "push_to_hub", "track_video", "Footage", "speed_curve", "speed_up"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
 # ``ssvid track --video`` is a function of its own: its options are the fields of ``Footage``, and a protocol.
 OF_FOOTAGE = {"video", "mask", "points", "truth", "decoder"}

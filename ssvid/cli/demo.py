@@ -11,16 +11,23 @@ _DESCRIPTION = """\
 Renders and encodes videos whose classes are motions, pretrains a small network on them without labels, scores it
 beside its own random initialization and beside a placebo (trained on permuted pretext labels), and exports it.
 A few minutes on two CPU cores; nothing is downloaded.
+
+With "speed" a network learns speediness and then watches a video whose speed changes on a known schedule: its curve
+beside the truth, a film that is sped up by it, a page that plays both.
 """
 _EPILOG = """\
-example:
+examples:
   ssvid demo --out runs/demo
+  ssvid demo speed
 """
 
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG)
+    parser.add_argument(
+        "what", metavar="WHAT", nargs="?", choices=("speed",), help="speed, or nothing for the whole way"
+    )
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
     parser.add_argument(
         "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"

@@ -21,7 +21,6 @@ from ssvid.audits.measuring import (
 from ssvid.audits.pictures import contact_sheet, shown_frames
 from ssvid.audits.report import AuditReport, make_rows, report_of
 from ssvid.audits.verdicts import Standard
-from ssvid.backbones import Backbone
 from ssvid.composite import CompositeTask
 from ssvid.data.collection import load_manifest, split_rows
 from ssvid.data.contents import NOT_COMPARABLE_WORDS, QUICK_WORDS, Contents, units_of
@@ -31,16 +30,17 @@ from ssvid.files import takes_paths, write_json
 from ssvid.intervals import LEVEL, METHOD
 from ssvid.machine import versions
 from ssvid.programs.pretrain import RUNS
+from ssvid.programs.trained import checkpoint_file, recipe_of, trained_networks
 from ssvid.progress import NamedProgress, Say, speaker
 from ssvid.ranks import cores_for_network, resolve_device
-from ssvid.recipe.building import build_networks, task_names
+from ssvid.recipe.building import task_names
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask
 from ssvid.train.callbacks import save_picture
-from ssvid.train.run_folder import RunFolder, next_beside
+from ssvid.train.run_folder import next_beside
 from ssvid.types import RGB
-from ssvid.weights.checkpoints import Checkpoint, load_backbone_weights, match_keys, read_checkpoint, weights_sha256
+from ssvid.weights.checkpoints import Checkpoint, read_checkpoint, weights_sha256
 
 ALL_VIDEOS = "all"
 FEW_VIDEOS = 50
@@ -101,9 +101,11 @@ def audit(
     started = time.perf_counter()
     say, device = speaker(show_progress), resolve_device(device)
     counterfactuals = chosen_counterfactuals([name.strip() for name in only.split(",") if name.strip()])
-    path = _checkpoint_file(checkpoint)
+    path = checkpoint_file(checkpoint, "An audit")
     trained = read_checkpoint(path)
-    loaded = load_recipe(_recipe_of(recipe, trained), overrides, nested=nested, kind="pretrain")
+    loaded = load_recipe(
+        recipe if recipe is not None else recipe_of(trained), overrides, nested=nested, kind="pretrain"
+    )
     config: PretrainRecipe = loaded.recipe  # type: ignore[assignment]
     _require_same(loaded, trained)
     if config.data.modality != RGB:
@@ -131,35 +133,6 @@ def audit(
 # ---- what is audited -------------------------------------------------------------------------------------------------
 
 
-def _checkpoint_file(path: str | Path) -> Path:
-    """The checkpoint of a run folder, or the file itself.
-
-    Raises:
-        CheckpointError: an export, which has no task head, or a folder that is no run.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    file = RunFolder(path).last_checkpoint
-    if not file.is_file():
-        what = "an export, and the task's head is not in it" if (path / "config.json").is_file() else "no run folder"
-        raise CheckpointError(
-            f"checkpoint {path} is {what}. An audit needs the whole network: name a run folder, or its "
-            "checkpoints/last.ckpt."
-        )
-    return file
-
-
-def _recipe_of(recipe: str | Path | Mapping[str, Any] | None, trained: Checkpoint) -> str | Path | Mapping[str, Any]:
-    if recipe is not None:
-        return recipe
-    if trained.meta.get("task") is None or not trained.meta.get("recipe"):
-        raise CheckpointError(
-            f"{trained.path} does not say by which recipe it was trained. Name it: ssvid audit RECIPE --checkpoint ..."
-        )
-    return trained.meta["recipe"]
-
-
 def _require_same(loaded: LoadedRecipe, trained: Checkpoint) -> None:
     """Raise CheckpointError where the recipe names another network or task than the checkpoint holds."""
     for group in ("backbone", "task"):
@@ -169,26 +142,6 @@ def _require_same(loaded: LoadedRecipe, trained: Checkpoint) -> None:
                 f"{group}.name ({asked}) must be that of the checkpoint, {held}. Leave RECIPE out to take the recipe that "
                 f"{trained.path} was trained by."
             )
-
-
-def trained_networks(config: PretrainRecipe, trained: Checkpoint) -> tuple[Backbone, PretextTask]:
-    """Backbone and task head with the weights of the checkpoint.
-
-    Raises:
-        CheckpointError: they do not fit.
-    """
-    # Every weight comes from the checkpoint: what training started from may be gone.
-    own = replace(config, init_from="", init_partial=False, init_inflate=False, init_which="")
-    backbone, task = build_networks(own)
-    load_backbone_weights(backbone, trained.backbone_state)
-    report = match_keys(task.state_dict(), trained.task_state)
-    if not report.is_complete:
-        raise CheckpointError(
-            f"the weights of task {config.task.name} in {trained.path} do not fit: {report}. Use the options that it was "
-            "trained with; leaving RECIPE out takes them from the checkpoint."
-        )
-    task.load_state_dict(trained.task_state)
-    return backbone, task
 
 
 def _metric_of(task: PretextTask, metric: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 from ssvid.data.collection import load_manifest
 from ssvid.data.synth import SyntheticVideos, synthesize
-from ssvid.errors import SsvidError
+from ssvid.errors import SsvidError, did_you_mean
 from ssvid.evals.contract import LabeledData, Tools
 from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
+from ssvid.programs.demo_speed import SpeedDemoResult, run_speed_demo
 from ssvid.programs.evaluate import score
 from ssvid.programs.pretrain import PretrainResult
 from ssvid.programs.scored_videos import scored_rows
@@ -34,6 +35,7 @@ PRETRAIN, PROBE = "demo/speediness", "demo/probe"
 NUM_TRAIN, NUM_TEST, SECONDS, SIZE_PX = 400, 200, 3.0, 64
 ARMS = {"pretrained": (), "placebo": ("task.placebo=true",)}
 POLL_SECONDS = 2.0
+OTHERS = ("speed",)
 
 
 @dataclass
@@ -82,16 +84,30 @@ Your own videos:    ssvid pretrain pretrain/speediness_tiny data.root=FOLDER"""
 
 
 @takes_paths("out")
-def demo(out: str | Path | None = None, *, seed: int = 0, show_progress: bool = True) -> DemoResult:
+def demo(
+    out: str | Path | None = None, *, what: str | None = None, seed: int = 0, show_progress: bool = True
+) -> DemoResult | SpeedDemoResult:
     """Run the demo in a new folder (``runs/demo``, numbered, where ``out`` is None).
+
+    Args:
+        what: None is the whole way from videos to an exported network; ``speed`` has a network watch a video whose speed changes
+            on a known schedule, and shows what ``ssvid speed`` makes of it.
 
     Raises:
         SsvidError: ``out`` exists, or a part failed.
     """
     say = speaker(show_progress)
     folder = Path(out) if out is not None else next_free("runs", "demo")
+    if what is not None and what not in OTHERS:
+        raise SsvidError(f"what ({what!r}) is no demo. {did_you_mean(what, OTHERS)} Leave it out for the whole way.")
     if folder.exists() and any(folder.iterdir()):
         raise SsvidError(f"demo folder {folder} exists; it is never overwritten. Choose another with --out.")
+    if what == "speed":
+        return run_speed_demo(folder, seed, say, show_progress)
+    return _whole_way(folder, seed, say)
+
+
+def _whole_way(folder: Path, seed: int, say: Say) -> DemoResult:
     seconds: dict[str, float] = {}
     videos = folder / "videos"
     with _timed("videos", seconds):

@@ -1,4 +1,4 @@
-"""One's own footage: a video, and what is known of some of its frames. All is checked before a network is loaded."""
+"""One's own video, and what is known of some of its frames. All is checked before a network is loaded."""
 
 from __future__ import annotations
 
@@ -43,15 +43,63 @@ class Footage:
 
 
 @dataclass(frozen=True)
-class OpenedFootage:
-    """Footage that was found to be in order. root, row: the video. given: frame -> ids HW.
-
-    ids: of all objects, ascending. first_given: object -> frame. points_Q3: frame, x, y. truth: None where it is not known.
-    """
+class OpenedVideo:
+    """One's own video, scanned and found to be readable. root, row: where it is, and what it holds."""
 
     root: Path
     row: VideoRow
     decoder: str
+
+    @property
+    def path(self) -> Path:
+        """Of the file or the folder."""
+        return self.root / self.row.path
+
+    @property
+    def num_frames(self) -> int:
+        """Of the whole video."""
+        return self.row.num_frames
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.row.height, self.row.width
+
+    @property
+    def fps(self) -> float:
+        """Frames per second; the usual where the file tells none."""
+        return self.row.fps if self.row.fps > 0 else _USUAL_FPS
+
+    def frames(self, indices: np.ndarray | None = None) -> Generator[np.ndarray]:
+        """Frames in turn, uint8 HWC, read anew; no more than a few are in memory.
+
+        Args:
+            indices: which ones, int64, rising without repeats; None is all.
+
+        Raises:
+            DecodeError: one cannot be read.
+        """
+        with (
+            self.row.open(self.root, self.decoder) as reader,
+            closing(frames_in_turn(reader, np.arange(self.num_frames) if indices is None else indices)) as frames,
+        ):
+            yield from frames
+
+    def seconds(self) -> np.ndarray:
+        """When each frame is shown."""
+        times = None
+        if self.row.variable_fps or "time: " in self.row.notes:
+            times = read_times(self.root / self.row.path, self.row.num_frames)
+        return times.seconds if times is not None else np.arange(self.row.num_frames) / self.fps
+
+
+@dataclass(frozen=True)
+class OpenedFootage(OpenedVideo):
+    """Footage that was found to be in order. given: frame -> ids HW.
+
+    ids: of all objects, ascending. first_given: object -> frame. points_Q3: frame, x, y. truth: None where it is not known.
+    """
+
     given: Mapping[int, np.ndarray]
     first_given: Mapping[int, int]
     points_Q3: np.ndarray
@@ -67,34 +115,15 @@ class OpenedFootage:
         """Those of the objects that the truth holds too."""
         return tuple(sorted(set(self.ids) & set(self.truth.ids))) if self.truth is not None else ()
 
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.row.height, self.row.width
 
-    @property
-    def fps(self) -> float:
-        """Frames per second; the usual where the file tells none."""
-        return self.row.fps if self.row.fps > 0 else _USUAL_FPS
+def open_own_video(path: str | Path, decoder: str = "auto", *, named: str = "VIDEO") -> OpenedVideo:
+    """A video of one's own. It is scanned, unless it was before. named: what the caller calls it, for errors.
 
-    def frames(self) -> Generator[np.ndarray]:
-        """All frames in turn, uint8 HWC, read anew; no more than a few are in memory.
-
-        Raises:
-            DecodeError: one cannot be read.
-        """
-        with (
-            self.row.open(self.root, self.decoder) as reader,
-            closing(frames_in_turn(reader, np.arange(self.row.num_frames))) as frames,
-        ):
-            yield from frames
-
-    def seconds(self) -> np.ndarray:
-        """When each frame is shown."""
-        times = None
-        if self.row.variable_fps or "time: " in self.row.notes:
-            times = read_times(self.root / self.row.path, self.row.num_frames)
-        return times.seconds if times is not None else np.arange(self.row.num_frames) / self.fps
+    Raises:
+        DataError: it is not there, or cannot be read. SsvidError: an unknown decoder.
+    """
+    resolve_decoder(decoder)
+    return OpenedVideo(*_scanned(Path(expanded(path)), named), decoder)
 
 
 def open_footage(footage: Footage) -> OpenedFootage:
@@ -112,7 +141,12 @@ def open_footage(footage: Footage) -> OpenedFootage:
     for path in footage.masks.values():
         if not Path(expanded(path)).is_file():
             raise DataError(f"mask ({path}) does not exist, or is no file. Name a PNG of the size of the video.")
-    root, row = _scanned(Path(expanded(footage.video)))
+    root, row = _scanned(Path(expanded(footage.video)), "--video")
+    if row.num_frames < 2:
+        raise DataError(
+            f"{root / row.path} has {row.num_frames} frame, and nothing can be followed through it: a video must have at least 2."
+            " Name another one."
+        )
     given, first_given = _given(footage.masks, row)
     points_Q3 = _points(footage.points, row)
     truth = _truth(Path(expanded(footage.truth)), row) if footage.truth is not None else None
@@ -123,21 +157,16 @@ def open_footage(footage: Footage) -> OpenedFootage:
     return OpenedFootage(root, row, footage.decoder, given, first_given, points_Q3, truth)
 
 
-def _scanned(path: Path) -> tuple[Path, VideoRow]:
+def _scanned(path: Path, named: str) -> tuple[Path, VideoRow]:
     if not path.exists():
-        raise DataError(f"--video ({path}) does not exist. Name a video, or a folder of numbered pictures.")
+        raise DataError(f"{named} ({path}) does not exist. Name a video, or a folder of numbered pictures.")
     path = Path(os.path.abspath(path))
     row = scan_row(path.parent, Entry(path.name))
     if not row.is_readable:
         reason = row.status.removeprefix(f"{UNREADABLE}: ").rstrip(".")
         raise DataError(
-            f"--video ({path}) must be a video that can be read, or a folder of numbered pictures: {reason}. Check with another "
+            f"{named} ({path}) must be a video that can be read, or a folder of numbered pictures: {reason}. Check with another "
             "player that it is whole, or name another one."
-        )
-    if row.num_frames < 2:
-        raise DataError(
-            f"{path} has {row.num_frames} frame, and nothing can be followed through it: a video must have at least 2."
-            " Name another one."
         )
     return path.parent, row
 

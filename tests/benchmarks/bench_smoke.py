@@ -37,8 +37,8 @@ from ssvid.data.index.signals import measure_signals_of
 from ssvid.data.manifest import Manifest
 from ssvid.data.synth import SyntheticVideos, synthesize
 from ssvid.machine import environment
-from ssvid.programs.audit import trained_networks
 from ssvid.programs.pretrain import _prepare
+from ssvid.programs.trained import trained_networks
 from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import BatchRandom, PretextTask

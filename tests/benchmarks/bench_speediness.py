@@ -26,8 +26,8 @@ from ssvid.data.manifest import Manifest
 from ssvid.data.readers import list_videos
 from ssvid.data.synth import CRF, GOP, PRESET, SyntheticVideos, synthesize
 from ssvid.machine import environment
-from ssvid.programs.audit import trained_networks
 from ssvid.programs.pretrain import pretrain
+from ssvid.programs.trained import trained_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import BatchRandom
 from ssvid.types import Stream

@@ -30,7 +30,7 @@ from ssvid.backbones import Backbone, initialize_backbone
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.data.synth import truth_path
 from ssvid.machine import environment
-from ssvid.programs.audit import trained_networks
+from ssvid.programs.trained import trained_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask

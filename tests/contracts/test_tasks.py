@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pretext_tasks
-from ssvid.tasks import PretextTask, register_task, tasks
+from ssvid.tasks import ClipQuestion, PretextTask, pooled_answer, register_task, tasks
 from ssvid.testing import check_task
 from ssvid.types import ClipPlan, TaskOutput
 
@@ -86,9 +86,19 @@ def of_the_next_video(self, batch, rng):
     return {**batch, "label": batch["label"].roll(2 if len(videos.unique()) < len(videos) else 1)}
 
 
+def lost_bias(self, clips_BCTHW, backbone):
+    """An answer whose parts leave out the bias."""
+    found = pooled_answer(backbone(clips_BCTHW), self.head.weight[0], self.head.bias[0])
+    return found._replace(bias=found.bias + 1.0)
+
+
+ASKED = {"clip_question": lambda self: ClipQuestion("odd", "even", 4, 16)}
+
+
 @pytest.mark.parametrize(
     ("members", "complaint"),
     [
+        ({**ASKED, "answer": lost_bias}, "plus bias, must be the logit"),
         ({"clip_maker": lambda self, training: OutsideTheVideo()}, "leaves the video"),
         ({"clip_maker": lambda self, training: Streamed()}, "not a function of its generators|global generator"),
         ({"clip_maker": lambda self, training: NoTarget()}, "are not in the sample"),

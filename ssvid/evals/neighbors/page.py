@@ -27,18 +27,24 @@ from ssvid.results.rows import ResultRow
 from ssvid.templates import render
 
 TILE_PX = (144, 108)  # width, height
+CLIP_FRAMES, CLIP_SECONDS = 16, 2.0  # of the moving tiles of the page, at most
 _LONGEST_NAME = 24
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One video of the page: its middle frame and what is written below it. cosine, is_right: None for the query."""
+    """One video of the page: its middle frame and what is written below it. cosine, is_right: None for the query.
+
+    clip: frames around the middle one, of the tile's size; clip_ms: how long each is shown.
+    """
 
     tile: Image.Image
     label: str
     name: str
     cosine: float | None = None
     is_right: bool | None = None
+    clip: tuple[Image.Image, ...] = ()
+    clip_ms: int = 0
 
     @property
     def kind(self) -> str:
@@ -51,6 +57,16 @@ class Shown:
         content = io.BytesIO()
         self.tile.save(content, "JPEG", quality=85)
         return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+    @property
+    def clip_uri(self) -> str:
+        """The clip as the source of a picture that moves, over and over; "" where there is none."""
+        if len(self.clip) < 2:
+            return ""
+        content = io.BytesIO()
+        first, *others = self.clip
+        first.save(content, "WEBP", save_all=True, append_images=others, duration=self.clip_ms, loop=0, quality=60)
+        return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def draw_queries(is_right_N: np.ndarray, num_shown: int, seed: int) -> list[int]:
@@ -73,26 +89,41 @@ def shown_queries(
     lines = []
     for i in draw_queries(nearest_is_right, num_shown, seed):
         query = rows[test.ids[neighbors.queries_N[i]]]
-        line = [Shown(middle_frame(manifest, query), query.label, row_id(query))]
+        line = [shown_video(manifest, query)]
         for index, cosine in zip(neighbors.indices_NK[i, :NEIGHBORS_SHOWN], neighbors.cosines_NK[i], strict=False):
             row = rows[train.ids[index]]
-            is_right = row.label == query.label
-            line.append(Shown(middle_frame(manifest, row), row.label, row_id(row), float(cosine), is_right))
+            shown = shown_video(manifest, row)
+            line.append(replace(shown, cosine=float(cosine), is_right=row.label == query.label))
         lines.append(line)
     return lines
 
 
-def middle_frame(manifest: Manifest, row: VideoRow) -> Image.Image:
-    """The frame in the middle of a video's window, fitted into a tile; a gray tile that says so where it cannot be read."""
+def shown_video(manifest: Manifest, row: VideoRow) -> Shown:
+    """A video with its middle frame, and a clip around it; a gray tile that says so where it cannot be read."""
+    frames, clip_ms = clip_around_middle(row)
+    middle = row.start_frame + row.window_frames // 2
     try:
         with replace(row, flow="").open(manifest.root) as reader:  # of flow too the picture is shown
-            frame_CHW = reader.frames_at(np.array([row.start_frame + row.window_frames // 2]))[0]
+            read_TCHW = reader.frames_at(np.array([middle, *frames]))
     except DecodeError:  # its features came from the cache, and the file is gone since
         tile = Image.new("RGB", TILE_PX, (200, 200, 200))
         ImageDraw.Draw(tile).text((8, 8), "cannot be read", fill=(30, 30, 30))
-        return tile
-    picture = Image.fromarray(frame_CHW.permute(1, 2, 0).numpy())
-    return ImageOps.contain(picture, TILE_PX, Image.Resampling.LANCZOS)
+        return Shown(tile, row.label, row_id(row))
+    tile, *clip = (_tile(frame_CHW.permute(1, 2, 0).numpy()) for frame_CHW in read_TCHW)
+    return Shown(tile, row.label, row_id(row), clip=tuple(clip), clip_ms=clip_ms)
+
+
+def clip_around_middle(row: VideoRow) -> tuple[list[int], int]:
+    """Frames of at most ``CLIP_SECONDS`` around the middle of a video's window, spread evenly, and milliseconds for each."""
+    fps = row.fps if row.fps > 0 else 25.0
+    span = max(1, min(row.window_frames, round(CLIP_SECONDS * fps)))
+    count = min(CLIP_FRAMES, span)
+    first = row.start_frame + (row.window_frames - span) // 2
+    return [first + k * span // count for k in range(count)], round(1000 * span / fps / count)
+
+
+def _tile(frame_HWC: np.ndarray) -> Image.Image:
+    return ImageOps.contain(Image.fromarray(frame_HWC), TILE_PX, Image.Resampling.LANCZOS)
 
 
 # ---- the page and the picture
@@ -107,7 +138,7 @@ def write_page(stem: Path, lines: Sequence[Sequence[Shown]], rows: Sequence[Resu
 
 
 def neighbor_page(lines: Sequence[Sequence[Shown]], rows: Sequence[ResultRow], *, seed: int) -> str:
-    """The numbers and the queries as a page of HTML: pictures inside, no script, nothing loaded."""
+    """The numbers and the queries as a page of HTML: clips that play inside, no script, nothing loaded."""
     title, videos, weights = heading(rows)
     told = {"title": title, "videos": videos, "weights": weights, "notes": rows[0].context.get("notes", ())}
     return render("neighbors.html", lines=lines, rows=rows, seed=seed, title_of=title_of, **told)

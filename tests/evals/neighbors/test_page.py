@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssvid.data.manifest import VideoRow
 from ssvid.evals.contract import Subject, Tools
 from ssvid.evals.measuring import measure, see
 from ssvid.evals.neighbors.knn import Neighbors
 from ssvid.evals.neighbors.page import (
     TILE_PX,
     Shown,
+    clip_around_middle,
     draw_queries,
     neighbor_page,
     neighbor_picture,
@@ -26,7 +28,7 @@ from ssvid.features.protocol import RetrievalProtocol
 from ssvid.features.store import Features
 from ssvid.results.rows import ResultRow
 from tests.browser import find_browser, open_browser
-from tests.frozen import labeled
+from tests.frozen import COLORS, labeled
 
 
 class Page(HTMLParser):
@@ -100,12 +102,41 @@ def test_a_tile_is_the_middle_frame(found, manifest):
     tile = np.asarray(lines[0][0].tile).astype(int)
     height, width = tile.shape[:2]
     assert abs(width / height - 44 / 36) < 0.02
-    from tests.frozen import COLORS
-
     color = np.array(COLORS[lines[0][0].label])
     near = np.abs(tile[height // 2] - color).sum(axis=1) < 120
     edges = np.flatnonzero(near)[[0, -1]] * 44 / width
     np.testing.assert_allclose(edges, [11, 30.5], atol=1.5)
+
+
+def test_clips_play_in_the_page_frame_by_frame(found):
+    """14 frames at 25 per second: all of them, 40 ms each, the patch one column further in each."""
+    result, lines = found
+    sources = Page(neighbor_page(lines, result.rows, seed=0)).all("source")
+    assert len(sources) == sum(map(len, lines))
+    assert {source["media"] for source in sources} == {"(prefers-reduced-motion: no-preference)"}
+    content = base64.b64decode(sources[0]["srcset"].partition(",")[2])
+    with Image.open(io.BytesIO(content)) as moving:
+        assert (moving.format, moving.n_frames, moving.info["loop"]) == ("WEBP", 14, 0)
+        middles = []
+        for frame in range(moving.n_frames):
+            moving.seek(frame)
+            moving.load()
+            assert moving.info["duration"] == 40
+            tile = np.asarray(moving.convert("RGB")).astype(int)
+            near = np.abs(tile[tile.shape[0] // 2] - COLORS[lines[0][0].label]).sum(axis=1) < 150
+            middles.append(np.flatnonzero(near).mean() * 44 / tile.shape[1])
+    assert np.diff(middles) == pytest.approx(np.ones(13), abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("count", "fps", "frames", "clip_ms"), [(300, 30.0, 16, 125), (10, 25.0, 10, 40), (1, 25.0, 1, 40)]
+)
+def test_a_clip_is_two_seconds_around_the_middle_at_most(count, fps, frames, clip_ms):
+    row = VideoRow("v.mp4", 1000, fps, 36, 44, start_frame=100, end_frame=100 + count)
+    numbers, told = clip_around_middle(row)
+    assert len(numbers) == len(set(numbers)) == frames and told == clip_ms
+    assert 100 <= numbers[0] <= numbers[-1] < 100 + count
+    assert abs((numbers[0] + numbers[-1]) / 2 - (100 + count / 2)) <= 4
 
 
 def test_the_page_needs_no_other_file_and_says_what_is_right(found):
@@ -168,10 +199,11 @@ def test_the_picture_frames_right_and_wrong_and_marks_them(found):
 def test_a_video_that_is_gone_is_a_gray_tile_that_says_so(found, manifest):
     from dataclasses import replace
 
-    from ssvid.evals.neighbors.page import middle_frame
+    from ssvid.evals.neighbors.page import shown_video
 
-    tile = middle_frame(manifest, replace(manifest.rows[0], path="gone.mp4"))
-    assert tile.size == TILE_PX
+    shown = shown_video(manifest, replace(manifest.rows[0], path="gone.mp4"))
+    tile = shown.tile
+    assert tile.size == TILE_PX and shown.clip_uri == ""
     assert tile.getpixel((TILE_PX[0] - 1, TILE_PX[1] - 1)) == (200, 200, 200)
 
 
