@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Rule, Share, check_options
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
-from ssvid.tasks import BatchRandom, PretextTask, register_task
+from ssvid.tasks import BatchRandom, ClipAnswer, ClipQuestion, PretextTask, register_task
 from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_clips, random_square
 from ssvid.transforms.camera import stabilized, without_camera
 from ssvid.transforms.flow import is_flow, no_motion
@@ -248,6 +248,19 @@ class ArrowOfTime(PretextTask):
         from torchmetrics.classification import BinaryAUROC  # here: importing it takes seconds
 
         return {"auc": BinaryAUROC(), "speeding_auc": BinaryAUROC()}
+
+    def clip_question(self) -> ClipQuestion:
+        """Validation's clips: as many frames, as large."""
+        c = self.config
+        return ClipQuestion("played backward", "played forward", c.num_frames, c.frame_px, multiple=c.groups)
+
+    def answer(self, clips_BCTHW: Tensor, backbone: Backbone) -> ClipAnswer:
+        """Of each clip the logit of "played backward", and its heat map, whose mean it is (section 3.2)."""
+        if self.config.stabilize:
+            clips_BCTHW = without_camera(clips_BCTHW) if is_flow(clips_BCTHW, 1) else stabilized(clips_BCTHW)
+        heat_BTHW = self.head(grouped_maps(clips_BCTHW, self.config.groups, backbone, self.stage)).float()
+        exact_BTHW = heat_BTHW / heat_BTHW[0, 0].numel()
+        return ClipAnswer(heat_BTHW.mean(dim=(1, 2, 3)), 0.0, exact_BTHW, heat_BTHW, heat_BTHW.abs())
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to three pairs. Each clip is a row of frames, and below it where the network sees backward and forward."""

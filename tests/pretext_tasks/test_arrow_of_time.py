@@ -382,3 +382,17 @@ def test_options_that_cannot_work_are_refused(options, text):
     backbone = create_backbone("tiny3d", width=2, input="difference")
     with pytest.raises(RecipeError, match=text):
         ArrowOfTime(ArrowOfTimeConfig(**options), backbone.info)
+
+
+def test_a_clip_that_is_asked_about_is_answered_as_in_validation():
+    task, backbone = task_of(PLAIN)
+    videos = torch.randint(0, 256, (3, 8, 3, 32, 32), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    batch, draws = batch_of(videos, PLAIN)
+    seen = task.augment(batch, draws)
+    with torch.no_grad():
+        logits_BV = task(seen, backbone).extras["logits"]
+        answers = [task.answer(seen["clips"][:, v], backbone) for v in range(2)]
+    for v, answer in enumerate(answers):
+        torch.testing.assert_close(answer.logits_B, logits_BV[:, v], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(answer.exact_BTHW.sum(dim=(2, 3)).mean(dim=1), answer.logits_B, rtol=1e-5, atol=1e-6)
+    assert (task.clip_question().num_frames, task.clip_question().says) == (8, "played backward")
