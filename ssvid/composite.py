@@ -248,8 +248,10 @@ class CompositeTask(PretextTask):
         changed = dict(batch)
         for label, task in self._present(batch):
             part = change(label, task, _part(batch, label))
-            # What is added (a patch that is cut out on the device) is the member's, too; what belongs to no member stays so.
+            # What is added (a patch that is cut out on the device) is the member's, too, and what it takes out is gone; what
+            # belongs to no member stays so.
             own = {key: value for key, value in part.items() if f"{label}/{key}" in batch or key not in batch}
+            changed = {key: value for key, value in changed.items() if not key.startswith(f"{label}/")}
             changed |= {f"{label}/{key}": value for key, value in own.items()}
         return changed
 
