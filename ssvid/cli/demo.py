@@ -25,9 +25,7 @@ examples:
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG)
-    parser.add_argument(
-        "what", metavar="WHAT", nargs="?", choices=("speed",), help="speed, or nothing for the whole way"
-    )
+    parser.add_argument("what", metavar="WHAT", nargs="?", help="speed, or nothing for the whole way")
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
     parser.add_argument(
         "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"

@@ -362,7 +362,7 @@ def test_one_of_ours_is_asked_by_its_name_and_gives_what_its_verb_gives(ucf, eva
     [
         ("finetune", "evaluation.name (finetune) has a verb of its own. Run it with: ssvid finetune"),
         ("nearest", "unknown evaluation 'nearest'"),
-        ("", "unknown evaluation ''. Known: finetune, frame_probe, knn"),
+        ("", "unknown evaluation ''. Known: alignment, finetune, frame_probe, knn"),
     ],
 )
 def test_what_evaluate_cannot_ask_is_told(name, words, tmp_path, capsys):

@@ -107,7 +107,7 @@ class ClipDataset(Dataset):
             longest = max((row.window_frames for row in self.rows), default=0)
             raise DataError(
                 f"no video is long enough: the task needs {min_frames} frames of one video, the longest of "
-                f"{len(self.rows)} has {longest}. Have it take fewer frames (ssvid tasks NAME lists its options), or use longer videos."
+                f"{len(self.rows)} has {longest}. Have it take fewer frames by task.options (ssvid tasks NAME lists them), or use longer videos."
             )
         self.alone: list[VideoRow] = []
         self.pairs = self._paired(getattr(clip_maker, "group_by", None))
