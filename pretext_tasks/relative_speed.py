@@ -221,7 +221,7 @@ class RelativeSpeed(PretextTask):
         super().__init__(config, backbone)
         check_options("relative_speed", config, _problems(config, backbone))
         self.stage = config.stage or None
-        self.answer = "pace" if config.motion == "pace" else "same_speed"
+        self.asked = "pace" if config.motion == "pace" else "same_speed"
         channels, width = backbone.stage(self.stage).channels, config.embed_channels
         num_out = len(config.speeds) if config.motion == "pace" else width
         self.heads = nn.ModuleDict({"motion": nn.Linear(channels, num_out)})
@@ -328,10 +328,10 @@ class RelativeSpeed(PretextTask):
 
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Every sample gets the answer of another video, and that video's keys as those of its own appearance."""
-        return permute_targets(batch, [name for name in (self.answer, "partner") if name in batch], rng)
+        return permute_targets(batch, [name for name in (self.asked, "partner") if name in batch], rng)
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
-        clips_BVCTHW, answer_B = batch["clips"], batch[self.answer]
+        clips_BVCTHW, answer_B = batch["clips"], batch[self.asked]
         anchor = self.embed(clips_BVCTHW[:, 0], backbone, dict(self.heads.items()))
         keys = self.keys(clips_BVCTHW) if self.config.num_keys else {}
         if self.config.motion == "pace":
@@ -384,7 +384,7 @@ class RelativeSpeed(PretextTask):
         """Up to four samples: the frames of the anchor and of its keys, what is true and what the network says."""
         rows = []
         for b in range(min(_PICTURES, len(batch["clips"]))):
-            told = self._told(int(batch[self.answer][b]), output.extras["scores"][b].float().cpu())
+            told = self._told(int(batch[self.asked][b]), output.extras["scores"][b].float().cpu())
             for clip_CTHW, lines in zip(batch["clips"][b], told, strict=False):
                 step = -(-clip_CTHW.shape[1] // _MOST_TILES)
                 frames = tiles(clip_CTHW[:, ::step].transpose(0, 1), _TILE_PX)

@@ -356,12 +356,12 @@ def test_the_blind_guess_solves_a_steady_pan():
 def test_a_placebo_takes_answer_and_partner_from_one_other_video(config):
     task, _ = built(config)
     batch = task.train().augment(*batch_of(8, config))
-    batch[task.answer] = torch.arange(8)
+    batch[task.asked] = torch.arange(8)
     changed = task.placebo(batch, np.random.default_rng(0))
-    assert torch.equal(changed[task.answer], changed["partner"])
+    assert torch.equal(changed[task.asked], changed["partner"])
     assert sorted(changed["partner"].tolist()) == list(range(8))
     assert all(int(p) != i for i, p in enumerate(changed["partner"]))
-    assert {key for key in batch if not torch.equal(batch[key], changed[key])} == {task.answer, "partner"}
+    assert {key for key in batch if not torch.equal(batch[key], changed[key])} == {task.asked, "partner"}
 
 
 # ---- measures
