@@ -53,7 +53,10 @@ def pretrain(root, tmp_path, *words: str, recipe: str = "smoke/speediness") -> l
         ("trainer.accelerator=tpu", ["trainer.accelerator", "tpu", "cpu", "gpu"]),
         ("loader.decoder=ffmpeg", ["decoder", "'ffmpeg'", "torchcodec", "pyav"]),
         ("data.name=folders", ["data.name", "'folders'", "folder"]),
-        ("task.options.num_frames=500", ["needs 1099 frames", "longest of 2 has 40", "task.options", "ssvid tasks NAME"]),
+        (
+            "task.options.num_frames=500",
+            ["needs 1099 frames", "longest of 2 has 40", "task.options", "ssvid tasks NAME"],
+        ),
         ("loader.global_batch=64", ["global_batch", "64"]),
         ("init_from=nowhere.ckpt", ["nowhere.ckpt"]),
     ],

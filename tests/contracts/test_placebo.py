@@ -94,7 +94,9 @@ def test_speediness_keeps_as_many_clips_of_each_speed():
 @pytest.mark.parametrize("schedule", ["sum", "alternate"])
 def test_the_placebo_of_several_tasks_is_counted_by_the_contract(schedule):
     members = [Member(name, task_of(name, width=16)) for name in NAMES]
-    members = [m for m in members if getattr(m.task.clip_maker(training=True), "group_by", None) is None]  # pairs stay alone
+    members = [
+        m for m in members if getattr(m.task.clip_maker(training=True), "group_by", None) is None
+    ]  # pairs stay alone
     assert len(members) == len(NAMES) - 1
     check_task(CompositeTask(members, CompositeConfig(schedule), create_backbone("tiny3d").info))
 

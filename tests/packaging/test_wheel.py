@@ -99,7 +99,9 @@ def test_the_wheel_holds_both_packages_and_the_recipes_and_nothing_else(built):
         shipped = {name.removeprefix("ssvid/shipped_") for name in recipes}
         assert shipped == sources("recipes", ".yaml")
         assert templates == {
-            name for ending in (".html", ".svg", ".css", ".js", ".md", ".tex") for name in sources("ssvid/templates", ending)
+            name
+            for ending in (".html", ".svg", ".css", ".js", ".md", ".tex")
+            for name in sources("ssvid/templates", ending)
         }
         assert len(templates) > 5
 

@@ -146,7 +146,10 @@ def test_a_windowed_row_decodes_frames_of_the_whole_file(video_folder):
 
 def test_a_clip_longer_than_every_video_names_both_lengths(video_folder):
     rows = rows_of(video_folder)
-    with pytest.raises(DataError, match=r"needs 64 frames of one video, the longest of 26 has 42. Have it take fewer frames by task.options"):
+    with pytest.raises(
+        DataError,
+        match=r"needs 64 frames of one video, the longest of 26 has 42. Have it take fewer frames by task.options",
+    ):
         ClipDataset(Manifest(video_folder, tuple(rows)), rows, Window(64), seed=0)
 
 
