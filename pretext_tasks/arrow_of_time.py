@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Rule, Share, check_options
-from ssvid.pictures import LIGHT, row, sheet, tiles, words
+from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, ClipAnswer, ClipQuestion, PretextTask, register_task
-from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_clips, random_square
+from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_at_random, random_square
 from ssvid.transforms.camera import stabilized, without_camera
 from ssvid.transforms.flow import is_flow, no_motion
 from ssvid.types import MODALITIES, ClipPlan, TaskOutput, VideoInfo
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 BelowHalf = Rule("at least 0 and below 0.5", lambda value: 0 <= value < 0.5)
 _TILE_PX, _MOST_TILES, _WORDS_PX = 64, 10, 132
-_GREEN, _RED, _GRAY = (60, 170, 80), (210, 60, 60), (170, 170, 170)
 
 
 @dataclass(frozen=True)
@@ -215,15 +214,19 @@ class ArrowOfTime(PretextTask):
         """Flips per sample, no camera, then both directions. ``clip`` becomes ``clips``, float (B, V, C, T, px, px)."""
         clips_BCTHW = batch["clip"].transpose(1, 2).float().div_(255)
         if self.training and self.config.flip:
-            flipped_B = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips_BCTHW.device)
-            clips_BCTHW = flip_clips(clips_BCTHW, flipped_B)
-        if self.config.stabilize:
-            clips_BCTHW = without_camera(clips_BCTHW) if is_flow(clips_BCTHW, 1) else stabilized(clips_BCTHW)
+            clips_BCTHW = flip_at_random(clips_BCTHW, rng.samples)
+        clips_BCTHW = self._steady(clips_BCTHW)
         both_BVCTHW = torch.stack([clips_BCTHW, played_backward(clips_BCTHW)], dim=1)
         of_BV = batch["is_backward"]
         samples_B1 = torch.arange(len(of_BV), device=of_BV.device)[:, None]
         kept = {name: value for name, value in batch.items() if name != "clip"}
         return {**kept, "clips": both_BVCTHW[samples_B1, of_BV]}
+
+    def _steady(self, clips_BCTHW: Tensor) -> Tensor:
+        """Without the motion of the camera, where that is asked for."""
+        if not self.config.stabilize:
+            return clips_BCTHW
+        return without_camera(clips_BCTHW) if is_flow(clips_BCTHW, 1) else stabilized(clips_BCTHW)
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         clips_BVCTHW, is_backward_BV = batch["clips"], batch["is_backward"]
@@ -256,9 +259,7 @@ class ArrowOfTime(PretextTask):
 
     def answer(self, clips_BCTHW: Tensor, backbone: Backbone) -> ClipAnswer:
         """Of each clip the logit of "played backward", and its heat map, whose mean it is (section 3.2)."""
-        if self.config.stabilize:
-            clips_BCTHW = without_camera(clips_BCTHW) if is_flow(clips_BCTHW, 1) else stabilized(clips_BCTHW)
-        heat_BTHW = self.head(grouped_maps(clips_BCTHW, self.config.groups, backbone, self.stage)).float()
+        heat_BTHW = self.head(grouped_maps(self._steady(clips_BCTHW), self.config.groups, backbone, self.stage)).float()
         exact_BTHW = heat_BTHW / heat_BTHW[0, 0].numel()
         return ClipAnswer(heat_BTHW.mean(dim=(1, 2, 3)), 0.0, exact_BTHW, heat_BTHW, heat_BTHW.abs())
 
@@ -303,11 +304,11 @@ def _clip_rows(clip_CTHW: Tensor, heat_THW: Tensor, truth: bool, logit: float) -
     gray_NCHW = frames_NCHW.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     heated = tiles(0.45 * gray_NCHW + 0.55 * F.interpolate(warm_1CHW, gray_NCHW.shape[-2:], mode="bilinear"), _TILE_PX)
     names, says = ("forward", "backward"), logit > 0
-    color = _GREEN if says == truth else _RED
+    color = RIGHT if says == truth else WRONG
     told = [
         (f"truth: {names[truth]}", LIGHT),
         (f"says:  {names[says]}", color),
-        (f"p(backward) {1 / (1 + math.exp(-logit)):.2f}", _GRAY),
+        (f"p(backward) {1 / (1 + math.exp(-logit)):.2f}", GRAY),
     ]
     key = [("speaks for backward", (230, 90, 70)), ("speaks for forward", (90, 130, 240))]
     upper, lower = row([words(told, _WORDS_PX, _TILE_PX), *plain]), row([words(key, _WORDS_PX, _TILE_PX), *heated])

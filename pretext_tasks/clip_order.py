@@ -19,16 +19,15 @@ from ssvid.bounds import AtLeast, BelowOne, OneOf, Share, check_options
 from ssvid.orders import (
     PairwiseHead,
     draw_orders,
-    gather_orders,
+    in_orders,
     order_output,
     order_rows,
     orders_of,
     pixel_costs,
-    pool_to_grid,
 )
 from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Box, Cut, CutFirst, Cuts, flip_clips
+from ssvid.transforms import Box, Cut, CutFirst, Cuts, flip_at_random
 from ssvid.types import MODALITIES, ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import clip_span
 
@@ -172,15 +171,12 @@ class ClipOrder(PretextTask):
         """Flips per window. ``clips`` become float (B, N, C, T, px, px)."""
         clips_BNCTHW = batch["clips"].transpose(2, 3).float().div_(255)
         if self.training and self.config.flip:
-            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips_BNCTHW.device)
-            clips_BNCTHW = flip_clips(clips_BNCTHW, flipped)
+            clips_BNCTHW = flip_at_random(clips_BNCTHW, rng.samples)
         return {**batch, "clips": clips_BNCTHW.contiguous()}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         clips_BNCTHW, order_BVN = batch["clips"], batch["order"]
-        map_BCTHW = backbone(clips_BNCTHW.flatten(0, 1), self.stage)
-        features_BND = pool_to_grid(map_BCTHW, self.config.grid).unflatten(0, clips_BNCTHW.shape[:2])
-        logits_BVK = self.head(gather_orders(features_BND, order_BVN))
+        logits_BVK = self.head(in_orders(clips_BNCTHW, order_BVN, backbone, self.stage, self.config.grid))
         cost_BNN = pixel_costs(clips_BNCTHW[:, :, :, -1], clips_BNCTHW[:, :, :, 0])
         return order_output(logits_BVK, batch["order_class"], cost_BNN, order_BVN, self.orders_KN)
 

@@ -21,7 +21,7 @@ from ssvid.bounds import AtLeast, Between, Inside, Positive, Share, check_option
 from ssvid.errors import DataError
 from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, map_problems, one_by_one, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_some, frame_squares
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, coins, flip_some, frame_squares
 from ssvid.transforms.correspondence import copied_probs, pointer_logits
 from ssvid.transforms.lab import lab_to_rgb, rgb_to_lab, to_gray
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -297,7 +297,7 @@ class Colorization(PretextTask):
         """Flips; colors become indices of the palette; ``frames`` become gray, float (B, 3, T, H, W). In this order."""
         images = {name: batch[name] for name in ("frames", "reference_colors", "target_colors")}
         if self.training and self.config.flip:
-            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=images["frames"].device)
+            flipped = coins(rng.samples, images["frames"].device)
             images = {name: flip_some(x, flipped) for name, x in images.items()}
         colors = {name: self.color_indices(x) for name, x in images.items() if name != "frames"}
         gray_BTCHW = to_gray(images["frames"].float().div_(255)).clamp(0, 1)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, OneOf, Share, check_options
-from ssvid.orders import orders_of, pool_to_grid
-from ssvid.pictures import LIGHT, row, sheet, tiles, words
+from ssvid.orders import mean_squares, orders_of, pool_to_grid
+from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, random_square
 from ssvid.types import RGB_CHANNELS, ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import clip_indices, clip_span, random_clip
 
 SPACE, TIME = AXES = 0, 1
 AXIS_NAMES = ("space", "time")
@@ -31,7 +32,6 @@ PERMUTATIONS = orders_of(NUM_CUBOIDS)
 # Neighboring places that share a face, and what face: right against left, bottom against top, end against beginning.
 NEIGHBORS = {"across": ((0, 1), (2, 3)), "down": ((0, 2), (1, 3)), "later": ((0, 1), (1, 2), (2, 3))}
 _TILE_PX, _PICTURES, _GAP_PX = 64, 4, 4
-_RIGHT, _WRONG = (60, 170, 80), (210, 60, 60)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CubicPuzzleConfig:
     @property
     def span_frames(self) -> int:
         """Frames from the first to the last of a cuboid, both counted."""
-        return (self.num_frames - 1) * self.stride_frames + 1
+        return clip_span(self.num_frames, self.stride_frames)
 
 
 # ---- sampling: pure index arithmetic ---------------------------------------------------------------------------------
@@ -122,12 +122,12 @@ class PuzzleClips(CutFirst):
         c = self.config
         axis = int(rng.choice(c.axes))
         permutation = int(rng.integers(len(PERMUTATIONS)))
-        offsets_T = c.stride_frames * np.arange(c.num_frames, dtype=np.int64)
         if axis == TIME:
             starts_4 = cuboid_starts(video.num_frames, c.span_frames, c.gap_frames, rng)
-            views = tuple(int(starts_4[place]) + offsets_T for place in PERMUTATIONS[permutation])
+            firsts = (int(starts_4[place]) for place in PERMUTATIONS[permutation])
+            views = tuple(clip_indices(first, c.num_frames, c.stride_frames) for first in firsts)
         else:
-            views = (int(rng.integers(video.num_frames - c.span_frames + 1)) + offsets_T,)
+            views = (random_clip(rng, video.num_frames, c.num_frames, c.stride_frames),)
         return ClipPlan(views, {"permutation": np.array(permutation), "axis": np.array(axis)})
 
     def cuts(
@@ -197,18 +197,12 @@ def misfit(cuboids_B4CTHW: Tensor, axis_B: Tensor) -> Tensor:
     the right column and the left one, the bottom row and the top one, of all frames. Summed over neighbors.
     """
     x = cuboids_B4CTHW.float()
-    later_B44 = _face_costs(x[:, :, :, -1], x[:, :, :, 0])
-    across_B44 = _face_costs(x[..., -1], x[..., 0])
-    down_B44 = _face_costs(x[..., -1, :], x[..., 0, :])
+    later_B44 = mean_squares(x[:, :, :, -1], x[:, :, :, 0])
+    across_B44 = mean_squares(x[..., -1], x[..., 0])
+    down_B44 = mean_squares(x[..., -1, :], x[..., 0, :])
     in_time_BK = _arranged(later_B44, "later")
     in_space_BK = _arranged(across_B44, "across") + _arranged(down_B44, "down")
     return torch.where((axis_B == TIME).unsqueeze(1), in_time_BK, in_space_BK)
-
-
-def _face_costs(ends_B4: Tensor, starts_B4: Tensor) -> Tensor:
-    """Mean squared difference of the end of each cuboid and the start of each other one, (B, 4, 4)."""
-    apart = ends_B4.flatten(2).unsqueeze(2) - starts_B4.flatten(2).unsqueeze(1)
-    return apart.square().mean(dim=3)
 
 
 def _arranged(costs_B44: Tensor, kind: str) -> Tensor:
@@ -286,12 +280,12 @@ class CubicPuzzle(PretextTask):
             blocks = _blocks(batch["cuboids"][b])
             plain = [np.pad(block, ((4, 4), (4, 4), (0, 0))) for block in blocks]
             right = PERMUTATIONS[guess] == PERMUTATIONS[truth]
-            framed = [_framed(block, _RIGHT if ok else _WRONG) for block, ok in zip(blocks, right, strict=True)]
+            framed = [_framed(block, RIGHT if ok else WRONG) for block, ok in zip(blocks, right, strict=True)]
             arranged = [framed[k] for k in PERMUTATIONS[guess].argsort()]
             told = [
                 (axis, LIGHT),
-                (f"{int(right.sum())} of 4 right", _RIGHT if right.all() else _WRONG),
-                (f"p {float(logits_K.softmax(0)[truth]):.2f} of truth", (170, 170, 170)),
+                (f"{int(right.sum())} of 4 right", RIGHT if right.all() else WRONG),
+                (f"p {float(logits_K.softmax(0)[truth]):.2f} of truth", GRAY),
             ]
             rows.append(row([words(told, 130, plain[0].shape[0]), *plain, words([], 24, plain[0].shape[0]), *arranged]))
         return {"puzzles": sheet(rows)}

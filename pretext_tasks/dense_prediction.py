@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, Between, Share, check_options
+from ssvid.orders import pool_to_grid
 from ssvid.pictures import row, sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_clips, random_square, square
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_square, square
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import spaced_frames
@@ -240,8 +241,8 @@ class DensePrediction(PretextTask):
         blocks_BVTCHW = torch.cat([batch["past"], batch["future"]], dim=1).float().div_(255)
         clips_BCTHW = blocks_BVTCHW.flatten(1, 2).transpose(1, 2)
         if self.training:
-            flipped = [c.flip and bool(r.integers(2)) for r in rng.samples]
-            clips_BCTHW = flip_clips(clips_BCTHW, torch.tensor(flipped, device=clips_BCTHW.device))
+            if c.flip:
+                clips_BCTHW = flip_at_random(clips_BCTHW, rng.samples)
             clips_BCTHW = split_channels(clips_BCTHW, rng.samples, c.channel_prob)
             draws = [random_jitter(c.jitter, 1.0, r) for r in rng.samples]
             clips_BCTHW = torch.stack([jitter_clip(clip, draw) for clip, draw in zip(clips_BCTHW, draws, strict=True)])
@@ -251,8 +252,9 @@ class DensePrediction(PretextTask):
 
     def embed(self, blocks_BVCTHW: Tensor, backbone: Backbone) -> Tensor:
         """The map of each block, its mean over time, before a ReLU: (B, V, D, H, W)."""
-        map_NDHW = backbone(blocks_BVCTHW.flatten(0, 1), self.stage).mean(dim=2)
-        return self.project(F.adaptive_avg_pool2d(map_NDHW, self.map_side)).unflatten(0, blocks_BVCTHW.shape[:2])
+        map_NDTHW = backbone(blocks_BVCTHW.flatten(0, 1), self.stage)
+        cells_NDHW = pool_to_grid(map_NDTHW, self.map_side).unflatten(1, (-1, self.map_side, self.map_side))
+        return self.project(cells_NDHW).unflatten(0, blocks_BVCTHW.shape[:2])
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         num_past = batch["past"].shape[1]

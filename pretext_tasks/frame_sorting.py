@@ -20,16 +20,15 @@ from ssvid.errors import DataError
 from ssvid.orders import (
     PairwiseHead,
     draw_orders,
-    gather_orders,
+    in_orders,
     order_output,
     order_rows,
     orders_of,
     pixel_costs,
-    pool_to_grid,
 )
 from ssvid.pictures import sheet, tiles
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_clips, random_square
+from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_at_random, random_square
 from ssvid.transforms.moving import pick_window, window_motion
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
@@ -254,15 +253,12 @@ class FrameSorting(PretextTask):
         elif self.config.channels == "gray":
             frames_BNCTHW = frames_BNCTHW.mean(dim=2, keepdim=True).expand_as(frames_BNCTHW)
         if self.training and self.config.flip:
-            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=device)
-            frames_BNCTHW = flip_clips(frames_BNCTHW, flipped)
+            frames_BNCTHW = flip_at_random(frames_BNCTHW, rng.samples)
         return {**batch, "frames": frames_BNCTHW.contiguous()}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         frames_BNCTHW, order_BVN = batch["frames"], batch["order"]
-        map_BCTHW = backbone(frames_BNCTHW.flatten(0, 1), self.stage)
-        features_BND = pool_to_grid(map_BCTHW, self.config.grid).unflatten(0, frames_BNCTHW.shape[:2])
-        logits_BVK = self.head(gather_orders(features_BND, order_BVN))
+        logits_BVK = self.head(in_orders(frames_BNCTHW, order_BVN, backbone, self.stage, self.config.grid))
         cost_BNN = pixel_costs(frames_BNCTHW[:, :, :, 0], frames_BNCTHW[:, :, :, 0])
         return order_output(logits_BVK, batch["order_class"], cost_BNN, order_BVN, self.orders_KN)
 

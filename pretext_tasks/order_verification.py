@@ -20,9 +20,9 @@ from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, Inside, OneOf, Positive, Share, check_options
 from ssvid.errors import DataError
 from ssvid.orders import pool_to_grid
-from ssvid.pictures import LIGHT, row, sheet, tiles, words
+from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_clips, random_square
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_square
 from ssvid.types import MODALITIES, ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import window_weights
 
@@ -308,8 +308,7 @@ class OrderVerification(PretextTask):
         """Flips per window. ``frames`` become float (B, N, C, T, px, px)."""
         frames_BNCTHW = batch["frames"].transpose(2, 3).float().div_(255)
         if self.training and self.config.flip:
-            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=frames_BNCTHW.device)
-            frames_BNCTHW = flip_clips(frames_BNCTHW, flipped)
+            frames_BNCTHW = flip_at_random(frames_BNCTHW, rng.samples)
         return {**batch, "frames": frames_BNCTHW.contiguous()}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
@@ -379,10 +378,10 @@ def check_config(config: OrderVerificationConfig, backbone: BackboneInfo) -> Non
 
 def _tuple_row(frames_3CTHW: Tensor, truth: bool, prob: float, limit: float) -> np.ndarray:
     """The frames of a tuple in the order shown, framed green where the verdict is right; words at the left."""
-    color = (60, 170, 80) if (prob > limit) == truth else (210, 60, 60)
+    color = RIGHT if (prob > limit) == truth else WRONG
     frames = tiles(frames_3CTHW[:, :, 0], _TILE_PX - 2 * _FRAME_PX)
     strip = row(np.pad(frame, ((_FRAME_PX, _FRAME_PX), (_FRAME_PX, _FRAME_PX), (0, 0))) for frame in frames)
     strip[:2], strip[-2:] = color, color
     truth_word, verdict = ("in order" if is_ordered else "not" for is_ordered in (truth, prob > limit))
-    told = [(f"truth: {truth_word}", LIGHT), (f"says:  {verdict}", color), (f"p(order) {prob:.2f}", (170, 170, 170))]
+    told = [(f"truth: {truth_word}", LIGHT), (f"says:  {verdict}", color), (f"p(order) {prob:.2f}", GRAY)]
     return row([words(told, 112, _TILE_PX), strip])

@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, check_options
-from ssvid.pictures import LIGHT, row, sheet, tiles, words
+from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.ranks import rows_of_all
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task, videos_of
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import clip_indices, clip_span
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 _TILE_PX, _MOST_TILES, _PICTURES = 64, 8, 4
-_RIGHT, _WRONG = (60, 170, 80), (210, 60, 60)
 _NOBODY = -1  # the video of an empty place in the queue
 
 
@@ -83,7 +83,7 @@ class RelativeSpeedConfig:
     @property
     def span_frames(self) -> int:
         """Frames from the first to the last of the fastest clip, both counted."""
-        return (self.num_frames - 1) * max(self.speeds) + 1
+        return clip_span(self.num_frames, max(self.speeds))
 
 
 # ---- sampling: pure index arithmetic ---------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class SpeedClips(CutFirst):
         return ClipPlan(views, {"same_speed": np.array(same)})
 
     def _clip(self, start: int, speed: int) -> np.ndarray:
-        return start + self.config.speeds[speed] * np.arange(self.config.num_frames, dtype=np.int64)
+        return clip_indices(start, self.config.num_frames, self.config.speeds[speed])
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
@@ -395,7 +395,7 @@ class RelativeSpeed(PretextTask):
     def _told(self, truth: int, scores_K: Tensor) -> list[list[tuple[str, tuple[int, int, int]]]]:
         """For each view the lines beside it."""
         says = int(scores_K.argmax())
-        color = _RIGHT if says == truth else _WRONG
+        color = RIGHT if says == truth else WRONG
         if self.config.motion == "pace":
             prob = float(scores_K.softmax(dim=0)[says])
             anchor = [(f"truth: x{self.config.speeds[truth]}", LIGHT), (f"says:  x{self.config.speeds[says]}", color)]

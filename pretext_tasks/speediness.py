@@ -26,7 +26,7 @@ from ssvid.transforms import (
     Cuts,
     Rectangle,
     center_square,
-    flip_clips,
+    flip_at_random,
     random_square,
     resize_clips,
     square,
@@ -242,8 +242,7 @@ class Speediness(PretextTask):
         clips = resize_clips(clips_BVTCHW.flatten(0, 1).transpose(1, 2).float().div_(255), size_px).clamp_(0, 1)
         clips_BVCTHW = clips.unflatten(0, (B, V))
         if training and self.config.flip:
-            flipped = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips.device)
-            clips_BVCTHW = flip_clips(clips_BVCTHW, flipped)
+            clips_BVCTHW = flip_at_random(clips_BVCTHW, rng.samples)
         return {**batch, "clips": clips_BVCTHW}
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:

@@ -19,7 +19,7 @@ from ssvid.backbones import Backbone, BackboneInfo, pool_map
 from ssvid.bounds import AtLeast, BelowOne, OneOf, Positive, Share, check_options
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_clips, random_square
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_square
 from ssvid.types import MODALITIES, PAIRINGS, RGB_CHANNELS, ClipPlan, TaskOutput, VideoInfo
 
 SIDES = ("a", "b")  # of a pair
@@ -311,7 +311,7 @@ class TemporalCycle(PretextTask):
     def _changed(self, frames_BNCTHW: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
         c, device = self.config, frames_BNCTHW.device
         if c.flip:
-            frames_BNCTHW = flip_clips(frames_BNCTHW, torch.tensor([bool(r.integers(2)) for r in draws], device=device))
+            frames_BNCTHW = flip_at_random(frames_BNCTHW, draws)
         if not (c.brightness or c.contrast) or frames_BNCTHW.shape[2] != RGB_CHANNELS:
             return frames_BNCTHW
         drawn = [(r.uniform(-c.brightness, c.brightness), r.uniform(1 - c.contrast, 1 + c.contrast)) for r in draws]

@@ -13,9 +13,12 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ssvid.errors import DataError, DiskFull, SsvidError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -216,6 +219,13 @@ def require_empty_folder(path: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, atomically."""
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_picture(path: str | Path, picture_HWC: np.ndarray) -> None:
+    """Write a uint8 HWC picture as PNG, atomically."""
+    from PIL import Image  # here: few who write files write pictures
+
+    write_atomic(path, lambda file: Image.fromarray(picture_HWC).save(file, "PNG"))
 
 
 def append_line(path: str | Path, line: str) -> None:

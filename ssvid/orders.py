@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssvid.pictures import LIGHT, row, sheet, words
+from ssvid.backbones import Backbone
+from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, words
 from ssvid.types import TaskOutput
 
-_RIGHT, _WRONG, _GRAY = (60, 170, 80), (210, 60, 60), (170, 170, 170)
 _FRAME_PX, _WORDS_PX = 4, 84
 
 
@@ -69,6 +69,13 @@ def gather_orders(features_BND: Tensor, order_BVN: Tensor) -> Tensor:
     B, V, N = order_BVN.shape
     places = order_BVN.reshape(B, V * N, 1).expand(-1, -1, features_BND.shape[-1])
     return features_BND.gather(1, places).reshape(B, V, N, -1)
+
+
+def in_orders(moments_BNCTHW: Tensor, order_BVN: Tensor, backbone: Backbone, stage: str | None, grid: int) -> Tensor:
+    """The features of each window's moments in the orders in which they are shown, (B, V, N, D): each goes through the network once."""
+    map_BCTHW = backbone(moments_BNCTHW.flatten(0, 1), stage)
+    features_BND = pool_to_grid(map_BCTHW, grid).unflatten(0, moments_BNCTHW.shape[:2])
+    return gather_orders(features_BND, order_BVN)
 
 
 class PairwiseHead(nn.Module):
@@ -126,9 +133,14 @@ def order_output(
 
 def pixel_costs(ends_BNCHW: Tensor, starts_BNCHW: Tensor) -> Tensor:
     """How unlike the end of each moment is to the start of each other: root mean square over pixels, float (B, N, N)."""
-    ends, starts = ends_BNCHW.flatten(2).float(), starts_BNCHW.flatten(2).float()
-    squares = [(ends - starts[:, n : n + 1]).square().mean(dim=2) for n in range(starts.shape[1])]
-    return torch.stack(squares, dim=2).sqrt()
+    return mean_squares(ends_BNCHW, starts_BNCHW).sqrt()
+
+
+def mean_squares(ends: Tensor, starts: Tensor) -> Tensor:
+    """Mean squared difference of the end of each of N moments (B, N, ...) and the start of each other one, float (B, N, N)."""
+    ends_BND, starts_BND = ends.flatten(2).float(), starts.flatten(2).float()
+    squares = [(ends_BND - start_BD.unsqueeze(1)).square().mean(dim=2) for start_BD in starts_BND.unbind(dim=1)]
+    return torch.stack(squares, dim=2)
 
 
 def smoothest_class(cost_BNN: Tensor, order_BVN: Tensor, orders_KN: Tensor) -> Tensor:
@@ -154,9 +166,9 @@ def order_rows(moments: Sequence[np.ndarray], order_N: np.ndarray, said_N: np.nd
     """
     sorted_N = order_N[np.argsort(said_N)]
     side = len(moments[0])
-    shown = [words([("shown", LIGHT)], _WORDS_PX, side), *(_framed(moments[i], _GRAY) for i in order_N)]
-    colors = [_RIGHT if moment == place else _WRONG for place, moment in enumerate(sorted_N)]
-    verdict = ("right", _RIGHT) if (sorted_N == np.arange(len(sorted_N))).all() else ("wrong", _WRONG)
+    shown = [words([("shown", LIGHT)], _WORDS_PX, side), *(_framed(moments[i], GRAY) for i in order_N)]
+    colors = [RIGHT if moment == place else WRONG for place, moment in enumerate(sorted_N)]
+    verdict = ("right", RIGHT) if (sorted_N == np.arange(len(sorted_N))).all() else ("wrong", WRONG)
     told = words([("as sorted", LIGHT), verdict], _WORDS_PX, side)
     in_order = [told, *(_framed(moments[i], color) for i, color in zip(sorted_N, colors, strict=True))]
     return np.pad(sheet([row(shown), row(in_order)]), ((0, 8), (0, 0), (0, 0)))

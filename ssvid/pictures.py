@@ -14,6 +14,9 @@ from ssvid.types import FLOW_CHANNELS, NO_MOTION
 
 Color = tuple[int, int, int]
 LIGHT: Color = (235, 235, 235)
+RIGHT: Color = (60, 170, 80)
+WRONG: Color = (210, 60, 60)
+GRAY: Color = (170, 170, 170)
 _DARK: Color = (24, 24, 24)
 _LINE_PX = 18
 

@@ -270,15 +270,13 @@ def _check_answer(task: PretextTask, network: Backbone) -> None:
     task.eval(), network.eval()
     with torch.no_grad():
         logits, bias, exact, local, strength = task.answer(clips, network)
-    name = type(task).__name__
-    _require(logits.shape == (2,), f"{name}.answer must give one logit for each clip, not {tuple(logits.shape)}")
+    what = f"{type(task).__name__}.answer"
+    _require(logits.shape == (2,), f"{what} must give one logit for each clip, not {tuple(logits.shape)}")
     same = exact.ndim == 4 and exact.shape == local.shape == strength.shape
-    _require(same, f"{name}.answer must give three maps (B, T, H, W) of one shape")
+    _require(same, f"{what} must give three maps (B, T, H, W) of one shape")
     adds_up = torch.allclose(exact.sum(dim=(2, 3)).mean(dim=1) + bias, logits, atol=1e-4, rtol=1e-4)
-    _require(
-        adds_up, f"{name}.answer: the sum over space and mean over time of exact_BTHW, plus bias, must be the logit"
-    )
-    _require(bool((strength >= 0).all()), f"{name}.answer: strength_BTHW must be at least 0")
+    _require(adds_up, f"{what}: the sum over space and mean over time of exact_BTHW, plus bias, must be the logit")
+    _require(bool((strength >= 0).all()), f"{what}: strength_BTHW must be at least 0")
 
 
 def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> PretextTask:

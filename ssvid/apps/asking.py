@@ -48,10 +48,12 @@ class Asker:
     batch_size: int = 32
     weights: str = ""
 
+    def __post_init__(self) -> None:
+        for network in (self.task, self.backbone):
+            network.to(self.device).eval()
+
     def answer(self, clips_BTCHW: Tensor) -> ClipAnswer:
         """Of uint8 clips, on the CPU."""
-        self.task.to(self.device).eval()
-        self.backbone.to(self.device).eval()
         with torch.no_grad():
             clips_BCTHW = clips_BTCHW.to(self.device).transpose(1, 2).float().div_(255)
             logits_B, bias, *maps = self.task.answer(clips_BCTHW, self.backbone)

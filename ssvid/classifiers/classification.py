@@ -20,7 +20,7 @@ from ssvid.features.reading import shown_positions
 from ssvid.tasks import BatchRandom, PretextTask
 from ssvid.transforms.color import jitter_clip, random_jitter
 from ssvid.transforms.cuts import Cut, CutFirst, Cuts
-from ssvid.transforms.geometry import Rectangle, center_square, flip_clips, random_area
+from ssvid.transforms.geometry import Rectangle, center_square, flip_at_random, random_area
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import clip_span, random_clip
 
@@ -101,8 +101,7 @@ class Classification(PretextTask):
             return {**batch, "clips": clips_BCTHW}
         p = self.protocol
         if p.flip:
-            flipped_B = torch.tensor([bool(r.integers(2)) for r in rng.samples], device=clips_BCTHW.device)
-            clips_BCTHW = flip_clips(clips_BCTHW, flipped_B)
+            clips_BCTHW = flip_at_random(clips_BCTHW, rng.samples)
         if any(p.jitter):
             draws = [random_jitter(p.jitter, p.jitter_probability, r) for r in rng.samples]
             clips_BCTHW = torch.stack([jitter_clip(c, d) for c, d in zip(clips_BCTHW, draws, strict=True)])

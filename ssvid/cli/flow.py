@@ -160,13 +160,11 @@ def _picture_path(text: str | None) -> Path | None:
 
 
 def _draw(manifest: Any, settings: FlowSettings, path: Path) -> None:
-    from PIL import Image
-
     from ssvid.data.flow_sheet import flow_sheet
     from ssvid.data.index.places import flow_path
-    from ssvid.files import write_atomic
+    from ssvid.files import write_picture
 
     rows = [row for row in manifest.select().rows if flow_path(row, settings).is_file()]
     shown = [rows[i * len(rows) // min(_SHOWN, len(rows))] for i in range(min(_SHOWN, len(rows)))]
     sheet = flow_sheet(manifest, shown, settings)
-    write_atomic(path, lambda file: Image.fromarray(sheet).save(file, "PNG"))
+    write_picture(path, sheet)

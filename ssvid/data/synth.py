@@ -30,8 +30,9 @@ from ssvid.machine import num_cores
 from ssvid.progress import Progress
 from ssvid.video.identity import content_id, quick_id
 from ssvid.video.scan import scan_video
-from ssvid.video.synthetic import CLASSES, Rendering, Scene, draw_scene, render
+from ssvid.video.synthetic import Rendering, Scene, draw_scene, render
 from ssvid.video.synthetic_actions import phase_numbers
+from ssvid.video.synthetic_motions import CLASSES
 from ssvid.video.writer import write_video
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes

@@ -26,7 +26,7 @@ from ssvid.data.collection import load_manifest, split_rows
 from ssvid.data.contents import NOT_COMPARABLE_WORDS, QUICK_WORDS, Contents, units_of
 from ssvid.data.manifest import Manifest, VideoRow
 from ssvid.errors import CheckpointError, DataError, RecipeError, did_you_mean
-from ssvid.files import takes_paths, write_json
+from ssvid.files import takes_paths, write_json, write_picture
 from ssvid.intervals import LEVEL, METHOD
 from ssvid.machine import versions
 from ssvid.programs.pretrain import RUNS
@@ -37,7 +37,6 @@ from ssvid.recipe.building import task_names
 from ssvid.recipe.load import LoadedRecipe, load_recipe
 from ssvid.recipe.schema import PretrainRecipe
 from ssvid.tasks import PretextTask
-from ssvid.train.callbacks import save_picture
 from ssvid.train.run_folder import next_beside
 from ssvid.types import RGB
 from ssvid.weights.checkpoints import Checkpoint, read_checkpoint, weights_sha256
@@ -294,7 +293,7 @@ def save_examples(
     shown = [c for c in counterfactuals if c.name != "occluded" or c.value.startswith("row 1, column 1 ")]
     by_label = {c.label: c for c in (CLEAN, *shown)}  # what acts in both places looks alike in both
     rows = [(label, shown_frames(dataset, c)) for label, c in by_label.items()]
-    save_picture(path, contact_sheet(rows))
+    write_picture(path, contact_sheet(rows))
     return path
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssvid.apps.asking import MapSums
 from ssvid.apps.speedup import SpeedUpConfig
 from ssvid.errors import DataError, RecipeError
-from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths, write_atomic, write_json, write_text
+from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths, write_json, write_picture, write_text
 from ssvid.machine import versions
 from ssvid.programs.footage import OpenedVideo, open_own_video
 from ssvid.programs.pretrain import RUNS
@@ -235,7 +234,7 @@ class _Made:
             return f"{beat / asked.film.fps:.1f} s: {curve.probs_T[asked.film.frames_N[beat]]:.2f}"
 
         shown.write_map(self.folder / "map.mp4", maps, caption, every_tenth(self.say, "frames of the map"))
-        _write_png(self.folder / "map.png", shown.sheet_picture)
+        write_picture(self.folder / "map.png", shown.sheet_picture)
         os.unlink(self.folder / "sums.npy")
 
     def _write_films(self, sped: SpeedUp) -> None:
@@ -305,7 +304,3 @@ def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) 
     writer.writerow(head)
     writer.writerows(lines)
     write_text(path, text.getvalue())
-
-
-def _write_png(path: Path, picture_HWC: np.ndarray) -> None:
-    write_atomic(path, lambda file: Image.fromarray(picture_HWC).save(file, "PNG"))

@@ -325,13 +325,17 @@ def num_film_frames(film: Timeline, factor: float, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Asked:
-    """A video and the network that is asked of it. shown: the beats that the network sees; film: those that a film is made of."""
+    """A video and the network that is asked of it. shown: the beats that the network sees; film: those that a film is made of.
+
+    seconds_T: when each frame of the video is shown.
+    """
 
     video: OpenedVideo | ArrayVideo
     asker: Asker
     settings: CurveConfig
     shown: Timeline
     film: Timeline
+    seconds_T: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -358,7 +362,7 @@ class Asked:
             raise DataError(
                 f"the video has {len(shown)} frames{told}, and the network judges windows of {asker.window}. Name a longer video{way}."
             )
-        return cls(video, asker, settings, shown, film, tuple(notes))
+        return cls(video, asker, settings, shown, film, seconds_T, tuple(notes))
 
     def watch(self, told: Progress, factors: Sequence[float] = (1.0,), keep_maps: Any = None) -> Watched:
         """Read the video once and ask of all its windows, also of versions that are so many times as fast.
@@ -388,7 +392,7 @@ class Watched:
         """At every frame."""
         asked, question = self.asked, self.asked.asker.question
         return SpeedCurve(
-            asked.video.seconds(),
+            asked.seconds_T,
             self.probs_at(self.answers[0], asked.shown.places_T),
             question.says,
             question.otherwise,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -17,7 +16,7 @@ from ssvid import __version__
 from ssvid.apps.coloring import speed_colors
 from ssvid.programs.speed_curves import SpeedCurve, SpeedUp
 from ssvid.results.curves import thinned, ticks
-from ssvid.templates import render
+from ssvid.templates import data_uri, render
 
 _PANEL_PX, _GAP_PX, _HEAD_PX = 150, 46, 34
 _LEAST_LABEL_PX = 56  # from a number of the time axis to the next
@@ -155,7 +154,7 @@ def picture_uri(picture_HWC: np.ndarray) -> str:
     """A picture as an address that holds it all."""
     packed = io.BytesIO()
     Image.fromarray(picture_HWC).save(packed, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return data_uri("image/webp", packed.getvalue())
 
 
 # ---- the page

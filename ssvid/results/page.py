@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from ssvid.results.curves import Panel, describe, draw_panel, number
 from ssvid.results.formats import DIFFERENCES, PUBLISHED
 from ssvid.results.reading import Result
 from ssvid.results.table import PRETRAINED, Table
-from ssvid.templates import render
+from ssvid.templates import data_uri, render
 from ssvid.video.streams import open_stream
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ _WIDEST_PX = 1600
 _HALF_PX = 700  # of pictures as wide as this or less two stand side by side
 _MOST_PICTURES = 24
 _MOST_BYTES = 8_000_000  # what a page may weigh and still be mailed
-_FILM = "data:video/mp4;base64,"
+_FILM = "video/mp4"
 _SIZE_OF_SVG = re.compile(rb'<svg [^>]*\bwidth="(\d+)" height="(\d+)"')
 _SHOWN = {
     "confusion": "which classes were taken for which; the numbers stand under class by class",
@@ -56,7 +55,7 @@ class Picture:
     @property
     def is_film(self) -> bool:
         """Whether it is played."""
-        return self.uri.startswith(_FILM)
+        return self.uri.startswith(f"data:{_FILM}")
 
     @property
     def alt(self) -> str:
@@ -186,9 +185,9 @@ def _embedded(where: str, path: Path) -> Picture:
     if path.suffix == ".mp4":
         with open_stream(str(path)) as (_, stream):
             size = stream.codec_context.width, stream.codec_context.height
-        return Picture(path.name, where, f"{_FILM}{base64.b64encode(content).decode()}", *size)
+        return Picture(path.name, where, data_uri(_FILM, content), *size)
     if path.suffix == ".svg" and (drawing := _SIZE_OF_SVG.search(content)):
-        uri = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
+        uri = data_uri("image/svg+xml", content)
         return Picture(path.name, where, uri, int(drawing[1]), int(drawing[2]))
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
@@ -200,7 +199,7 @@ def _embedded(where: str, path: Path) -> Picture:
             smaller.save(packed, "WEBP", quality=80)
             if packed.tell() < len(content):
                 content, kind, size = packed.getvalue(), "image/webp", smaller.size
-    return Picture(path.name, where, f"data:{kind};base64,{base64.b64encode(content).decode()}", *size)
+    return Picture(path.name, where, data_uri(kind, content), *size)
 
 
 # ---- the page

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssvid import stopping
 from ssvid.data.feed.module import UnreadableReport
-from ssvid.files import write_atomic
+from ssvid.files import write_picture
 from ssvid.train.loggers import log_picture
 from ssvid.train.module import VALIDATIONS
 
@@ -138,10 +136,5 @@ class Pictures(pl.Callback):
         if module.last_output is None:  # none of its videos could be read
             return
         for key, picture_HWC in module.task.visualize(module.last_batch, module.last_output).items():
-            save_picture(self.folder / f"{name}_{key}.png", picture_HWC)
+            write_picture(self.folder / f"{name}_{key}.png", picture_HWC)
             log_picture(trainer.loggers, f"{series}_{key}", picture_HWC, max(0, trainer.global_step - 1))
-
-
-def save_picture(path: Path, picture_HWC: np.ndarray) -> None:
-    """Write a uint8 HWC picture as PNG."""
-    write_atomic(path, lambda file: Image.fromarray(picture_HWC).save(file, "PNG"))

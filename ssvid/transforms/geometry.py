@@ -163,6 +163,16 @@ def flip_clips(clips: Tensor, flipped_B: Tensor) -> Tensor:
     return torch.where(flipped_B.view(-1, *[1] * (clips.ndim - 1)), mirrored(clips, -4), clips)
 
 
+def flip_at_random(clips: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
+    """Half of a batch of clips, by one draw of each sample, as ``flip_clips`` mirrors them."""
+    return flip_clips(clips, coins(draws, clips.device))
+
+
+def coins(draws: Sequence[np.random.Generator], device: torch.device) -> Tensor:
+    """One toss of each sample's generator: bool (B,)."""
+    return torch.tensor([bool(draw.integers(2)) for draw in draws], device=device)
+
+
 def flip_some(images: Tensor, flipped_B: Tensor) -> Tensor:
     """Those images, or clips, of a batch (B, ..., W) mirrored that are to be flipped."""
     return torch.where(flipped_B.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)

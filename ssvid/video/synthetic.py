@@ -5,7 +5,7 @@ so that "twice as fast" can mean truly rendered at twice the speed and not only 
 
 The classes are motions. Looks, size, place, direction and speed are drawn independently of the class, so that only
 movement tells the class. Motions obey simple laws (friction, gravity, damping, Kepler), so that order, speed and
-direction can be seen: see each function in ``_MOTIONS`` for its law.
+direction can be seen: see each function in ``ssvid.video.synthetic_motions`` for its law.
 
 The classes of a second set, ``DIRECTIONS``, are directions of a steady motion on a plain scene: of every frame alone the
 place, angle and size have the same distribution in all of them, so that no single frame tells the class.
@@ -23,19 +23,18 @@ radians, times in seconds of video. Scene time is ``speed * (time + start)``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ssvid.video.synthetic_actions import ACTIONS, PART_RANGE, PARTS, act, progress
+from ssvid.video.synthetic_actions import ACTIONS, progress
+from ssvid.video.synthetic_motions import DIRECTIONS, IRREVERSIBLE, LAWS, NATURAL, UPRIGHT, Path, periods
 
 SPEED_RANGE = (0.75, 1.35)  # times the natural tempo; drawn log-uniformly, independently of the class
-GRAVITY = 4.0  # frame heights per second squared, at speed 1
 NUM_SPRITES = 2  # 0 is the actor, 1 the distractor (behind it)
 _TEXTURE_PX = 72
 _TEXTURE_REACH = 1.5  # a texture spans [-1.5, 1.5] sprite radii
@@ -45,8 +44,6 @@ _PLAIN_GRAY = 110.0  # the background of a plain scene
 _PLAIN_RADIUS = 1.4  # times the usual one, of the actor of a plain scene
 _GLOW = (255.0, 225.0, 160.0)  # the color of what is hottest
 _ELSEWHERE = -8.0  # frame sizes: where the distractor of a calm scene stands, unseen
-
-Path = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # dx, dy (frame heights), angle, scale; each (T,)
 
 
 @dataclass(frozen=True)
@@ -111,226 +108,6 @@ class Rendering:
     progress_T: np.ndarray | None = None
 
 
-# ------------------------------------------------------------------------------------------------ the motions
-
-
-def slide(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Pushed, brought to rest by friction, pushed back: s = v0 t - a t^2 / 2 with v0 = 2 D / T, a = v0 / T."""
-    push, tau = _periods(t, n["period"])
-    travelled = n["reach"] * _braked(tau / n["period"], 1.0) - n["reach"] / 2
-    return _path(t, dx=np.where(push % 2 == 0, travelled, -travelled))
-
-
-def spin(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Whirled round in place; friction takes 85 % of the angular speed before the next push."""
-    push, tau = _periods(t, n["period"])
-    return _path(t, angle=n["reach"] * (push + _braked(tau / n["period"], 0.85)))
-
-
-def pulse(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Swells fast and shrinks slowly, as a heart: scale = 1 + A (u/r) exp(1 - u/r) with u the phase, r = 0.15."""
-    _, tau = _periods(t, n["period"])
-    u = tau / n["period"] / 0.15
-    return _path(t, scale=0.85 + n["reach"] * u * np.exp(1 - u))
-
-
-def bounce(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Falls under gravity, keeps the share e of its speed at each of three bounces, and is thrown up again."""
-    speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(3)
-    arc, since = _arcs(t, speeds)
-    return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
-
-
-def pendulum(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Swings on a string of length L: angle = A exp(-c t) cos(w t), w = sqrt(g / L)."""
-    length = n["length"]
-    swing = n["reach"] * np.exp(-0.2 * t) * np.cos(math.sqrt(GRAVITY / length) * t)
-    return _path(t, dx=length * np.sin(swing), dy=length * (np.cos(swing) - 0.85), angle=-swing)
-
-
-def orbit(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Circles an unseen center on Kepler's ellipse: equal areas in equal times."""
-    mean = 2 * math.pi * t / n["period"]
-    e = n["eccentricity"]
-    anomaly = mean + e * np.sin(mean)
-    for _ in range(8):  # Newton on Kepler's equation; exact to 1e-12 for e <= 0.4
-        anomaly = anomaly - (anomaly - e * np.sin(anomaly) - mean) / (1 - e * np.cos(anomaly))
-    return _path(t, dx=n["reach"] * (np.cos(anomaly) - e), dy=n["reach"] * math.sqrt(1 - e * e) * np.sin(anomaly))
-
-
-def shake(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Struck again and again, rings down along one axis: A exp(-3 u) sin(2 pi k u), k whole oscillations a stroke."""
-    _, tau = _periods(t, n["period"])
-    u = tau / n["period"]
-    return _path(t, dx=n["reach"] * np.exp(-3 * u) * np.sin(2 * math.pi * n["oscillations"] * u))
-
-
-def roll(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Rolls up a slope and back without slipping: s = v0 t - a t^2 / 2, angle = s / radius."""
-    _, tau = _periods(t, n["period"])
-    u = tau / n["period"]
-    way = 4 * n["reach"] * u * (1 - u)
-    return _path(t, dx=way - n["reach"] / 2, angle=way / n["radius"])
-
-
-def wag(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Turns to and fro about a point at its rim, as a tail: angle = A sin(w t)."""
-    angle = n["reach"] * np.sin(2 * math.pi * t / n["period"])
-    arm = 1.3 * n["radius"]
-    return _path(t, dx=arm * (np.cos(angle) - 1), dy=arm * np.sin(angle), angle=angle)
-
-
-def approach(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Thrown at the camera and drawn back along the line of sight: depth z is a parabola in time, scale = 1 / z."""
-    _, tau = _periods(t, n["period"])
-    u = tau / n["period"]
-    scale = 1 / (1 / 0.55 - (1 / 0.55 - 1 / n["reach"]) * 4 * u * (1 - u))
-    return _path(t, dx=0.1 * scale, scale=scale)
-
-
-def coast(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Pushed, slowed by drag, pushed back: v = v0 exp(-c u), u the time since the push."""
-    push, u = _periods(t, n["period"])
-    travelled = n["reach"] * (_spent(u, n) - 0.5)
-    return _path(t, dx=np.where(push % 2 == 0, travelled, -travelled))
-
-
-def drop(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Thrown up from the ground, falls under gravity, keeps the share e of its speed at each of four bounces."""
-    speeds = math.sqrt(2 * GRAVITY * n["reach"]) * n["restitution"] ** np.arange(4)
-    arc, since = _arcs(t, speeds)
-    return _path(t, dy=n["reach"] / 2 - speeds[arc] * since + GRAVITY * since**2 / 2)
-
-
-def fall(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Let go at a height, falls under gravity to the ground, and the next one is let go: g u^2 / 2."""
-    _, u = _periods(t, math.sqrt(2 * n["reach"] / GRAVITY))
-    return _path(t, dy=GRAVITY * u**2 / 2 - n["reach"] / 2)
-
-
-def settle(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """A leaf that sinks at an even pace, swaying, until the next one comes."""
-    _, u = _periods(t, n["period"])
-    sway = np.sin(2 * math.pi * u / n["sway"])
-    return _path(t, dx=0.08 * sway, dy=n["reach"] * (u / n["period"] - 0.5), angle=0.4 * sway)
-
-
-def spread(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """A drop that spreads by diffusion, its area growing evenly, until the next one falls: scale = a sqrt(1 + k u)."""
-    _, u = _periods(t, n["period"])
-    return _path(t, scale=n["reach"] * np.sqrt(1 + n["growth"] * u))
-
-
-def cool(t: np.ndarray, n: Mapping[str, float]) -> Path:
-    """Heated at once, again and again, and stands still while it cools: see ``_heat``."""
-    return _path(t)
-
-
-def steady(
-    t: np.ndarray, n: Mapping[str, float], *, across: int = 0, down: int = 0, turn: int = 0, grow: int = 0
-) -> Path:
-    """One of place, angle and size moves at a steady pace and comes round, half of its range in a second; the others stand.
-
-    A range that is left at its end is entered at its beginning. Where all four start is drawn evenly from their ranges, so
-    that at every instant all four are spread evenly, whichever moves, and whichever way.
-    """
-    x, y, angle, size = (
-        (n[name] + 0.5 * pace * t) % 1 for name, pace in (("x", across), ("y", down), ("angle", turn), ("size", grow))
-    )
-    low, high = np.log(STEADY_SCALE)
-    return _path(t, dx=x - 0.5, dy=y - 0.5, angle=2 * math.pi * angle, scale=np.exp(low + (high - low) * size))
-
-
-_MOTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
-    f.__name__: f for f in (slide, spin, pulse, bounce, pendulum, orbit, shake, roll, wag, approach)
-}
-MOTIONS = tuple(_MOTIONS)
-STEADY_SCALE = (0.7, 1.6)  # of the actor in ``DIRECTIONS``, spread evenly in its logarithm
-_DIRECTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {
-    "right": partial(steady, across=1),
-    "left": partial(steady, across=-1),
-    "down": partial(steady, down=1),
-    "up": partial(steady, down=-1),
-    "clockwise": partial(steady, turn=1),
-    "counterclockwise": partial(steady, turn=-1),
-    "growing": partial(steady, grow=1),
-    "shrinking": partial(steady, grow=-1),
-}
-DIRECTIONS = tuple(_DIRECTIONS)
-_LOSING = {f.__name__: f for f in (coast, drop, fall, settle, spread, cool)}
-IRREVERSIBLE = tuple(_LOSING)
-_ACTIONS: dict[str, Callable[[np.ndarray, Mapping[str, float]], Path]] = {name: partial(act, name) for name in ACTIONS}
-_LAWS = _MOTIONS | _DIRECTIONS | _LOSING | _ACTIONS
-CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"everyday": MOTIONS, "directions": DIRECTIONS, "irreversible": IRREVERSIBLE, "actions": ACTIONS}
-)
-
-# natural constants: name -> (low, high), drawn uniformly.
-_NATURAL: dict[str, dict[str, tuple[float, float]]] = {
-    "slide": {"period": (1.0, 1.0), "reach": (0.3, 0.42)},
-    "spin": {"period": (1.1, 1.1), "reach": (4.0, 6.0)},
-    "pulse": {"period": (0.8, 0.8), "reach": (0.45, 0.7)},
-    "bounce": {"reach": (0.3, 0.42), "restitution": (0.75, 0.85)},
-    "pendulum": {"length": (0.28, 0.36), "reach": (0.6, 0.9)},
-    "orbit": {"period": (1.2, 1.2), "reach": (0.16, 0.22), "eccentricity": (0.1, 0.4)},
-    "shake": {"period": (0.9, 0.9), "reach": (0.06, 0.1), "oscillations": (4.0, 4.0)},
-    "roll": {"period": (1.2, 1.2), "reach": (0.32, 0.42)},
-    "wag": {"period": (0.65, 0.65), "reach": (0.4, 0.7)},
-    "approach": {"period": (1.3, 1.3), "reach": (1.5, 1.9)},
-    "coast": {"period": (2.2, 2.2), "reach": (0.5, 0.6), "drag": (1.5, 1.5)},
-    "drop": {"reach": (0.36, 0.44), "restitution": (0.5, 0.6)},
-    "fall": {"reach": (0.6, 0.8)},
-    "settle": {"period": (1.6, 1.6), "reach": (0.6, 0.8), "sway": (0.7, 0.9)},
-    "spread": {"period": (1.7, 1.7), "reach": (0.4, 0.5), "growth": (9.0, 14.0)},
-    "cool": {"period": (1.7, 1.7), "drag": (1.5, 1.5)},
-    **{name: dict.fromkeys(("x", "y", "angle", "size"), (0.0, 1.0)) for name in DIRECTIONS},
-    **{name: dict.fromkeys(PARTS, PART_RANGE) for name in ACTIONS},
-}
-_UPRIGHT = (
-    "bounce",
-    "pendulum",
-    "drop",
-    "fall",
-    "settle",
-    *DIRECTIONS,
-    *ACTIONS,
-)  # gravity has a direction; the other motions' axes are turned by ``direction``
-
-
-def _periods(t: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
-    count = np.floor(t / period)
-    return count, t - count * period
-
-
-def _arcs(t: np.ndarray, speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of flights that begin one after the other with these speeds, over and over: which one it is, and the time since."""
-    ends = np.cumsum(2 * speeds / GRAVITY)
-    _, tau = _periods(t, ends[-1])
-    arc = np.minimum(np.searchsorted(ends, tau, side="right"), len(speeds) - 1)
-    return arc, tau - np.concatenate([[0.0], ends[:-1]])[arc]
-
-
-def _braked(u: np.ndarray, share: float) -> np.ndarray:
-    """Way of a body whose speed falls linearly by ``share`` while u goes from 0 to 1; 0 at 0, 1 at 1."""
-    return (u - share * u**2 / 2) / (1 - share / 2)
-
-
-def _spent(u: np.ndarray, n: Mapping[str, float]) -> np.ndarray:
-    """The share of its way that a body under drag has made by u, of what it makes in a period; 0 at 0."""
-    return np.expm1(-n["drag"] * u) / math.expm1(-n["drag"] * n["period"])
-
-
-def _path(
-    t: np.ndarray,
-    dx: np.ndarray | float = 0.0,
-    dy: np.ndarray | float = 0.0,
-    angle: np.ndarray | float = 0.0,
-    scale: np.ndarray | float = 1.0,
-) -> Path:
-    zero = np.zeros_like(t)
-    return zero + dx, zero + dy, zero + angle, zero + scale
-
-
 # ------------------------------------------------------------------------------------------------ the scene
 
 
@@ -342,33 +119,33 @@ def draw_scene(motion: str, seed: Sequence[int], size_px: int = 128) -> Scene:
     Raises:
         ValueError: unknown motion.
     """
-    if motion not in _NATURAL:
-        raise ValueError(f"motion ({motion!r}) must be one of {', '.join(_NATURAL)}.")
+    if motion not in NATURAL:
+        raise ValueError(f"motion ({motion!r}) must be one of {', '.join(NATURAL)}.")
     rng = np.random.default_rng([*seed, 0])
     speed = math.exp(rng.uniform(*np.log(SPEED_RANGE)))
     direction = rng.uniform(0, 2 * math.pi)
     turn = 1 if rng.random() < 0.5 else -1
     start = rng.uniform(0.0, 2.0)
     center, radius = rng.uniform(0.42, 0.58, 2) * size_px, rng.uniform(0.1, 0.16, 2) * size_px
-    natural = {name: rng.uniform(*bounds) for name, bounds in _NATURAL[motion].items()}
+    natural = {name: rng.uniform(*bounds) for name, bounds in NATURAL[motion].items()}
     natural["radius"] = float(radius[0]) / size_px
-    plain = motion in _DIRECTIONS
+    plain = motion in DIRECTIONS
     if plain:  # where the actor is follows from the constants alone; the class says which way it turns
         turn, center, radius = 1, np.full(2, (size_px - 1) / 2), _PLAIN_RADIUS * radius
-    if motion in _ACTIONS:  # begins with the video, and takes its time as its parts say
+    if motion in ACTIONS:  # begins with the video, and takes its time as its parts say
         turn, speed, start = 1, 1.0, 0.0
     return Scene(
         motion, size_px, speed, direction, turn, start, MappingProxyType(natural),
         center_px=(float(center[0]), float(center[1])), radius_px=(float(radius[0]), float(radius[1])),
-        seed=tuple(int(s) for s in seed), plain=plain, calm=plain or motion in _LOSING,
+        seed=tuple(int(s) for s in seed), plain=plain, calm=plain or motion in IRREVERSIBLE,
     )  # fmt: skip
 
 
 def actor_path(scene: Scene, times: np.ndarray) -> Path:
     """World x, y in pixels, angle and scale of the actor's centroid at ``times``; each (T,)."""
     t = scene.speed * (np.asarray(times, dtype=np.float64) + scene.start)
-    dx, dy, angle, scale = _LAWS[scene.motion](t, scene.natural)
-    if scene.motion in _UPRIGHT:
+    dx, dy, angle, scale = LAWS[scene.motion](t, scene.natural)
+    if scene.motion in UPRIGHT:
         dx, angle = scene.turn * dx, scene.turn * angle
     else:
         dy, angle = scene.turn * dy, scene.turn * angle
@@ -379,7 +156,7 @@ def actor_path(scene: Scene, times: np.ndarray) -> Path:
 
 def scene_progress(scene: Scene, times: np.ndarray) -> np.ndarray | None:
     """How far an action is at ``times``, 0 to 1; None of a motion that is none of ``ACTIONS``."""
-    if scene.motion not in _ACTIONS:
+    if scene.motion not in ACTIONS:
         return None
     return progress(scene.speed * (np.asarray(times, dtype=np.float64) + scene.start), scene.natural)
 
@@ -502,7 +279,7 @@ def _sprite_patches(sprite: np.ndarray, affine_T23: np.ndarray, size_px: int) ->
 
 def _heat(scene: Scene, times: np.ndarray) -> np.ndarray:
     """How hot the actor is, from 1 down (T,): exp(-c u), u the scene's time since it was heated (Newton's law of cooling)."""
-    _, u = _periods(scene.speed * (times + scene.start), scene.natural["period"])
+    _, u = periods(scene.speed * (times + scene.start), scene.natural["period"])
     return np.exp(-scene.natural["drag"] * u)
 
 

@@ -1,7 +1,7 @@
 """Does a smoke recipe learn its task within a minute? Its metrics on unseen appearances, over seeds, beside its placebo and
 the untrained network in the better of its two forms: as initialized, and with batch statistics of training clips.
 
-Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500] [--clips 1] [--motions everyday --size 128 --seconds 3]
+Usage: python -m tests.benchmarks.bench_smoke RECIPE --out DIR [--seeds 0 1 2] [--test 500] [--clips 1] [--motions everyday --size 128 --seconds 3] [--set optim.epochs=16 ...]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_smoke smoke/speediness --out build/smoke_speediness
 
 Makes the videos of the recipe's header once (400 to train on), and others of the split ``test``, which shares no scene
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--motions", default="everyday", help="as of ssvid data synth; so are --size and --seconds")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as for a longer training")
     args = parser.parse_args()
     videos = args.out / "videos"
     if not videos.exists():
@@ -196,7 +197,7 @@ def main() -> None:
     if signals_of(args.recipe):
         measure_signals_of(manifest)
     test = manifest.select("test")
-    report: dict[str, Any] = {"recipe": args.recipe, "environment": environment(), "seeds": []}
+    report: dict[str, Any] = {"recipe": args.recipe, "overrides": args.set, "environment": environment(), "seeds": []}
     if (args.out / "smoke.json").exists():
         report = json.loads((args.out / "smoke.json").read_text())
     done = [row["seed"] for row in report["seeds"]]
@@ -204,7 +205,7 @@ def main() -> None:
         row: dict[str, Any] = {"seed": seed}
         for arm, overrides in ARMS.items():
             run = args.out / f"{arm}{seed}"
-            seconds = train_once(args.recipe, videos, run, f"seed={seed}", *overrides)
+            seconds = train_once(args.recipe, videos, run, f"seed={seed}", *overrides, *args.set)
             row[arm] = {"seconds": seconds, "metrics": measure_run(run, test, args.clips)}
             print(seed, arm, row[arm], flush=True)
         row["untrained"] = untrained(args.out / f"pretrained{seed}", manifest, test, args.clips)

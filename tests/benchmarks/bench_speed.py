@@ -27,7 +27,7 @@ from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.tasks import ClipAnswer
 from ssvid.video.schedules import SLOWED, SPEEDS, Scheduled, scheduled_video
-from ssvid.video.synthetic import MOTIONS
+from ssvid.video.synthetic_motions import MOTIONS
 from ssvid.weights.checkpoints import read_checkpoint
 
 FIRST_SEED, SIZE_PX, FACTOR = 9000, 64, 2.0

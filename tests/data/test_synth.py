@@ -13,7 +13,9 @@ from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of
 from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
-from ssvid.video.synthetic import ACTIONS, DIRECTIONS, IRREVERSIBLE, MOTIONS, actor_path, render, scene_progress
+from ssvid.video.synthetic import actor_path, render, scene_progress
+from ssvid.video.synthetic_actions import ACTIONS
+from ssvid.video.synthetic_motions import DIRECTIONS, IRREVERSIBLE, MOTIONS
 from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}

@@ -1,6 +1,6 @@
 """A pretraining run that writes down, for every sample it is given, its ticket and a hash of plan, pixels and targets.
 
-Usage: run_hashed.py RUN_DIR OUT KILL_AT_STEP(or -1) RESUME(0|1) RECIPE(one of RECIPES) key=value ...
+Usage: run_hashed.py RUN_DIR OUT KILL_AT_STEP(or -1) RESUME(0|1) RECIPE(one of RECIPES, or a shipped one) key=value ...
 Not a test: ``test_exactness`` starts it in a process of its own, so that it can be killed.
 """
 
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     hash_plans()
     run_dir, out, kill_at_step, resume, name, *overrides = argv
     result = ssvid.pretrain(
-        RECIPES[name],
+        RECIPES.get(name, name),
         *overrides,
         run_dir=Path(run_dir),
         resume=bool(int(resume)),

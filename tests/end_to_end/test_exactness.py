@@ -26,10 +26,15 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["ssvid.programs.pretrain", "pytorch_lightning", "torchmetrics.classification"])
 
 
-def run(folder: Path, videos: Path, name: str, *overrides: str, kill_at=-1, resume=False, code=0, recipe="one") -> Path:
+def words_of(folder: Path, videos: Path | list[str], name: str, kill_at: int, resume: bool, recipe: str) -> list[str]:
+    """What run_hashed is told. videos: a bare folder, or overrides that say where they are."""
+    data = videos if isinstance(videos, list) else held_out_by_name(videos, folder / "list.csv", NUM_VAL)
+    return [str(folder / name), str(folder / f"{name}.hashes"), str(kill_at), str(int(resume)), recipe, *data]
+
+
+def run(folder: Path, videos, name: str, *overrides: str, kill_at=-1, resume=False, code=0, recipe="one") -> Path:
     """One run to its end (or its death) in a process of its own; returns the run folder."""
-    words = [str(folder / name), str(folder / f"{name}.hashes"), str(kill_at), str(int(resume)), recipe]
-    words += [*held_out_by_name(videos, folder / "list.csv", NUM_VAL), *overrides]
+    words = [*words_of(folder, videos, name, kill_at, resume, recipe), *overrides]
     log = folder / f"{name}.log"
     process = PROCESSES.Process(target=run_hashed.main_logged, args=(words, str(log)))
     process.start()
@@ -41,16 +46,10 @@ def run(folder: Path, videos: Path, name: str, *overrides: str, kill_at=-1, resu
     return folder / name
 
 
-def run_on_two(folder: Path, videos: Path, name: str, *, kill_at=-1, resume=False) -> int:
+def run_on_two(folder: Path, videos, name: str, *overrides: str, kill_at=-1, resume=False, recipe="one") -> int:
     """One run on two processes, which Lightning starts from the command line again; returns the exit code."""
-    words = [str(folder / name), str(folder / f"{name}.hashes"), str(kill_at), str(int(resume)), "one"]
-    command = [
-        sys.executable,
-        run_hashed.__file__,
-        *words,
-        *held_out_by_name(videos, folder / "list.csv", NUM_VAL),
-        "trainer.devices=2",
-    ]
+    words = words_of(folder, videos, name, kill_at, resume, recipe)
+    command = [sys.executable, run_hashed.__file__, *words, *overrides, "trainer.devices=2"]
     return subprocess.run(command, capture_output=True, text=True).returncode
 
 
@@ -138,18 +137,9 @@ def test_two_processes_resume_bit_for_bit(reference, two_processes, video_folder
 
 @pytest.mark.slow
 def test_torchrun_gives_the_same_weights_as_lightnings_launcher(reference, two_processes, video_folder):
-    words = [str(reference.parent / "torchrun"), str(reference.parent / "torchrun.hashes"), "-1", "0", "one"]
+    words = [*words_of(reference.parent, video_folder, "torchrun", -1, False, "one"), "trainer.devices=2"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", run_hashed.__file__]
-    done = subprocess.run(
-        [
-            *command,
-            *words,
-            *held_out_by_name(video_folder, reference.parent / "list.csv", NUM_VAL),
-            "trainer.devices=2",
-        ],
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert samples(reference.parent / "torchrun") == samples(reference)
     assert weights(reference.parent / "torchrun") == weights(two_processes)

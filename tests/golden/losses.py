@@ -45,7 +45,8 @@ from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
 from ssvid.video import content_id, write_video
 from ssvid.video.decoders.contract import VideoReader
-from ssvid.video.synthetic import MOTIONS, draw_scene, render
+from ssvid.video.synthetic import draw_scene, render
+from ssvid.video.synthetic_motions import MOTIONS
 
 FOLDER = Path(__file__).parent
 RECIPES = FOLDER.parents[1] / "recipes" / "smoke"

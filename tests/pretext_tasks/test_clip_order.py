@@ -11,9 +11,9 @@ import torch
 from pretext_tasks.clip_order import ClipOrder, ClipOrderClips, ClipOrderConfig, window_offsets
 from ssvid.backbones import create_backbone
 from ssvid.errors import RecipeError
-from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.types import Ticket, VideoInfo
+from ssvid.types import VideoInfo
+from tests.pretext_tasks.batches import made_by
 
 SMALL = {"num_frames": 4, "gap_frames": 2, "frame_px": 32}
 FRAMES = 40
@@ -34,18 +34,7 @@ def plan(seed=0, training=True, frames=FRAMES, **options):
 
 
 def batch_of(num=3, training=True, pixels=None, **options):
-    """A batch as a worker makes it; pixels (T, 3, 48, 64) default to the frame's number."""
-    maker = ClipOrderClips(config(**options), training)
-    if pixels is None:
-        pixels = torch.arange(FRAMES, dtype=torch.uint8).view(-1, 1, 1, 1).expand(FRAMES, 3, 48, 64)
-    samples = []
-    for i in range(num):
-        rng = np.random.default_rng(i)
-        p = maker.plan(video(), rng, np.random.default_rng(0))
-        samples.append(maker.transform((pixels[torch.from_numpy(p.views[0].copy())],), p, rng, rng))
-    return {k: torch.stack([s[k] for s in samples]) for k in samples[0]}, BatchRandom.of(
-        0, [Ticket(0, 0, 0, i) for i in range(num)]
-    )
+    return made_by(ClipOrderClips(config(**options), training), video(), num, pixels)
 
 
 def task_of(backbone=None, **options):

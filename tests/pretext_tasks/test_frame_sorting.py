@@ -22,7 +22,9 @@ from ssvid.errors import DataError, RecipeError
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo
-from ssvid.video.synthetic import MOTIONS, draw_scene, render
+from ssvid.video.synthetic import draw_scene, render
+from ssvid.video.synthetic_motions import MOTIONS
+from tests.pretext_tasks.batches import made_by
 
 SMALL = {"min_step": 2, "max_step": 5, "frame_px": 24, "jitter_px": 2, "patch_share": 0.5}
 PLAIN = {"jitter_px": 0, "patch_share": 1.0, "channels": "rgb"}
@@ -44,18 +46,7 @@ def plan(seed=0, training=True, of=None, **options):
 
 
 def batch_of(num=3, training=True, pixels=None, **options):
-    """A batch as a worker makes it; pixels (T, 3, 48, 64) default to the frame's number."""
-    maker = FrameSortingClips(config(**options), training)
-    if pixels is None:
-        pixels = torch.arange(FRAMES, dtype=torch.uint8).view(-1, 1, 1, 1).expand(FRAMES, 3, 48, 64)
-    samples = []
-    for i in range(num):
-        rng = np.random.default_rng(i)
-        p = maker.plan(video(), rng, np.random.default_rng(0))
-        samples.append(maker.transform((pixels[torch.from_numpy(p.views[0].copy())],), p, rng, rng))
-    return {k: torch.stack([s[k] for s in samples]) for k in samples[0]}, BatchRandom.of(
-        0, [Ticket(0, 0, 0, i) for i in range(num)]
-    )
+    return made_by(FrameSortingClips(config(**options), training), video(), num, pixels)
 
 
 def task_of(backbone=None, **options):

@@ -20,9 +20,9 @@ from pretext_tasks.order_verification import (
 from ssvid.backbones import create_backbone
 from ssvid.errors import DataError, RecipeError
 from ssvid.programs.show import sample_shapes
-from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.types import Ticket, VideoInfo
+from ssvid.types import VideoInfo
+from tests.pretext_tasks.batches import made_by
 
 SMALL = {"tau_max": 8, "tau_min": 3, "frame_px": 32}
 FRAMES = 60
@@ -48,18 +48,7 @@ def shown(p, k=1):
 
 
 def batch_of(num=3, training=True, pixels=None, **options):
-    """A batch as a worker makes it; pixels (T, 3, 48, 64) default to the frame's number."""
-    maker = OrderClips(config(**options), training)
-    if pixels is None:
-        pixels = torch.arange(FRAMES, dtype=torch.uint8).view(-1, 1, 1, 1).expand(FRAMES, 3, 48, 64)
-    samples = []
-    for i in range(num):
-        rng = np.random.default_rng(i)
-        p = maker.plan(video(), rng, np.random.default_rng(0))
-        samples.append(maker.transform((pixels[torch.from_numpy(p.views[0].copy())],), p, rng, rng))
-    return {k: torch.stack([s[k] for s in samples]) for k in samples[0]}, BatchRandom.of(
-        0, [Ticket(0, 0, 0, i) for i in range(num)]
-    )
+    return made_by(OrderClips(config(**options), training), video(), num, pixels)
 
 
 def task_of(**options):

@@ -212,9 +212,8 @@ def test_a_real_browser_plays_it_by_mouse_keyboard_and_on_a_telephone(made, tmp_
         cursor = "Number(document.querySelector('.cursor').getAttribute('x1'))"
         key = "seek.dispatchEvent(new KeyboardEvent('keydown', {key: '%s', cancelable: true}))"
         start = browser.evaluate(cursor)
-        browser.evaluate(key % "ArrowRight")
+        moved = browser.evaluate(f"new Promise(r => {{ film.onseeked = () => r({cursor}); {key % 'ArrowRight'}; }})")
         assert browser.evaluate("film.currentTime") == pytest.approx(1.0)
-        moved = browser.evaluate(f"new Promise(r => film.onseeked = () => r({cursor}))")
         assert moved - start == pytest.approx((950 - 48) / 4.5, abs=1)
         shown = float(browser.evaluate("now.textContent").split()[-2]) / 100
         assert shown == pytest.approx(made.curve.probs_T[20], abs=0.02)
@@ -224,6 +223,7 @@ def test_a_real_browser_plays_it_by_mouse_keyboard_and_on_a_telephone(made, tmp_
         for kind in ("mousePressed", "mouseReleased"):
             browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=box[1] + 60, button="left", clickCount=1)
         assert browser.evaluate("film.currentTime") == pytest.approx(2.25, abs=0.1)
+        browser.evaluate("new Promise(r => film.seeking ? film.onseeked = r : r())")
         switched = "new Promise(r => { film.onseeked = () => r([film.src.split('/').pop(), film.currentTime, key.hidden]); map.click(); })"
         name, at, hidden = browser.evaluate(switched)
         assert name == "map.mp4" and at == pytest.approx(2.25, abs=0.1) and hidden is False

@@ -7,19 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from ssvid.video.synthetic import (
-    DIRECTIONS,
-    GRAVITY,
-    IRREVERSIBLE,
-    MOTIONS,
-    SPEED_RANGE,
-    STEADY_SCALE,
-    Scene,
-    actor_path,
-    draw_scene,
-    render,
-    scene_poses,
-)
+from ssvid.video.synthetic import SPEED_RANGE, Scene, actor_path, draw_scene, render, scene_poses
+from ssvid.video.synthetic_motions import DIRECTIONS, GRAVITY, IRREVERSIBLE, MOTIONS, STEADY_SCALE
 
 SIZE = 64
 

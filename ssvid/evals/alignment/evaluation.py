@@ -207,8 +207,8 @@ def _numbers(both: _Both, data: LabeledData, config: AlignmentConfig) -> Iterato
     found = _progress(both, data, groups)
     if found is not None:
         yield found
+    chance = float(np.nanmean(_over_classes(both.test.of, labels, _blind_precisions)))
     for k in config.ks:
-        chance = float(np.nanmean(_over_classes(both.test.of, labels, _blind_precisions)))
         precision_N = _over_classes(both.test.of, labels, partial(measures.precisions, k=k))
         yield _paired(f"alignment_ap@{k}", precision_N, chance, units, low=0.0, title=f"AP@{k}")
 
@@ -251,14 +251,10 @@ def _paired(
     alone = [name for name, is_kept in zip(units[0], units[2], strict=True) if not is_kept]
     notes = [f"alone in their class, not in {title}: {len(alone)} ({name_some(alone)})"] * bool(alone)
     values_N = np.nan_to_num(values_N[kept])
-    interval = grouped_mean_interval(values_N, groups_N=_codes(groups), low=low)
+    interval = grouped_mean_interval(values_N, groups_N=np.array(groups), low=low)
     return Number(
         metric, values_N, chance, notes=notes, title=title, units=Units(ids, groups, "videos", "groups", interval)
     )
-
-
-def _codes(groups: Sequence[str]) -> np.ndarray:
-    return np.unique(list(groups), return_inverse=True)[1].reshape(-1)
 
 
 def _phases_of_few(both: _Both, data: LabeledData, share: float) -> Number:
@@ -297,7 +293,7 @@ def _progress(both: _Both, data: LabeledData, groups: Sequence[str]) -> Number |
         return float(np.nanmean([one for one in of_classes if not math.isnan(one)] or [0.0]))
 
     values_N = pseudo_values(statistic, len(test))
-    interval = grouped_mean_interval(values_N, groups_N=_codes(groups))
+    interval = grouped_mean_interval(values_N, groups_N=np.array(groups))
     units = Units([row_id(row) for row in data.test], groups, "videos", "groups", interval)
     return Number("alignment_progress", values_N, 0.0, title="progress R^2", units=units)
 

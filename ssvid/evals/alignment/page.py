@@ -7,7 +7,6 @@ after the same share of its time.
 
 from __future__ import annotations
 
-import base64
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ssvid.data.manifest import Manifest, VideoRow, row_id
 from ssvid.errors import DecodeError
 from ssvid.evals.alignment.measures import Moments, kendall_tau, nearest_moments
-from ssvid.files import write_atomic, write_text
+from ssvid.files import write_picture, write_text
 from ssvid.pictures import LIGHT, Color, row, sheet, tiles, words
 from ssvid.protocols.metrics import title_of
 from ssvid.results.rows import ResultRow
-from ssvid.templates import render
+from ssvid.templates import data_uri, render
 from ssvid.video import write_video
 
 _PANEL_PX, _LINE_PX, _BAR_PX, _TILE_PX, _NUM_TILES = 176, 24, 10, 72, 10
@@ -91,7 +89,7 @@ def write_alignments(stem: Path, pairs: Sequence[Aligned], rows: Sequence[Result
     page, picture = stem.with_name(f"{stem.name}.html"), stem.with_name(f"{stem.name}.png")
     told = {"title": _title(rows[0]), "notes": rows[0].context.get("notes", ()), "title_of": title_of}
     write_text(page, render("alignment.html", films=films, rows=rows, seed=seed, **told))
-    write_atomic(picture, lambda file: Image.fromarray(sheet(lines)).save(file, "PNG"))
+    write_picture(picture, sheet(lines))
     return [page, picture]
 
 
@@ -136,10 +134,10 @@ def _film(pair: Aligned, panels: _Panels) -> Film:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         write_video(path, pictures, max(fps, 1.0), crf=26)
-        content = base64.b64encode(path.read_bytes()).decode()
+        uri = data_uri("video/mp4", path.read_bytes())
     height, width = pictures[0].shape[:2]
     alt = f"{row_id(pair.played)} beside the moments of {row_id(pair.labeled)} that are nearest"
-    return Film(f"data:video/mp4;base64,{content}", width, height, alt, _caption(pair))
+    return Film(uri, width, height, alt, _caption(pair))
 
 
 def _caption(pair: Aligned) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 from ssvid import __version__
 from ssvid.evals.label_propagation.drawing import color_of
 from ssvid.results.curves import Panel, describe, draw_panel
-from ssvid.templates import render
+from ssvid.templates import data_uri, render
 
 MOST_FILM_BYTES = (
     8_000_000  # of one that the page holds itself, so that it can be mailed; a larger one stays beside the page
@@ -103,13 +102,13 @@ def still(picture_HWC: np.ndarray, alt: str) -> Still:
         image = image.resize((_SHEET_PX, round(image.height * _SHEET_PX / image.width)), Image.Resampling.LANCZOS)
     packed = io.BytesIO()
     image.save(packed, "WEBP", quality=82)
-    return Still(_data("image/webp", packed.getvalue()), image.width, image.height, alt)
+    return Still(data_uri("image/webp", packed.getvalue()), image.width, image.height, alt)
 
 
 def film(path: Path, poster_HWC: np.ndarray, alt: str, caption: str, *, most_bytes: int = MOST_FILM_BYTES) -> Film:
     """A film of the poster's size, held by the page where it is small enough, and else beside it under its name."""
     is_held = path.stat().st_size <= most_bytes
-    uri = _data("video/mp4", path.read_bytes()) if is_held else address(path.name)
+    uri = data_uri("video/mp4", path.read_bytes()) if is_held else address(path.name)
     height_px, width_px = poster_HWC.shape[:2]
     return Film(uri, width_px, height_px, still(poster_HWC, alt).uri, alt, caption)
 
@@ -130,7 +129,3 @@ def jaccard_panels(jaccard_T_by_object: Mapping[int, Sequence[tuple[int, float]]
         }
         panels.append(Panel("J over time", lines, along="frame", moment="frame"))
     return panels
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

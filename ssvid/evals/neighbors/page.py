@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from ssvid.files import write_text
 from ssvid.protocols.metrics import title_of
 from ssvid.results.names import short_names
 from ssvid.results.rows import ResultRow
-from ssvid.templates import render
+from ssvid.templates import data_uri, render
 
 TILE_PX = (144, 108)  # width, height
 CLIP_FRAMES, CLIP_SECONDS = 16, 2.0  # of the moving tiles of the page, at most
@@ -56,7 +55,7 @@ class Shown:
         """The tile as the source of a picture in a page."""
         content = io.BytesIO()
         self.tile.save(content, "JPEG", quality=85)
-        return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return data_uri("image/jpeg", content.getvalue())
 
     @property
     def clip_uri(self) -> str:
@@ -66,7 +65,7 @@ class Shown:
         content = io.BytesIO()
         first, *others = self.clip
         first.save(content, "WEBP", save_all=True, append_images=others, duration=self.clip_ms, loop=0, quality=60)
-        return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return data_uri("image/webp", content.getvalue())
 
 
 def draw_queries(is_right_N: np.ndarray, num_shown: int, seed: int) -> list[int]:
