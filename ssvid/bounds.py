@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,7 @@ Pair = Rule("a list of two", lambda values: len(values) == 2, of_items=False)
 Rising = Rule("in rising order", lambda values: list(values) == sorted(values), of_items=False)
 
 
+@functools.lru_cache(maxsize=1024)  # a recipe asks some twenty times
 def rules_of(schema: type) -> dict[str, tuple[Rule, ...]]:
     """Field -> its rules; fields without any are left out."""
     hints = typing.get_type_hints(schema, include_extras=True).items()
@@ -139,7 +141,8 @@ def check_options(task: str, config: Any, more: Iterable[str] = ()) -> None:
 def _broken(config: Any, group: str, told_already: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name, problem) of each field whose value its rules forbid, but for fields that were told already."""
     keys = {text.split(maxsplit=1)[0] for text in told_already}
-    for name, rules in rules_of(type(config)).items():
+    schema: type = type(config)
+    for name, rules in rules_of(schema).items():
         text = problem(f"{group}{name}", getattr(config, name), rules)
         if text and f"{group}{name}" not in keys:
             yield name, text

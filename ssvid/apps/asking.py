@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -163,6 +163,17 @@ class _Batch:
         self.places.clear()
 
 
+class Heard(NamedTuple):
+    """What one pass over a video gave. answers: of each version, 1 first. maps: None where they were not kept.
+
+    changes_N: by how many gray levels the frame at each beat differs from that at the beat before, in the mean; 0 at the first.
+    """
+
+    answers: list[VersionAnswers]
+    maps: MapSums | None
+    changes_N: np.ndarray
+
+
 def ask(
     video: Video,
     timeline: Timeline,
@@ -170,7 +181,7 @@ def ask(
     factors: Sequence[float],
     told: Progress,
     keep_maps: MapMaker | None = None,
-) -> tuple[list[VersionAnswers], MapSums | None]:
+) -> Heard:
     """Ask of every window of every version of a video, in one pass over its frames.
 
     Args:
@@ -185,10 +196,13 @@ def ask(
     versions = [one for one in made if one is not None]
     size_px = asker.shrunk_size(*video.size_px)
     batch = _Batch(asker, keep_maps=keep_maps)
-    beat = 0
+    beat, changes_N, last_CHW = 0, np.zeros(len(timeline)), None
     for number, frame_HWC in enumerate(video.frames()):
         while beat < len(timeline) and timeline.frames_N[beat] == number:
             frame_CHW = shrunk(frame_HWC, size_px)
+            if last_CHW is not None:
+                changes_N[beat] = float((frame_CHW.float() - last_CHW.float()).abs().mean())
+            last_CHW = frame_CHW
             for one in versions:
                 clip_TCHW = one.add(frame_CHW) if one.takes(beat) else None
                 if clip_TCHW is not None:
@@ -196,7 +210,7 @@ def ask(
             beat += 1
         told(number + 1, video.num_frames)
     batch.flush()
-    return [one.answers for one in versions], batch.maps[0] if batch.maps else None
+    return Heard([one.answers for one in versions], batch.maps[0] if batch.maps else None, changes_N)
 
 
 def shrunk(frame_HWC: np.ndarray, size_px: tuple[int, int]) -> Tensor:

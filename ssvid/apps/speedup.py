@@ -126,3 +126,28 @@ def frame_map(speeds_T: np.ndarray, num_out: int) -> np.ndarray:
 def uniform_map(count: int, num_out: int) -> np.ndarray:
     """The same where the whole video is sped up alike."""
     return frame_map(np.full(count, (count - 1) / max(num_out - 1, 1)), num_out)
+
+
+def with_every_shot(frames: np.ndarray, shots: np.ndarray, count: int) -> np.ndarray:
+    """The same frames, but each shot has at least one: shots that a film would pass over take it from the one with the most.
+
+    Args:
+        frames: strictly rising, of a film from the first to the last of ``count`` frames; at least as many as shots. shots: number
+            of the first frame of each, rising from 0.
+    """
+    ends = [*shots[1:], count]
+    counts = np.histogram(frames, [*shots, count])[0]
+    kept = counts.copy()
+    while (kept == 0).any():
+        kept[kept.argmax()] -= 1
+        kept[kept.argmin()] += 1
+    shown = []
+    for place, (start, end) in enumerate(zip(shots, ends, strict=True)):
+        own, num = frames[(frames >= start) & (frames < end)], int(kept[place])
+        if num == counts[place]:
+            shown.append(own)
+        elif num > 1:
+            shown.append(np.rint(np.linspace(start, end - 1, num)).astype(np.int64))
+        else:  # the film keeps the first frame of the video and its last one
+            shown.append(np.array([start if place == 0 else end - 1 if end == count else (start + end - 1) // 2]))
+    return np.concatenate(shown)

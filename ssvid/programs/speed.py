@@ -192,8 +192,8 @@ class _Made:
         film = self.watched.asked.film
         shown = PageFilm(self.opened, film.frames_N, film.fps)
         shown.write(self.folder / "film.mp4", every_tenth(self.say, "frames of the film"))
-        if self.watched.maps is not None:
-            self._write_map(shown, self.watched.maps)
+        if self.watched.heard.maps is not None:
+            self._write_map(shown, self.watched.heard.maps)
         if self.sped is not None:
             self._write_films(self.sped)
         self._write_tables(curve)
@@ -215,7 +215,7 @@ class _Made:
             files=[(name, what) for name, what in _FILES.items() if (self.folder / name).exists()],
             facts=facts,
             notes=curve.notes,
-            map="./map.mp4" if self.watched.maps is not None else "",
+            map="./map.mp4" if self.watched.heard.maps is not None else "",
             sheet=picture_uri(shown.sheet_picture) if shown.sheet else "",
             sped=self.sped,
             has_sound=self.sound,
@@ -280,11 +280,10 @@ class _Made:
                 f"{asker.backbone.info.name}, windows of {asker.window} frames every {asker.hop}, at {asked.shown.fps:.6g} per second",
             ),
             ("overlap", asked.settings.overlap),
+            ("shots", f"{len(self.watched.curve.shots)}, found by how much neighboring frames differ"),
         ]
         if self.sped is not None:
-            factors = (
-                f"{len(self.watched.answers)} versions, {self.watched.answers[-1].factor:.2f} times as fast at most"
-            )
+            factors = f"{len(self.watched.heard.answers)} versions, {self.watched.heard.answers[-1].factor:.2f} times as fast at most"
             told.append(
                 (
                     "speed-up",

@@ -10,8 +10,17 @@ from typing import Annotated, Any
 import numpy as np
 from scipy.special import expit
 
-from ssvid.apps.asking import Asker, MapSums, VersionAnswers, ask
-from ssvid.apps.speedup import SpeedUpConfig, fit_length, frame_map, natural_factors, smoothed, uniform_map
+from ssvid.apps.asking import Asker, Heard, VersionAnswers, ask
+from ssvid.apps.shots import shot_starts
+from ssvid.apps.speedup import (
+    SpeedUpConfig,
+    fit_length,
+    frame_map,
+    natural_factors,
+    smoothed,
+    uniform_map,
+    with_every_shot,
+)
 from ssvid.apps.timeline import Timeline, averaged_at, curve_at
 from ssvid.backbones import Backbone
 from ssvid.bounds import AtLeast, OneOf, check
@@ -55,7 +64,8 @@ class SpeedCurve:
     """What a task says of every frame of a video.
 
     seconds_T: when each frame is shown. probs_T: the probability that the video around it is as ``says`` says ("sped up"); near
-    0 it is as ``otherwise`` says. fps: at which the network saw the video. window, hop: in frames of that rate.
+    0 it is as ``otherwise`` says. fps: at which the network saw the video. window, hop: in frames of that rate. shots: number of the
+    first frame of each shot; a window that holds a cut tells little.
     """
 
     seconds_T: np.ndarray
@@ -65,6 +75,7 @@ class SpeedCurve:
     fps: float
     window: int
     hop: int
+    shots: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -370,17 +381,15 @@ class Asked:
         Raises:
             DecodeError: a frame cannot be read.
         """
-        answers, maps = ask(self.video, self.shown, self.asker, factors, told, keep_maps)
-        return Watched(self, answers, maps)
+        return Watched(self, ask(self.video, self.shown, self.asker, factors, told, keep_maps))
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What was said of a video. answers: of each version, 1 first. maps: None where they were not asked for."""
+    """What was said of a video."""
 
     asked: Asked
-    answers: list[VersionAnswers]
-    maps: MapSums | None = field(default=None, repr=False)
+    heard: Heard = field(repr=False)
 
     def probs_at(self, answers: VersionAnswers, places_N: np.ndarray) -> np.ndarray:
         """The probability at places of the beats that were shown, from one version."""
@@ -393,26 +402,37 @@ class Watched:
         asked, question = self.asked, self.asked.asker.question
         return SpeedCurve(
             asked.seconds_T,
-            self.probs_at(self.answers[0], asked.shown.places_T),
+            self.probs_at(self.heard.answers[0], asked.shown.places_T),
             question.says,
             question.otherwise,
             asked.shown.fps,
             asked.asker.window,
             asked.asker.hop,
+            asked.shown.frames_N[shot_starts(self.heard.changes_N)],
             asked.notes,
         )
 
     def sped_up(self, num_out: int, speed: SpeedUpConfig) -> SpeedUp:
-        """The frames of a film of so many frames; versions must have been asked of."""
-        film = self.asked.film
+        """The frames of a film of so many frames; versions must have been asked of.
+
+        Raises:
+            DataError: it has fewer frames than the video has shots.
+        """
+        film, answers, shots = self.asked.film, self.heard.answers, self.curve.shots
+        if num_out < len(shots):
+            raise DataError(
+                f"a film of {num_out} frames cannot show the {len(shots)} shots of the video, a frame of each. Ask for a speed-up of at "
+                f"most {len(film) / len(shots):.4g}, or for at least {len(shots) / film.fps:.3g} s."
+            )
         places_N = np.arange(len(film)) / film.fps * self.asked.shown.fps
-        probs_VN = np.stack([self.probs_at(one, places_N) for one in self.answers])
-        factors = np.array([one.factor for one in self.answers])
+        probs_VN = np.stack([self.probs_at(one, places_N) for one in answers])
+        factors = np.array([one.factor for one in answers])
         natural_N = natural_factors(probs_VN, factors, speed.threshold, speed.rule)
         speeds_N = fit_length(smoothed(natural_N, (speed.smooth_seconds * film.fps) ** 2), num_out)
         film_frames, uniform_frames = (
             film.frames_N[shown] for shown in (frame_map(speeds_N, num_out), uniform_map(len(film), num_out))
         )
+        film_frames = with_every_shot(film_frames, shots, len(self.asked.seconds_T))
         curve = replace(self.curve, notes=(*self.asked.notes, *_doubts(natural_N, factors)))
         return SpeedUp(curve, film_frames, uniform_frames, film.fps, natural_N, speeds_N)
 

@@ -50,11 +50,12 @@ class CurvePanel:
 
 @dataclass(frozen=True)
 class CurveDrawing:
-    """All that the template of the curve shows."""
+    """All that the template of the curve shows. cuts: where a shot begins, x."""
 
     title: str
     told: str
     panels: Sequence[CurvePanel]
+    cuts: Sequence[float]
     seconds: Sequence[tuple[str, float]]
     thumbnails: Sequence[tuple[float, str, str]]
     thumb_width: float
@@ -88,6 +89,7 @@ def draw_curve(
         f"how surely each stretch is {curve.says}",
         describe_curve(curve),
         panels,
+        [frame.left + across * (curve.seconds_T[first] - curve.seconds_T[0]) for first in curve.shots[1:]],
         [(f"{s:g} s", frame.left + across * s) for s in ticks(0, seconds) if across * s < frame.right - frame.left],
         [
             (frame.left + k * share + (share - width) / 2, picture_uri(p), f"beat {n}")
@@ -144,9 +146,10 @@ def describe_curve(curve: SpeedCurve) -> str:
     """The curve in words, for those who do not see it."""
     probs_T, seconds_T = curve.probs_T, curve.seconds_T - curve.seconds_T[0]
     low, high = int(probs_T.argmin()), int(probs_T.argmax())
+    cuts = ", ".join(f"{seconds_T[first]:.1f} s" for first in curve.shots[1:])
     return (
         f"probability {curve.says}: mean {probs_T.mean():.2f}, lowest {probs_T[low]:.2f} at {seconds_T[low]:.1f} s, highest "
-        f"{probs_T[high]:.2f} at {seconds_T[high]:.1f} s"
+        f"{probs_T[high]:.2f} at {seconds_T[high]:.1f} s" + (f"; cuts at {cuts}" if cuts else "")
     )
 
 

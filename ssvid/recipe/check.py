@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import math
 import types
@@ -241,7 +242,7 @@ def build(schema: type, values: Mapping[str, Any]) -> Any:
 def options_of(function: Any) -> type:
     """A dataclass with a field for each keyword argument that a class or function takes, typed and with its default."""
     target = function.__init__ if inspect.isclass(function) else function
-    hints = _hints(target)
+    hints = typing.get_type_hints(target)
     keywords = [
         p
         for p in inspect.signature(function).parameters.values()
@@ -260,14 +261,11 @@ def _default(value: Any, empty: Any) -> Any:
     return dataclasses.field(default=value)
 
 
+@functools.lru_cache(maxsize=1024)
 def field_hints(schema: type) -> dict[str, Any]:
-    """Field name -> resolved type of a dataclass, in order."""
-    hints = _hints(schema)
+    """Field name -> resolved type of a dataclass, in order; worked out once, since a recipe asks for it some hundred times."""
+    hints = typing.get_type_hints(schema)
     return {f.name: hints.get(f.name, Any) for f in dataclasses.fields(schema) if f.init}
-
-
-def _hints(thing: Any) -> dict[str, Any]:
-    return typing.get_type_hints(thing)
 
 
 def group_of(hint: Any) -> type | None:

@@ -49,7 +49,8 @@ def asker(batch_size=5):
 def test_every_window_of_every_version_has_its_frames_and_the_video_is_read_once():
     one, video, line = asker(), Video(40), Timeline.even(40, 25.0)
     told = []
-    answers, maps = ask(video, line, one, (1.0, 1.25, 3.0, 50.0), lambda *done: told.append(done))
+    answers, maps, changes_N = ask(video, line, one, (1.0, 1.25, 3.0, 50.0), lambda *done: told.append(done))
+    assert changes_N.tolist() == [0, *[1] * 39]  # each frame is a gray level brighter than the last
     assert maps is None and video.read == 40 and told[-1] == (40, 40)
     assert [found.factor for found in answers] == [1.0, 1.25, 3.0], "the last one is too short for a window"
     expected = []
@@ -73,7 +74,7 @@ def test_batches_change_nothing():
     line = Timeline.even(30, 25.0)
     logits = []
     for batch_size in (1, 7, 64):
-        answers, _ = ask(Video(30), line, asker(batch_size), (1.0, 2.0), lambda done, total: None)
+        answers, *_ = ask(Video(30), line, asker(batch_size), (1.0, 2.0), lambda done, total: None)
         logits.append([found.logits.tolist() for found in answers])
     assert logits[0] == logits[1] == logits[2]
 

@@ -61,8 +61,8 @@ def differences(asker: Asker, count: int) -> Asker:
     slow, fast = [], []
     for made in videos(count, CALIBRATION_SEED):
         watched = Asked.of(ArrayVideo(made.frames_THWC, made.fps), plain, CurveConfig()).watch(lambda done, total: None)
-        middles = watched.answers[0].starts + asker.window // 2
-        values, speeds = watched.answers[0].logits, made.speeds_T[middles]
+        middles = watched.heard.answers[0].starts + asker.window // 2
+        values, speeds = watched.heard.answers[0].logits, made.speeds_T[middles]
         slow += values[(speeds > 0.8) & (speeds < 1.25)].tolist()
         fast += values[speeds > 1.7].tolist()
     tried = np.sort([*slow, *fast])
@@ -90,7 +90,7 @@ def score(asker: Asker, made: Scheduled) -> dict[str, float]:
     }
     for name, shown in (("adaptive", sped.film_frames), ("uniform", sped.uniform_frames)):
         film = Asked.of(ArrayVideo(made.frames_THWC[shown], made.fps), asker, settings)
-        told[name] = float(expit(film.watch(lambda done, total: None).answers[0].logits).mean())
+        told[name] = float(expit(film.watch(lambda done, total: None).heard.answers[0].logits).mean())
     return told
 
 

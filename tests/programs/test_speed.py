@@ -15,8 +15,11 @@ from ssvid.backbones import initialize_backbone
 from ssvid.cli import main
 from ssvid.errors import CheckpointError, DataError, RecipeError
 from ssvid.programs.speed_curves import CurveConfig, asked_task, require_speed
+from ssvid.programs.speed_page import draw_curve
 from ssvid.tasks import ClipQuestion, PretextTask
 from ssvid.video import write_video
+from ssvid.video.synthetic import draw_scene, render
+from ssvid.video.synthetic_motions import MOTIONS
 from tests.audits import planted
 from tests.browser import find_browser, open_browser
 from tests.cli.test_cli import told
@@ -296,6 +299,21 @@ def test_a_network_of_another_task_is_told():
     asker = Asker(other, initialize_backbone("tiny3d", {"width": 4}, seed=0), other.clip_question(), 8, 2)
     with pytest.raises(CheckpointError, match="whether a clip is played backward, not how fast"):
         require_speed(asker)
+
+
+def test_a_film_of_fewer_frames_than_shots_is_refused_and_with_as_many_each_is_seen(run):
+    times = np.arange(12) / 25
+    scenes = [render(draw_scene(kind, (seed,), 48), times).frames_THWC for seed, kind in enumerate(MOTIONS[:6])]
+    frames_THWC = np.concatenate(scenes)
+    told = r"5 frames cannot show the 6 shots .* a speed-up of at most 12, or for at least 0.24 s"
+    with pytest.raises(DataError, match=told):
+        ssvid.speed_up(frames_THWC, checkpoint=run, factor=14.4, **QUIET)
+    sped = ssvid.speed_up(frames_THWC, checkpoint=run, factor=12, **QUIET)
+    assert sped.curve.shots.tolist() == [0, 12, 24, 36, 48, 60]
+    assert (sped.film_frames // 12).tolist() == [0, 1, 2, 3, 4, 5] and sped.film_frames[-1] == 71
+    drawing, frame = draw_curve(sped.curve, 72 / 25, sped=sped)
+    assert drawing.count('class="cut"') == 5 and "cuts at 0.5 s, 1.0 s, 1.4 s" in drawing
+    assert f'class="cut" x1="{frame.left + (frame.right - frame.left) / 6:.1f}"' in drawing
 
 
 def test_a_length_must_be_given_once(run, video):
