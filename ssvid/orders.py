@@ -169,7 +169,7 @@ def order_rows(moments: Sequence[np.ndarray], order_N: np.ndarray, said_N: np.nd
     shown = [words([("shown", LIGHT)], _WORDS_PX, side), *(_framed(moments[i], GRAY) for i in order_N)]
     colors = [RIGHT if moment == place else WRONG for place, moment in enumerate(sorted_N)]
     verdict = ("right", RIGHT) if (sorted_N == np.arange(len(sorted_N))).all() else ("wrong", WRONG)
-    told = words([("as sorted", LIGHT), verdict], _WORDS_PX, side)
+    told = words([("sorted", LIGHT), verdict], _WORDS_PX, side)
     in_order = [told, *(_framed(moments[i], color) for i, color in zip(sorted_N, colors, strict=True))]
     return np.pad(sheet([row(shown), row(in_order)]), ((0, 8), (0, 0), (0, 0)))
 
