@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, OneOf, Share, check_options
-from ssvid.orders import mean_squares, orders_of, pool_to_grid
+from ssvid.orders import PairwiseHead, gather_orders, mean_squares, orders_of, pool_to_grid
 from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, register_task
 from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, random_square
@@ -46,7 +46,10 @@ class CubicPuzzleConfig:
     flip: mirror half of the samples, places included.
     replicate: one color channel, drawn at random, in the place of all three: the same for a whole ``sample``, of each
         ``cuboid`` by itself, or ``off``.
-    grid: cells per side to which a cuboid's feature map is averaged before the head. hidden, dropout: of the head's layer.
+    every_order: in training each puzzle is also put to the head in all 24 orders, which costs no more passes through the network;
+        otherwise as it was drawn (the paper). Validation always does.
+    grid: cells per side to which a cuboid's feature map is averaged before the head. head: ``joint``: one layer on all four
+        together (the paper); ``pairs``: one that compares two at a time. hidden, dropout: of its layer.
     stage: backbone stage that the head sits on; "" is the last.
     """
 
@@ -59,7 +62,9 @@ class CubicPuzzleConfig:
     crop_scale: Annotated[float, Share] = 0.8
     flip: bool = True
     replicate: Annotated[str, OneOf("sample", "cuboid", "off")] = "sample"
+    every_order: bool = False
     grid: Annotated[int, AtLeast(1)] = 1
+    head: Annotated[str, OneOf("joint", "pairs")] = "joint"
     hidden: Annotated[int, AtLeast(1)] = 512
     dropout: Annotated[float, BelowOne] = 0.5
     stage: str = ""
@@ -185,9 +190,15 @@ def puzzle_loss(logits_BK: Tensor, permutation_B: Tensor) -> Tensor:
 
 
 def share_of_places(guess_B: Tensor, permutation_B: Tensor) -> Tensor:
-    """The share of cuboids that a guessed permutation puts where they belong, (B,)."""
+    """The share of cuboids that a guessed permutation puts where they belong, of the shape of the guesses."""
     permutations_K4 = torch.tensor(PERMUTATIONS, device=guess_B.device)
-    return (permutations_K4[guess_B] == permutations_K4[permutation_B]).float().mean(dim=1)
+    return (permutations_K4[guess_B] == permutations_K4[permutation_B]).float().mean(dim=-1)
+
+
+def in_place(features_B4D: Tensor, permutation_B: Tensor) -> Tensor:
+    """Features of cuboids as they were shown -> those of the cuboid of each place, (B, 4, D)."""
+    shown_K4 = torch.tensor(PERMUTATIONS.argsort(axis=1), device=permutation_B.device)
+    return gather_orders(features_B4D, shown_K4[permutation_B][:, None])[:, 0]
 
 
 def misfit(cuboids_B4CTHW: Tensor, axis_B: Tensor) -> Tensor:
@@ -230,14 +241,24 @@ class CubicPuzzle(PretextTask):
     must_fall = ("noise",)
     must_hold = ("reencoded",)
 
+    permutations_K4: Tensor
+
     def __init__(self, config: CubicPuzzleConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         check_options("cubic_puzzle", config, _problems(config, backbone))
         self.stage = config.stage or None
-        width = NUM_CUBOIDS * backbone.stage(self.stage).channels * config.grid**2
-        self.join = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Dropout(config.dropout))
+        width = backbone.stage(self.stage).channels * config.grid**2
         names = [AXIS_NAMES[axis] for axis in config.axes]
-        self.heads = nn.ModuleDict({name: nn.Linear(config.hidden, len(PERMUTATIONS)) for name in names})
+        if config.head == "pairs":
+            self.join: nn.Module = nn.Identity()
+            sizes = {"hidden": config.hidden, "dropout": config.dropout, "pair_norm": True}
+            heads = [PairwiseHead(width, NUM_CUBOIDS, len(PERMUTATIONS), **sizes) for _ in names]  # type: ignore[arg-type]
+        else:
+            layer = nn.Linear(NUM_CUBOIDS * width, config.hidden)
+            self.join = nn.Sequential(nn.Flatten(2), layer, nn.ReLU(), nn.Dropout(config.dropout))
+            heads = [nn.Linear(config.hidden, len(PERMUTATIONS)) for _ in names]  # type: ignore[misc]
+        self.heads = nn.ModuleDict(dict(zip(names, heads, strict=True)))
+        self.register_buffer("permutations_K4", torch.from_numpy(PERMUTATIONS.copy()), persistent=False)
 
     def chance(self) -> Mapping[str, float]:
         """All permutations are equally frequent."""
@@ -253,23 +274,35 @@ class CubicPuzzle(PretextTask):
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         cuboids_B4CTHW, permutation_B, axis_B = batch["cuboids"], batch["permutation"], batch["axis"]
         map_BCTHW = backbone(cuboids_B4CTHW.flatten(0, 1), self.stage)
-        features_BD = pool_to_grid(map_BCTHW, self.config.grid).unflatten(0, (-1, NUM_CUBOIDS)).flatten(1)
-        logits_BK = self._logits(self.join(features_BD), axis_B).float()
-        guess_B = logits_BK.detach().argmax(dim=1)
+        features_B4D = pool_to_grid(map_BCTHW, self.config.grid).unflatten(0, (-1, NUM_CUBOIDS))
+        class_BV = self._classes(permutation_B)
+        shown_BV4D = gather_orders(in_place(features_B4D, permutation_B), self.permutations_K4[class_BV])
+        logits_BVK = self._logits(self.join(shown_BV4D), axis_B).float()
+        guess_BV = logits_BVK.detach().argmax(dim=2)
         metrics = {
-            "accuracy": (guess_B == permutation_B).float(),
-            "place_accuracy": share_of_places(guess_B, permutation_B),
+            "accuracy": (guess_BV == class_BV).float().mean(dim=1),
+            "place_accuracy": share_of_places(guess_BV, class_BV).mean(dim=1),
         }
         if not self.training:  # training has no use for it
             blind_B = misfit(cuboids_B4CTHW, axis_B).argmin(dim=1)
             metrics["fit_accuracy"] = (blind_B == permutation_B).float()
             metrics["fit_place_accuracy"] = share_of_places(blind_B, permutation_B)
-        return TaskOutput(puzzle_loss(logits_BK, permutation_B), metrics, extras={"logits": logits_BK.detach()})
+        as_drawn = (class_BV == permutation_B[:, None]).long().argmax(dim=1)
+        logits_BK = logits_BVK.detach()[torch.arange(len(as_drawn), device=as_drawn.device), as_drawn]
+        return TaskOutput(
+            puzzle_loss(logits_BVK.flatten(0, 1), class_BV.flatten()), metrics, extras={"logits": logits_BK}
+        )
 
-    def _logits(self, joined_BD: Tensor, axis_B: Tensor) -> Tensor:
-        """Each sample's from the layer of its axis; the other one gets a gradient of zero."""
-        per_axis = [self.heads[AXIS_NAMES[axis]](joined_BD) for axis in self.config.axes]
-        return torch.where((axis_B == TIME).unsqueeze(1), per_axis[-1], per_axis[0])
+    def _classes(self, permutation_B: Tensor) -> Tensor:
+        """The orders in which each puzzle is put to the head, (B, V)."""
+        if self.training and not self.config.every_order:
+            return permutation_B[:, None]
+        return torch.arange(len(PERMUTATIONS), device=permutation_B.device).expand(len(permutation_B), -1)
+
+    def _logits(self, joined: Tensor, axis_B: Tensor) -> Tensor:
+        """(B, V, K): each sample's from the layer of its axis; the other one gets a gradient of zero."""
+        per_axis = [self.heads[AXIS_NAMES[axis]](joined) for axis in self.config.axes]
+        return torch.where((axis_B == TIME).view(-1, 1, 1), per_axis[-1], per_axis[0])
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
         """Up to four puzzles: the cuboids as shown, then as the network puts them; framed green where one is right."""

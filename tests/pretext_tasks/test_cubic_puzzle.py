@@ -17,6 +17,7 @@ from pretext_tasks.cubic_puzzle import (
     PuzzleClips,
     cuboid_box,
     cuboid_starts,
+    in_place,
     mirrored_place,
     misfit,
     puzzle_loss,
@@ -235,8 +236,56 @@ def test_the_network_sees_every_cuboid_by_itself():
     answers = {"permutation": torch.zeros(4, dtype=torch.long), "axis": torch.zeros(4, dtype=torch.long)}
     for shown in (cuboids, cuboids[:, order]):
         task({"cuboids": shown, **answers}, backbone.eval())
-    plain, moved = (c.unflatten(1, (4, -1)) for c in captured)
+    plain, moved = (c[:, 0] for c in captured)  # class 0 is the order in which they were shown, if that is the answer
     assert torch.allclose(moved, plain[:, order], atol=1e-6)
+
+
+def test_features_go_to_the_place_where_their_cuboid_belongs():
+    permutation = torch.tensor([list(map(tuple, PERMUTATIONS.tolist())).index((2, 0, 3, 1)), 0])
+    features = torch.tensor([10.0, 11, 12, 13]).view(1, 4, 1).repeat(2, 1, 1)
+    placed = in_place(features, permutation)[..., 0]
+    assert placed.tolist() == [[11, 13, 10, 12], [10, 11, 12, 13]]  # the first one shown belongs at place 2
+
+
+@pytest.mark.parametrize("head", ["joint", "pairs"])
+def test_with_every_order_it_does_not_matter_in_which_one_a_puzzle_is_shown(head):
+    """The same cuboids shown otherwise, and the answer with them: loss and metrics stay; as a loop over the 24 orders they are."""
+    task, backbone = built(replace(SMALL, axis="time", every_order=True, head=head))
+    batch, draws = batch_of(replace(SMALL, axis="time"))
+    batch, backbone = task.train().augment(batch, draws), backbone.eval()
+    if head == "pairs":  # no estimate of batch statistics between the two calls
+        task.eval()
+    perms = [tuple(p) for p in PERMUTATIONS.tolist()]
+    order = [2, 0, 3, 1]
+    shown = batch | {
+        "cuboids": batch["cuboids"][:, order],
+        "permutation": torch.tensor([perms.index(tuple(perms[p][k] for k in order)) for p in batch["permutation"]]),
+    }
+    one, other = task(batch, backbone), task(shown, backbone)
+    assert one.loss.item() == pytest.approx(other.loss.item(), abs=1e-6)
+    assert torch.allclose(one.metrics["accuracy"], other.metrics["accuracy"])
+    total = 0.0
+    for b, p in enumerate(batch["permutation"].tolist()):
+        for number, wanted in enumerate(perms):  # the cuboids as they would be shown in this order
+            again = [perms[p].index(place) for place in wanted]
+            single = {
+                "cuboids": batch["cuboids"][b : b + 1, again],
+                "permutation": torch.tensor([number]),
+                "axis": batch["axis"][b : b + 1],
+            }
+            logits = task(single, backbone).extras["logits"][0].double()
+            total += float(torch.logsumexp(logits, 0) - logits[number]) / (24 * len(batch["permutation"]))
+    assert one.loss.item() == pytest.approx(total, abs=1e-5)
+
+
+def test_validation_puts_every_puzzle_in_all_orders_and_training_in_the_one_drawn():
+    task, backbone = built(replace(SMALL, axis="time"))
+    batch, draws = batch_of(replace(SMALL, axis="time"))
+    seen = []
+    task.join.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    for mode in (True, False):
+        task.train(mode)(task.augment(batch, draws), backbone.eval())
+    assert seen == [1, 24]
 
 
 def test_each_axis_has_its_own_last_layer():
@@ -287,6 +336,9 @@ def test_a_border_of_the_video_tells_no_place_in_time():
 @pytest.mark.parametrize("axis", ["space", "time", "both"])
 def test_the_contract_holds_for_every_axis(axis):
     check_task("cubic_puzzle", axis=axis, num_frames=3, gap_frames=1, cuboid_px=16, hidden=8)
+    check_task(
+        "cubic_puzzle", axis=axis, num_frames=3, gap_frames=1, cuboid_px=16, hidden=8, head="pairs", every_order=True
+    )
 
 
 def test_pictures_show_the_puzzle_and_its_solution():
@@ -312,6 +364,7 @@ def test_the_papers_recipe_is_in_the_papers_setting():
         ({"gap_frames": -1}, r"gap_frames \(-1\) must be at least 0"),
         ({"cuboid_scale": 1.5}, r"cuboid_scale \(1.5\) must be above 0 and at most 1"),
         ({"replicate": "video"}, r"replicate \('video'\) must be one of sample, cuboid, off"),
+        ({"head": "pair"}, r"head \('pair'\) must be one of joint, pairs \(did you mean 'pairs'\?\)"),
         ({"dropout": 1.0}, r"dropout \(1.0\) must be at least 0 and below 1"),
     ],
 )
