@@ -288,16 +288,20 @@ def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> Pretex
     return factory(factory.Config(**(small | options)), info)
 
 
-def refusal_of(task: str, backbone: str, **options: Any) -> str:
+def without_weights(backbone: str, **options: Any) -> Backbone:
+    """A registered network that knows the shapes of its maps and holds no weights (torch's meta device)."""
+    with torch.device("meta"):
+        return create_backbone(backbone, **options)
+
+
+def refusal_of(task: str, network: Backbone) -> str:
     """Why a task with its default options cannot train a network, in the words of either; "" where it can.
 
     A batch of noise goes through the task. Of the network only the shapes of its maps are computed.
 
     Args:
-        backbone: registered network. options: its options.
+        network: as ``without_weights`` gives it.
     """
-    with torch.device("meta"):
-        network = create_backbone(backbone, **options)
     config = tasks.get(task).Config
     try:
         built = tasks.get(task)(None if config is type(None) else config(), network.info)

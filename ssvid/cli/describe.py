@@ -108,9 +108,10 @@ def _backbone(name: str, backbone: Any) -> Facts:
 
 def _tasks_of(backbone: str) -> Facts:
     """Task -> why it cannot train the network with the default options of both; "" where it can. Found by trying."""
-    from ssvid.testing import refusal_of  # here, because it imports much
+    from ssvid.testing import refusal_of, without_weights  # here, because it imports much
 
-    return {name: refusal_of(name, backbone) for name in tasks.names()}
+    network = without_weights(backbone)
+    return {name: refusal_of(name, network) for name in tasks.names()}
 
 
 def _backbone_line(name: str, backbone: Any) -> str:
