@@ -29,9 +29,9 @@ WATCHED = ("trainer.accelerator=cpu", "trainer.devices=1", "trainer.save_every_s
 
 @pytest.fixture(scope="module")
 def actions(tmp_path_factory) -> list[str]:
-    """Overrides to train on twelve labeled videos and to validate on four."""
+    """Overrides to train on twelve labeled videos and to validate on eight, two of each label."""
     folder = tmp_path_factory.mktemp("actions") / "videos"
-    rows = synthesize(folder, SyntheticVideos(STEPS_PER_EPOCH * BATCH, 4, size_px=64, motions="actions")).rows
+    rows = synthesize(folder, SyntheticVideos(STEPS_PER_EPOCH * BATCH, 8, size_px=64, motions="actions")).rows
     manifest = Manifest(folder, tuple(replace(row, split={"test": "val"}.get(row.split, row.split)) for row in rows))
     manifest.save(folder / "manifest.csv")
     measure_signals_of(manifest)
