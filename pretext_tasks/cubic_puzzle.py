@@ -241,8 +241,6 @@ class CubicPuzzle(PretextTask):
     must_fall = ("noise",)
     must_hold = ("reencoded",)
 
-    permutations_K4: Tensor
-
     def __init__(self, config: CubicPuzzleConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         check_options("cubic_puzzle", config, _problems(config, backbone))
@@ -258,7 +256,6 @@ class CubicPuzzle(PretextTask):
             self.join = nn.Sequential(nn.Flatten(2), layer, nn.ReLU(), nn.Dropout(config.dropout))
             heads = [nn.Linear(config.hidden, len(PERMUTATIONS)) for _ in names]  # type: ignore[misc]
         self.heads = nn.ModuleDict(dict(zip(names, heads, strict=True)))
-        self.register_buffer("permutations_K4", torch.from_numpy(PERMUTATIONS.copy()), persistent=False)
 
     def chance(self) -> Mapping[str, float]:
         """All permutations are equally frequent."""
@@ -276,7 +273,8 @@ class CubicPuzzle(PretextTask):
         map_BCTHW = backbone(cuboids_B4CTHW.flatten(0, 1), self.stage)
         features_B4D = pool_to_grid(map_BCTHW, self.config.grid).unflatten(0, (-1, NUM_CUBOIDS))
         class_BV = self._classes(permutation_B)
-        shown_BV4D = gather_orders(in_place(features_B4D, permutation_B), self.permutations_K4[class_BV])
+        order_BV4 = torch.tensor(PERMUTATIONS, device=class_BV.device)[class_BV]
+        shown_BV4D = gather_orders(in_place(features_B4D, permutation_B), order_BV4)
         logits_BVK = self._logits(self.join(shown_BV4D), axis_B).float()
         guess_BV = logits_BVK.detach().argmax(dim=2)
         metrics = {

@@ -21,7 +21,6 @@ from ssvid.backbones import (
     BackboneInfo,
     BackboneInputError,
     convert_to_channels_last_3d,
-    create_backbone,
     initialize_backbone,
 )
 from ssvid.data.index.signals import still_signals
@@ -288,19 +287,13 @@ def _make_task(name: str, info: BackboneInfo, options: dict[str, Any]) -> Pretex
     return factory(factory.Config(**(small | options)), info)
 
 
-def without_weights(backbone: str, **options: Any) -> Backbone:
-    """A registered network that knows the shapes of its maps and holds no weights (torch's meta device)."""
-    with torch.device("meta"):
-        return create_backbone(backbone, **options)
-
-
 def refusal_of(task: str, network: Backbone) -> str:
     """Why a task with its default options cannot train a network, in the words of either; "" where it can.
 
     A batch of noise goes through the task. Of the network only the shapes of its maps are computed.
 
     Args:
-        network: as ``without_weights`` gives it.
+        network: as ``ssvid.backbones.contract.without_weights`` gives it.
     """
     config = tasks.get(task).Config
     try:

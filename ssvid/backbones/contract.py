@@ -351,6 +351,12 @@ def create_backbone(name: str, **options: Any) -> Backbone:
     return backbone
 
 
+def without_weights(name: str, **options: Any) -> Backbone:
+    """A registered network that knows the shapes of its maps and holds no weights (torch's meta device). Errors as ``create_backbone``."""
+    with torch.device("meta"):
+        return create_backbone(name, **options)
+
+
 def initialize_backbone(name: str, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> Backbone:
     """The network that this seed gives, whatever was drawn before; torch's global generator is left as it was.
 

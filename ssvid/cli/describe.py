@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ssvid.backbones import backbones, create_backbone
+from ssvid.backbones.contract import without_weights
 from ssvid.cli import terminal
 from ssvid.recipe.check import describe, field_hints, legal_values, to_plain
 from ssvid.recipe.options import backbone_options, evaluation_options, task_options
@@ -108,7 +109,7 @@ def _backbone(name: str, backbone: Any) -> Facts:
 
 def _tasks_of(backbone: str) -> Facts:
     """Task -> why it cannot train the network with the default options of both; "" where it can. Found by trying."""
-    from ssvid.testing import refusal_of, without_weights  # here, because it imports much
+    from ssvid.testing import refusal_of  # here, because it imports much
 
     network = without_weights(backbone)
     return {name: refusal_of(name, network) for name in tasks.names()}

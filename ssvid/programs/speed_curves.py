@@ -418,7 +418,8 @@ class Watched:
         Raises:
             DataError: it has fewer frames than the video has shots.
         """
-        film, answers, shots = self.asked.film, self.heard.answers, self.curve.shots
+        film, answers, curve = self.asked.film, self.heard.answers, self.curve
+        shots = curve.shots
         if num_out < len(shots):
             raise DataError(
                 f"a film of {num_out} frames cannot show the {len(shots)} shots of the video, a frame of each. Ask for a speed-up of at "
@@ -433,7 +434,7 @@ class Watched:
             film.frames_N[shown] for shown in (frame_map(speeds_N, num_out), uniform_map(len(film), num_out))
         )
         film_frames = with_every_shot(film_frames, shots, len(self.asked.seconds_T))
-        curve = replace(self.curve, notes=(*self.asked.notes, *_doubts(natural_N, factors)))
+        curve = replace(curve, notes=(*curve.notes, *_doubts(natural_N, factors)))
         return SpeedUp(curve, film_frames, uniform_frames, film.fps, natural_N, speeds_N)
 
 
