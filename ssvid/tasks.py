@@ -102,6 +102,7 @@ class PretextTask(nn.Module):
             (``data.flow.symmetric``), or its errors would tell them apart.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
+        example_backbone: a small network that the task takes; on it the contract is checked.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
     """
@@ -115,6 +116,7 @@ class PretextTask(nn.Module):
     reverses_time: bool = False
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
+    example_backbone: ClassVar[str] = "tiny3d"
     stage: str | None = None
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:

@@ -238,14 +238,16 @@ NUM_PLANNED = 150  # batches of 4 plans, and plans they are put together from, i
 MAX_CLASSES = 10  # answers of more values are no classes
 
 
-def check_task(task: str | PretextTask, backbone: str = "tiny3d", **options: Any) -> None:
+def check_task(task: str | PretextTask, backbone: str = "", **options: Any) -> None:
     """Check a task against the contract of ``ssvid.tasks.PretextTask``, on clips of noise.
 
     Args:
         task: name of a registered task, or one that was built for this backbone (with small clips); its ``setup`` is called.
-        backbone: network that the task is handed. options: of the task's Config, over ``SMALL_OPTIONS``.
+        backbone: network that the task is handed; "" is its ``example_backbone``. options: of the task's Config, over
+            ``SMALL_OPTIONS``.
     """
-    network = initialize_backbone(backbone, seed=0)
+    kind = tasks.get(task) if isinstance(task, str) else type(task)
+    network = initialize_backbone(backbone or kind.example_backbone, seed=0)
     task = _make_task(task, network.info, options) if isinstance(task, str) else task
     task.setup(network)
     _check_task_state(task, network)
@@ -318,9 +320,10 @@ class ShapesOnly(Backbone):
     def __init__(self, model: Backbone) -> None:
         super().__init__(model.info)
         self._model = (model,)  # no submodule: it has no weights
+        self.drops_tokens = model.drops_tokens  # type: ignore[misc]
 
-    def forward(self, clip_BCTHW: Tensor, stage: Any = None) -> Any:
-        """Zeros."""
+    def forward(self, clip_BCTHW: Tensor, stage: Any = None, **dropped: Tensor) -> Any:
+        """Zeros; which tokens are dropped changes no shape."""
         maps = self._model[0](clip_BCTHW.to("meta"), stage)
         return torch.zeros(maps.shape) if isinstance(maps, Tensor) else tuple(torch.zeros(one.shape) for one in maps)
 

@@ -125,6 +125,7 @@ class Backbone(nn.Module):
     torchvision_last: ClassVar[str] = "layer4"
     inflated_from: ClassVar[str] = ""
     per_frame: ClassVar[bool] = False  # whether it sees each frame by itself
+    drops_tokens: ClassVar[bool] = False  # whether forward takes keep_BN (ssvid.backbones.tokens)
 
     mean_C111: Tensor
     std_C111: Tensor

@@ -49,6 +49,8 @@ class VideoTransformer(Backbone):
         final_norm: whether the last stage ends with a normalization. VideoMAE's fine-tuned files have none.
     """
 
+    drops_tokens = True
+
     def __init__(
         self,
         *,
