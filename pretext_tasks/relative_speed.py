@@ -7,8 +7,7 @@ with ``motion=pace`` Self-supervised Video Representation Learning by Pace Predi
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Positive, Share, check_options
+from ssvid.contrast import KeyQueue, collecting, info_nce, nearer_than_others, right_share
+from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
-from ssvid.ranks import rows_of_all
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task, videos_of
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, random_square
 from ssvid.transforms.color import jitter_clip, random_jitter
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 _TILE_PX, _MOST_TILES, _PICTURES = 64, 8, 4
-_NOBODY = -1  # the video of an empty place in the queue
 
 
 @dataclass(frozen=True)
@@ -167,31 +166,9 @@ def _lead(similarity_B2: Tensor, same_speed_B: Tensor) -> Tensor:
     return torch.where(same_speed_B == 0, first_ahead_B, -first_ahead_B)
 
 
-def appearance_loss(similarity_BK: Tensor, to_queue_BN: Tensor, is_negative_BN: Tensor) -> Tensor:
-    """-sum over a sample's keys of log(exp s+ / (exp s+ + sum of exp s- over the queue)), mean over samples (RSPNet, eq. 3).
-
-    Args:
-        similarity_BK: to each key of the own video, at any speed. to_queue_BN: to each key of the queue. is_negative_BN: which
-            of these count. Where none does, the loss is 0.
-    """
-    negative_BN = to_queue_BN.masked_fill(~is_negative_BN, -torch.inf)
-    total = sum(
-        F.cross_entropy(
-            torch.cat([positive_B.unsqueeze(1), negative_BN], dim=1), torch.zeros_like(positive_B, dtype=torch.long)
-        )
-        for positive_B in similarity_BK.unbind(dim=1)
-    )
-    return torch.as_tensor(total)
-
-
 def mean_difference(clips_NCTHW: Tensor) -> Tensor:
     """How much a clip changes from frame to frame: mean |frame t - frame t-1| over pixels and time, float (N,)."""
     return clips_NCTHW.diff(dim=2).abs().mean(dim=(1, 2, 3, 4)).float()
-
-
-def right_share(lead_B: Tensor) -> Tensor:
-    """1 where the right one is ahead, 0 where the wrong one is, 1/2 where they are alike."""
-    return (lead_B.sign() + 1) / 2
 
 
 # ---- the task --------------------------------------------------------------------------------------------------------
@@ -212,10 +189,7 @@ class RelativeSpeed(PretextTask):
     Config = RelativeSpeedConfig
     must_fall = ("static", "noise")
     must_hold = ("reencoded", "border")
-    key_encoder: nn.ModuleDict
-    queue_ND: Tensor
-    queue_videos_N: Tensor
-    queue_place: Tensor
+    key_encoder: MomentumCopy
 
     def __init__(self, config: RelativeSpeedConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -227,9 +201,7 @@ class RelativeSpeed(PretextTask):
         self.heads = nn.ModuleDict({"motion": nn.Linear(channels, num_out)})
         if config.appearance_weight:
             self.heads["appearance"] = nn.Linear(channels, width)
-            self.register_buffer("queue_ND", torch.zeros(config.queue, width))
-            self.register_buffer("queue_videos_N", torch.full((config.queue,), _NOBODY))
-            self.register_buffer("queue_place", torch.zeros((), dtype=torch.int64))
+            self.queue = KeyQueue(config.queue, width)
 
     def chance(self) -> Mapping[str, float]:
         """Every speed is equally frequent; the own video is any of them."""
@@ -244,38 +216,17 @@ class RelativeSpeed(PretextTask):
     def setup(self, backbone: Backbone) -> None:
         """The key encoder: a copy of network and heads that follows them, and gets no gradient."""
         if self.config.num_keys:
-            heads = nn.ModuleDict({name: self.heads[name] for name in self._compared()})
-            self.key_encoder = copy.deepcopy(nn.ModuleDict({"backbone": backbone, "heads": heads}))
-            self.key_encoder.requires_grad_(False).eval()
+            self.key_encoder = MomentumCopy(self._followed(backbone))
 
-    def _key_parts(self) -> tuple[Backbone, dict[str, nn.Module]]:
-        """Network and heads of the key encoder."""
-        network, heads = self.key_encoder["backbone"], self.key_encoder["heads"]
-        return cast(Backbone, network), dict(cast(nn.ModuleDict, heads).items())
+    def _followed(self, backbone: Backbone) -> dict[str, nn.Module]:
+        """The network, and the heads whose embeddings of keys are needed."""
+        needed = [name for name in self.heads if name != "motion" or self.config.motion == "relative"]
+        return {"backbone": backbone, "heads": nn.ModuleDict({name: self.heads[name] for name in needed})}
 
-    def _compared(self) -> tuple[str, ...]:
-        """The heads whose embeddings of keys are needed."""
-        return tuple(name for name in self.heads if name != "motion" or self.config.motion == "relative")
-
-    def train(self, mode: bool = True) -> RelativeSpeed:
-        """The key encoder stays in evaluation: a key depends on its own clip alone."""
-        super().train(mode)
-        if "key_encoder" in self._modules:
-            self.key_encoder.eval()
-        return self
-
-    @torch.no_grad()
     def after_step(self, backbone: Backbone, global_step: int) -> None:
-        """The key encoder moves: weights and batch statistics, m own + (1 - m) those of the trained network."""
-        if "key_encoder" not in self._modules:
-            return
-        m, trained = self.config.momentum, backbone.state_dict()
-        network, heads = self._key_parts()
-        pairs = [(own, trained[name]) for name, own in network.state_dict().items()]
-        for name, head in heads.items():
-            pairs += zip(head.parameters(), self.heads[name].parameters(), strict=True)
-        for own, new in pairs:
-            own.lerp_(new.to(own.dtype), 1 - m) if own.is_floating_point() else own.copy_(new)
+        """The key encoder moves."""
+        if "key_encoder" in self._modules:
+            self.key_encoder.follow(self._followed(backbone), self.config.momentum)
 
     def embed(self, clips_BCTHW: Tensor, backbone: Backbone, heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """What each head makes of the pooled map of each clip, float32 (B, D)."""
@@ -287,19 +238,9 @@ class RelativeSpeed(PretextTask):
     def keys(self, clips_BVCTHW: Tensor) -> dict[str, Tensor]:
         """Embeddings of length 1 of each sample's keys, (B, K, D), by the key encoder."""
         key_BKCTHW = clips_BVCTHW[:, 1:]
-        network, heads = self._key_parts()
-        found = self.embed(key_BKCTHW.flatten(0, 1), network, heads)
+        heads = dict(cast(nn.ModuleDict, self.key_encoder["heads"]).items())
+        found = self.embed(key_BKCTHW.flatten(0, 1), cast(Backbone, self.key_encoder["backbone"]), heads)
         return {name: F.normalize(key, dim=1).unflatten(0, key_BKCTHW.shape[:2]) for name, key in found.items()}
-
-    @torch.no_grad()
-    def enqueue(self, keys_BD: Tensor, videos_B: Tensor) -> None:
-        """The keys of all devices take the places of the oldest ones."""
-        keys_ND, videos_N = rows_of_all(keys_BD), rows_of_all(videos_B)
-        size = len(self.queue_ND)
-        keys_ND, videos_N = keys_ND[-size:], videos_N[-size:]
-        places_N = (self.queue_place + torch.arange(len(keys_ND), device=keys_ND.device)) % size
-        self.queue_ND[places_N], self.queue_videos_N[places_N] = keys_ND, videos_N
-        self.queue_place.copy_((self.queue_place + len(keys_ND)) % size)
 
     # ---- the step
 
@@ -350,7 +291,7 @@ class RelativeSpeed(PretextTask):
             loss = loss + self.config.appearance_weight * self._appearance(anchor["appearance"], *of_partner)
             scores["appearance_accuracy"] = (anchor["appearance"].detach(), keys["appearance"][:, 0], videos_B)
             if self.training and torch.is_grad_enabled():
-                self.enqueue(keys["appearance"][:, 0], videos_B)
+                self.queue.enqueue(keys["appearance"][:, 0], videos_B)
         if not self.training:
             difference_BV = mean_difference(clips_BVCTHW.flatten(0, 1)).unflatten(0, clips_BVCTHW.shape[:2])
             self._add_blind_guess(difference_BV, answer_B, metrics, scores)
@@ -361,9 +302,8 @@ class RelativeSpeed(PretextTask):
         return (F.normalize(anchor_BD, dim=1).unsqueeze(1) * keys_BKD).sum(dim=2) / self.config.temperature
 
     def _appearance(self, anchor_BD: Tensor, keys_BKD: Tensor, videos_B: Tensor) -> Tensor:
-        to_queue_BN = F.normalize(anchor_BD, dim=1) @ self.queue_ND.clone().T / self.config.temperature
-        is_negative_BN = (self.queue_videos_N != _NOBODY) & (self.queue_videos_N != videos_B.unsqueeze(1))
-        return appearance_loss(self._similarity(anchor_BD, keys_BKD), to_queue_BN, is_negative_BN)
+        to_queue_BN = self.queue.similarity(F.normalize(anchor_BD, dim=1)) / self.config.temperature
+        return info_nce(self._similarity(anchor_BD, keys_BKD), to_queue_BN, self.queue.of_others(videos_B))
 
     def _add_blind_guess(
         self, difference_BV: Tensor, answer_B: Tensor, metrics: dict[str, Tensor], scores: dict[str, tuple[Tensor, ...]]
@@ -419,17 +359,6 @@ def _problems(config: RelativeSpeedConfig, backbone: BackboneInfo) -> Iterator[s
 # ---- measures over an epoch ------------------------------------------------------------------------------------------
 
 
-def appearance_accuracy(anchor_ND: Tensor, keys_ND: Tensor, videos_N: Tensor) -> float:
-    """How often the key of the own video is nearer to an anchor than that of another one, over all pairs; ties count half.
-
-    Chance is 1/2, which is also the value where all are of one video.
-    """
-    similarity_NN = F.normalize(anchor_ND, dim=1) @ keys_ND.T
-    is_other_NN = videos_N.unsqueeze(1) != videos_N
-    right_NN = right_share(similarity_NN.diagonal().unsqueeze(1) - similarity_NN)
-    return float(right_NN[is_other_NN].mean()) if bool(is_other_NN.any()) else 0.5
-
-
 def nearest_mean_accuracy(values_N: Tensor, classes_N: Tensor) -> float:
     """How often the class whose mean is nearest to a value is its own; the means are those of the same values."""
     means_K = torch.stack([values_N[classes_N == k].mean() for k in classes_N.unique()])
@@ -437,30 +366,9 @@ def nearest_mean_accuracy(values_N: Tensor, classes_N: Tensor) -> float:
     return float((classes_N.unique()[nearest_N] == classes_N).float().mean())
 
 
-def _collecting(compute: Any, names: Sequence[str]) -> Metric:
-    """A metric that collects rows and computes a number of all of them."""
-    from torchmetrics import Metric  # here: importing it takes seconds
-
-    class OfAll(Metric):
-        def __init__(self) -> None:
-            super().__init__()
-            for name in names:
-                self.add_state(name, [], dist_reduce_fx="cat")
-
-        def update(self, *rows: Tensor) -> None:
-            for name, part in zip(names, rows, strict=True):
-                getattr(self, name).append(part)
-
-        def compute(self) -> Tensor:
-            columns = [torch.cat(part) if isinstance(part := getattr(self, name), list) else part for name in names]
-            return torch.tensor(compute(*columns))
-
-    return OfAll()
-
-
 def _appearance_metric() -> Metric:
-    return _collecting(appearance_accuracy, ("anchors", "keys", "videos"))
+    return collecting(nearer_than_others, ("anchors", "keys", "videos"))
 
 
 def _nearest_mean_metric() -> Metric:
-    return _collecting(nearest_mean_accuracy, ("values", "classes"))
+    return collecting(nearest_mean_accuracy, ("values", "classes"))

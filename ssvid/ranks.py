@@ -137,12 +137,52 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def rows_of_all(rows: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes that train together, by rank, as many on each; alone, these. No gradient."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    """The rows of all processes that train together, by rank, as many on each; alone, these.
+
+    With a gradient: a row gets what the losses of all processes ask of it. With each loss a mean over its own rows and
+    gradients averaged over processes, as data-parallel training does, it is that of the mean over all rows.
+    """
+    return rows if num_training() == 1 else _RowsOfAll.apply(rows)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def mean_of_all(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes that train together; alone, itself. With a gradient, as ``rows_of_all``."""
+    return values if num_training() == 1 else _MeanOfAll.apply(values)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def num_training() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _RowsOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(num_training())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(num_training())[dist.get_rank()]
+
+
+class _MeanOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return _mean_over_processes(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _mean_over_processes(gradients[0])
+
+
+def _mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / num_training()
 
 
 def _from_all(value: Any) -> list[Any]:

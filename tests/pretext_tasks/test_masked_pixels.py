@@ -19,6 +19,7 @@ from pretext_tasks.masked_pixels import (
     normalized,
 )
 from ssvid.backbones import create_backbone
+from ssvid.backbones.contract import without_weights
 from ssvid.errors import RecipeError
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.options import make_task_config
@@ -309,6 +310,6 @@ def test_options_that_cannot_work_are_refused(options, text):
 
 
 def test_a_network_without_tokens_is_refused_in_one_paragraph():
-    told = refusal_of("masked_pixels", "tiny3d")
+    told = refusal_of("masked_pixels", without_weights("tiny3d"))
     assert "backbone tiny3d has no tokens to leave out; take one that has, such as vit" in told and "\n" not in told
-    assert refusal_of("masked_pixels", "vit") == ""
+    assert refusal_of("masked_pixels", without_weights("vit")) == ""

@@ -12,13 +12,12 @@ from pretext_tasks.relative_speed import (
     RelativeSpeed,
     RelativeSpeedConfig,
     SpeedClips,
-    appearance_accuracy,
-    appearance_loss,
     draw_starts,
     nearest_mean_accuracy,
     ranking_loss,
 )
 from ssvid.backbones import create_backbone
+from ssvid.contrast import info_nce, nearer_than_others
 from ssvid.errors import RecipeError
 from ssvid.recipe.load import load_recipe
 from ssvid.recipe.options import make_task_config
@@ -182,8 +181,8 @@ def test_appearance_loss_by_a_loop():
         for k in range(2):
             positive = math.exp(float(own[b, k]))
             expected -= math.log(positive / (positive + others)) / 4
-    assert float(appearance_loss(own, queue, counts)) == pytest.approx(expected, abs=1e-12)
-    assert float(appearance_loss(own[1:2], queue[1:2], counts[1:2])) == 0.0  # nothing to be told from
+    assert float(info_nce(own, queue, counts)) == pytest.approx(expected, abs=1e-12)
+    assert float(info_nce(own[1:2], queue[1:2], counts[1:2])) == 0.0  # nothing to be told from
 
 
 def test_the_whole_loss_from_the_networks_own_embeddings():
@@ -194,7 +193,7 @@ def test_the_whole_loss_from_the_networks_own_embeddings():
     task(task.augment(first, draws), backbone)  # fills four places of the queue
     batch = task.augment(*batch_of(pixels=torch.randint(0, 256, (60, 3, 48, 64)).byte()))
     batch["video_numbers"] = torch.tensor([[2], [3], [4], [5]])
-    queue, videos = task.queue_ND.clone().double(), task.queue_videos_N.clone()
+    queue, videos = task.queue.keys_ND.clone().double(), task.queue.videos_N.clone()
     assert videos.tolist() == [0, 1, 2, 3] + [-1] * 12
     loss = float(task(batch, backbone).loss.detach())
 
@@ -230,9 +229,9 @@ def test_the_queue_forgets_the_oldest_and_never_holds_the_own_video_as_a_negativ
         batch, draws = batch_of()
         batch["video_numbers"] = torch.arange(4)[:, None] + 10 * step
         task(task.augment(batch, draws), backbone)
-    assert sorted(task.queue_videos_N.tolist()) == [12, 13, 20, 21, 22, 23]
-    assert torch.allclose(task.queue_ND.norm(dim=1), torch.ones(6))
-    assert int(task.queue_place) == 0
+    assert sorted(task.queue.videos_N.tolist()) == [12, 13, 20, 21, 22, 23]
+    assert torch.allclose(task.queue.keys_ND.norm(dim=1), torch.ones(6))
+    assert int(task.queue.place) == 0
 
 
 def test_queue_is_left_alone_in_validation_and_without_gradients():
@@ -241,7 +240,7 @@ def test_queue_is_left_alone_in_validation_and_without_gradients():
     with torch.no_grad():
         task(batch, backbone)
     task.eval()(batch, backbone)
-    assert task.queue_videos_N.tolist() == [-1] * 16
+    assert task.queue.videos_N.tolist() == [-1] * 16
 
 
 def test_a_key_depends_on_its_own_clip_alone():
@@ -300,7 +299,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_keys_and_queue(tmp_p
             train("torn")
     train("torn", resume=True)
     whole, torn = (read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "torn"))
-    assert int(whole.task_state["queue_place"]) == 36 % 24
+    assert int(whole.task_state["queue.place"]) == 36 % 24
     for one, other in ((whole.task_state, torn.task_state), (whole.backbone_state, torn.backbone_state)):
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -372,9 +371,9 @@ def test_appearance_accuracy_by_hand():
     keys = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     videos = torch.tensor([0, 1, 0])
     # Anchor 0: own 1 against .6 of video 1: right. Anchor 1: own .8 against 0 (right) and 1 (wrong). Anchor 2: own 0 against .6.
-    assert appearance_accuracy(anchors, keys, videos) == pytest.approx(2 / 4)
-    assert appearance_accuracy(anchors, keys, torch.zeros(3)) == 0.5
-    assert appearance_accuracy(anchors[:2], keys[:2], videos[:2]) == 1.0
+    assert nearer_than_others(anchors, keys, videos) == pytest.approx(2 / 4)
+    assert nearer_than_others(anchors, keys, torch.zeros(3)) == 0.5
+    assert nearer_than_others(anchors[:2], keys[:2], videos[:2]) == 1.0
 
 
 def test_appearance_is_measured_alike_however_a_validation_is_cut():
