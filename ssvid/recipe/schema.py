@@ -24,7 +24,7 @@ from ssvid.features.protocol import (
 from ssvid.recipe.options import make_evaluation_config
 from ssvid.recipe.yaml_text import MISSING
 from ssvid.settings import IDLE
-from ssvid.train.config import FinetuneOptimConfig, LoggerConfig, MonitorConfig, OptimConfig, TrainerConfig
+from ssvid.train.config import FinetuneOptimConfig, LoggerConfig, MonitorConfig, PretrainOptimConfig, TrainerConfig
 from ssvid.types import FLOW
 
 
@@ -82,7 +82,7 @@ class PretrainRecipe:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     tasks: list[Any] = field(default_factory=list)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: PretrainOptimConfig = field(default_factory=PretrainOptimConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=IDLE)

@@ -45,6 +45,16 @@ class OptimConfig:
 
 
 @dataclass
+class PretrainOptimConfig(OptimConfig):
+    """The optimizer and its schedule.
+
+    head_lr_factor: what belongs to the task (heads, decoders, predictors) learns so many times as fast as the backbone.
+    """
+
+    head_lr_factor: Annotated[float, Positive] = 1.0
+
+
+@dataclass
 class FinetuneOptimConfig(OptimConfig):
     """The optimizer and its schedule, as of pretraining; the global batch is ``finetune.batch_size``."""
 

@@ -319,7 +319,7 @@ class PretrainModule(pl.LightningModule):
 
     def new_optimizer(self) -> Optimizer:
         """Over all that is trained."""
-        return build_optimizer(self, self.optim, self.lr)
+        return build_optimizer(self.backbone, self.task, self.optim, self.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.provenance is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,14 +51,24 @@ def lr_factor(config: OptimConfig, steps_per_epoch: int) -> Callable[[int], floa
     return factor
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """SGD, Adam or AdamW over what requires a gradient; no weight decay on biases and normalization (1-D parameters)."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+def build_optimizer(backbone: nn.Module, task: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
+    """SGD, Adam or AdamW over what requires a gradient; no weight decay on biases and normalization (1-D parameters).
+
+    What belongs to the task learns ``head_lr_factor`` times as fast, where the config has one.
+    """
+    factor = getattr(config, "head_lr_factor", 1.0)
+    if factor == 1:
+        return optimizer_of(_decayed_and_not([backbone, task], config, lr), config, lr)
+    groups = [*_decayed_and_not([backbone], config, lr), *_decayed_and_not([task], config, lr * factor)]
+    return optimizer_of([group for group in groups if group["params"]], config, lr)
+
+
+def _decayed_and_not(modules: Sequence[nn.Module], config: OptimConfig, lr: float) -> list[dict[str, Any]]:
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay, "lr": lr},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
     ]
-    return optimizer_of(groups, config, lr)
 
 
 def optimizer_of(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> Optimizer:

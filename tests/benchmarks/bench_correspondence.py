@@ -4,7 +4,7 @@ Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_correspondence --out D
 
 Trains the smoke recipes of both tasks, and of colorization with shifted frames, each beside its placebo, on 400 synthetic videos;
 lets all follow masks and points through other ones (``ssvid track track/synthetic``), beside the random network, labels that do not
-move, raw pixels and optical flow. What is there is not done again: with the folder of bench_four_tasks, its networks are taken.
+move, raw pixels and optical flow. What is there is not done again: with the folder of bench_all_tasks, its networks are taken.
 Writes correspondence.md. With --knobs it says instead what single settings of a protocol come to on so many videos of a seed of
 their own: how the settings of track@1 were found.
 """

@@ -50,7 +50,7 @@ def measure(
     backbone, task = build_networks(config)  # type: ignore[arg-type]
     backbone.to(device).train()
     task.to(device).train()
-    optimizer = build_optimizer(torch.nn.ModuleList([backbone, task]), config.optim, scaled_lr(config.optim, batch))  # type: ignore[union-attr]
+    optimizer = build_optimizer(backbone, task, config.optim, scaled_lr(config.optim, batch))  # type: ignore[union-attr]
     held = {key: value.to(device) for key, value in noise_batch(task, batch).items()}
     wall, cpu = [], []
     for step in range(steps + 1):

@@ -3,10 +3,11 @@
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from ssvid.errors import RecipeError
-from ssvid.train.config import OptimConfig
+from ssvid.train.config import OptimConfig, PretrainOptimConfig
 from ssvid.train.optim import build_optimizer, build_schedule, check_optim, lr_factor, scaled_lr
 
 
@@ -37,7 +38,7 @@ def test_a_fraction_of_an_epoch_can_warm_up():
 def test_biases_and_normalization_do_not_decay_and_frozen_parameters_are_left_out(name):
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     net[2].weight.requires_grad_(False)
-    decayed, plain = build_optimizer(net, OptimConfig(name=name, weight_decay=0.3), 0.1).param_groups
+    decayed, plain = build_optimizer(net, nn.Identity(), OptimConfig(name=name, weight_decay=0.3), 0.1).param_groups
     assert decayed["weight_decay"] == 0.3
     assert plain["weight_decay"] == 0.0
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)]
@@ -47,7 +48,7 @@ def test_biases_and_normalization_do_not_decay_and_frozen_parameters_are_left_ou
 def test_the_schedule_state_is_plain():
     net = nn.Linear(2, 2)
     config = OptimConfig()
-    state = build_schedule(build_optimizer(net, config, 0.1), config, 3).state_dict()
+    state = build_schedule(build_optimizer(net, nn.Identity(), config, 0.1), config, 3).state_dict()
     assert not any(callable(value) for value in state["lr_lambdas"])
 
 
@@ -73,3 +74,17 @@ def test_the_schedule_state_is_plain():
 def test_settings_that_cannot_work_are_refused(config, text):
     with pytest.raises(RecipeError, match=text):
         check_optim(config)
+
+
+def test_what_belongs_to_the_task_learns_so_many_times_as_fast():
+    backbone, task = nn.Linear(3, 2), nn.Linear(2, 4)
+    config = PretrainOptimConfig(name="sgd", base_lr=0.1, momentum=0.0, weight_decay=0.0, head_lr_factor=5.0)
+    before = [module.weight.detach().clone() for module in (backbone, task)]
+    optimizer = build_optimizer(backbone, task, config, 0.1)
+    task(backbone(torch.ones(1, 3))).sum().backward()
+    optimizer.step()
+    for module, old, lr in zip((backbone, task), before, (0.1, 0.5), strict=True):
+        assert torch.allclose(module.weight, old - lr * module.weight.grad)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+    one_rate = build_optimizer(backbone, task, PretrainOptimConfig(), 0.1).param_groups
+    assert [len(group["params"]) for group in one_rate] == [2, 2]  # as checkpoints of before have them
