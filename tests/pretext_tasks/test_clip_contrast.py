@@ -404,7 +404,9 @@ def test_a_placebo_takes_the_other_clips_from_one_other_video(config):
     changed = task.placebo(batch, np.random.default_rng(0))
     assert {key for key in batch if not torch.equal(batch[key], changed[key])} == {"keys"}
     whose = [[i for i in range(8) if torch.equal(batch["keys"][i], given)] for given in changed["keys"]]
-    assert sorted(sum(whose, [])) == list(range(8)) and all(i not in given for i, given in enumerate(whose))
+    assert sorted(i for given in whose for i in given) == list(range(8)) and all(
+        i not in given for i, given in enumerate(whose)
+    )
 
 
 # ---- measures
@@ -499,7 +501,7 @@ def test_statistics_of_a_single_clip_are_refused_with_a_way_out_that_works():
     config = replace(MOCO, head_norm="batch")
     task, backbone = built(config)
     batch = task.train().augment(*batch_of(1, config))
-    with pytest.raises(DataError, match="head_norm .* task.options.head_norm=layer"):
+    with pytest.raises(DataError, match=r"head_norm .* task.options.head_norm=layer"):
         task(batch, backbone)
     task, backbone = built(replace(config, head_norm="layer"))
     assert math.isfinite(float(task.train()(batch, backbone).loss.detach()))
