@@ -58,6 +58,7 @@ class ClipContrastConfig:
     temperature: divisor of cosines. queue: keys of other videos that are kept (moco).
     momentum: how much of the slower network is kept at each step (moco, byol). momentum_steps: it rises to 1 over so many steps, as a
         cosine; 0 leaves it as it is.
+    space_pool: ``mean`` or ``max`` over space, before the mean over time.
     stage: backbone stage that the head sits on; "" is the last.
     """
 
@@ -84,6 +85,7 @@ class ClipContrastConfig:
     queue: Annotated[int, AtLeast(1)] = 65536
     momentum: Annotated[float, BelowOne] = 0.994
     momentum_steps: Annotated[int, AtLeast(0)] = 0
+    space_pool: Annotated[str, OneOf("mean", "max")] = "mean"
     stage: str = ""
 
 
@@ -276,7 +278,7 @@ class ClipContrast(PretextTask):
             self.slower.follow(self._followed(backbone), momentum)
 
     def embed(self, clips_BVCTHW: Tensor, backbone: Backbone, head: nn.Module) -> Tensor:
-        """The embedding of each clip, float32 (B, V, D): the head on the mean of its map.
+        """The embedding of each clip, float32 (B, V, D): the head on its pooled map.
 
         Raises:
             DataError: a single clip is to be normalized by the statistics of its batch.
@@ -286,8 +288,9 @@ class ClipContrast(PretextTask):
                 "head_norm (batch) must see two or more clips at a time, and a device has one. Raise loader.global_batch, lower "
                 "trainer.accumulate, or set task.options.head_norm=layer."
             )
-        pooled_ND = backbone(clips_BVCTHW.flatten(0, 1), self.stage).mean(dim=(2, 3, 4))
-        return cast(Tensor, head(pooled_ND)).float().unflatten(0, clips_BVCTHW.shape[:2])
+        map_NDTHW = backbone(clips_BVCTHW.flatten(0, 1), self.stage)
+        map_NDT = map_NDTHW.amax(dim=(3, 4)) if self.config.space_pool == "max" else map_NDTHW.mean(dim=(3, 4))
+        return cast(Tensor, head(map_NDT.mean(dim=2))).float().unflatten(0, clips_BVCTHW.shape[:2])
 
     @torch.no_grad()
     def keys(self, clips_BVCTHW: Tensor) -> Tensor:

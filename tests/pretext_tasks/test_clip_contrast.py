@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import ssvid
 from pretext_tasks.clip_contrast import (
@@ -265,6 +266,18 @@ def test_a_key_depends_on_its_own_clip_alone_and_gets_no_gradient(head_norm):
     together, alone = task.keys(clips), torch.cat([task.keys(clip[None]) for clip in clips])
     assert torch.allclose(together, alone, atol=1e-5) and not together.requires_grad
     assert not task.train().slower.training and not any(p.requires_grad for p in task.slower.parameters())
+
+
+def test_the_map_is_pooled_over_space_and_then_over_time():
+    clips = batch_of()[0]["keys"].float().div(255).transpose(2, 3)
+    for space_pool in ("mean", "max"):
+        task, backbone = built(replace(MOCO, space_pool=space_pool))
+        map_NDTHW = backbone.eval()(clips[:, 0])
+        over_space = {"mean": map_NDTHW.flatten(3).mean(dim=3), "max": map_NDTHW.flatten(3).max(dim=3).values}[
+            space_pool
+        ]
+        found = task.embed(clips, backbone, nn.Identity())
+        assert torch.allclose(found[:, 0], over_space.mean(dim=2), atol=1e-6)
 
 
 def test_momentum_rises_to_1_as_a_cosine():
