@@ -24,6 +24,7 @@ from ssvid.contrast import KeyQueue, collecting, info_nce, nearer_than_others, n
 from ssvid.errors import DataError
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import GRAY, LIGHT, RIGHT, WRONG, row, sheet, tiles, words
+from ssvid.ranks import rows_of_all
 from ssvid.tasks import BatchRandom, PretextTask, register_task, videos_of
 from ssvid.transforms import Cut, CutFirst, Cuts, random_area
 from ssvid.transforms.color import jitter_clip, random_jitter
@@ -340,7 +341,16 @@ class ClipContrast(PretextTask):
         return _Compared(loss, query_BD, keys_BVD[:, 0])
 
     def _simclr(self, query_B1CTHW: Tensor, keys_BVCTHW: Tensor, videos_B: Tensor, backbone: Backbone) -> _Compared:
-        """Each clip is told from those of the other videos of the global batch."""
+        """Each clip is told from those of the other videos of the global batch.
+
+        Raises:
+            DataError: there are no others.
+        """
+        if self.training and len(rows_of_all(videos_B)) == 1:
+            raise DataError(
+                "method (simclr) must see two or more videos at a time, to tell them apart, and all devices together have one. "
+                "Raise loader.global_batch, lower trainer.accumulate, or set task.options.method=moco."
+            )
         embedded_BVD = self.embed(torch.cat([query_B1CTHW, keys_BVCTHW], dim=1), backbone, self.head)
         with torch.autocast(embedded_BVD.device.type, enabled=False):
             loss = pairs_loss(embedded_BVD, videos_B, self.config.temperature)

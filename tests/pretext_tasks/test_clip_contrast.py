@@ -518,3 +518,13 @@ def test_statistics_of_a_single_clip_are_refused_with_a_way_out_that_works():
         task(batch, backbone)
     task, backbone = built(replace(config, head_norm="layer"))
     assert math.isfinite(float(task.train()(batch, backbone).loss.detach()))
+
+
+def test_a_batch_of_one_video_is_refused_where_videos_of_a_batch_are_told_apart():
+    task, backbone = built(SIMCLR)
+    batch = task.train().augment(*batch_of(1, SIMCLR))
+    with pytest.raises(DataError, match=r"method \(simclr\) must see two or more videos .* task.options.method=moco"):
+        task(batch, backbone)
+    assert float(task.eval()(batch, backbone).loss.detach()) == 0.0  # the last batch of a validation
+    task, backbone = built(MOCO)
+    assert float(task.train()(batch, backbone).loss.detach()) == 0.0
