@@ -1,7 +1,7 @@
 """Which of these moments of a video is this one, seen another way?
 
-TCLR: Temporal Contrastive Learning for Video Representation (Dave et al., CVIU 2022, arXiv 2101.07974). The sources of each number
-are in ``docs/tasks/time_contrast.md``. P is the number of parts of a window.
+TCLR: Temporal Contrastive Learning for Video Representation (Dave et al., CVIU 2022, arXiv 2101.07974). The sources of each
+number are in ``docs/tasks/time_contrast.md``. P is the number of parts of a window.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TimeContrastConfig:
 
 
 class WindowLooks(CutFirst):
-    """Worker side: one window of a video, cut out in two squares; and the order in which the second look's parts are shown."""
+    """Worker side: one window of a video, cut out in two squares, and the order in which the second look's parts are shown."""
 
     def __init__(self, config: TimeContrastConfig) -> None:
         self.config = config
@@ -82,7 +82,10 @@ class WindowLooks(CutFirst):
         return clip_span(self.config.window_frames, self.config.stride_frames)
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
-        """Views: the same frames twice. Targets: ``shown`` (P,), which part stands at each place, and ``order``, the same as the answer."""
+        """Views: the same frames twice.
+
+        Targets: ``shown`` (P,), which part of the second look stands at each place; ``order``, the same as the answer.
+        """
         start = int(rng.integers(video.num_frames - self.min_frames + 1))
         frames_T = clip_indices(start, self.config.window_frames, self.config.stride_frames)
         shown_P = rng.permutation(self.config.num_parts)
@@ -109,7 +112,8 @@ def clips_of(looks_BVCTHW: Tensor, num_parts: int) -> Tensor:
 
 
 def time_slots(map_NDT: Tensor, num_slots: int) -> Tensor:
-    """Means over as many stretches of time, (N, num_slots, D): of cells floor(i T / num_slots) to ceil((i + 1) T / num_slots).
+    """Means over so many stretches of time, (N, num_slots, D): the i-th from cell floor(i T / num_slots) up to, and without,
+    ceil((i + 1) T / num_slots).
 
     Raises:
         RecipeError: there are fewer cells in time.
@@ -274,7 +278,7 @@ class TimeContrast(PretextTask):
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         found, c = self.embed(batch["looks"], backbone), self.config
-        of_time_BP = said_places(batch["shown"], batch["order"])
+        of_time_BP = claimed_parts(batch["shown"], batch["order"])
         parts = found.parts_B2PD[:, 0], in_order(found.parts_B2PD[:, 1], of_time_BP)
         slots = found.slots_B2PD[:, 0], in_order(found.slots_B2PD[:, 1], of_time_BP)
         across = ((slots[0], parts[1]), (slots[1], parts[0]))
@@ -337,8 +341,8 @@ class TimeContrast(PretextTask):
         return row([words(told, _WORDS_PX, _TILE_PX), *pictures])
 
 
-def said_places(shown_BP: Tensor, order_BP: Tensor) -> Tensor:
-    """By the answer ``order`` the part of time t stands at the place where order is t: which part is really shown there, (B, P)."""
+def claimed_parts(shown_BP: Tensor, order_BP: Tensor) -> Tensor:
+    """Which part is shown at the place that the answer ``order`` says to be of time t, int64 (B, P): t itself where it is right."""
     return shown_BP.gather(1, order_BP.argsort(dim=1))
 
 

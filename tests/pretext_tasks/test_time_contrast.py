@@ -15,11 +15,11 @@ from pretext_tasks.time_contrast import (
     TimeContrast,
     TimeContrastConfig,
     WindowLooks,
+    claimed_parts,
     clips_of,
     in_order,
     local_loss,
     matching_loss,
-    said_places,
     share_matched,
     time_slots,
 )
@@ -265,11 +265,11 @@ def test_all_clips_share_one_pass_so_that_no_time_has_statistics_of_its_own():
 # ---- the answer
 
 
-def test_said_places_by_hand():
+def test_claimed_parts_by_hand():
     shown, order = torch.tensor([[2, 0, 3, 1]]), torch.tensor([[2, 0, 3, 1]])
-    assert said_places(shown, order).tolist() == [PARTS]  # the right answer undoes the order shown
+    assert claimed_parts(shown, order).tolist() == [PARTS]  # the right answer undoes the order shown
     # The answer says: place 0 is time 1, place 1 time 0, place 2 time 2, place 3 time 3.
-    assert said_places(shown, torch.tensor([[1, 0, 2, 3]])).tolist() == [[0, 2, 3, 1]]
+    assert claimed_parts(shown, torch.tensor([[1, 0, 2, 3]])).tolist() == [[0, 2, 3, 1]]
     assert in_order(torch.tensor([[10, 11, 12, 13]]), torch.tensor([[0, 2, 3, 1]])).tolist() == [[10, 12, 13, 11]]
 
 
@@ -335,7 +335,7 @@ def test_by_a_placebo_every_part_is_said_to_be_of_every_time_equally_often():
         shown = torch.stack([torch.from_numpy(plan(seed=[seed, i]).targets["shown"]) for i in range(4)])
         batch = {"shown": shown, "order": shown.clone(), "partner": torch.arange(4)}
         changed = task.placebo(batch, np.random.default_rng(seed))
-        for of_time in said_places(changed["shown"], changed["order"]).tolist():
+        for of_time in claimed_parts(changed["shown"], changed["order"]).tolist():
             counts[range(P), of_time] += 1
             orders[tuple(of_time)] += 1
     assert np.abs(counts - num).max() < 5 * math.sqrt(num)
