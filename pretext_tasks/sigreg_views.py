@@ -139,8 +139,9 @@ def strangers_in_turn(videos_B: np.ndarray, count: int, rng: np.random.Generator
     step = total // (count + 1)
     if step < most:
         raise DataError(
-            f"a placebo puts views of {count + 1} videos together, and {most} of {total} samples that one device sees at a time are of one "
-            f"video: at most {step} may be. Raise loader.global_batch, lower loader.clips_per_video, or add videos."
+            f"a placebo shows views of {count + 1} videos as one, and {most} of {total} samples that one device sees at a time are of one "
+            f"video: at most {'half' if count == 1 else f'1 in {count + 1}'} may be. Raise loader.global_batch, lower loader.clips_per_video, "
+            "or add videos."
         )
     line_B = np.lexsort((rng.random(total), rng.permutation(len(counts))[video_B]))
     orders = np.empty((count, total), dtype=np.int64)

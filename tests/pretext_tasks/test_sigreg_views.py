@@ -270,7 +270,7 @@ def test_a_placebo_puts_strangers_together_and_leaves_each_view_as_it_was():
 
 
 def test_a_placebo_of_too_few_videos_is_refused():
-    with pytest.raises(DataError, match=r"puts views of 3 videos together, and 2 of 5 samples .* at most 1 may be"):
+    with pytest.raises(DataError, match=r"shows views of 3 videos as one, and 2 of 5 samples .* at most 1 in 3 may be"):
         strangers_in_turn(np.array([0, 0, 1, 2, 3]), 2, np.random.default_rng(0))
 
 
