@@ -250,8 +250,8 @@ class SigregViews(PretextTask):
     def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Local views of another video, each further global view of yet another one."""
         global_BVCTHW = batch["globals"]
-        num_globals = global_BVCTHW.shape[1]
-        orders = torch.from_numpy(strangers_in_turn(videos_of(batch, len(global_BVCTHW)), num_globals, rng))
+        videos_B = videos_of(batch, len(global_BVCTHW))
+        orders = torch.from_numpy(strangers_in_turn(videos_B, self.config.num_globals, rng))
         orders = orders.to(global_BVCTHW.device)
         further = [global_BVCTHW[order, v] for v, order in enumerate(orders[1:], start=1)]
         together = torch.stack([global_BVCTHW[:, 0], *further], dim=1)
@@ -342,10 +342,7 @@ def _grid(size: Iterable[int], backbone: BackboneInfo) -> tuple[int, ...]:
 
 
 def _no_tokens(config: SigregViewsConfig, backbone: BackboneInfo) -> str:
-    return (
-        f"token_drop ({config.token_drop:g}) must be 0 for backbone {backbone.name}, which has no tokens to leave out; set token_drop=0, or "
-        "take a network that has, such as vit"
-    )
+    return f"token_drop ({config.token_drop:g}) must be 0 for backbone {backbone.name}, which has no tokens to leave out; vit has"
 
 
 def _problems(config: SigregViewsConfig, backbone: BackboneInfo) -> Iterable[str]:
