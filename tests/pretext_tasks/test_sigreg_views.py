@@ -269,6 +269,17 @@ def test_a_placebo_puts_strangers_together_and_leaves_each_view_as_it_was():
     assert all(len(set(sample)) == 3 for sample in numbers.tolist())
 
 
+def test_a_placebo_leaves_sigreg_as_it_is_and_moves_the_invariance():
+    config = replace(SMALL, token_drop=0.0)
+    task, backbone = built(config)
+    batch = task.train().augment(*batch_of(config, num=6))
+    with torch.no_grad():
+        true, wrong = task(batch, backbone), task(task.placebo(batch, np.random.default_rng(0)), backbone)
+    assert wrong.metrics["sigreg"][0].item() == pytest.approx(true.metrics["sigreg"][0].item(), rel=1e-4)
+    assert wrong.metrics["embedding_std"][0].item() == pytest.approx(true.metrics["embedding_std"][0].item(), rel=1e-4)
+    assert abs(float(wrong.metrics["invariance"].mean() / true.metrics["invariance"].mean()) - 1) > 0.01
+
+
 def test_a_placebo_of_too_few_videos_is_refused():
     with pytest.raises(DataError, match=r"shows views of 3 videos as one, and 2 of 5 samples .* at most 1 in 3 may be"):
         strangers_in_turn(np.array([0, 0, 1, 2, 3]), 2, np.random.default_rng(0))
