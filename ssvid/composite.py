@@ -165,6 +165,7 @@ class CompositeTask(PretextTask):
             self.add_module(member.label, member.task)
         self.modalities = tuple(m for m in MODALITIES if all(m in member.task.modalities for member in members))
         self.reverses_time = any(member.task.reverses_time for member in members)
+        self.needs_whole_batch = any(member.task.needs_whole_batch for member in members)
         self.smaller_is_better = tuple(
             f"{member.label}/{name}" for member in members for name in ("loss", *member.task.smaller_is_better)
         )

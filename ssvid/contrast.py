@@ -106,7 +106,11 @@ def nearer_than_others(anchor_ND: Tensor, keys_ND: Tensor, videos_N: Tensor) -> 
     Args:
         keys_ND: of length 1; anchors are brought to it.
     """
-    similarity_NN = F.normalize(anchor_ND, dim=1) @ keys_ND.T
+    return ahead_of_others(F.normalize(anchor_ND, dim=1) @ keys_ND.T, videos_N)
+
+
+def ahead_of_others(similarity_NN: Tensor, videos_N: Tensor) -> float:
+    """The same of the similarities of each anchor (row) to each key (column)."""
     is_other_NN = videos_N.unsqueeze(1) != videos_N
     right_NN = right_share(similarity_NN.diagonal().unsqueeze(1) - similarity_NN)
     return float(right_NN[is_other_NN].mean()) if bool(is_other_NN.any()) else 0.5

@@ -102,6 +102,7 @@ class PretextTask(nn.Module):
             (``data.flow.symmetric``), or its errors would tell them apart.
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
+        needs_whole_batch: its loss is a statistic of the whole batch, so that micro-batches (``trainer.accumulate``) would change it.
         example_backbone: a small network that the task takes; on it the contract is checked.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
@@ -116,6 +117,7 @@ class PretextTask(nn.Module):
     reverses_time: bool = False
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
+    needs_whole_batch: bool = False
     example_backbone: ClassVar[str] = "tiny3d"
     stage: str | None = None
 

@@ -232,7 +232,15 @@ def _check_gradients(backbone: Backbone) -> None:
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
 # Options by which a task is made small enough for a test, where its Config has them.
-SMALL_OPTIONS = {"num_frames": 8, "num_parts": 2, "frame_px": 32, "min_px": 16, "max_px": 32, "eval_px": 32}
+SMALL_OPTIONS = {
+    "num_frames": 8,
+    "num_parts": 2,
+    "frame_px": 32,
+    "local_px": 16,
+    "min_px": 16,
+    "max_px": 32,
+    "eval_px": 32,
+}
 NUM_PLACEBOS = 100  # draws of a placebo in which kept answers are counted
 NUM_PLANNED = 150  # batches of 4 plans, and plans they are put together from, in which right answers are counted
 MAX_CLASSES = 10  # answers of more values are no classes

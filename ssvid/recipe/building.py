@@ -41,6 +41,7 @@ def build_networks(
         torch.manual_seed(config.seed)
         task = build_task(config, backbone.info)
         check_task_modality(config, task)
+        check_whole_batch(config, task)
         task.setup(backbone)
     backbone.freeze_after(task.stage)
     return backbone, task
@@ -89,6 +90,16 @@ def check_task_modality(config: PretrainRecipe, task: PretextTask) -> None:
         raise RecipeError(
             f"online.tracking.every_epochs ({config.online.tracking.every_epochs}) shows the network pictures, and"
             f" data.modality is {modality}. Set online.tracking.every_epochs=0."
+        )
+
+
+def check_whole_batch(config: PretrainRecipe, task: PretextTask) -> None:
+    """Raise RecipeError where micro-batches are asked for and the task's loss is one of the whole batch."""
+    if task.needs_whole_batch and config.trainer.accumulate > 1:
+        raise RecipeError(
+            f"trainer.accumulate ({config.trainer.accumulate}) must be 1 for task {task_names(config)}: its loss is a statistic of the whole"
+            " batch, and each micro-batch would have one of its own. Set trainer.accumulate=1; where memory runs out, lower"
+            " loader.global_batch or train on more devices, over which the statistic is taken."
         )
 
 
