@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -103,6 +103,8 @@ class PretextTask(nn.Module):
         must_fall: names of the audit's counterfactuals under which an honest network is at chance ("static" clips).
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
         example_backbone: a small network that the task takes; on it the contract is checked.
+        exported: name of the task's submodule ("teacher.backbone") whose weights are exported, evaluated and watched in place
+            of the network that is trained: a copy of it that follows it. "" is the trained network itself.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
     """
@@ -117,6 +119,7 @@ class PretextTask(nn.Module):
     must_fall: ClassVar[tuple[str, ...]] = ()
     must_hold: ClassVar[tuple[str, ...]] = ()
     example_backbone: ClassVar[str] = "tiny3d"
+    exported: ClassVar[str] = ""
     stage: str | None = None
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:
@@ -135,6 +138,10 @@ class PretextTask(nn.Module):
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         """Loss and per-sample metrics of an augmented batch."""
         raise NotImplementedError
+
+    def exported_network(self, backbone: Backbone) -> Backbone:
+        """What ``exported`` names, after ``setup``: the network that is evaluated. backbone: the one that is trained."""
+        return cast("Backbone", self.get_submodule(self.exported)) if self.exported else backbone
 
     # ---- optional -----------------------------------------------------------------------------------------------
 
