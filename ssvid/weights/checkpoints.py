@@ -50,7 +50,9 @@ class Checkpoint:
     @property
     def exported_state(self) -> dict[str, Tensor]:
         """The weights that are exported, evaluated and started from: those of ``PretextTask.exported``, where the task names one."""
-        return _below(self.task_state, f"{self.meta['exported']}.") if self.meta.get("exported") else self.backbone_state
+        return (
+            _below(self.task_state, f"{self.meta['exported']}.") if self.meta.get("exported") else self.backbone_state
+        )
 
 
 @dataclass(frozen=True)
