@@ -1,6 +1,7 @@
 """Latent prediction: loss, targets and teacher against float64 loops, hidden pixels that nothing sees, what is exported, a collapse."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pretext_tasks.latent_prediction import (
 from ssvid.backbones import create_backbone
 from ssvid.backbones.contract import without_weights
 from ssvid.errors import RecipeError
+from ssvid.evals.online import _EveryEpochs
 from ssvid.exports import export, load_backbone
 from ssvid.recipe.building import build_networks
 from ssvid.recipe.load import load_recipe
@@ -346,12 +348,29 @@ def test_the_monitor_watches_the_teacher(whole):
     assert found[-1].metrics["feature_std"] > 0.01 / D**0.5
 
 
+def test_scores_while_training_are_those_of_the_teacher():
+    task, backbone = built()
+    scored = []
+
+    class Scores(_EveryEpochs):
+        every_epochs = 1
+
+        def score(self, network, device):
+            scored.append(network)
+            return {}
+
+    trainer = SimpleNamespace(
+        current_epoch=0, is_global_zero=True, loggers=[], strategy=SimpleNamespace(barrier=lambda: None)
+    )
+    Scores().on_train_epoch_end(trainer, SimpleNamespace(task=task, backbone=backbone, device="cpu"))
+    assert scored == [task.teacher["backbone"]]
+
+
 def test_a_collapse_is_caught(ten_held_out, tmp_path):
     """The teacher is the network itself and the learning rate absurd: soon all clips have the same features, and the run says so."""
     absurd = ["task.options.momentum=0", "optim.base_lr=30", "optim.epochs=4", "monitor.chance_epochs=0"]
     result = ssvid.pretrain(RUN, *ten_held_out, *absurd, run_dir=tmp_path / "absurd", show_progress=False)
     last = read_validations(result.run_dir / "metrics.jsonl")[-1].metrics
-    print(last)
     assert "the features have collapsed" in result.advice["warnings"]["collapse"]
     assert last["mean_cosine"] > 0.99
 
