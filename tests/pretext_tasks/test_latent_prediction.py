@@ -19,6 +19,7 @@ from pretext_tasks.latent_prediction import (
 )
 from ssvid.backbones import create_backbone
 from ssvid.backbones.contract import without_weights
+from ssvid.composite import CompositeConfig, CompositeTask, Member
 from ssvid.errors import RecipeError
 from ssvid.evals.online import _EveryEpochs
 from ssvid.exports import export, load_backbone
@@ -217,6 +218,21 @@ def test_a_placebo_has_the_teacher_see_another_video_and_changes_nothing_else():
         assert any(torch.equal(changed["target"][b], batch["target"][o]) for o in range(3) if o != b)
 
 
+def test_masks_and_answers_are_the_same_however_the_batch_is_cut():
+    task, backbone = built()
+    task.eval(), backbone.eval()
+    batch, _ = batch_of(4)
+    tickets = [Ticket(0, 0, 3, i) for i in range(4)]
+    found = []
+    for part in (slice(0, 4), slice(0, 1), slice(1, 4)):
+        cut = {key: value[part] for key, value in batch.items()}
+        made = task.augment(cut, BatchRandom.of(0, tickets[part]))
+        with torch.no_grad():
+            found.append((made["hidden"], made["context"], task(made, backbone).metrics["explained"]))
+    for whole, *parts in zip(*found, strict=True):
+        assert torch.allclose(whole.float(), torch.cat(parts).float(), atol=1e-5)
+
+
 # ---- the teacher
 
 
@@ -229,6 +245,15 @@ def test_the_teacher_begins_as_the_network_and_gets_no_gradient():
     task.train()(task.augment(*batch_of()), backbone).loss.backward()
     assert not any(p.requires_grad or p.grad is not None for p in task.teacher.parameters())
     assert not task.train().teacher.training and not teacher.training
+
+
+def test_several_tasks_on_one_network_export_that_network():
+    torch.manual_seed(0)
+    backbone = create_backbone("vit", **VIT)
+    members = [Member("latent", LatentPrediction(SMALL, backbone.info))]
+    both = CompositeTask(members, CompositeConfig(), backbone.info)
+    both.setup(backbone)
+    assert both.exported == "" and both.exported_network(backbone) is backbone
 
 
 def test_the_teacher_is_the_stated_moving_average():
