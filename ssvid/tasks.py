@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -104,6 +104,8 @@ class PretextTask(nn.Module):
         must_hold: names of those that must not move an honest network's metric ("reencoded" clips).
         needs_whole_batch: its loss is a statistic of the whole batch, so that micro-batches (``trainer.accumulate``) would change it.
         example_backbone: a small network that the task takes; on it the contract is checked.
+        exported: name of the task's submodule ("teacher.backbone") whose weights are exported, evaluated and watched in place
+            of the network that is trained: a copy of it that follows it. "" is the trained network itself.
     Instance attributes:
         stage: the deepest backbone stage that the task consumes (None: the last); later stages are frozen.
     """
@@ -119,6 +121,7 @@ class PretextTask(nn.Module):
     must_hold: ClassVar[tuple[str, ...]] = ()
     needs_whole_batch: bool = False
     example_backbone: ClassVar[str] = "tiny3d"
+    exported: ClassVar[str] = ""
     stage: str | None = None
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:
@@ -137,6 +140,10 @@ class PretextTask(nn.Module):
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         """Loss and per-sample metrics of an augmented batch."""
         raise NotImplementedError
+
+    def exported_network(self, backbone: Backbone) -> Backbone:
+        """What ``exported`` names, after ``setup``: the network that is evaluated. backbone: the one that is trained."""
+        return cast("Backbone", self.get_submodule(self.exported)) if self.exported else backbone
 
     # ---- optional -----------------------------------------------------------------------------------------------
 

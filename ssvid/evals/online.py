@@ -102,7 +102,7 @@ class _EveryEpochs(pl.Callback):
         if (trainer.current_epoch + 1) % self.every_epochs:
             return
         if trainer.is_global_zero:
-            values = self.score(pl_module.backbone, pl_module.device)
+            values = self.score(pl_module.task.exported_network(pl_module.backbone), pl_module.device)
             for logger in trainer.loggers:
                 logger.log_metrics({**values, "epoch": float(trainer.current_epoch)}, step=trainer.global_step - 1)
         trainer.strategy.barrier()

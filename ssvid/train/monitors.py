@@ -72,6 +72,16 @@ def feature_std(features_ND: Tensor) -> float:
     return float(unit.std(dim=0, correction=0).mean())
 
 
+def mean_cosine(features_ND: Tensor) -> float:
+    """Mean cosine of all pairs of different rows: 1 where all point the same way, 0 where directions are independent.
+
+    With u the L2-normalized rows, (|sum u|^2 - sum |u|^2) / (N (N - 1)). N is at least 2.
+    """
+    unit_ND = torch.nn.functional.normalize(features_ND.detach().cpu().double(), dim=1)
+    N = len(unit_ND)
+    return float((unit_ND.sum(dim=0).square().sum() - unit_ND.square().sum()) / (N * (N - 1)))
+
+
 # ---- what the numbers mean --------------------------------------------------------------------------------------------
 
 
@@ -346,7 +356,8 @@ class _Vectors:
 class Monitor(pl.Callback):
     """Measures features in the validations that are run anyway, warns once per cause, keeps the best checkpoint.
 
-    No number is drawn and no extra forward pass is run. Features are gathered over ranks, so that all ranks agree.
+    No number is drawn and no extra forward pass is run. What is measured is the network that is exported (``PretextTask.exported``).
+    Features are gathered over ranks, so that all ranks agree.
 
     Args:
         config: the recipe's group. history: the validations before this process, on rank 0; the others get them from it.
@@ -373,21 +384,24 @@ class Monitor(pl.Callback):
         self._vectors: _Vectors | None = None
         self._watching = self._is_checked = False
         self._handle: Any = None
+        self._stage = ""  # the deepest that is trained
         self._measured: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         task, backbone = pl_module.task, pl_module.backbone
         shares = [n for n, c in task.chance().items() if n not in task.epoch_metrics() and 0 < c < 1]
-        width = backbone.info.stage(backbone.default_stage).channels
+        self._stage = backbone.default_stage
+        width = backbone.info.stage(self._stage).channels
         self.judge = Judge(dict(task.chance()), shares, width, self.config, smaller_metrics(task), self.num_held_out)
         self.history = trainer.strategy.broadcast(self.history)
         for end in range(1, len(self.history) + 1):
             self.warned = self.judge.warnings(self.history[:end]) | self.warned
         if self.config.features:
             watch: Any = self._watch
-            if getattr(backbone, "_compiled_call_impl", None) is not None:
+            watched = task.exported_network(backbone)
+            if getattr(watched, "_compiled_call_impl", None) is not None:
                 watch = torch.compiler.disable(watch)  # here alone: importing the compiler takes seconds
-            self._handle = backbone.register_forward_hook(watch, with_kwargs=True)
+            self._handle = watched.register_forward_hook(watch, with_kwargs=True)
 
     def advice(self) -> dict[str, Any]:
         """Which checkpoint to take (``Judge.advise``), with everything that was warned of."""
@@ -422,7 +436,7 @@ class Monitor(pl.Callback):
 
     def _watch(self, backbone: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         if self._watching and self._vectors is not None:
-            map_BCTHW = trained_map(backbone.default_stage, args, kwargs, output)
+            map_BCTHW = trained_map(self._stage, args, kwargs, output)
             if map_BCTHW is not None:
                 self._vectors.add(pool_map(map_BCTHW.detach()).float())
 
@@ -434,12 +448,13 @@ class Monitor(pl.Callback):
         counts = pl_module.num_measured().items()
         self._measured = {name: n for name, n in counts if name == "num_videos" or name.partition("/")[2] in chance}
         if self.config.features:
-            width = pl_module.backbone.info.stage(pl_module.backbone.default_stage).channels
+            width = pl_module.backbone.info.stage(self._stage).channels
             empty = torch.zeros(0, width, device=pl_module.device)
             features_ND = gather_rows(trainer, torch.cat([empty, *found.rows]))
             if len(features_ND) >= MIN_VECTORS:
                 self._measured["effective_rank"] = effective_rank(features_ND)
                 self._measured["feature_std"] = feature_std(features_ND)
+                self._measured["mean_cosine"] = mean_cosine(features_ND)
         # As metrics.jsonl will hold them, so that a resumed run judges by the same numbers.
         self._measured = {name: float(np.float32(value)) for name, value in self._measured.items()}
         for name, value in self._measured.items():

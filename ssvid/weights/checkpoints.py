@@ -32,7 +32,10 @@ UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds for everything but the trainer: its meta data, and the weights without their prefixes."""
+    """What a checkpoint holds for everything but the trainer: its meta data, and the weights without their prefixes.
+
+    backbone_state is of the network that was trained; exported_state of the one to evaluate, which can be the task's teacher.
+    """
 
     path: Path
     meta: dict[str, Any]
@@ -43,6 +46,13 @@ class Checkpoint:
     def provenance(self) -> Provenance:
         """The meta data as what is known of the weights."""
         return Provenance.from_dict(self.meta)
+
+    @property
+    def exported_state(self) -> dict[str, Tensor]:
+        """The weights that are exported, evaluated and started from: those of ``PretextTask.exported``, where the task names one."""
+        return (
+            _below(self.task_state, f"{self.meta['exported']}.") if self.meta.get("exported") else self.backbone_state
+        )
 
 
 @dataclass(frozen=True)
@@ -276,6 +286,11 @@ def checkpoint_of(path: Path, content: Mapping[str, Any]) -> Checkpoint:
             "it; take a backup, or train again."
         )
     weights, task = split_state_dict(state)
+    if meta.get("exported") and not _below(task, f"{meta['exported']}."):
+        raise CheckpointError(
+            f"{path} says that its weights to evaluate are {meta['exported']!r} of its task, and holds none of that name. It is "
+            "damaged; take a backup, or train again."
+        )
     return Checkpoint(path, meta, weights, task)
 
 
@@ -292,6 +307,7 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "backbone": lambda v: _has(v, name=str, options=dict) and _is_dict_of(v["options"], object),
     "task": lambda v: v is None or (_has(v, name=str) and _is_dict_of(v, object)),
     "stage": lambda v: v is None or isinstance(v, str),
+    "exported": lambda v: v is None or isinstance(v, str),
     "recipe": lambda v: v is None or (_is_dict_of(v, object) and isinstance(v.get("data", {}), dict)),
     "data": lambda v: _is_dict_of(v, object) and all(isinstance(i, str) for i in v.get("content_ids") or ()),
     "seed": lambda v: v is None or isinstance(v, int),
@@ -363,11 +379,12 @@ def split_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
         raise CheckpointError(
             f"{len(strangers)} keys have neither the prefix {BACKBONE_PREFIX!r} nor {TASK_PREFIX!r}: {', '.join(strangers[:3])}."
         )
-    cut = [
-        {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        for prefix in (BACKBONE_PREFIX, TASK_PREFIX)
-    ]
-    return cut[0], cut[1]
+    return _below(state, BACKBONE_PREFIX), _below(state, TASK_PREFIX)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What stands under a prefix, which is cut."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def match_keys(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadReport:

@@ -217,8 +217,8 @@ def _one_file(path: Path) -> str:
 
 
 def source_of(checkpoint: Checkpoint, label: str = "checkpoint") -> Source:
-    """The backbone of a checkpoint."""
-    return Source(checkpoint.path, checkpoint.provenance, checkpoint.backbone_state, label=label)
+    """The backbone of a checkpoint that is to be evaluated."""
+    return Source(checkpoint.path, checkpoint.provenance, checkpoint.exported_state, label=label)
 
 
 def _read_export(folder: Path) -> Source:

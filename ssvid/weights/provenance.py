@@ -24,7 +24,7 @@ _READ = (
     "weights",
     "weights_sha256",
 )
-_KNOWN = ("random", "supervised", "start")
+_KNOWN = ("random", "supervised", "start", "exported")
 # What stands under its own name in a checkpoint and in an export.
 _TOLD = (
     *("task", "recipe", "data", "seed", "placebo", "placebo_answers", "partial", "epoch", "global_step"),
@@ -40,7 +40,8 @@ class Provenance(Mapping[str, Any]):
     initialization too; None is unknown. placebo: trained on answers of other videos; placebo_answers: in which way.
     partial: a part of the network kept the values of its seed. init: what training started from (``InitReport.as_dict``);
     None is the seed. start: the same of fine-tuning. random: seed and form of a network before training. supervised: the
-    name of weights that were trained on labels. weights: how the keys of a file met those of the network.
+    name of weights that were trained on labels. exported: the task's submodule that they are of (a teacher); None is the
+    network that was trained. weights: how the keys of a file met those of the network.
     backbone: name and options. task: name and options; None for one that learned labels. recipe: resolved. data: hash of
     the manifest, number of videos. pretext_metrics, out_of_domain_metrics, chance, versions: when a checkpoint was written.
     """
@@ -55,6 +56,7 @@ class Provenance(Mapping[str, Any]):
     start: Mapping[str, Any] | None = None
     random: Mapping[str, Any] | None = None
     supervised: str | None = None
+    exported: str | None = None
     weights: str | None = None
     weights_sha256: str | None = None
     task: Mapping[str, Any] | None = None
@@ -91,7 +93,7 @@ class Provenance(Mapping[str, Any]):
         """From what ``to_checkpoint`` or ``to_export`` gave, here or in an older version."""
         data = dict(meta.get("data") or {})
         ids = data.pop("content_ids", None)
-        told = {key: meta[key] for key in (*_TOLD, "backbone", "stage") if meta.get(key) is not None}
+        told = {key: meta[key] for key in (*_TOLD, "exported", "backbone", "stage") if meta.get(key) is not None}
         return cls(**{**told, "data": data, "content_ids": ids})
 
     def to_checkpoint(self) -> dict[str, Any]:
@@ -116,7 +118,8 @@ class Provenance(Mapping[str, Any]):
         return {key: getattr(self, key) for key in keys}
 
     def _told(self) -> dict[str, Any]:
-        values = {key: getattr(self, key) for key in _TOLD}
+        keys = (*_TOLD, "exported") if self.exported else _TOLD
+        values = {key: getattr(self, key) for key in keys}
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
     # ---- as a mapping

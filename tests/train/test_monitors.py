@@ -25,6 +25,7 @@ from ssvid.train.monitors import (
     effective_rank,
     feature_std,
     gather_rows,
+    mean_cosine,
     read_validations,
     smaller_metrics,
     trained_map,
@@ -66,6 +67,21 @@ def test_a_collapsed_network_has_rank_1_and_no_spread():
 def test_features_spread_over_the_sphere_have_std_1_over_sqrt_d():
     features = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0))
     assert feature_std(features) == pytest.approx(1 / math.sqrt(64), rel=0.01)
+
+
+def test_the_mean_cosine_by_a_loop_over_pairs():
+    features = torch.randn(7, 5, generator=torch.Generator().manual_seed(4)) + 0.3
+    rows = features.double().tolist()
+    lengths = [math.sqrt(sum(v * v for v in row)) for row in rows]
+    cosines = [
+        sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) / lengths[i] / lengths[j]
+        for i in range(7)
+        for j in range(7)
+        if i != j
+    ]
+    assert mean_cosine(features) == pytest.approx(sum(cosines) / 42, rel=1e-6)
+    assert mean_cosine(features[:1].expand(9, 5)) == pytest.approx(1.0, rel=1e-9)
+    assert mean_cosine(torch.eye(6)) == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e5])

@@ -20,6 +20,7 @@ from ssvid.train.run_folder import RunFolder
 from ssvid.weights.checkpoints import (
     FORMAT,
     LoadReport,
+    checkpoint_of,
     load_backbone_weights,
     load_checkpoint_dict,
     not_finite,
@@ -304,3 +305,18 @@ def test_a_run_does_not_go_on_from_what_is_not_finite(written: Path, tiny: Backb
     assert folder.checkpoint_to_resume(said.append) == best
     assert "task.head.weight is not finite" in said[0]
     assert RunFolder(written).checkpoint_to_resume(said.append) is None
+
+
+def test_a_task_can_name_the_weights_that_are_taken(tmp_path: Path) -> None:
+    one, two, other = torch.zeros(2), torch.ones(2), torch.ones(3)
+    state = {"backbone.a": one, "task.teacher.backbone.a": two, "task.head.a": other}
+    meta = {"format": 1, "backbone": {"name": "tiny3d", "options": {}}}
+    taught = checkpoint_of(tmp_path / "x", {"state_dict": state, "ssvid": meta | {"exported": "teacher.backbone"}})
+    assert list(taught.exported_state) == ["a"] and torch.equal(taught.exported_state["a"], two)
+    assert torch.equal(taught.backbone_state["a"], one)  # the head was trained on it
+    plain = checkpoint_of(tmp_path / "x", {"state_dict": state, "ssvid": meta})
+    assert plain.exported_state is plain.backbone_state
+    with pytest.raises(CheckpointError, match=r"weights to evaluate are 'teacher' of its task, and holds none"):
+        checkpoint_of(tmp_path / "x", {"state_dict": {"backbone.a": one}, "ssvid": meta | {"exported": "teacher"}})
+    with pytest.raises(CheckpointError, match=r"has 3 as 'exported', which ssvid never writes there"):
+        checkpoint_of(tmp_path / "x", {"state_dict": state, "ssvid": meta | {"exported": 3}})

@@ -122,6 +122,15 @@ def test_it_comes_back_from_a_checkpoint_and_from_an_export(tmp_path):
     assert replace(found, backbone=KNOWN.backbone) == replace(KNOWN, recipe=hidden)
 
 
+def test_weights_of_a_teacher_say_so_everywhere_and_others_say_nothing(tmp_path):
+    of_teacher = replace(KNOWN, exported="teacher.backbone")
+    for known, said in ((of_teacher, "teacher.backbone"), (KNOWN, None)):
+        assert known.to_checkpoint().get("exported") == known.to_export().get("exported") == said
+        assert known.to_row().get("exported") == said
+        assert Provenance.from_dict(known.to_checkpoint()) == known
+        assert (said is None) == ("exported" not in known.to_checkpoint())
+
+
 def test_it_can_be_read_as_a_dict_and_made_of_one():
     assert KNOWN["placebo"] is True and KNOWN.get("start") is None and "start" not in KNOWN
     assert Provenance.of({"stage": "stage2", "content_ids": []}).to_row() == {

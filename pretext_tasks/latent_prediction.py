@@ -1,0 +1,336 @@
+"""What would a teacher that sees the whole clip say of the cells that are hidden?
+
+V-JEPA: Revisiting Feature Prediction for Learning Visual Representations from Video (Bardes, Garrido, Ponce, Chen, Rabbat, LeCun, Assran,
+Ballas, TMLR 2024, arXiv 2404.08471) and V-JEPA 2 (Assran et al. 2025, arXiv 2506.09985). The sources of each number are in
+``docs/tasks/latent_prediction.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssvid.backbones import Backbone, BackboneInfo
+from ssvid.backbones.attention import NORM_EPS, Block, Variant, initialize_transformer
+from ssvid.backbones.positions import sincos_3d
+from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
+from ssvid.bounds import AtLeast, Between, Inside, Positive, Rising, Share, check_options
+from ssvid.momentum import MomentumCopy
+from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
+from ssvid.ranks import mean_of_all
+from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
+from ssvid.token_masks import Blocks, multi_block_masks
+from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_area, square
+from ssvid.types import ClipPlan, TaskOutput, VideoInfo
+from ssvid.video.sampling import clip_indices, clip_span
+
+FLAT = 1e-6  # mean errors below it are nothing to explain
+_HEAD_WIDTH = 32  # of the predictor's attention
+_MEAN_KEPT = 0.9  # of the mean target of a cell, at each step
+_PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
+
+
+@dataclass(frozen=True)
+class LatentPredictionConfig:
+    """Options of the task.
+
+    num_frames, stride_frames: of a clip, and from one of its frames to the next. frame_px: side of the square that the network sees.
+    min_area, max_aspect: of the rectangle that is cut out in training: least share of the frame, most width over height or height
+        over width. flip: mirror half of the clips.
+    num_blocks, block_scales: one mask for each entry: so many blocks, each of such a share of the cells of a moment, at all times.
+    block_aspect: height over width of a block, from where to where.
+    power: p of the loss |z - h|^p / p.
+    momentum: how much of the teacher is kept at each step. momentum_end, momentum_steps: it moves to the end linearly in so many steps;
+        with 0 steps it stays.
+    predictor_width, predictor_depth: of the transformer that predicts.
+    """
+
+    num_frames: Annotated[int, AtLeast(1)] = 16
+    stride_frames: Annotated[int, AtLeast(1)] = 4
+    frame_px: Annotated[int, AtLeast(1)] = 224
+    min_area: Annotated[float, Share] = 0.3
+    max_aspect: Annotated[float, AtLeast(1)] = 1.35
+    flip: bool = True
+    num_blocks: Annotated[tuple[int, ...], AtLeast(1)] = (8, 2)
+    block_scales: Annotated[tuple[float, ...], Inside] = (0.15, 0.7)
+    block_aspect: Annotated[tuple[float, float], Positive, Rising] = (0.75, 1.5)
+    power: Annotated[float, AtLeast(1)] = 1.0
+    momentum: Annotated[float, Between(0, 1)] = 0.99925
+    momentum_end: Annotated[float, Between(0, 1)] = 1.0
+    momentum_steps: Annotated[int, AtLeast(0)] = 0
+    predictor_width: Annotated[int, AtLeast(8)] = 384
+    predictor_depth: Annotated[int, AtLeast(1)] = 12
+
+
+class WholeClips(CutFirst):
+    """Worker side: one clip, and one rectangle of it."""
+
+    def __init__(self, config: LatentPredictionConfig, training: bool) -> None:
+        self.config, self.training = config, training
+
+    @property
+    def min_frames(self) -> int:
+        """Of the clip, from its first to its last frame."""
+        return clip_span(self.config.num_frames, self.config.stride_frames)
+
+    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
+        """A clip anywhere in the video."""
+        c = self.config
+        start = int(rng.integers(video.num_frames - self.min_frames + 1))
+        return ClipPlan((clip_indices(start, c.num_frames, c.stride_frames),))
+
+    def cuts(
+        self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Cuts:
+        """``clips`` uint8 (T, C, frame_px, frame_px), one rectangle for all frames."""
+        c = self.config
+        if self.training:
+            rectangle = random_area(height, width, rng, min_area=c.min_area, max_aspect=c.max_aspect)
+        else:
+            rectangle = square(center_square(height, width))
+        return Cuts((Cut(0, (rectangle,), c.frame_px),), lambda clips_TCHW: {"clips": clips_TCHW[0]})
+
+
+# ---- loss, measures, schedule ----------------------------------------------------------------------------------------
+
+
+def normalized(tokens_BND: Tensor) -> Tensor:
+    """(h - mean h) / sqrt(var h + 1e-5) over the values of each token, without weights; float32."""
+    return F.layer_norm(tokens_BND.float(), tokens_BND.shape[-1:])
+
+
+def prediction_errors(said_BMD: Tensor, target_BMD: Tensor, power: float) -> Tensor:
+    """|z - h|^p / p, mean over the values of each token: (B, M), float32 (Bardes et al. 2024, eq. 2, with p = 1)."""
+    return (said_BMD.float() - target_BMD.float()).abs().pow(power).mean(dim=2) / power
+
+
+def explained(errors: Tensor, of_guess: Tensor) -> Tensor:
+    """1 - L / L(guess): the share of a guess's error that an answer saves; 0 where the guess makes none."""
+    return torch.where(of_guess > FLAT, 1 - errors / of_guess.clamp_min(FLAT), torch.zeros_like(errors))
+
+
+def momentum_at(config: LatentPredictionConfig, step: int) -> float:
+    """m of a step, counted from 1: from ``momentum`` to ``momentum_end`` in ``momentum_steps``, linearly; constant where these are 0."""
+    if not config.momentum_steps:
+        return config.momentum
+    done = min(1.0, step / config.momentum_steps)
+    return config.momentum + done * (config.momentum_end - config.momentum)
+
+
+class Predictor(nn.Module):
+    """From the tokens that a network has seen to what the teacher says of others (Bardes et al. 2024, section 3.2).
+
+    A linear layer to its own width; one learned token for each kind of mask stands for each cell that is asked for, zero at first; to all a
+    fixed table of positions is added; blocks, a normalization, and a linear layer back on those that are asked for.
+    """
+
+    positions_ND: Tensor
+
+    def __init__(self, width_out: int, grid: tuple[int, int, int], variant: Variant, num_masks: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width_out, variant.width)
+        self.asked = nn.Parameter(torch.zeros(num_masks, variant.width))
+        self.blocks = nn.ModuleList(Block(variant) for _ in range(variant.depth))
+        self.norm = nn.LayerNorm(variant.width, NORM_EPS)
+        self.leave = nn.Linear(variant.width, width_out)
+        initialize_transformer(self, list(self.blocks))
+        table_ND = sincos_3d(grid, variant.width).flatten(1).T.contiguous()
+        self.register_buffer("positions_ND", table_ND, persistent=False)
+
+    def forward(self, seen_BKD: Tensor, seen_BK: Tensor, wanted_BM: Tensor, mask: int) -> Tensor:
+        """Features (B, M, D) of the cells ``wanted_BM``, from the tokens of the cells ``seen_BK``. mask: the number of its kind."""
+        known_BKD = self.enter(seen_BKD) + self.positions_ND[seen_BK]
+        asked_BMD = self.asked[mask] + self.positions_ND[wanted_BM]
+        tokens_BLD = torch.cat([known_BKD, asked_BMD.to(known_BKD.dtype)], dim=1)
+        for block in self.blocks:
+            tokens_BLD = block(tokens_BLD)
+        return self.leave(self.norm(tokens_BLD[:, known_BKD.shape[1] :]))
+
+
+# ---- the task --------------------------------------------------------------------------------------------------------
+
+
+@register_task("latent_prediction")
+class LatentPrediction(PretextTask):
+    """What would a teacher that sees the whole clip say of the cells that are hidden? (V-JEPA, Bardes et al., TMLR 2024)
+
+    The teacher is a copy of the network that follows it, and it is what is exported and evaluated. Hidden cells enter the trained
+    network in no way. The placebo has the teacher see the clip of another video.
+
+    Differs: cells are dropped at random where the authors drop the last ones (``ssvid.token_masks.multi_block_masks``); the predictor has a
+    table of positions whatever the network has, and its heads are as near to 32 wide as its width allows.
+    """
+
+    Config = LatentPredictionConfig
+    must_hold = ("reencoded",)
+    example_backbone = "vit"
+    exported = "teacher.backbone"
+    teacher: MomentumCopy
+    mean_ND: Tensor
+
+    def __init__(self, config: LatentPredictionConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config, backbone)
+        check_options("latent_prediction", config, _problems(config, backbone))
+        last = backbone.stage()
+        side = config.frame_px // last.stride_space
+        self.grid = (config.num_frames // last.stride_time, side, side)
+        self.masks = [
+            Blocks(num, scale, config.block_aspect)
+            for num, scale in zip(config.num_blocks, config.block_scales, strict=True)
+        ]
+        width = config.predictor_width
+        variant = Variant(width, config.predictor_depth, _num_heads(width))
+        self.predictor = Predictor(last.channels, self.grid, variant, len(self.masks))
+        self.register_buffer("mean_ND", torch.zeros(int(np.prod(self.grid)), last.channels))
+
+    def chance(self) -> Mapping[str, float]:
+        """Nothing is explained by the answer 0, the mean of every target, and nothing more than by it by each cell's mean target."""
+        return {"explained_beyond_position": 0.0, "explained": 0.0}
+
+    def clip_maker(self, training: bool) -> WholeClips:
+        return WholeClips(self.config, training)
+
+    # ---- the teacher
+
+    def setup(self, backbone: Backbone) -> None:
+        """The teacher: a copy of the network, which gets no gradient."""
+        if not backbone.drops_tokens:
+            check_options("latent_prediction", self.config, [_no_tokens(backbone.info)])
+        self.teacher = MomentumCopy({"backbone": backbone})
+
+    def after_step(self, backbone: Backbone, global_step: int) -> None:
+        """The teacher moves: m teacher + (1 - m) network, m as ``momentum_at``."""
+        self.teacher.follow({"backbone": backbone}, momentum_at(self.config, global_step))
+
+    @torch.no_grad()
+    def targets_of(self, clips_BCTHW: Tensor) -> Tensor:
+        """What the teacher says of every cell of whole clips, normalized: float32 (B, N, D)."""
+        map_BCTHW = cast(Backbone, self.teacher["backbone"])(clips_BCTHW)
+        return normalized(tokens_of_map(map_BCTHW))
+
+    # ---- the step
+
+    def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
+        """``clips`` become float (B, C, T, H, W), ``target`` is the same; ``context`` and ``hidden`` are bool (B, masks, N)."""
+        clips_BCTHW = batch["clips"].transpose(1, 2).float().div_(255)
+        if self.training and self.config.flip:
+            clips_BCTHW = flip_at_random(clips_BCTHW, rng.samples)
+        clips_BCTHW = clips_BCTHW.contiguous()
+        drawn = [multi_block_masks(self.grid, blocks, rng.shared, rng.samples) for blocks in self.masks]
+        context_BMN, hidden_BMN = (
+            torch.from_numpy(np.stack(masks, axis=1)).to(clips_BCTHW.device) for masks in zip(*drawn, strict=True)
+        )
+        return {**batch, "clips": clips_BCTHW, "target": clips_BCTHW, "context": context_BMN, "hidden": hidden_BMN}
+
+    def placebo(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """The teacher sees the clips of other videos; what the network sees, and which cells are asked for, stays."""
+        return permute_targets(batch, ("target",), rng)
+
+    def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
+        target_BND = self.targets_of(batch["target"])
+        parts = []
+        for mask in range(len(self.masks)):
+            context_BN, hidden_BN = (batch[name][:, mask] for name in ("context", "hidden"))
+            wanted_BM = kept_places(hidden_BN, len(hidden_BN), self.grid)
+            said_BMD = self._predict(batch["clips"], context_BN, wanted_BM, mask, backbone)
+            parts.append(self._errors(said_BMD, target_BND, wanted_BM))
+        errors_B, of_nothing_B, of_position_B = (
+            torch.stack([each.mean(dim=1) for each in errors]).mean(dim=0) for errors in zip(*parts, strict=True)
+        )
+        if self.training:
+            mean_ND = mean_of_all(target_BND.mean(dim=0))
+            self.mean_ND.lerp_(mean_ND, 1 - _MEAN_KEPT)
+        metrics = {
+            "explained": explained(errors_B, of_nothing_B),
+            "explained_by_position": explained(of_position_B, of_nothing_B),
+            "explained_beyond_position": explained(errors_B, of_position_B),
+        }
+        shares = [explained(errors[0], errors[1])[:_PICTURES].detach() for errors in parts]
+        return TaskOutput(errors_B.mean(), {k: v.detach() for k, v in metrics.items()}, extras={"shares": shares})
+
+    def _predict(
+        self, clips_BCTHW: Tensor, context_BN: Tensor, wanted_BM: Tensor, mask: int, backbone: Backbone
+    ) -> Tensor:
+        map_BCTHW = backbone(clips_BCTHW, None, keep_BN=context_BN)
+        seen_BK = kept_places(context_BN, len(context_BN), self.grid)
+        return self.predictor(tokens_of_map(map_BCTHW, context_BN), seen_BK, wanted_BM, mask)
+
+    def _errors(self, said_BMD: Tensor, target_BND: Tensor, wanted_BM: Tensor) -> tuple[Tensor, ...]:
+        """(B, M): of what is said, of the answer 0, and of the mean target of each cell in training, whatever the clip."""
+        target_BMD = take_tokens(target_BND, wanted_BM)
+        guesses = (said_BMD, torch.zeros_like(target_BMD), self.mean_ND[wanted_BM])
+        return tuple(prediction_errors(guess, target_BMD, self.config.power) for guess in guesses)
+
+    # ---- pictures
+
+    def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
+        """Up to two clips, four moments of each: the clip, and for each kind of mask what the network sees, with the cells that it
+        predicts from red (nothing is explained) to green (all is).
+        """
+        rows = []
+        picked = np.linspace(0, self.grid[0] - 1, min(_MOMENTS, self.grid[0])).round().astype(int)
+        for sample, clip_CTHW in enumerate(batch["clips"][:_PICTURES].float().cpu()):
+            shown = [("the clip", clip_CTHW)]
+            for mask, shares_BM in enumerate(output.extras["shares"]):
+                context_N, hidden_N = (batch[name][sample, mask].cpu() for name in ("context", "hidden"))
+                painted = self._painted(clip_CTHW, context_N, hidden_N, shares_BM[sample].cpu())
+                shown.append((f"{self.masks[mask].num} blocks", painted))
+            stride = self.backbone_info.stage().stride_time
+            for name, frames_CTHW in shown:
+                told = words([(name, LIGHT)], 120, _TILE_PX)
+                moments_TCHW = frames_CTHW[:, ::stride][:, picked].transpose(0, 1)
+                rows.append(row([told, *tiles(moments_TCHW, _TILE_PX)], 2))
+        return {"cells": sheet(rows)}
+
+    def _painted(self, clip_CTHW: Tensor, context_N: Tensor, hidden_N: Tensor, shares_M: Tensor) -> Tensor:
+        """A clip with all but the cells of the context painted over."""
+        good, bad = (torch.tensor(color).float().div(255) for color in (RIGHT, WRONG))
+        color_NC = torch.full((len(context_N), 3), _GRAY)
+        color_NC[hidden_N] = bad + shares_M.clamp(0, 1)[:, None] * (good - bad)
+        seen_NC = context_N[:, None].expand(-1, 3).float()
+        color_CTHW, seen_CTHW = (self._spread(cells_NC) for cells_NC in (color_NC, seen_NC))
+        return torch.where(seen_CTHW > 0, clip_CTHW, color_CTHW)
+
+    def _spread(self, cells_NC: Tensor) -> Tensor:
+        """Every cell as the frames and pixels that it covers."""
+        last = self.backbone_info.stage()
+        map_CTHW = cells_NC.T.unflatten(1, self.grid)
+        for axis, stride in zip((1, 2, 3), (last.stride_time, last.stride_space, last.stride_space), strict=True):
+            map_CTHW = map_CTHW.repeat_interleave(stride, dim=axis)
+        return map_CTHW
+
+
+def _num_heads(width: int) -> int:
+    """So many that a head is near 32 wide, and that divide the width."""
+    return next(heads for heads in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % heads == 0)
+
+
+def _no_tokens(backbone: BackboneInfo) -> str:
+    return (
+        f"cells are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take one that has, such as "
+        "vit"
+    )
+
+
+def _problems(config: LatentPredictionConfig, backbone: BackboneInfo) -> Iterable[str]:
+    last = backbone.stage()
+    for name, stride in (("num_frames", last.stride_time), ("frame_px", last.stride_space)):
+        value = getattr(config, name)
+        if value % stride:
+            yield f"{name} ({value}) must be a multiple of {stride}, the side of a cube of backbone {backbone.name}"
+    if config.frame_px == last.stride_space:
+        least = 2 * last.stride_space
+        yield f"frame_px ({config.frame_px}) must be at least {least}: with one cell to a frame there is none to see and one to hide"
+    if len(config.num_blocks) != len(config.block_scales) or not config.num_blocks:
+        yield (
+            f"num_blocks {config.num_blocks} and block_scales {config.block_scales} must have as many entries as one another, and at "
+            "least one: an entry for each mask"
+        )
+    if config.predictor_width % 8:
+        yield f"predictor_width ({config.predictor_width}) must be a multiple of 8"
