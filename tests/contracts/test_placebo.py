@@ -127,7 +127,7 @@ def test_two_clips_of_a_video_are_told_by_their_tickets_too():
 @pytest.mark.parametrize("videos", [[0], [5, 5], [1, 1, 2]])
 def test_a_batch_without_enough_other_videos_is_refused_with_a_way_out(name, videos):
     task = task_of(name)
-    names = task.targets or ("patch", "placement", "same_speed", "partner")
+    names = task.targets or ("patch", "placement", "same_speed", "target", "partner")
     batch = in_batch(np.array(videos)) | {key: torch.zeros(len(videos), 2, dtype=torch.int64) for key in names}
     with pytest.raises(DataError, match=r"samples .* are of one video: at most half .* Raise loader.global_batch"):
         task.placebo(batch, np.random.default_rng(0))
