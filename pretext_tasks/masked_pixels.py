@@ -166,8 +166,9 @@ class PixelDecoder(nn.Module):
     fixed table of positions is added; blocks, a normalization, and a linear layer to the pixels of what is asked for.
 
     Args:
-        near: the table is that of three axes less its mean, which is the same in all cells and says nothing, and each
-            block begins with attention to what lies near (``look_near``). Else as in VideoMAE.
+        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that it
+            outweighs what is seen; and each block begins with attention to what lies near (``look_near``). Else as in
+            VideoMAE.
     """
 
     positions_ND: Tensor
@@ -187,6 +188,7 @@ class PixelDecoder(nn.Module):
         table_ND = (sincos_3d if near else sincos_flat)(grid, variant.width).flatten(1).T.contiguous()
         if near:
             table_ND = table_ND - table_ND.mean(dim=0)
+            table_ND = table_ND / table_ND.square().mean().sqrt()
             for block in blocks:
                 look_near(block.attn)
         self.register_buffer("positions_ND", table_ND, persistent=False)

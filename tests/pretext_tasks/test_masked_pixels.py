@@ -234,7 +234,7 @@ def test_a_decoder_that_starts_near_takes_most_from_the_cells_around():
     """Tokens of cells that lie near are alike: the fewer steps from cell to cell, the more."""
     grid = (4, 6, 6)
     table = PixelDecoder(96, grid, Variant(48, 1, 1), 96, near=True).positions_ND.double()
-    assert table.mean(dim=0).abs().max() < 1e-6
+    assert table.mean(dim=0).abs().max() < 1e-6 and float(table.square().mean()) == pytest.approx(1.0)
     cells = torch.tensor(list(itertools.product(*(range(n) for n in grid))))
     steps = (cells[:, None] - cells[None]).abs().sum(dim=2)
     normed = torch.nn.functional.layer_norm(table, (48,))
