@@ -166,9 +166,9 @@ class PixelDecoder(nn.Module):
     fixed table of positions is added; blocks, a normalization, and a linear layer to the pixels of what is asked for.
 
     Args:
-        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that it
-            outweighs what is seen; and each block begins with attention to what lies near (``look_near``). Else as in
-            VideoMAE.
+        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that
+            it outweighs what is seen; and each block begins with attention to what lies near (``look_near``). Else as
+            in VideoMAE.
     """
 
     positions_ND: Tensor
