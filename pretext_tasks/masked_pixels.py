@@ -1,8 +1,8 @@
 """What do the cubes of a clip look like that are hidden?
 
-VideoMAE (Tong, Song, Wang, Wang, NeurIPS 2022, arXiv 2203.12602), with the decoder's mask of VideoMAE v2 (Wang et al., CVPR 2023, arXiv
-2303.16727) and the mask of MAE-ST (Feichtenhofer, Fan, Li, He, NeurIPS 2022, arXiv 2205.09113) as options. The sources of each number
-are in ``docs/tasks/masked_pixels.md``.
+VideoMAE (Tong, Song, Wang, Wang, NeurIPS 2022, arXiv 2203.12602), with the decoder's mask of VideoMAE v2 (Wang et al.,
+CVPR 2023, arXiv 2303.16727) and the mask of MAE-ST (Feichtenhofer, Fan, Li, He, NeurIPS 2022, arXiv 2205.09113) as
+options. The sources of each number are in ``docs/tasks/masked_pixels.md``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.backbones.attention import NORM_EPS, Block, Variant, initialize_transformer
-from ssvid.backbones.positions import sincos_flat
+from ssvid.backbones.attention import NORM_EPS, Block, SelfAttention, Variant, initialize_transformer
+from ssvid.backbones.positions import sincos_3d, sincos_flat
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Inside, OneOf, Share, check_options
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
@@ -37,13 +37,16 @@ _PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
 class MaskedPixelsConfig:
     """Options of the task.
 
-    num_frames, stride_frames: of a clip, and from one of its frames to the next. frame_px: side of the square that is cut out and the
-    network sees. crop_scales: its side as a share of the short side of the video, one of them at random in training. flip: mirror half of
-        the clips. clips_per_decode: squares that are cut from the same decoded frames, each with a mask of its own.
+    num_frames, stride_frames: of a clip, and from one of its frames to the next. frame_px: side of the square that is
+        cut out and the network sees. crop_scales: its side as a share of the short side of the video, one of them at
+        random in training. flip: mirror half of the clips. clips_per_decode: squares that are cut from the same decoded
+        frames, each with a mask of its own.
     mask: ``tube``: the same cells at all times (VideoMAE); ``random``: any cells (MAE-ST). ratio: share that is hidden.
-    decode: ``hidden``: all hidden cubes are reconstructed; ``running``: those among half of all cells, which changes from moment to moment
-        (VideoMAE v2). target_frames: ``all`` of a cube, or its ``first`` (MAE-ST).
-    decoder_width, decoder_depth: of the transformer that reconstructs; width 0 is half of the network's, in multiples of 8.
+    decode: ``hidden``: all hidden cubes are reconstructed; ``running``: those among half of all cells, which changes
+        from moment to moment (VideoMAE v2). target_frames: ``all`` of a cube, or its ``first`` (MAE-ST).
+    decoder_width, decoder_depth: of the transformer that reconstructs; width 0 is half of the network's, in steps of 8.
+    decoder_start: ``random``: positions by the number of the cell and small random weights (VideoMAE); ``near``:
+        positions by three axes, and attention that begins with what lies near, for short training.
     """
 
     num_frames: Annotated[int, AtLeast(1)] = 16
@@ -58,6 +61,7 @@ class MaskedPixelsConfig:
     target_frames: Annotated[str, OneOf("all", "first")] = "all"
     decoder_width: Annotated[int, AtLeast(0)] = 0
     decoder_depth: Annotated[int, AtLeast(1)] = 4
+    decoder_start: Annotated[str, OneOf("random", "near")] = "random"
 
 
 class MaskedClips(CutFirst):
@@ -113,7 +117,7 @@ def clips_of(cubes_BNPC: Tensor, cube: Sequence[int], grid: Sequence[int]) -> Te
 
 
 def normalized(cubes_BNPC: Tensor) -> Tensor:
-    """x -> (x - mean) / (s + 1e-6) of each cube and channel, s with P - 1 in the denominator (Tong et al. 2022, section 4.1)."""
+    """x -> (x - mean) / (s + 1e-6) of each cube and channel, P - 1 in the denominator of s (Tong et al. 2022, 4.1)."""
     centered = cubes_BNPC - cubes_BNPC.mean(dim=2, keepdim=True)
     return centered / (cubes_BNPC.std(dim=2, keepdim=True) + FLAT)
 
@@ -138,25 +142,55 @@ def nearest_seen(grid: Sequence[int], mask_BN: Tensor) -> Tensor:
     return (distance_NN[None] + far * mask_BN[:, None]).argmin(dim=2)
 
 
+def look_near(attention: SelfAttention) -> None:
+    """Begin with attention to tokens that are alike, and with taking over what stands there.
+
+    Queries and keys are made by one orthogonal matrix, so that with one head no token is attended to more than one's
+    own; values by another, whose inverse leads out.
+
+    Differs: after the mimetic initialization of Trockman and Kolter (ICML 2023, arXiv 2305.09828), where queries times
+    keys is the identity in part only, and values times output minus it: there a token changes what it has, here one
+    that has nothing takes over what is near.
+    """
+    width = attention.proj.in_features
+    alike, passed = (nn.init.orthogonal_(torch.empty(width, width)) for _ in range(2))
+    with torch.no_grad():
+        attention.qkv.weight.copy_(torch.cat([alike, alike, passed]))
+        attention.proj.weight.copy_(passed.T)
+
+
 class PixelDecoder(nn.Module):
     """From the tokens that a network has seen to the pixels of others (Tong et al. 2022, section 3.2).
 
-    A linear layer without bias to its own width; one learned token stands for each cube that is asked for; to all a fixed table of
-    positions is added; blocks, a normalization, and a linear layer to the pixels of those that are asked for.
+    A linear layer without bias to its own width; one learned token stands for each cube that is asked for; to all a
+    fixed table of positions is added; blocks, a normalization, and a linear layer to the pixels of what is asked for.
+
+    Args:
+        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that
+            it outweighs what is seen; and each block begins with attention to what lies near (``look_near``). Else as
+            in VideoMAE.
     """
 
     positions_ND: Tensor
 
-    def __init__(self, width_in: int, grid: Sequence[int], variant: Variant, num_values: int) -> None:
+    def __init__(
+        self, width_in: int, grid: Sequence[int], variant: Variant, num_values: int, near: bool = False
+    ) -> None:
         super().__init__()
         self.enter = nn.Linear(width_in, variant.width, bias=False)
         self.asked = nn.Parameter(torch.empty(variant.width))
-        self.blocks = nn.ModuleList(Block(variant) for _ in range(variant.depth))
+        blocks = [Block(variant) for _ in range(variant.depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(variant.width, NORM_EPS)
         self.leave = nn.Linear(variant.width, num_values)
-        initialize_transformer(self, list(self.blocks))
+        initialize_transformer(self, blocks)
         nn.init.trunc_normal_(self.asked, std=0.02)
-        table_ND = sincos_flat(grid, variant.width).flatten(1).T.contiguous()
+        table_ND = (sincos_3d if near else sincos_flat)(grid, variant.width).flatten(1).T.contiguous()
+        if near:
+            table_ND = table_ND - table_ND.mean(dim=0)
+            table_ND = table_ND / table_ND.square().mean().sqrt()
+            for block in blocks:
+                look_near(block.attn)
         self.register_buffer("positions_ND", table_ND, persistent=False)
 
     def forward(self, seen_BKD: Tensor, seen_BK: Tensor, wanted_BM: Tensor) -> Tensor:
@@ -176,10 +210,10 @@ class PixelDecoder(nn.Module):
 class MaskedPixels(PretextTask):
     """What do the cubes of a clip look like that are hidden? (VideoMAE, Tong et al., NeurIPS 2022)
 
-    Hidden cubes enter the network in no way. The placebo asks for the cubes of another video's clip, at the same places.
+    Hidden cubes enter the network in no way. The placebo asks for the cubes of another video's clip, at these places.
 
-    Differs: the squares that are asked for stand behind those that were seen, each with its own position, so that the order in the
-    decoder means nothing; the decoder's heads are as near to 64 wide as its width allows.
+    Differs: the cubes that are asked for stand behind those that were seen, each with its own position, so that the
+    order in the decoder means nothing; the decoder's heads are as near to 64 wide as its width allows.
     """
 
     Config = MaskedPixelsConfig
@@ -197,7 +231,9 @@ class MaskedPixels(PretextTask):
         target_frames = last.stride_time if config.target_frames == "all" else 1
         width = config.decoder_width or max(8, last.channels // 16 * 8)
         variant = Variant(width, config.decoder_depth, _num_heads(width))
-        self.decoder = PixelDecoder(last.channels, self.grid, variant, target_frames * last.stride_space**2 * 3)
+        num_values = target_frames * last.stride_space**2 * 3
+        near = config.decoder_start == "near"
+        self.decoder = PixelDecoder(last.channels, self.grid, variant, num_values, near)
 
     def chance(self) -> Mapping[str, float]:
         """Nothing is explained by the answer 0, the mean of every cube."""
@@ -211,8 +247,8 @@ class MaskedPixels(PretextTask):
             check_options("masked_pixels", self.config, [_no_tokens(backbone.info)])
 
     def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
-        """``clips`` become float (B, V, C, T, H, W), ``target`` is the same; ``mask`` bool (B, V, N), ``cells`` those that the decoder is
-        asked for, likewise.
+        """``clips`` become float (B, V, C, T, H, W), ``target`` is the same; ``mask`` bool (B, V, N), ``cells`` those
+        that the decoder is asked for, likewise.
         """
         c = self.config
         clips_BVCTHW = batch["clips"].transpose(2, 3).float().div_(255)
@@ -268,15 +304,15 @@ class MaskedPixels(PretextTask):
         return normalized(cubes_of(clips_BCTHW, self.cube)).flatten(2)
 
     def visualize(self, batch: Mapping[str, Any], output: TaskOutput) -> Mapping[str, np.ndarray]:
-        """Up to two clips, four moments of each: what the network sees, with what it says of the rest, and the clip. Its answers are
-        put back with the mean and spread of the true cubes.
+        """Up to two clips, four moments of each: what the network sees, with what it says of the rest, and the clip.
+        Its answers are put back with the mean and spread of the true cubes.
         """
         if "said" not in output.extras:
             return {}
         rows = []
-        for said_MD, wanted_M, clip_CTHW, mask_N in zip(
-            output.extras["said"], output.extras["wanted"], batch["target"].flatten(0, 1), batch["mask"].flatten(0, 1), strict=False
-        ):  # fmt: skip
+        said, wanted = output.extras["said"], output.extras["wanted"]
+        clips, masks = batch["target"].flatten(0, 1), batch["mask"].flatten(0, 1)
+        for said_MD, wanted_M, clip_CTHW, mask_N in zip(said, wanted, clips, masks, strict=False):
             shown = [*self._pictured(said_MD.float(), wanted_M, clip_CTHW, mask_N), clip_CTHW[:, :: self.cube[0]]]
             picked = np.linspace(0, self.grid[0] - 1, min(_MOMENTS, self.grid[0])).round().astype(int)
             for name, frames_CTHW in zip(("seen", "with what it says", "the clip"), shown, strict=True):
@@ -305,8 +341,8 @@ def _num_heads(width: int) -> int:
 
 def _no_tokens(backbone: BackboneInfo) -> str:
     return (
-        f"cubes are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take one that has, such as "
-        "vit"
+        f"cubes are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take "
+        "one that has, such as vit"
     )
 
 
@@ -320,7 +356,8 @@ def _problems(config: MaskedPixelsConfig, backbone: BackboneInfo) -> Iterable[st
     cells = side**2 * (1 if config.mask == "tube" else config.num_frames // last.stride_time)
     if cells and 0 < config.ratio < 1 and not 0 < int(config.ratio * cells) < cells:
         yield (
-            f"ratio ({config.ratio:g}) must hide at least one and leave at least one of {cells} cells; raise frame_px, or take another ratio"
+            f"ratio ({config.ratio:g}) must hide at least one and leave at least one of {cells} cells; raise frame_px, "
+            "or take another ratio"
         )
     if config.decoder_width % 8:
         yield f"decoder_width ({config.decoder_width}) must be a multiple of 8"

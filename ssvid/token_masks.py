@@ -1,7 +1,7 @@
 """Which tokens of a clip a network does not see: pure functions on a grid of cells T'H'W' (W' fastest).
 
-What the tasks share that hide a part of a clip and ask for it. A mask is bool (N,), True where a token is hidden; for one grid and one
-setting it always hides equally many, so that shapes do not depend on the draw.
+What the tasks share that hide a part of a clip and ask for it. A mask is bool (N,), True where a token is hidden; for
+one grid and one setting it always hides equally many, so that shapes do not depend on the draw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TRIES = 16  # draws of the places of blocks: of the batch, and of a sample unti
 
 
 def tube_mask(grid: Sequence[int], ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """The same cells at all times: int(ratio H' W') of those of one moment, evenly drawn (VideoMAE, Tong et al. 2022, section 3.3)."""
+    """The same cells at all times: int(ratio H' W') of one moment, evenly drawn (VideoMAE, Tong et al. 2022, 3.3)."""
     T, H, W = grid
     return np.tile(random_mask((1, H, W), ratio, rng), T)
 
@@ -31,8 +31,8 @@ def random_mask(grid: Sequence[int], ratio: float, rng: np.random.Generator) -> 
 
 
 def running_cells(grid: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Half of the cells: of each square of 2 x 2 two, which run on by one from a moment to the next, so that four moments show all
-    (VideoMAE v2, Wang et al. 2023, section 3.2). Where they begin is drawn. Bool (N,), True for those cells.
+    """Half of the cells: of each square of 2 x 2 two, which run on by one from a moment to the next, so that four
+    moments show all (VideoMAE v2, Wang et al. 2023, 3.2). Where they begin is drawn. Bool (N,), True for those cells.
     """
     T, H, W = grid
     place_HW = 2 * (np.arange(H)[:, None] % 2) + np.arange(W)[None] % 2
