@@ -1,4 +1,4 @@
-"""Do small and large views of one moment of a video look alike, and all moments together like a normal distribution?
+"""Do small and large views of one moment look alike, and all moments differ evenly?
 
 LeVJEPA (arXiv 2608.27395), on the objective of LeJEPA (Balestriero, LeCun 2025, arXiv 2511.08544), written from the papers' formulas. The
 sources of each number are in ``docs/tasks/sigreg_views.md``.

@@ -232,15 +232,8 @@ def _check_gradients(backbone: Backbone) -> None:
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
 # Options by which a task is made small enough for a test, where its Config has them.
-SMALL_OPTIONS = {
-    "num_frames": 8,
-    "num_parts": 2,
-    "frame_px": 32,
-    "local_px": 16,
-    "min_px": 16,
-    "max_px": 32,
-    "eval_px": 32,
-}
+SMALL_OPTIONS = {"num_frames": 8, "num_parts": 2}
+SMALL_OPTIONS |= {"frame_px": 32, "local_px": 16, "min_px": 16, "max_px": 32, "eval_px": 32}
 NUM_PLACEBOS = 100  # draws of a placebo in which kept answers are counted
 NUM_PLANNED = 150  # batches of 4 plans, and plans they are put together from, in which right answers are counted
 MAX_CLASSES = 10  # answers of more values are no classes
@@ -251,8 +244,7 @@ def check_task(task: str | PretextTask, backbone: str = "", **options: Any) -> N
 
     Args:
         task: name of a registered task, or one that was built for this backbone (with small clips); its ``setup`` is called.
-        backbone: network that the task is handed; "" is its ``example_backbone``. options: of the task's Config, over
-            ``SMALL_OPTIONS``.
+        backbone: network for the task ("": its ``example_backbone``). options: of its Config, over ``SMALL_OPTIONS``.
     """
     kind = tasks.get(task) if isinstance(task, str) else type(task)
     network = initialize_backbone(backbone or kind.example_backbone, seed=0)

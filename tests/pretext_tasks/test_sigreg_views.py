@@ -27,7 +27,8 @@ from ssvid.recipe.load import load_recipe
 from ssvid.recipe.options import make_task_config
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
-from ssvid.train.monitors import COLLAPSE_RANK, effective_rank
+from ssvid.train.monitors import COLLAPSE_RANK
+from ssvid.train.spread import effective_rank
 from ssvid.types import Ticket, VideoInfo
 from tests.test_gaussianity import by_loops
 

@@ -22,14 +22,12 @@ from ssvid.train.monitors import (
     Validation,
     _Vectors,
     advice_text,
-    effective_rank,
-    feature_std,
     gather_rows,
-    mean_cosine,
     read_validations,
     smaller_metrics,
     trained_map,
 )
+from ssvid.train.spread import effective_rank, feature_std, mean_cosine
 from ssvid.weights.checkpoints import read_checkpoint
 from tests.conftest import held_out_by_name
 from tests.train.short_run import RECIPE
