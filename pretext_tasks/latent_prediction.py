@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -21,18 +21,21 @@ from ssvid.backbones.attention import NORM_EPS, Block, Variant, initialize_trans
 from ssvid.backbones.positions import sincos_3d
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Between, Inside, Positive, Rising, Share, check_options
+from ssvid.contrast import collecting
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
-from ssvid.ranks import mean_of_all
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
 from ssvid.token_masks import Blocks, multi_block_masks
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_area, square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
 from ssvid.video.sampling import clip_indices, clip_span
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 FLAT = 1e-6  # mean errors below it are nothing to explain
 _HEAD_WIDTH = 32  # of the predictor's attention
-_MEAN_KEPT = 0.9  # of the mean target of a cell, at each step
+_MEASURED = 32  # values of each token that squares are counted of, evenly spaced
 _PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
 
 
@@ -115,6 +118,32 @@ def explained(errors: Tensor, of_guess: Tensor) -> Tensor:
     return torch.where(of_guess > FLAT, 1 - errors / of_guess.clamp_min(FLAT), torch.zeros_like(errors))
 
 
+def squares_left(target_MND: Tensor, counts_MN: Tensor, errors_MN: Tensor) -> tuple[float, float, float]:
+    """Squared errors over hidden cells: of the answer 0, of the mean target of each cell over these clips, of what was said.
+
+    Args:
+        target_MND: of all cells of M clips. counts_MN: in how many masks a cell is hidden. errors_MN: sum over these masks and the values
+            of a token of (z - h)^2.
+    """
+    target_MND, counts_MN = target_MND.double(), counts_MN.double()
+    of_position_MN = (target_MND - target_MND.mean(dim=0)).square().sum(dim=2)
+    of_nothing_MN = target_MND.square().sum(dim=2)
+    of_nothing, of_position = (float((squares_MN * counts_MN).sum()) for squares_MN in (of_nothing_MN, of_position_MN))
+    return of_nothing, of_position, float(errors_MN.double().sum())
+
+
+def beyond_position(target_MND: Tensor, counts_MN: Tensor, errors_MN: Tensor) -> float:
+    """R^2 of what was said beside the mean target of each cell, which is blind to the clip; 0 where that leaves nothing."""
+    _, of_position, left = squares_left(target_MND, counts_MN, errors_MN)
+    return 1 - left / of_position if of_position > FLAT * counts_MN.sum() else 0.0
+
+
+def by_position(target_MND: Tensor, counts_MN: Tensor, errors_MN: Tensor) -> float:
+    """The share of the squares that the mean target of each cell explains."""
+    of_nothing, of_position, _ = squares_left(target_MND, counts_MN, errors_MN)
+    return 1 - of_position / of_nothing if of_nothing > FLAT * counts_MN.sum() else 0.0
+
+
 def momentum_at(config: LatentPredictionConfig, step: int) -> float:
     """m of a step, counted from 1: from ``momentum`` to ``momentum_end`` in ``momentum_steps``, linearly; constant where these are 0."""
     if not config.momentum_steps:
@@ -168,11 +197,11 @@ class LatentPrediction(PretextTask):
     """
 
     Config = LatentPredictionConfig
+    must_fall = ("noise",)
     must_hold = ("reencoded",)
     example_backbone = "vit"
     exported = "teacher.backbone"
     teacher: MomentumCopy
-    mean_ND: Tensor
 
     def __init__(self, config: LatentPredictionConfig, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -187,10 +216,9 @@ class LatentPrediction(PretextTask):
         width = config.predictor_width
         variant = Variant(width, config.predictor_depth, _num_heads(width))
         self.predictor = Predictor(last.channels, self.grid, variant, len(self.masks))
-        self.register_buffer("mean_ND", torch.zeros(int(np.prod(self.grid)), last.channels))
 
     def chance(self) -> Mapping[str, float]:
-        """Nothing is explained by the answer 0, the mean of every target, and nothing more than by it by each cell's mean target."""
+        """The mean target of each cell explains nothing beyond itself, and the answer 0, the mean of every target, nothing at all."""
         return {"explained_beyond_position": 0.0, "explained": 0.0}
 
     def clip_maker(self, training: bool) -> WholeClips:
@@ -234,25 +262,26 @@ class LatentPrediction(PretextTask):
 
     def forward(self, batch: dict[str, Any], backbone: Backbone) -> TaskOutput:
         target_BND = self.targets_of(batch["target"])
-        parts = []
+        parts, squares_BN = [], torch.zeros(target_BND.shape[:2], device=target_BND.device)
         for mask in range(len(self.masks)):
             context_BN, hidden_BN = (batch[name][:, mask] for name in ("context", "hidden"))
             wanted_BM = kept_places(hidden_BN, len(hidden_BN), self.grid)
             said_BMD = self._predict(batch["clips"], context_BN, wanted_BM, mask, backbone)
-            parts.append(self._errors(said_BMD, target_BND, wanted_BM))
-        errors_B, of_nothing_B, of_position_B = (
+            target_BMD = take_tokens(target_BND, wanted_BM)
+            guesses = (said_BMD, torch.zeros_like(target_BMD))
+            parts.append([prediction_errors(guess, target_BMD, self.config.power) for guess in guesses])
+            missed_BM = _measured(said_BMD.detach().float() - target_BMD).square().sum(dim=2)
+            squares_BN.scatter_add_(1, wanted_BM, missed_BM)
+        errors_B, of_nothing_B = (
             torch.stack([each.mean(dim=1) for each in errors]).mean(dim=0) for errors in zip(*parts, strict=True)
         )
-        if self.training:
-            mean_ND = mean_of_all(target_BND.mean(dim=0))
-            self.mean_ND.lerp_(mean_ND, 1 - _MEAN_KEPT)
-        metrics = {
-            "explained": explained(errors_B, of_nothing_B),
-            "explained_by_position": explained(of_position_B, of_nothing_B),
-            "explained_beyond_position": explained(errors_B, of_position_B),
-        }
-        shares = [explained(errors[0], errors[1])[:_PICTURES].detach() for errors in parts]
-        return TaskOutput(errors_B.mean(), {k: v.detach() for k, v in metrics.items()}, extras={"shares": shares})
+        scores: dict[str, tuple[Tensor, ...]] = {}
+        if not self.training:  # training has no use for it
+            found = _measured(target_BND).contiguous(), batch["hidden"].sum(dim=1), squares_BN
+            scores = dict.fromkeys(("explained_beyond_position", "explained_by_position"), found)
+        shares = [explained(errors, of_nothing)[:_PICTURES].detach() for errors, of_nothing in parts]
+        metrics = {"explained": explained(errors_B, of_nothing_B).detach()}
+        return TaskOutput(errors_B.mean(), metrics, scores, extras={"shares": shares})
 
     def _predict(
         self, clips_BCTHW: Tensor, context_BN: Tensor, wanted_BM: Tensor, mask: int, backbone: Backbone
@@ -261,11 +290,11 @@ class LatentPrediction(PretextTask):
         seen_BK = kept_places(context_BN, len(context_BN), self.grid)
         return self.predictor(tokens_of_map(map_BCTHW, context_BN), seen_BK, wanted_BM, mask)
 
-    def _errors(self, said_BMD: Tensor, target_BND: Tensor, wanted_BM: Tensor) -> tuple[Tensor, ...]:
-        """(B, M): of what is said, of the answer 0, and of the mean target of each cell in training, whatever the clip."""
-        target_BMD = take_tokens(target_BND, wanted_BM)
-        guesses = (said_BMD, torch.zeros_like(target_BMD), self.mean_ND[wanted_BM])
-        return tuple(prediction_errors(guess, target_BMD, self.config.power) for guess in guesses)
+    def epoch_metrics(self) -> Mapping[str, Metric]:
+        """What is explained beyond the mean target of each cell, and by it, over the clips of a whole validation."""
+        names = ("targets", "counts", "errors")
+        measures = {"explained_beyond_position": beyond_position, "explained_by_position": by_position}
+        return {name: collecting(measure, names) for name, measure in measures.items()}
 
     # ---- pictures
 
@@ -304,6 +333,11 @@ class LatentPrediction(PretextTask):
         for axis, stride in zip((1, 2, 3), (last.stride_time, last.stride_space, last.stride_space), strict=True):
             map_CTHW = map_CTHW.repeat_interleave(stride, dim=axis)
         return map_CTHW
+
+
+def _measured(tokens_BND: Tensor) -> Tensor:
+    """The values of each token that squares are counted of: all, or ``_MEASURED`` of them at least, evenly spaced."""
+    return tokens_BND[..., :: max(1, tokens_BND.shape[-1] // _MEASURED)]
 
 
 def _num_heads(width: int) -> int:
