@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.backbones.attention import NORM_EPS, Block, Variant, initialize_transformer
-from ssvid.backbones.positions import sincos_3d
+from ssvid.backbones.attention import Variant
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
-from ssvid.bounds import AtLeast, Between, Inside, Positive, Rising, Share, check_options
+from ssvid.bounds import AtLeast, Between, Inside, OneOf, Positive, Rising, Share, check_options
 from ssvid.contrast import collecting
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
+from ssvid.token_decoder import TokenDecoder, heads_of
 from ssvid.token_masks import Blocks, multi_block_masks
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_area, square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -51,7 +51,8 @@ class LatentPredictionConfig:
     power: p of the loss |z - h|^p / p.
     momentum: how much of the teacher is kept at each step. momentum_end, momentum_steps: it moves to the end linearly in so many steps;
         with 0 steps it stays.
-    predictor_width, predictor_depth: of the transformer that predicts.
+    predictor_width, predictor_depth: of the transformer that predicts. predictor_start: ``random``: small random weights (V-JEPA);
+        ``near``: positions that outweigh what is seen, and attention that begins with what lies near, for short training.
     """
 
     num_frames: Annotated[int, AtLeast(1)] = 16
@@ -69,6 +70,7 @@ class LatentPredictionConfig:
     momentum_steps: Annotated[int, AtLeast(0)] = 0
     predictor_width: Annotated[int, AtLeast(8)] = 384
     predictor_depth: Annotated[int, AtLeast(1)] = 12
+    predictor_start: Annotated[str, OneOf("random", "near")] = "random"
 
 
 class WholeClips(CutFirst):
@@ -152,36 +154,6 @@ def momentum_at(config: LatentPredictionConfig, step: int) -> float:
     return config.momentum + done * (config.momentum_end - config.momentum)
 
 
-class Predictor(nn.Module):
-    """From the tokens that a network has seen to what the teacher says of others (Bardes et al. 2024, section 3.2).
-
-    A linear layer to its own width; one learned token for each kind of mask stands for each cell that is asked for, zero at first; to all a
-    fixed table of positions is added; blocks, a normalization, and a linear layer back on those that are asked for.
-    """
-
-    positions_ND: Tensor
-
-    def __init__(self, width_out: int, grid: tuple[int, int, int], variant: Variant, num_masks: int) -> None:
-        super().__init__()
-        self.enter = nn.Linear(width_out, variant.width)
-        self.asked = nn.Parameter(torch.zeros(num_masks, variant.width))
-        self.blocks = nn.ModuleList(Block(variant) for _ in range(variant.depth))
-        self.norm = nn.LayerNorm(variant.width, NORM_EPS)
-        self.leave = nn.Linear(variant.width, width_out)
-        initialize_transformer(self, list(self.blocks))
-        table_ND = sincos_3d(grid, variant.width).flatten(1).T.contiguous()
-        self.register_buffer("positions_ND", table_ND, persistent=False)
-
-    def forward(self, seen_BKD: Tensor, seen_BK: Tensor, wanted_BM: Tensor, mask: int) -> Tensor:
-        """Features (B, M, D) of the cells ``wanted_BM``, from the tokens of the cells ``seen_BK``. mask: the number of its kind."""
-        known_BKD = self.enter(seen_BKD) + self.positions_ND[seen_BK]
-        asked_BMD = self.asked[mask] + self.positions_ND[wanted_BM]
-        tokens_BLD = torch.cat([known_BKD, asked_BMD.to(known_BKD.dtype)], dim=1)
-        for block in self.blocks:
-            tokens_BLD = block(tokens_BLD)
-        return self.leave(self.norm(tokens_BLD[:, known_BKD.shape[1] :]))
-
-
 # ---- the task --------------------------------------------------------------------------------------------------------
 
 
@@ -214,8 +186,13 @@ class LatentPrediction(PretextTask):
             for num, scale in zip(config.num_blocks, config.block_scales, strict=True)
         ]
         width = config.predictor_width
-        variant = Variant(width, config.predictor_depth, _num_heads(width))
-        self.predictor = Predictor(last.channels, self.grid, variant, len(self.masks))
+        variant, near = (
+            Variant(width, config.predictor_depth, heads_of(width, _HEAD_WIDTH)),
+            config.predictor_start == "near",
+        )
+        self.predictor = TokenDecoder(
+            last.channels, last.channels, self.grid, variant, num_kinds=len(self.masks), near=near
+        )
 
     def chance(self) -> Mapping[str, float]:
         """The mean target of each cell explains nothing beyond itself, and the answer 0, the mean of every target, nothing at all."""
@@ -338,11 +315,6 @@ class LatentPrediction(PretextTask):
 def _measured(tokens_BND: Tensor) -> Tensor:
     """The values of each token that squares are counted of: all, or ``_MEASURED`` of them at least, evenly spaced."""
     return tokens_BND[..., :: max(1, tokens_BND.shape[-1] // _MEASURED)]
-
-
-def _num_heads(width: int) -> int:
-    """So many that a head is near 32 wide, and that divide the width."""
-    return next(heads for heads in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % heads == 0)
 
 
 def _no_tokens(backbone: BackboneInfo) -> str:

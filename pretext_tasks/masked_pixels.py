@@ -13,15 +13,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssvid.backbones import Backbone, BackboneInfo
-from ssvid.backbones.attention import NORM_EPS, Block, SelfAttention, Variant, initialize_transformer
-from ssvid.backbones.positions import sincos_3d, sincos_flat
+from ssvid.backbones.attention import Variant
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Inside, OneOf, Share, check_options
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
+from ssvid.token_decoder import TokenDecoder, heads_of
 from ssvid.token_masks import random_mask, running_cells, tube_mask
 from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_at_random
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
@@ -29,7 +29,7 @@ from ssvid.video.sampling import clip_indices, clip_span
 
 MASKS = {"tube": tube_mask, "random": random_mask}
 FLAT = 1e-6  # added to the standard deviation of a cube; mean squares below it are nothing to explain
-_HEAD_WIDTH = 64  # of the decoder's attention
+_HEAD_WIDTH, _ASKED_STD = 64, 0.02  # of the decoder's attention; spread of the token that stands for a hidden cube
 _PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
 
 
@@ -142,67 +142,6 @@ def nearest_seen(grid: Sequence[int], mask_BN: Tensor) -> Tensor:
     return (distance_NN[None] + far * mask_BN[:, None]).argmin(dim=2)
 
 
-def look_near(attention: SelfAttention) -> None:
-    """Begin with attention to tokens that are alike, and with taking over what stands there.
-
-    Queries and keys are made by one orthogonal matrix, so that with one head no token is attended to more than one's
-    own; values by another, whose inverse leads out.
-
-    Differs: after the mimetic initialization of Trockman and Kolter (ICML 2023, arXiv 2305.09828), where queries times
-    keys is the identity in part only, and values times output minus it: there a token changes what it has, here one
-    that has nothing takes over what is near.
-    """
-    width = attention.proj.in_features
-    alike, passed = (nn.init.orthogonal_(torch.empty(width, width)) for _ in range(2))
-    with torch.no_grad():
-        attention.qkv.weight.copy_(torch.cat([alike, alike, passed]))
-        attention.proj.weight.copy_(passed.T)
-
-
-class PixelDecoder(nn.Module):
-    """From the tokens that a network has seen to the pixels of others (Tong et al. 2022, section 3.2).
-
-    A linear layer without bias to its own width; one learned token stands for each cube that is asked for; to all a
-    fixed table of positions is added; blocks, a normalization, and a linear layer to the pixels of what is asked for.
-
-    Args:
-        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that
-            it outweighs what is seen; and each block begins with attention to what lies near (``look_near``). Else as
-            in VideoMAE.
-    """
-
-    positions_ND: Tensor
-
-    def __init__(
-        self, width_in: int, grid: Sequence[int], variant: Variant, num_values: int, near: bool = False
-    ) -> None:
-        super().__init__()
-        self.enter = nn.Linear(width_in, variant.width, bias=False)
-        self.asked = nn.Parameter(torch.empty(variant.width))
-        blocks = [Block(variant) for _ in range(variant.depth)]
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(variant.width, NORM_EPS)
-        self.leave = nn.Linear(variant.width, num_values)
-        initialize_transformer(self, blocks)
-        nn.init.trunc_normal_(self.asked, std=0.02)
-        table_ND = (sincos_3d if near else sincos_flat)(grid, variant.width).flatten(1).T.contiguous()
-        if near:
-            table_ND = table_ND - table_ND.mean(dim=0)
-            table_ND = table_ND / table_ND.square().mean().sqrt()
-            for block in blocks:
-                look_near(block.attn)
-        self.register_buffer("positions_ND", table_ND, persistent=False)
-
-    def forward(self, seen_BKD: Tensor, seen_BK: Tensor, wanted_BM: Tensor) -> Tensor:
-        """Pixels (B, M, values) of the cells ``wanted_BM``, from the tokens of the cells ``seen_BK``."""
-        known_BKD = self.enter(seen_BKD) + self.positions_ND[seen_BK]
-        asked_BMD = self.asked + self.positions_ND[wanted_BM]
-        tokens_BLD = torch.cat([known_BKD, asked_BMD.to(known_BKD.dtype)], dim=1)
-        for block in self.blocks:
-            tokens_BLD = block(tokens_BLD)
-        return self.leave(self.norm(tokens_BLD[:, known_BKD.shape[1] :]))
-
-
 # ---- the task --------------------------------------------------------------------------------------------------------
 
 
@@ -230,10 +169,10 @@ class MaskedPixels(PretextTask):
         self.grid = (config.num_frames // last.stride_time, side, side)
         target_frames = last.stride_time if config.target_frames == "all" else 1
         width = config.decoder_width or max(8, last.channels // 16 * 8)
-        variant = Variant(width, config.decoder_depth, _num_heads(width))
+        variant = Variant(width, config.decoder_depth, heads_of(width, _HEAD_WIDTH))
         num_values = target_frames * last.stride_space**2 * 3
-        near = config.decoder_start == "near"
-        self.decoder = PixelDecoder(last.channels, self.grid, variant, num_values, near)
+        kind: dict[str, Any] = {"asked_std": _ASKED_STD, "bias": False, "flat": True, "near": config.decoder_start == "near"}
+        self.decoder = TokenDecoder(last.channels, num_values, self.grid, variant, **kind)
 
     def chance(self) -> Mapping[str, float]:
         """Nothing is explained by the answer 0, the mean of every cube."""
@@ -332,11 +271,6 @@ class MaskedPixels(PretextTask):
         told_NPC[wanted_M] = back_MPC.clamp(0, 1)
         seen, told = (clips_of(one[None], (1, h, w), self.grid)[0] for one in (seen_NPC, told_NPC))
         return seen, told
-
-
-def _num_heads(width: int) -> int:
-    """So many that a head is near 64 wide, and that divide the width."""
-    return next(heads for heads in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % heads == 0)
 
 
 def _no_tokens(backbone: BackboneInfo) -> str:

@@ -18,7 +18,7 @@ FLOORS = {
     "ranks": 0, "progress": 0, "bounds": 0, "pictures": 0, "templates": 0, "columns": 0,
     "video": 1, "transforms": 1,
     "backbones": 2, "data": 2,
-    "tasks": 3, "orders": 3, "contrast": 3, "momentum": 3, "token_masks": 3, "gaussianity": 3, "projector": 3,
+    "tasks": 3, "orders": 3, "contrast": 3, "momentum": 3, "token_masks": 3, "token_decoder": 3, "gaussianity": 3, "projector": 3,
     "weights": 4, "composite": 4, "layers": 4,
     "train": 5, "exports": 5, "features": 5, "protocols": 5,
     "classifiers": 6, "audits": 6, "apps": 6, "testing": 6,
