@@ -19,7 +19,7 @@ from torch import Tensor
 from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.backbones.attention import Variant
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
-from ssvid.bounds import AtLeast, Between, Inside, OneOf, Positive, Rising, Share, check_options
+from ssvid.bounds import AtLeast, Between, Inside, Positive, Rising, Share, check_options
 from ssvid.contrast import collecting
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
@@ -51,8 +51,7 @@ class LatentPredictionConfig:
     power: p of the loss |z - h|^p / p.
     momentum: how much of the teacher is kept at each step. momentum_end, momentum_steps: it moves to the end linearly in so many steps;
         with 0 steps it stays.
-    predictor_width, predictor_depth: of the transformer that predicts. predictor_start: ``random``: small random weights (V-JEPA);
-        ``near``: positions that outweigh what is seen, and attention that begins with what lies near, for short training.
+    predictor_width, predictor_depth: of the transformer that predicts.
     """
 
     num_frames: Annotated[int, AtLeast(1)] = 16
@@ -70,7 +69,6 @@ class LatentPredictionConfig:
     momentum_steps: Annotated[int, AtLeast(0)] = 0
     predictor_width: Annotated[int, AtLeast(8)] = 384
     predictor_depth: Annotated[int, AtLeast(1)] = 12
-    predictor_start: Annotated[str, OneOf("random", "near")] = "random"
 
 
 class WholeClips(CutFirst):
@@ -186,13 +184,8 @@ class LatentPrediction(PretextTask):
             for num, scale in zip(config.num_blocks, config.block_scales, strict=True)
         ]
         width = config.predictor_width
-        variant, near = (
-            Variant(width, config.predictor_depth, heads_of(width, _HEAD_WIDTH)),
-            config.predictor_start == "near",
-        )
-        self.predictor = TokenDecoder(
-            last.channels, last.channels, self.grid, variant, num_kinds=len(self.masks), near=near
-        )
+        variant = Variant(width, config.predictor_depth, heads_of(width, _HEAD_WIDTH))
+        self.predictor = TokenDecoder(last.channels, last.channels, self.grid, variant, num_kinds=len(self.masks))
 
     def chance(self) -> Mapping[str, float]:
         """The mean target of each cell explains nothing beyond itself, and the answer 0, the mean of every target, nothing at all."""

@@ -171,7 +171,12 @@ class MaskedPixels(PretextTask):
         width = config.decoder_width or max(8, last.channels // 16 * 8)
         variant = Variant(width, config.decoder_depth, heads_of(width, _HEAD_WIDTH))
         num_values = target_frames * last.stride_space**2 * 3
-        kind: dict[str, Any] = {"asked_std": _ASKED_STD, "bias": False, "flat": True, "near": config.decoder_start == "near"}
+        kind: dict[str, Any] = {
+            "asked_std": _ASKED_STD,
+            "bias": False,
+            "flat": True,
+            "near": config.decoder_start == "near",
+        }
         self.decoder = TokenDecoder(last.channels, num_values, self.grid, variant, **kind)
 
     def chance(self) -> Mapping[str, float]:
