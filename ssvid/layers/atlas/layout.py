@@ -60,6 +60,20 @@ class Layout:
         y_HW, x_HW = torch.meshgrid(y_H, x_W, indexing="ij")
         return self.points(x_HW, y_HW, torch.full_like(x_HW, time)).reshape(-1, 3)
 
+    def bordered_points(self, time: float) -> Tensor:
+        """(x, y, t) of all pixels of a frame that is fitted and of a border of one px around it, ((H + 2) * (W + 2), 3)."""
+        y_HW, x_HW = torch.meshgrid(
+            torch.arange(-1.0, self.height + 1), torch.arange(-1.0, self.width + 1), indexing="ij"
+        )
+        return self.points(x_HW, y_HW, torch.full_like(x_HW, time)).reshape(-1, 3)
+
+    def within_bordered(self, height: int, width: int) -> Tensor:
+        """The pixels of a frame of any size within ``bordered_points``, whose first one is (-1, -1) and last one (1, 1): (H, W, 2)."""
+        x_W = (torch.arange(width) + 0.5) * (self.width / width) + 0.5
+        y_H = (torch.arange(height) + 0.5) * (self.height / height) + 0.5
+        y_HW, x_HW = torch.meshgrid(2 * y_H / (self.height + 1) - 1, 2 * x_W / (self.width + 1) - 1, indexing="ij")
+        return torch.stack([x_HW, y_HW], dim=-1)
+
 
 def lay_out(clip: LayerClip, motion: ClipMotion, start: str) -> Layout:
     """Where the mappings of all layers begin, and how large their atlases are.

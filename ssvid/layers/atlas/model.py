@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssvid.errors import DataError
 from ssvid.layers.atlas.config import AtlasConfig, LossWeights
 from ssvid.layers.atlas.layout import Layout
-from ssvid.layers.atlas.networks import LayeredAtlases, Seen
+from ssvid.layers.atlas.networks import LayeredAtlases
 from ssvid.layers.atlas.pictures import covered, inverted, sampled, to_bytes
 from ssvid.layers.motion import grid_px
 
@@ -51,8 +52,7 @@ class AtlasModel:
             torch.manual_seed(seed)
             model = cls(layout, config, device)
         model.generator.manual_seed(seed)
-        for alpha, mask_THW in zip(model.network.alphas, masks_NTHW, strict=True):
-            alpha.start_from(torch.from_numpy(mask_THW).to(model.device))
+        model.network.start_from(torch.from_numpy(masks_NTHW).to(model.device))
         return model
 
     # ---- to and from files
@@ -139,15 +139,27 @@ class AtlasModel:
         return self.names.index(name)
 
     def uv_px(self, name: str, height: int, width: int, times_T: Sequence[float]) -> np.ndarray:
-        """Where in its exported atlas every pixel lies, x and y: float32 (T, H, W, 2). The center of the first px is (0, 0)."""
-        number = self.number(name)
-        mapping, low = self.network.mappings[number], self.layout.boxes_L22[number, 0]
-        return self._frames(
-            lambda points_P3: (mapping(points_P3) - low.to(self.device)) * self._atlas_px_per_unit,
-            height,
-            width,
-            times_T,
-        )
+        """Where in its exported atlas every pixel lies, x and y: float32 (T, H, W, 2). The center of the first px is (0, 0).
+
+        A mapping is smooth: in frames that are larger than those fitted, pixels lie linearly between the pixels of those.
+        """
+        number, layout = self.number(name), self.layout
+        mapping, low = self.network.mappings[number], layout.boxes_L22[number, 0].to(self.device)
+
+        def of_points(points_P3: Tensor) -> Tensor:
+            places_P2: Tensor = (mapping(points_P3) - low) * self._atlas_px_per_unit
+            return places_P2
+
+        if height * width <= layout.height * layout.width:
+            return self._frames(of_points, height, width, times_T)
+        grid_1HW2 = layout.within_bordered(height, width)[None]
+        frames = []
+        for time in times_T:
+            points_P3 = layout.bordered_points(float(time))
+            coarse = self._at_points(of_points, points_P3).unflatten(0, (layout.height + 2, layout.width + 2))
+            fine_2HW = F.grid_sample(coarse.permute(2, 0, 1)[None], grid_1HW2, align_corners=True)[0]
+            frames.append(fine_2HW.permute(1, 2, 0).numpy())
+        return np.stack(frames)
 
     def alphas(self, height: int, width: int, times_T: Sequence[float]) -> np.ndarray:
         """How opaque each object is by itself: float32 (N, T, H, W)."""
@@ -164,30 +176,35 @@ class AtlasModel:
 
     def colors(self, name: str, height: int, width: int, times_T: Sequence[float]) -> np.ndarray:
         """What the atlas of a layer shows at every pixel, whoever is in front: float32 (T, H, W, 3) in [0, 1]."""
-        number = self.number(name)
-        mapping, atlas = self.network.mappings[number], self.network.atlases[number]
-        return self._frames(lambda points_P3: atlas(mapping(points_P3)), height, width, times_T)
+        return self._colors_at(self.number(name), self.uv_px(name, height, width, times_T))
 
     def recompose(self, height: int, width: int, times_T: Sequence[float]) -> np.ndarray:
         """All layers put together: uint8 (T, H, W, 3). Between two frames this is motion that no camera saw."""
-
-        def of_points(points_P3: Tensor) -> Tensor:
-            seen: Seen = self.network(points_P3)
-            return seen.composed()
-
-        return to_bytes(self._frames(of_points, height, width, times_T))
+        frames = []
+        for time in times_T:
+            weights_LHW1 = self.weights(height, width, [time])[:, 0, ..., None]
+            colors_LHW3 = np.stack([self.colors(name, height, width, [time])[0] for name in self.names])
+            frames.append(to_bytes((weights_LHW1 * colors_LHW3).sum(axis=0)))
+        return np.stack(frames)
 
     def _frames(
         self, of_points: Callable[[Tensor], Tensor], height: int, width: int, times_T: Sequence[float]
     ) -> np.ndarray:
         """A function of points (P, 3) -> (P, C) at all pixels of frames: (T, H, W, C)."""
-        frames = []
+        points = (self.layout.frame_points(height, width, float(time)) for time in times_T)
+        return np.stack([self._at_points(of_points, own).unflatten(0, (height, width)).numpy() for own in points])
+
+    def _at_points(self, of_points: Callable[[Tensor], Tensor], points_PD: Tensor) -> Tensor:
+        """A function of points at many of them, in parts, without gradient, on the processor."""
         with torch.no_grad():
-            for time in times_T:
-                points_P3 = self.layout.frame_points(height, width, float(time)).to(self.device)
-                parts = [of_points(part).cpu() for part in points_P3.split(_POINTS_AT_ONCE)]
-                frames.append(torch.cat(parts).unflatten(0, (height, width)).numpy())
-        return np.stack(frames)
+            return torch.cat([of_points(part.to(self.device)).cpu() for part in points_PD.split(_POINTS_AT_ONCE)])
+
+    def _colors_at(self, number: int, uv_px: np.ndarray) -> np.ndarray:
+        """Of the atlas of a layer at places in px of it, float32 (..., 3)."""
+        low = self.layout.boxes_L22[number, 0]
+        uv_P2 = torch.from_numpy(uv_px).reshape(-1, 2) / self._atlas_px_per_unit + low
+        colors: np.ndarray = self._at_points(self.network.atlases[number], uv_P2).numpy().reshape(*uv_px.shape[:-1], 3)
+        return colors
 
     # ---- atlases as pictures
 
@@ -215,12 +232,7 @@ class AtlasModel:
 
         Outside of what they see, an atlas holds what no loss has looked at.
         """
-        number, (height, width) = self.number(name), self.atlas_size(name)
-        low = self.layout.boxes_L22[number, 0]
-        uv_P2 = torch.from_numpy(grid_px(height, width)).reshape(-1, 2) / self._atlas_px_per_unit + low
-        with torch.no_grad():
-            parts = [self.network.atlases[number](part.to(self.device)).cpu() for part in uv_P2.split(_POINTS_AT_ONCE)]
-        rgb_HW3 = torch.cat(parts).unflatten(0, (height, width)).numpy()
+        rgb_HW3 = self._colors_at(self.number(name), grid_px(*self.atlas_size(name)))
         return np.concatenate([to_bytes(rgb_HW3), to_bytes(self.coverage(name))[..., None]], axis=-1)
 
     def from_frame(self, name: str, rgba_HW4: np.ndarray, time: float) -> np.ndarray:
@@ -238,9 +250,8 @@ class AtlasModel:
 
         def to_atlas(xy_P2: np.ndarray) -> np.ndarray:
             xy = torch.from_numpy(xy_P2).float()
-            points_P3 = self.layout.points(xy[:, 0], xy[:, 1], torch.full_like(xy[:, 0], time)).to(self.device)
-            with torch.no_grad():
-                uv_P2: Tensor = mapping(points_P3).cpu() - low
+            points_P3 = self.layout.points(xy[:, 0], xy[:, 1], torch.full_like(xy[:, 0], time))
+            uv_P2 = self._at_points(mapping, points_P3) - low
             return uv_P2.numpy().astype(np.float64) * self.layout.half_px
 
         xy_px, found = inverted(to_atlas, uv_px_HW2, *self._coarse_size(name))

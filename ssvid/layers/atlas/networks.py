@@ -99,9 +99,6 @@ class AlphaNetwork(nn.Module):
         logits_P: Tensor = self.network(encode(xyt_P3, self.num_frequencies))[:, 0]
         return logits_P
 
-    def start_from(self, mask_THW: Tensor) -> None:
-        """A network begins as it is drawn."""
-
 
 class AlphaGrid(nn.Module):
     """The logit of alpha at points: of each pixel in each frame one, and one of a coarser grid, each between its neighbors, added."""
@@ -196,6 +193,12 @@ class LayeredAtlases(nn.Module):
         uv_LP2, alphas_NP = self.places(xyt_P3), self.opacities(xyt_P3)
         colors = [atlas(uv_P2) for atlas, uv_P2 in zip(self.atlases, uv_LP2, strict=True)]
         return Seen(uv_LP2, alphas_NP, front_to_back(alphas_NP), torch.stack(colors))
+
+    def start_from(self, masks_NTHW: Tensor) -> None:
+        """Begin with the masks of the objects, bool, where alphas are grids; networks begin as they are drawn."""
+        for alpha, mask_THW in zip(self.alphas, masks_NTHW, strict=True):
+            if isinstance(alpha, AlphaGrid):
+                alpha.start_from(mask_THW)
 
     def places(self, xyt_P3: Tensor) -> Tensor:
         """Where points lie in every atlas, (L, P, 2)."""

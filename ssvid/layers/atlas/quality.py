@@ -41,8 +41,8 @@ def psnr(found: np.ndarray, true: np.ndarray, where: np.ndarray | None = None) -
     Args:
         where: bool (...), the pixels that count; all where it is None.
     """
-    errors = (found.astype(np.float64) - true.astype(np.float64)) ** 2
-    mean = float((errors if where is None else errors[where]).mean())
+    errors = np.square(np.subtract(found, true, dtype=np.float64))
+    mean = float(np.mean(errors if where is None else errors[where]))
     return float("inf") if mean == 0 else float(10 * np.log10(255**2 / mean))
 
 
@@ -66,7 +66,7 @@ def places_of(uv_px_HW2: np.ndarray, weights_HW: np.ndarray, wanted_N2: np.ndarr
     _, nearest_N = cKDTree(uv_px_HW2[seen_HW]).query(wanted_N2)
     xy_N2 = pixels_P2[nearest_N].astype(np.float64)
     column_N, row_N = pixels_P2[nearest_N].astype(np.int64).T
-    along_y, along_x = np.gradient(uv_px_HW2.astype(np.float64), axis=(0, 1))
+    along_x, along_y = (np.asarray(np.gradient(uv_px_HW2.astype(np.float64), axis=axis)) for axis in (1, 0))
     jacobian_N22 = np.stack([along_x[row_N, column_N], along_y[row_N, column_N]], axis=-1)
     singular_N = np.abs(np.linalg.det(jacobian_N22)) < 1e-6
     jacobian_N22[singular_N] = np.eye(2)

@@ -24,8 +24,19 @@ def test_files_hold_all_of_it(begun):
         assert np.array_equal(again.atlas_rgba(name), begun.atlas_rgba(name))
 
 
-def test_places_do_not_depend_on_the_size_asked_for(begun):
-    small, large = (begun.uv_px("blob", H * n, W * n, [2])[0] for n in (1, 3))
+def test_places_in_large_frames_are_those_of_the_mapping(begun):
+    """With a network that adds something, which at its beginning it does not."""
+    model = AtlasModel.from_state(begun.state())
+    mapping, low = model.network.mappings[0], model.layout.boxes_L22[0, 0]
+    with torch.no_grad():
+        mapping.residual[-1].weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+        directly = mapping(model.layout.frame_points(5 * H, 4 * W, 1.0)) - low
+        begins = begun.network.mappings[0](model.layout.frame_points(5 * H, 4 * W, 1.0)) - low
+    to_px = model.layout.half_px * model.config.export_scale
+    assert (directly - begins).abs().max() * to_px > 1
+    found = model.uv_px("blob", 5 * H, 4 * W, [1])[0]
+    assert found == pytest.approx((directly * to_px).reshape(5 * H, 4 * W, 2).numpy(), abs=0.1)
+    large, small = model.uv_px("blob", 3 * H, 3 * W, [2])[0], model.uv_px("blob", H, W, [2])[0]
     assert large[1::3, 1::3] == pytest.approx(small, abs=1e-3)
 
 
