@@ -61,7 +61,7 @@ def test_what_has_no_atlas_is_refused(clip_motion):
         lay_out(clip.resized(H // 2, W // 2), motion, "chain")
     with pytest.raises(DataError, match="Call it otherwise"):
         lay_out(dataclasses.replace(clip, names=("background",)), motion, "chain")
-    with pytest.raises(DataError, match=r"the atlas of (blob|background) would be"):
+    with pytest.raises(DataError, match=r"the atlas of (fg|background) would be"):
         lay_out(clip, shifted(motion, 200), "chain")
 
 
