@@ -56,7 +56,7 @@ def encode(points_PD: Tensor, num_frequencies: int) -> Tensor:
 def perceptron(num_in: int, num_out: int, width: int, num_layers: int) -> nn.Sequential:
     """``num_layers`` hidden layers with ReLU, and a linear one."""
     widths = [num_in, *[width] * num_layers]
-    hidden = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+    hidden = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU(inplace=True))]
     return nn.Sequential(*hidden, nn.Linear(width, num_out))
 
 
