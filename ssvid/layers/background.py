@@ -32,7 +32,7 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
         DataError: the canvas is much larger than a frame.
     """
     frames_THWC, (height, width) = clip.frames_THWC, clip.size
-    hidden_THW = grown(clip.masks_NTHW.any(axis=0), grown_px)
+    hidden_THW = grown(np.any(clip.masks_NTHW, axis=0), grown_px)
     still = canvas_of(np.tile(np.eye(3), (clip.num_frames, 1, 1)), height, width)
     if camera == "static":
         return still, np.ones(clip.num_frames)

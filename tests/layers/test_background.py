@@ -6,7 +6,7 @@ import pytest
 from ssvid.errors import DataError
 from ssvid.layers.background import at_size, camera_canvas, grown, inpainted, masked_median, refined, views
 from ssvid.layers.clip import LayerClip
-from ssvid.layers.motion import Canvas, apply, homographies, canvas_of, measure_motion
+from ssvid.layers.motion import Canvas, apply, canvas_of, homographies, measure_motion
 from ssvid.video.synthetic_effects import walkers
 
 

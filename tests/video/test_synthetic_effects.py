@@ -30,8 +30,7 @@ def test_a_shadow_darkens_by_its_strength():
     region = scene.effect_mask("walker", "shadow")
     clean, shaded = scene.background(), scene.shown({"walker": range(20)})
     share = 1 - shaded[region].mean() / clean[region].mean()
-    assert scene.actors[0].effects[0].strength == 0.41
-    assert 0.3 < share < 0.41
+    assert 0.75 * scene.actors[0].effects[0].strength < share < scene.actors[0].effects[0].strength
     assert not (region & scene.masks().any(axis=0)).any()
     assert (shaded <= clean + 1e-6)[region].mean() > 0.95  # but for the rim of the object
 

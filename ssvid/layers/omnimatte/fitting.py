@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,18 +19,19 @@ from ssvid.layers.omnimatte.losses import MaskSchedule, alpha_l0, alpha_l1, mask
 from ssvid.layers.omnimatte.model import OmnimatteModel
 from ssvid.layers.omnimatte.network import LayerNet
 
-OnStep = Callable[[int, OmnimatteModel], object]
+# Called after every step with the model as it is and the losses of the step, before their weights.
+OnStep = Callable[[OmnimatteModel, Mapping[str, float]], object]
 
 
 def fit_omnimatte(
     clip: LayerClip,
     motion: ClipMotion,
-    config: OmnimatteConfig,
+    config: OmnimatteConfig | None = None,
     *,
-    seed: int,
+    seed: int = 0,
+    device: str = "cpu",
     on_step: OnStep | None = None,
     state: Mapping[str, Any] | None = None,
-    device: str = "cpu",
 ) -> OmnimatteModel:
     """Take a video apart into a background and a layer for each object, with the effects that move as the object does.
 
@@ -39,8 +41,8 @@ def fit_omnimatte(
 
     Args:
         clip: at the size of the fit, see ``fit_size``. motion: of its frames. seed: of the network, the noise and the order of frames.
-        on_step: called after each step with the number of steps that are done, and the model as it is.
-        state: ``OmnimatteModel.state()`` of a fit of the same clip, settings and seed, to go on from.
+        on_step: called after each step. state: ``OmnimatteModel.state()`` of a fit of the same clip, settings and seed, to go on from; of one
+            that has ended, the model is back at once.
 
     Raises:
         DataError: there is one frame only, the camera was lost, or the state is of another fit.
@@ -49,13 +51,14 @@ def fit_omnimatte(
         raise DataError(
             f"the clip has {clip.num_frames} frame; layers are told apart by how they move, so there must be at least 2. Take more frames."
         )
+    config = config or OmnimatteConfig()
     fit = _Fit(clip, fit_inputs(clip, motion, config, seed), config, seed, device)
     if state is not None:
         fit.load(state)
-    while fit.model.num_steps < config.num_steps:
+    while fit.model.step < config.iterations:
         fit.step()
         if on_step is not None:
-            on_step(fit.model.num_steps, fit.model)
+            on_step(fit.model, fit.model.losses)
     return fit.model
 
 
@@ -76,8 +79,8 @@ class _Fit:
         canvas_1CHW = start_1CHW.to(device).requires_grad_()
         self.optimizer = torch.optim.Adam(
             [
-                {"params": list(network.parameters()), "lr": config.learning_rate},
-                {"params": [canvas_1CHW], "lr": config.canvas_learning_rate},
+                {"params": list(network.parameters()), "highest_lr": config.learning_rate},
+                {"params": [canvas_1CHW], "highest_lr": config.canvas_learning_rate},
             ]
         )
         self.schedule = MaskSchedule(config.mask_weight, config.mask_target)
@@ -85,8 +88,10 @@ class _Fit:
 
     def step(self) -> None:
         """One step of the optimizer."""
-        model, step = self.model, self.model.num_steps
+        model, step = self.model, self.model.step
         model.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["highest_lr"] * rate_times(step, self.config)
         frames_B = self._batch(step)
         inputs_MCHW = self.inputs_NTCHW[:, frames_B].flatten(0, 1).contiguous(memory_format=torch.channels_last)
         found_NB4HW = model.network(inputs_MCHW).unflatten(0, (-1, len(frames_B)))
@@ -101,7 +106,7 @@ class _Fit:
             model.canvas_1CHW.clamp_(0, 1)
         model.losses = {name: float(loss.detach()) for name, loss in losses.items()}
         self.schedule = self.schedule.after(step, model.losses["mask"])
-        model.num_steps = step + 1
+        model.step = step + 1
 
     def _batch(self, step: int) -> Tensor:
         """The frames of a step, drawn by its number."""
@@ -119,7 +124,7 @@ class _Fit:
         }
 
     def _weights(self, step: int) -> dict[str, float]:
-        sparse = step < self.config.alpha_l1_share * self.config.num_steps
+        sparse = step < self.config.alpha_l1_share * self.config.iterations
         return {
             "rgb": 1.0,
             "mask": self.schedule.at(step),
@@ -130,7 +135,7 @@ class _Fit:
     def _state(self) -> dict[str, Any]:
         """A copy of all that changes, as tensors and plain types."""
         return {
-            "num_steps": self.model.num_steps,
+            "step": self.model.step,
             "identity": self._identity(),
             "network": {name: value.detach().clone() for name, value in self.model.network.state_dict().items()},
             "canvas": self.model.canvas_1CHW.detach().clone(),
@@ -140,7 +145,7 @@ class _Fit:
         }
 
     def _identity(self) -> list[int]:
-        return [self.seed, *self.inputs_NTCHW.shape, *self.model.canvas_1CHW.shape[2:], self.config.num_steps]
+        return [self.seed, *self.inputs_NTCHW.shape, *self.model.canvas_1CHW.shape[2:], self.config.iterations]
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
@@ -154,7 +159,14 @@ class _Fit:
             self.model.canvas_1CHW.copy_(state["canvas"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.schedule = MaskSchedule(self.schedule.weight, self.schedule.target, state["reached_step"])
-        self.model.losses, self.model.num_steps = dict(state["losses"]), int(state["num_steps"])
+        self.model.losses, self.model.step = dict(state["losses"]), int(state["step"])
+
+
+def rate_times(step: int, config: OmnimatteConfig) -> float:
+    """By how much the rates of learning are multiplied: 1, then half a cosine down to the end."""
+    begin = config.constant_share * config.iterations
+    along = max(0.0, (step - begin) / max(config.iterations - begin, 1))
+    return config.final_rate_times + (1 - config.final_rate_times) * (1 + math.cos(math.pi * along)) / 2
 
 
 def _copied(value: Any) -> Any:

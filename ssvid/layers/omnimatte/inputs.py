@@ -43,7 +43,7 @@ def fit_inputs(clip: LayerClip, motion: ClipMotion, config: OmnimatteConfig, see
         DataError: the camera was lost.
     """
     canvas, inliers_T = camera_canvas(clip, motion, config.camera, config.grown_px)
-    hidden_THW = grown(clip.masks_NTHW.any(axis=0), config.grown_px)
+    hidden_THW = grown(np.any(clip.masks_NTHW, axis=0), config.grown_px)
     median_HWC, seen_HW = masked_median(clip.frames_THWC, hidden_THW, canvas)
     masks_NTHW = torch.from_numpy(clip.masks_NTHW).float()
     grids_THW2 = canvas_grids(canvas, *clip.size)

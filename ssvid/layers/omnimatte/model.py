@@ -26,7 +26,7 @@ _FRAMES_AT_ONCE = 8
 class OmnimatteModel:
     """Layers of one video, each an object with its effects, and the canvas behind them. Made by ``fit_omnimatte``.
 
-    names: of the objects, that in front first. num_steps: of the fit so far. losses: of its last step. network, canvas_1CHW: what was fitted.
+    names: of the objects, that in front first. step: of the fit so far. losses: of its last step. network, canvas_1CHW: what was fitted.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class OmnimatteModel:
     ) -> None:
         self.names, self.size = clip.names, clip.size
         self.network, self.canvas_1CHW = network, canvas_1CHW
-        self.num_steps, self.losses = 0, dict[str, float]()
+        self.step, self.losses = 0, dict[str, float]()
         self.state = state
         self._clip, self._inputs, self._config = clip, inputs, config
 
@@ -50,13 +50,13 @@ class OmnimatteModel:
         return _bytes(self.canvas_1CHW.detach().cpu()[0].permute(1, 2, 0).numpy())
 
     @property
-    def seen_HW(self) -> np.ndarray:
-        """Where something of the canvas was seen in some frame, bool; the rest was filled from around it."""
+    def seen(self) -> np.ndarray:
+        """Where something of the canvas was seen in some frame, bool HW; the rest was filled from around it."""
         return self._inputs.seen_HW
 
     @property
-    def inliers_T(self) -> np.ndarray:
-        """Share of the flow outside all masks that the camera explains, of the step of each frame towards the middle one."""
+    def inliers(self) -> np.ndarray:
+        """Share of the flow outside all masks that the camera explains, of the step of each frame towards the middle one: (T,)."""
         return self._inputs.inliers_T
 
     def camera(self, height: int, width: int) -> Canvas:
@@ -125,7 +125,7 @@ class OmnimatteModel:
         """
         height, width = frames_THWC.shape[1:3]
         alphas_NTHW = self.raw_layers()[..., 3]
-        hidden_THW = grown((alphas_NTHW > HIDDEN_ALPHA).any(axis=0), 1)
+        hidden_THW = grown(np.any(alphas_NTHW > HIDDEN_ALPHA, axis=0), 1)
         hidden_THW = np.stack([resized(one.astype(np.float32), height, width) > 0 for one in hidden_THW])
         median_HWC, seen_HW = masked_median(frames_THWC, hidden_THW, self.camera(height, width))
         return inpainted(median_HWC, seen_HW), seen_HW

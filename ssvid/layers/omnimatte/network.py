@@ -49,6 +49,6 @@ class LayerNet(nn.Module):
         return layers_B4HW[:, :, :height, :width]
 
 
-def _stage(convolution: nn.Module, norm: bool = True) -> nn.Sequential:
+def _stage(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: bool = True) -> nn.Sequential:
     channels = convolution.out_channels
     return nn.Sequential(convolution, *([nn.BatchNorm2d(channels)] if norm else []), nn.LeakyReLU(0.2))
