@@ -31,6 +31,7 @@ from ssvid.layers.composing import (
     composite,
     dropped,
     grayed,
+    played,
     retimed,
     standing,
     trail,
@@ -143,13 +144,12 @@ def edited(scene: EffectScene, model: OmnimatteModel, layers: Sequence[Layer], b
     marked = over(clean, logo.rgba_THW4.astype(np.float32) / np.array([255.0] * 4, np.float32))
     maps = {name: np.arange(num_frames)[::-1] for name in scene.names}
     maps[scene.names[0]] = np.arange(num_frames) // 2
-    retimed_layers = [retimed(layer, maps[layer.name], camera) for layer in layers]
     return {
         "new background, dB": psnr(composite(to_bytes(new), layers), to_bytes(over_ground(scene, new))),
         "logo under object and shadow, dB": psnr(
             composite(behind, [logo, *layers]), to_bytes(over_ground(scene, marked))
         ),
-        "retimed, dB": psnr(composite(behind, retimed_layers), to_bytes(scene.shown(maps))),
+        "retimed, dB": psnr(played(behind, layers, maps, camera), to_bytes(scene.shown(maps))),
     }
 
 

@@ -45,7 +45,7 @@ def fit_omnimatte(
             that has ended, the model is back at once.
 
     Raises:
-        DataError: there is one frame only, the camera was lost, or the state is of another fit.
+        DataError: there is one frame only, the camera was lost, nothing is seen of the background, or the state is of another fit.
     """
     if clip.num_frames < 2:
         raise DataError(

@@ -85,6 +85,12 @@ def test_one_frame_is_refused(clip, motion):
         fit_omnimatte(one, motion, CONFIG, seed=0)
 
 
+def test_an_object_that_hides_everything_is_refused(clip, motion):
+    whole = LayerClip(clip.frames_THWC, np.ones_like(clip.masks_NTHW), clip.names, 10.0)
+    with pytest.raises(DataError, match="nothing is seen of the background"):
+        fit_omnimatte(whole, motion, CONFIG, seed=0)
+
+
 def test_settings_have_bounds():
     with pytest.raises(RecipeError, match=r"camera .*must be one of auto, static, moving"):
         OmnimatteConfig(camera="handheld")
