@@ -11,7 +11,7 @@ from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import composite
 from ssvid.layers.motion import ClipMotion, measure_motion
 from ssvid.layers.omnimatte.config import OmnimatteConfig, fit_size
-from ssvid.layers.omnimatte.fitting import fit_omnimatte
+from ssvid.layers.omnimatte.fitting import fit_omnimatte, rate_times
 from ssvid.layers.omnimatte.inputs import fit_inputs, onward
 from ssvid.video.synthetic_effects import walkers
 
@@ -98,6 +98,14 @@ def test_settings_have_bounds():
         OmnimatteConfig(iterations=0)
 
 
+def test_rates_stay_and_then_fall():
+    config = OmnimatteConfig(iterations=100, constant_share=0.5, final_rate_times=0.1)
+    assert [rate_times(step, config) for step in (0, 25, 50)] == [1, 1, 1]
+    assert rate_times(75, config) == pytest.approx(0.55)
+    assert rate_times(100, config) == pytest.approx(0.1)
+    assert rate_times(3, OmnimatteConfig(iterations=4, constant_share=1.0)) == 1
+
+
 def test_the_size_of_a_fit():
     assert fit_size(480, 854, 80) == (80, 142)
     assert fit_size(854, 480, 80) == (142, 80)
@@ -136,6 +144,12 @@ def test_what_a_model_gives(clip, motion, scene):
     picture, seen = model.full_canvas(large)
     assert picture.shape == (64, 96, 3) and seen.shape == (64, 96)
     assert model.without("walker", large).shape == large.shape
+
+
+def test_who_is_not_there_cannot_go(clip, motion, scene):
+    model = fit_omnimatte(clip, motion, CONFIG, seed=0)
+    with pytest.raises(DataError, match=r"there is no layer 'wolker'. Did you mean 'walker'"):
+        model.without("wolker", scene.frames())
 
 
 def test_what_is_no_layer_is_not_touched(clip, motion, scene):
