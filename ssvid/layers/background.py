@@ -43,9 +43,12 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
     if camera == "static":
         return still, np.ones(clip.num_frames)
     chain = homographies(motion, ~hidden_THW)
-    moving = canvas_of(chain.to_middle_T33, height, width)
-    for _ in range(_REFINEMENTS):
-        moving = refined(moving, frames_THWC, hidden_THW)
+    try:
+        moving = canvas_of(chain.to_middle_T33, height, width)
+        for _ in range(_REFINEMENTS):
+            moving = refined(moving, frames_THWC, hidden_THW)
+    except DataError as error:
+        raise DataError(f"{error} Where the camera stands still, choose the static camera.") from error
     if camera == "auto":
         errors = [_registration_error(canvas, frames_THWC, hidden_THW) for canvas in (still, moving)]
         if errors[0] <= STILL_ERROR * errors[1]:

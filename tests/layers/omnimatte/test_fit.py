@@ -1,6 +1,7 @@
 """A few steps of a tiny fit: finite, the same each time, resumed bit for bit; and what a model gives at every size."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,8 +76,12 @@ def test_a_fit_that_was_stopped_goes_on_as_if_it_had_not_been(clip, motion):
 
 def test_a_state_of_another_fit_is_refused(clip, motion):
     state = fit_omnimatte(clip, motion, CONFIG, seed=0).state()
-    with pytest.raises(DataError, match="Give the same video, masks and settings again"):
-        fit_omnimatte(clip, motion, CONFIG, seed=1, state=state)
+    brighter = LayerClip(clip.frames_THWC // 2, clip.masks_NTHW, clip.names, 10.0)
+    for other in ((clip, CONFIG, 1), (clip, replace(CONFIG, band_px=5), 0), (brighter, CONFIG, 0)):
+        with pytest.raises(DataError, match="Give the same again, or begin anew"):
+            fit_omnimatte(other[0], motion, other[1], seed=other[2], state=state)
+    same_again = fit_omnimatte(clip, motion, CONFIG, seed=0, state=state)
+    assert (same_again.state()["canvas"] == state["canvas"]).all()  # it had ended: nothing more is done
 
 
 def test_one_frame_is_refused(clip, motion):
