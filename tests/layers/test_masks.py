@@ -45,7 +45,7 @@ VOID_TOO = np.where(np.arange(W) == 1, 255, TWO).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
-    "picture, ids",
+    ("picture", "ids"),
     [
         (palette(TWO), TWO),
         (palette(VOID_TOO), TWO),
@@ -198,7 +198,8 @@ def test_a_mask_moves_along_and_from_outside_comes_nothing():
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    "clip, sources, least", [("blackswan", [0], 0.87), ("car-shadow", [0], 0.84), ("car-shadow", [0, 12, 23], 0.87)]
+    ("clip", "sources", "least"),
+    [("blackswan", [0], 0.87), ("car-shadow", [0], 0.84), ("car-shadow", [0, 12, 23], 0.87)],
 )
 def test_real_masks_are_carried(real_data, clip, sources, least):
     """Mean J of the other frames, DAVIS-2016, 24 frames."""

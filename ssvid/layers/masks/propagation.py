@@ -83,7 +83,7 @@ class _Carrier:
         rough_NHW = np.stack([warped(mask_HW, self._grid_HW2 + flow_HW2) >= _KEPT for mask_HW in masks_NHW])
         cut, taken_HW = [], np.zeros(masks_NHW.shape[1:], bool)
         for number, rough_HW in enumerate(rough_NHW):
-            others_HW = np.delete(rough_NHW, number, axis=0).any(axis=0)
+            others_HW: np.ndarray = np.any(np.delete(rough_NHW, number, axis=0), axis=0)
             own_HW = cut_by_mask(self._frames_THWC[after], rough_HW, self._band_px, others_HW) & ~taken_HW
             taken_HW |= own_HW
             cut.append(own_HW)
