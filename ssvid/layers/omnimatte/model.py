@@ -1,0 +1,169 @@
+"""A fitted Omnimatte: its layers and its background, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssvid.layers.background import at_size, grown, inpainted, masked_median, views
+from ssvid.layers.clip import LayerClip
+from ssvid.layers.composing import Layer, composite
+from ssvid.layers.motion import Canvas
+from ssvid.layers.omnimatte.config import OmnimatteConfig
+from ssvid.layers.omnimatte.inputs import FitInputs
+from ssvid.layers.omnimatte.network import LayerNet
+from ssvid.layers.omnimatte.tightening import tightened
+from ssvid.video.optical_flow import resized
+
+HIDDEN_ALPHA = 0.1  # a pixel of a frame with more alpha of any layer says nothing of the background
+_FRAMES_AT_ONCE = 8
+
+
+class OmnimatteModel:
+    """Layers of one video, each an object with its effects, and the canvas behind them. Made by ``fit_omnimatte``.
+
+    names: of the objects, that in front first. step: of the fit so far. losses: of its last step. network, canvas_1CHW: what was fitted.
+    """
+
+    def __init__(
+        self,
+        clip: LayerClip,
+        inputs: FitInputs,
+        config: OmnimatteConfig,
+        network: LayerNet,
+        canvas_1CHW: Tensor,
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.names, self.size = clip.names, clip.size
+        self.network, self.canvas_1CHW = network, canvas_1CHW
+        self.step, self.losses = 0, dict[str, float]()
+        self.state = state
+        self._clip, self._inputs, self._config = clip, inputs, config
+
+    @property
+    def canvas(self) -> np.ndarray:
+        """The background as one picture, uint8 HWC, at the size of the fit."""
+        return _bytes(self.canvas_1CHW.detach().cpu()[0].permute(1, 2, 0).numpy())
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Where something of the canvas was seen in some frame, bool HW; the rest was filled from around it."""
+        return self._inputs.seen_HW
+
+    @property
+    def inliers(self) -> np.ndarray:
+        """Share of the flow outside all masks that the camera explains, of the step of each frame towards the middle one: (T,)."""
+        return self._inputs.inliers_T
+
+    def camera(self, height: int, width: int) -> Canvas:
+        """Where frames of a size lie on the canvas of that size."""
+        return at_size(self._inputs.canvas, self.size, (height, width))
+
+    def raw_layers(self) -> np.ndarray:
+        """As the network gives them: RGBA in [0, 1], float32 (N, T, H, W, 4) at the size of the fit, that in front first."""
+        self.network.eval()
+        device = self.canvas_1CHW.device
+        with torch.inference_mode():
+            layers = [
+                torch.cat([self.network(part.to(device)).cpu() for part in own_TCHW.split(_FRAMES_AT_ONCE)])
+                for own_TCHW in self._inputs.inputs_NTCHW
+            ]
+        return torch.stack(layers).permute(0, 1, 3, 4, 2).numpy()
+
+    def layers(self, height: int, width: int) -> list[Layer]:
+        """An object with its effects each, that in the back first, as ``composite`` takes them; shadows as thin as they can be.
+
+        Away from the masks an alpha is the smallest that gives the same picture over the background, see ``tightened``.
+        """
+        raw_NTHW4 = self.raw_layers()
+        behind_THWC = self.background_frames(*self.size).astype(np.float32) / 255
+        sure_NTHW = grown(self._clip.masks_NTHW, self._config.grown_px)
+        found = []
+        for name, raw_THW4, sure_THW in zip(self.names, raw_NTHW4, sure_NTHW, strict=True):
+            rgba_THW4 = tightened(raw_THW4, behind_THWC, sure_THW)
+            found.append(Layer(name, _bytes(_rgba_at(rgba_THW4, height, width))))
+        return found[::-1]
+
+    def detailed_layers(self, frames_THWC: np.ndarray) -> list[Layer]:
+        """The layers at the size of the original frames, with all that the fit left out of them: details, sharp edges.
+
+        Lu et al. (CVPR 2021), section 3.4: what the reconstruction lacks is added to each layer by as much as is seen of it.
+
+        Args:
+            frames_THWC: uint8, those that were fitted, at any size.
+        """
+        height, width = frames_THWC.shape[1:3]
+        layers = self.layers(height, width)
+        lacking_THWC = frames_THWC.astype(np.float32) - composite(self.full_background(frames_THWC), layers)
+        clear_THW1 = np.ones((*frames_THWC.shape[:3], 1), np.float32)
+        detailed = []
+        for layer in reversed(layers):
+            colors = (layer.rgba_THW4[..., :3] + clear_THW1 * lacking_THWC).round().clip(0, 255).astype(np.uint8)
+            detailed.append(Layer(layer.name, np.concatenate([colors, layer.rgba_THW4[..., 3:]], axis=3)))
+            clear_THW1 = clear_THW1 * (1 - layer.rgba_THW4[..., 3:] / np.float32(255))
+        return detailed[::-1]
+
+    def background_frames(self, height: int, width: int) -> np.ndarray:
+        """What lies behind all layers in each frame, uint8 (T, H, W, 3); blurred where the size is above that of the fit."""
+        camera = self.camera(height, width)
+        return views(resized(self.canvas, camera.height, camera.width), camera, height, width)
+
+    def full_canvas(self, frames_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The background as one picture at the size of the original frames, as sharp as they are.
+
+        The median of what all layers leave free, by alphas of the fit, grown.
+
+        Args:
+            frames_THWC: uint8, those that were fitted, at any size.
+
+        Returns:
+            picture_HWC: uint8, filled from around where nothing was ever seen. seen_HW: bool, where something was.
+        """
+        height, width = frames_THWC.shape[1:3]
+        alphas_NTHW = self.raw_layers()[..., 3]
+        hidden_THW = grown(np.any(alphas_NTHW > HIDDEN_ALPHA, axis=0), 1)
+        hidden_THW = np.stack([resized(one.astype(np.float32), height, width) > 0 for one in hidden_THW])
+        median_HWC, seen_HW = masked_median(frames_THWC, hidden_THW, self.camera(height, width))
+        return inpainted(median_HWC, seen_HW), seen_HW
+
+    def full_background(self, frames_THWC: np.ndarray) -> np.ndarray:
+        """What lies behind all layers in each original frame, uint8 THWC."""
+        height, width = frames_THWC.shape[1:3]
+        return views(self.full_canvas(frames_THWC)[0], self.camera(height, width), height, width)
+
+    def without(self, name: str, frames_THWC: np.ndarray) -> np.ndarray:
+        """The original frames without an object and its effects, uint8 THWC: where it was, the others over the background.
+
+        Args:
+            frames_THWC: uint8, those that were fitted, at any size.
+        """
+        height, width = frames_THWC.shape[1:3]
+        rest = [layer for layer in self.detailed_layers(frames_THWC) if layer.name != name]
+        clean_THWC = composite(self.full_background(frames_THWC), rest)
+        alpha_THW = self.raw_layers()[self.names.index(name), ..., 3]
+        share_THW1 = np.stack([_soft_edge(one_HW, height, width) for one_HW in alpha_THW])[..., None]
+        mixed_THWC = share_THW1 * clean_THWC + (1 - share_THW1) * frames_THWC
+        return mixed_THWC.round().clip(0, 255).astype(np.uint8)
+
+
+def _soft_edge(alpha_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """1 wherever a layer is, with an edge a pixel of the fit wide."""
+    where_HW = grown((alpha_HW > HIDDEN_ALPHA)[None], 1)[0]
+    return resized(where_HW.astype(np.float32), height, width)
+
+
+def _rgba_at(rgba_THW4: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Layers at another size; colors are weighed by their alpha, so that what lies beside an object does not leak in."""
+    if rgba_THW4.shape[1:3] == (height, width):
+        return rgba_THW4
+    weighed = np.concatenate([rgba_THW4[..., :3] * rgba_THW4[..., 3:], rgba_THW4[..., 3:]], axis=3)
+    large = np.stack([resized(one, height, width) for one in weighed])
+    return np.concatenate([large[..., :3] / large[..., 3:].clip(min=1e-4), large[..., 3:]], axis=3)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return (values * 255).round().clip(0, 255).astype(np.uint8)
