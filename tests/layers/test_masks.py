@@ -156,6 +156,16 @@ def test_frames_take_the_nearest_mask():
     assert all(jaccard(found[0, t], truth[0, t]) < 0.3 for t in range(4, 7))
 
 
+def test_an_object_that_a_painted_frame_lacks_is_carried_on_or_gone():
+    frames, truth = scene()
+    later = truth[:, 4].copy()
+    later[1] = False
+    painted = {0: truth[:, 0], 4: later}
+    assert min(jaccard(propagate(frames, painted)[1, t], truth[1, t]) for t in range(7)) > 0.85
+    gone = propagate(frames, painted, absent_is_known=True)[1]
+    assert [bool(mask.any()) for mask in gone] == [True, True, True, False, False, False, False]
+
+
 def test_a_rough_mask_is_cut_at_the_edge():
     frames, truth = scene()
     rough = np.roll(truth[0, 0], 2, axis=1)

@@ -15,16 +15,14 @@ _LEAST_KEPT = 0.4  # of a rough mask; where less is left, colors did not tell th
 _SURE_BACK, _SURE_OBJECT, _MAYBE_BACK, _MAYBE_OBJECT = 0, 1, 2, 3  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
 
 
-def cut_by_mask(
-    frame_HWC: np.ndarray, rough_HW: np.ndarray, band_px: int, others_HW: np.ndarray | None = None
-) -> np.ndarray:
+def cut_by_mask(frame_HWC: np.ndarray, rough_HW: np.ndarray, band_px: int) -> np.ndarray:
     """The rough mask with its edge moved to where the colors change, bool HW.
 
     Rother et al., *GrabCut* (SIGGRAPH 2004). Deep inside the rough mask is the object for sure, far outside the background. The rough mask
     itself comes back where nothing is left to learn the colors of one of them from, or where too little of it is kept.
 
     Args:
-        frame_HWC: uint8 RGB. rough_HW: bool. band_px: how far from its edge pixels are asked. others_HW: bool, where other objects are.
+        frame_HWC: uint8 RGB. rough_HW: bool. band_px: how far from its edge pixels are asked.
     """
     cv2: Any = require_opencv()
     if not rough_HW.any():
@@ -34,8 +32,6 @@ def cut_by_mask(
     inside_HW, near_HW = cv2.erode(rough, kernel) > 0, cv2.dilate(rough, kernel) > 0
     said_HW = np.where(rough_HW, _MAYBE_OBJECT, _MAYBE_BACK).astype(np.uint8)
     said_HW[inside_HW], said_HW[~near_HW] = _SURE_OBJECT, _SURE_BACK
-    if others_HW is not None:
-        said_HW[others_HW & ~rough_HW] = _SURE_BACK
     if not (said_HW == _SURE_BACK).any():
         return rough_HW.copy()
     found_HW = _grab_cut(cv2, frame_HWC, said_HW, _ROUNDS_MASK)
