@@ -55,7 +55,7 @@ class Canvas:
 
 
 def measure_motion(frames_THWC: np.ndarray) -> ClipMotion:
-    """Dense Inverse Search both ways between consecutive frames.
+    """Dense Inverse Search both ways between consecutive frames, to the last pixel: what layers are fitted to is small.
 
     Args:
         frames_THWC: uint8 RGB, two frames at least.
@@ -63,7 +63,7 @@ def measure_motion(frames_THWC: np.ndarray) -> ClipMotion:
     Raises:
         SsvidError: OpenCV is not installed.
     """
-    search = Dis()
+    search = Dis(every_px=True)
     pairs = list(zip(frames_THWC[:-1], frames_THWC[1:], strict=True))
     forward = np.stack([search.of_colors(before, after) for before, after in pairs])
     backward = np.stack([search.of_colors(after, before) for before, after in pairs])
@@ -139,7 +139,7 @@ def fit_transformation(
     start_N2 = grid_px(*where_HW.shape)[where_HW]
     end_N2 = start_N2 + flow_HW2[where_HW]
     every = max(1, len(start_N2) // _MOST_POINTS)
-    start_N2, end_N2 = start_N2[::every], end_N2[::every]
+    start_N2, end_N2 = (np.ascontiguousarray(points_N2[::every]) for points_N2 in (start_N2, end_N2))
     if len(start_N2) < _FEWEST_POINTS:
         return None, 0.0
     cv2.setRNGSeed(0)  # the same points, the same answer

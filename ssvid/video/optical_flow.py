@@ -61,11 +61,17 @@ class Dis:
     """Dense Inverse Search (Kroeger et al., ECCV 2016) with one of OpenCV's presets, "FAST" or "MEDIUM", on one thread.
 
     Frames with a side of less than 16 px are repeated at the border: the search needs as many.
+
+    Args:
+        every_px: search to the last pixel; the presets stop where two are one, which in small frames draws the flow of small objects
+            towards that of what lies behind them.
     """
 
-    def __init__(self, preset: str = "MEDIUM") -> None:
+    def __init__(self, preset: str = "MEDIUM", *, every_px: bool = False) -> None:
         self._cv2: Any = require_opencv()
         self._search = self._cv2.DISOpticalFlow_create(getattr(self._cv2, f"DISOPTICAL_FLOW_PRESET_{preset}"))
+        if every_px:
+            self._search.setFinestScale(0)
 
     def __call__(self, start_HW: np.ndarray, end_HW: np.ndarray) -> np.ndarray:
         """Flow HW2 from one gray frame to another."""

@@ -1,0 +1,376 @@
+"""Atlases on scenes whose layers are known, the ablation of their losses, and two clips of DAVIS beside a tracker that no loss uses.
+
+Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out DIR [--seeds 3] [--parts known bending ablation real] [--real DIR]
+Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out build/atlas --real data/real
+
+known: a rigid body, the settings "fast", 600 iterations. bending: waves run through it; beside, its mapping left where it begins. between: every
+second frame is fitted, and those between are compared. ablation: the settings "published", 800 iterations, one thing left out at a time. real:
+blackswan and car-shadow, 24 frames of 160 x 90, 1,000 iterations; correspondence against Lucas and Kanade at full size.
+
+Writes a file for each fit, of real clips the model too, so that the command can be stopped and given again, and atlas.md with all that is there: each figure beside its
+floor. --real is the folder that holds davis/DAVIS2016.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssvid.files import write_json, write_picture, write_text
+from ssvid.layers.atlas import FAST, PUBLISHED, AtlasConfig, AtlasModel, fit_atlas
+from ssvid.layers.atlas.editing import apply_edit
+from ssvid.layers.atlas.pictures import covered
+from ssvid.layers.atlas.quality import (
+    alpha_iou,
+    between_pixels,
+    centroids,
+    corners_in,
+    lucas_kanade,
+    places_of,
+    psnr,
+    shape_of,
+    track_errors,
+    unseen_energy,
+)
+from ssvid.layers.clip import LayerClip
+from ssvid.layers.motion import grid_px, measure_motion
+from ssvid.machine import environment
+from ssvid.video.synthetic_layers import KnownLayers, LayeredScene, draw_layered_scene, render_layers
+
+NUM_POINTS, DOT_PX = 60, 5
+REAL_SIZE, REAL_FRAMES = (90, 160), 24
+OTHER_FRAMES = (0, 4, 8, 16, 20, 23)  # of real clips, seen from the one in the middle
+Figures = dict[str, float]
+
+
+class Fit(NamedTuple):
+    """One line: what is fitted, and how."""
+
+    part: str
+    name: str
+    scene: str
+    config: AtlasConfig
+
+    def file(self, out: Path, seed: int) -> Path:
+        return out / f"{self.part}-{self.name.replace(' ', '-')}-{seed}.json"
+
+
+def fits() -> list[Fit]:
+    known, published = replace(FAST, iterations=600), replace(PUBLISHED, iterations=800)
+    weights = published.weights
+    ablation = {
+        "complete": published,
+        "no flow": replace(published, weights=replace(weights, flow=0)),
+        "no rigidity": replace(published, weights=replace(weights, rigidity=0, global_rigidity=0)),
+        "no sparsity": replace(published, weights=replace(weights, sparsity=0)),
+        "grid atlas": replace(published, atlas="grid"),
+    }
+    return [
+        Fit("known", "fast", "rigid", known),
+        Fit("bending", "fast", "bending", known),
+        Fit("bending", "mapping frozen", "bending", replace(known, learn_mapping=False)),
+        Fit("between", "every second frame", "between", known),
+        *(Fit("ablation", name, "rigid", config) for name, config in ablation.items()),
+        *(Fit("real", clip, clip, replace(FAST, iterations=1000)) for clip in ("blackswan", "car-shadow")),
+    ]
+
+
+# ---- scenes that are known
+
+
+def drawn(kind: str, seed: int) -> tuple[LayeredScene, KnownLayers]:
+    bending_px, num_frames = 2.0 if kind == "bending" else 0.0, 39 if kind == "between" else 20
+    scene = draw_layered_scene(seed, bending_px=bending_px, num_frames=num_frames)
+    return scene, render_layers(scene)
+
+
+def measure_known(fit: Fit, seed: int, out: Path) -> Figures:
+    scene, known = drawn(fit.scene, seed)
+    clip = LayerClip(known.frames_THWC, known.masks(), ("body",), 25.0)
+    model, seconds = timed_fit(clip, fit.config, seed)
+    times = range(scene.num_frames)
+    shown = model.recompose(scene.height, scene.width, times)
+    uv_THW2 = model.uv_px("body", scene.height, scene.width, times)
+    body_THW = known.weights()[0] > 0.9
+    shape = shape_of(uv_THW2, body_THW, fit.config.export_scale)
+    picture(model, shown, clip, out / f"{fit.file(out, seed).stem}.png")
+    return {
+        "cpu_seconds": seconds,
+        "psnr": psnr(shown, known.frames_THWC),
+        "psnr_object": psnr(shown, known.frames_THWC, known.masks()[0]),
+        "alpha_iou": alpha_iou(model.alphas(scene.height, scene.width, times)[0], known.masks()[0]),
+        **tracked(model, scene, known),
+        **edited(model, scene, known),
+        "stretch": shape.stretch,
+        "folded": shape.folded,
+        "unseen_energy": energy(model, uv_THW2),
+    }
+
+
+def timed_fit(clip: LayerClip, config: AtlasConfig, seed: int) -> tuple[AtlasModel, float]:
+    began = time.process_time()
+    model = fit_atlas(clip, measure_motion(clip.frames_THWC), config, seed=seed)
+    return model, time.process_time() - began
+
+
+def tracked(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> Figures:
+    """Points of the middle frame in eight others, each layer by itself."""
+    middle, figures = scene.num_frames // 2, {}
+    others = np.unique(np.linspace(0, scene.num_frames - 1, 9).round().astype(int))
+    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
+        seen_THW = known.weights()[layer] > 0.9
+        rng = np.random.default_rng(layer)
+        inside = np.argwhere(seen_THW[middle])[:, ::-1]
+        start_N2 = inside[rng.integers(0, len(inside), NUM_POINTS)].astype(float)
+        ends_TN2 = np.full((scene.num_frames, NUM_POINTS, 2), np.nan)
+        for t in others[others != middle]:
+            ends_TN2[t] = scene.moved(layer, start_N2, middle, t)
+            ends_TN2[t][between_pixels(seen_THW[t][..., None], ends_TN2[t])[:, 0] < 1] = np.nan
+            outside = ((ends_TN2[t] < 0) | (ends_TN2[t] > (scene.width - 1, scene.height - 1))).any(axis=1)
+            ends_TN2[t][outside] = np.nan
+        uv_px = model.uv_px(name, scene.height, scene.width, range(scene.num_frames))
+        weights = model.weights(scene.height, scene.width, range(scene.num_frames))[layer]
+        errors = track_errors(uv_px, weights, middle, start_N2, ends_TN2)
+        figures[f"track_{short}"] = float(np.nanmean(errors))
+        figures[f"track_{short}_p95"] = float(np.nanpercentile(errors, 95))
+    return figures
+
+
+def edited(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> Figures:
+    """A dot painted on each atlas: how far its middle lies from where it truly is, the most over all frames that show it whole."""
+    middle, figures = scene.num_frames // 2, {}
+    xy_P2 = grid_px(scene.height, scene.width).reshape(-1, 2).astype(float)
+    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
+        seen_THW = known.weights()[layer] > 0.99
+        start = whole_place(scene, seen_THW, layer, middle)
+        uv_THW2 = model.uv_px(name, scene.height, scene.width, range(scene.num_frames))
+        exported, painted = (model.atlas_rgba(name) for _ in range(2))
+        place = between_pixels(uv_THW2[middle], start[None])[0]
+        dot = np.hypot(*(grid_px(*painted.shape[:2]) - place).T).T < DOT_PX * model.config.export_scale
+        exported[dot] = (0, 0, 0, 255)
+        painted[dot] = 255  # from black to white: every pixel of the frame becomes white there
+        black = np.zeros_like(known.frames_THWC)
+        shown_THW = apply_edit(black, model, name, exported, painted)[..., 0] / 255.0
+        # What the dot shows in the middle frame, carried along by the truth.
+        true_THW = np.stack(
+            [
+                between_pixels(shown_THW[middle][..., None], scene.moved(layer, xy_P2, t, middle)).reshape(
+                    shown_THW[0].shape
+                )
+                for t in range(scene.num_frames)
+            ]
+        )
+        gaps_T = np.linalg.norm(centroids(shown_THW) - centroids(true_THW), axis=1)
+        whole_T = [
+            bool(seen_THW[t][true_THW[t] > 0.01].all() and (true_THW[t] > 0.5).any()) for t in range(len(gaps_T))
+        ]
+        inside_T = true_THW.sum(axis=(1, 2)) > 0.5 * true_THW[middle].sum()
+        counted_T = np.array(whole_T) & inside_T
+        figures[f"edit_{short}_max"] = float(np.nan_to_num(gaps_T[counted_T], nan=np.inf).max())
+        figures[f"edit_{short}_frames"] = float(counted_T.sum())
+    return figures
+
+
+def whole_place(scene: LayeredScene, seen_THW: np.ndarray, layer: int, middle: int) -> np.ndarray:
+    """The place in the middle frame around which most frames see all of the dot."""
+    candidates_N2 = np.argwhere(seen_THW[middle])[::3, ::-1].astype(float)
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    ring = (DOT_PX + 2) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rim_M2 = (candidates_N2[:, None] + ring).reshape(-1, 2)
+    counts = np.zeros(len(candidates_N2))
+    for t in range(scene.num_frames):
+        there = np.rint(scene.moved(layer, rim_M2, middle, t)).astype(int)
+        inside = ((there >= 0) & (there < (scene.width, scene.height))).all(axis=1)
+        column, row = there.clip(0, (scene.width - 1, scene.height - 1)).T
+        counts += (seen_THW[t][row, column] & inside).reshape(len(candidates_N2), -1).all(axis=1)
+    return candidates_N2[counts.argmax()]
+
+
+def energy(model: AtlasModel, uv_THW2: np.ndarray) -> float:
+    """Of the first object's atlas, where pixels lie and none shows it."""
+    rgba = model.atlas_rgba(model.names[0])
+    scale, (height, width) = model.config.export_scale, rgba.shape[:2]
+    coarse = (int(height / scale) + 1, int(width / scale) + 1)
+    reached = covered(uv_THW2 / scale, np.ones(uv_THW2.shape[:3]), *coarse) > 0
+    rows, columns = (np.arange(side) / scale for side in (height, width))
+    reached_HW = reached[rows.astype(int)][:, columns.astype(int)]
+    return unseen_energy(rgba[..., :3] / 255.0, rgba[..., 3] / 255.0, reached_HW)
+
+
+def measure_between(fit: Fit, seed: int, out: Path) -> Figures:
+    """Frames that were not fitted, beside the mean of their neighbors."""
+    scene, known = drawn(fit.scene, seed)
+    clip = LayerClip(known.frames_THWC[::2], known.masks()[:, ::2], ("body",), 25.0)
+    model, seconds = timed_fit(clip, fit.config, seed)
+    shown = model.recompose(scene.height, scene.width, np.arange(clip.num_frames - 1) + 0.5)
+    true, fitted = known.frames_THWC[1::2], clip.frames_THWC.astype(float)
+    blended = np.rint((fitted[:-1] + fitted[1:]) / 2).astype(np.uint8)
+    return {"cpu_seconds": seconds, "psnr_between": psnr(shown, true), "psnr_blended": psnr(blended, true)}
+
+
+# ---- clips of DAVIS
+
+
+def davis(folder: Path, clip: str) -> LayerClip:
+    """At full size."""
+    pictures = sorted((folder / "davis/DAVIS2016/JPEGImages/480p" / clip).glob("*.jpg"))[:REAL_FRAMES]
+    masks = [folder / "davis/DAVIS2016/Annotations/480p" / clip / f"{picture.stem}.png" for picture in pictures]
+    frames = np.stack([np.asarray(Image.open(picture).convert("RGB")) for picture in pictures])
+    found = np.stack([np.asarray(Image.open(mask).convert("L")) > 127 for mask in masks])
+    return LayerClip(frames, found[None], (clip,), 24.0)
+
+
+def measure_real(fit: Fit, seed: int, out: Path, folder: Path) -> Figures:
+    whole = davis(folder, fit.scene)
+    clip = whole.resized(*REAL_SIZE)
+    model, seconds = timed_fit(clip, fit.config, seed)
+    torch.save(model.state(), out / f"{fit.file(out, seed).stem}.pt")
+    times = range(clip.num_frames)
+    shown = model.recompose(*REAL_SIZE, times)
+    picture(model, shown, clip, out / f"{fit.file(out, seed).stem}.png")
+    figures = {
+        "cpu_seconds": seconds,
+        "psnr": psnr(shown, clip.frames_THWC),
+        "psnr_object": psnr(shown, clip.frames_THWC, clip.masks_NTHW[0]),
+        "alpha_iou": alpha_iou(model.alphas(*REAL_SIZE, times)[0], clip.masks_NTHW[0]),
+    }
+    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
+        gaps = real_gaps(model, whole, layer, name)
+        figures |= {f"lk_{short}_median": float(np.median(gaps)), f"lk_{short}_p90": float(np.percentile(gaps, 90))}
+        figures[f"lk_{short}_points"] = float(len(gaps))
+    return figures
+
+
+def real_gaps(model: AtlasModel, whole: LayerClip, layer: int, name: str) -> np.ndarray:
+    """Between the places that the tracker and the atlas find, in px of the size that was fitted."""
+    middle, (height, width) = whole.num_frames // 2, REAL_SIZE
+    to_fitted = np.array([width / whole.size[1], height / whole.size[0]])
+    own = whole.masks_NTHW[0] if layer == 0 else ~whole.masks_NTHW[0]
+    start_N2 = corners_in(whole.frames_THWC[middle], own[middle], 150)
+    uv_px = model.uv_px(name, height, width, range(whole.num_frames))
+    weights = model.weights(height, width, range(whole.num_frames))[layer]
+    gaps = []
+    for t in OTHER_FRAMES:
+        tracks = lucas_kanade(whole.frames_THWC, middle, t, start_N2)
+        ends = tracks.end_N2.clip(0, (whole.size[1] - 1, whole.size[0] - 1))
+        column, row = np.rint(ends).astype(int).T
+        kept = tracks.found_N & own[t, row, column]
+        begun, ended = ((points[kept] + 0.5) * to_fitted - 0.5 for points in (tracks.start_N2, tracks.end_N2))
+        if len(begun):
+            found = places_of(uv_px[t], weights[t], between_pixels(uv_px[middle], begun))
+            gaps.append(np.linalg.norm(found - ended, axis=1))
+    return np.concatenate(gaps)
+
+
+def picture(model: AtlasModel, shown: np.ndarray, clip: LayerClip, path: Path) -> None:
+    """First, middle and last frame above what the atlases show; for the eye."""
+    chosen = [0, clip.num_frames // 2, clip.num_frames - 1]
+    write_picture(
+        path, np.concatenate([np.concatenate(frames[chosen], axis=1) for frames in (clip.frames_THWC, shown)])
+    )
+    for name in model.names:
+        rgba = model.atlas_rgba(name)
+        Image.fromarray(rgba).save(path.with_name(f"{path.stem}-{name}.png"))
+
+
+# ---- floors and the page
+
+
+FLOORS: dict[tuple[str, str], list[tuple[str, str, float]]] = {
+    ("known", "fast"): [
+        ("psnr", ">=", 38), ("alpha_iou", ">=", 0.95), ("track_fg", "<=", 0.25), ("track_fg_p95", "<=", 0.5),
+        ("track_bg", "<=", 0.25), ("track_bg_p95", "<=", 0.6), ("edit_fg_max", "<=", 0.5), ("edit_bg_max", "<=", 0.5),
+        ("stretch", "<=", 0.1), ("folded", "<=", 0),
+    ],
+    ("bending", "fast"): [("psnr_object", ">=", 28), ("track_fg", "<=", 1.2)],
+    ("real", "blackswan"): [("psnr", ">=", 26.5), ("lk_fg_median", "<=", 0.3), ("alpha_iou", ">=", 0.9)],
+    ("real", "car-shadow"): [("psnr", ">=", 27.5), ("lk_fg_median", "<=", 0.6), ("alpha_iou", ">=", 0.9)],
+}  # fmt: skip
+# Of two lines with the same seed: (part, name, other name, figure, how they are compared, floor).
+Compared = tuple[str, str, str, str, Callable[[float, float], float], float]
+COMPARED: list[Compared] = [
+    ("bending", "fast", "mapping frozen", "psnr_object", lambda a, b: a - b, 4),
+    ("ablation", "no flow", "complete", "track_fg", lambda a, b: a / b, 3),
+    ("ablation", "no rigidity", "complete", "stretch", lambda a, b: a / b, 3),
+    ("ablation", "no sparsity", "complete", "unseen_energy", lambda a, b: a / b, 10),
+    ("ablation", "grid atlas", "complete", "track_fg", lambda a, b: a / b, 3),
+    ("ablation", "grid atlas", "complete", "psnr", lambda a, b: a - b, 0),
+]
+
+
+def found_in(out: Path) -> dict[tuple[str, str], dict[int, Figures]]:
+    """(part, name) -> seed -> figures, of the files that are there."""
+    found: dict[tuple[str, str], dict[int, Figures]] = {}
+    for fit in fits():
+        for path in sorted(out.glob(f"{fit.file(out, 0).stem[:-2]}-*.json")):
+            found.setdefault((fit.part, fit.name), {})[int(path.stem.rpartition("-")[2])] = json.loads(path.read_text())
+    return found
+
+
+def lines(out: Path) -> Iterator[str]:
+    found = found_in(out)
+    for part in dict.fromkeys(part for part, _ in found):
+        rows = {name: by_seed for (own, name), by_seed in found.items() if own == part}
+        keys = list(dict.fromkeys(key for by_seed in rows.values() for one in by_seed.values() for key in one))
+        yield f"\n## {part}\n\n| | seeds | {' | '.join(keys)} |\n|---|---|{'---|' * len(keys)}"
+        for name, by_seed in rows.items():
+            cells = [
+                " / ".join(f"{one[key]:.3g}" for one in by_seed.values())
+                for key in keys
+                if key in next(iter(by_seed.values()))
+            ]
+            yield f"| {name} | {', '.join(map(str, by_seed))} | {' | '.join(cells)} |"
+    yield "\n## Floors\n\n| | figure | floor | found | |\n|---|---|---|---|---|"
+    for (part, name), floors in FLOORS.items():
+        for key, way, floor in floors:
+            values = [one[key] for one in found.get((part, name), {}).values()]
+            yield floor_line(f"{part}, {name}", key, way, floor, values)
+    for part, name, other, key, compare, floor in COMPARED:
+        ours, theirs = found.get((part, name), {}), found.get((part, other), {})
+        values = [compare(ours[seed][key], theirs[seed][key]) for seed in ours if seed in theirs]
+        kind = "times" if compare(4, 2) == 2 and compare(9, 3) == 3 else "more by"
+        yield floor_line(f"{part}, {name} against {other}", f"{key}, {kind}", ">=", floor, values)
+
+
+def floor_line(name: str, key: str, way: str, floor: float, values: list[float]) -> str:
+    held = all(value >= floor if way == ">=" else value <= floor for value in values)
+    verdict = "not measured" if not values else "holds" if held else "does NOT hold"
+    return f"| {name} | {key} | {way} {floor:g} | {' / '.join(f'{value:.3g}' for value in values)} | {verdict} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", default=["known", "bending", "between", "ablation", "real"])
+    parser.add_argument(
+        "--real", type=Path, help="folder that holds davis/DAVIS2016; without it the part real is left out"
+    )
+    parser.add_argument("--fits", type=int, default=0, help="at most so many fits, then stop; 0 is all")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    todo = [
+        (fit, seed)
+        for seed in range(args.seeds)
+        for fit in fits()
+        if fit.part in args.parts and (fit.part != "real" or args.real) and not fit.file(args.out, seed).exists()
+    ]
+    for fit, seed in todo[: args.fits or None]:
+        measure = {"between": measure_between}.get(fit.part, measure_known)
+        figures = measure_real(fit, seed, args.out, args.real) if fit.part == "real" else measure(fit, seed, args.out)
+        write_json(fit.file(args.out, seed), figures)
+        print(fit.part, fit.name, seed, {key: round(value, 3) for key, value in figures.items()}, flush=True)
+    head = f"`python -m tests.benchmarks.bench_layers_atlas` on {json.dumps(environment())}\n"
+    write_text(args.out / "atlas.md", head + "\n".join(lines(args.out)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
