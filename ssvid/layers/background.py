@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssvid.errors import DataError
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.motion import Canvas, ClipMotion, canvas_of, fit_transformation, homographies
 from ssvid.video.optical_flow import Dis, one_thread, require_opencv
@@ -29,17 +30,25 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
         the canvas; inliers_T, the share of flow that a moving camera explains, 1 of a still one.
 
     Raises:
-        DataError: the canvas is much larger than a frame.
+        DataError: the canvas is much larger than a frame, or masks hide all of every frame.
     """
     frames_THWC, (height, width) = clip.frames_THWC, clip.size
     hidden_THW = grown(np.any(clip.masks_NTHW, axis=0), grown_px)
+    if hidden_THW.all():
+        raise DataError(
+            "the masks, grown a little, cover every frame as a whole, so that nothing is seen of the background. Paint the objects alone, "
+            "or take frames in which something else is seen."
+        )
     still = canvas_of(np.tile(np.eye(3), (clip.num_frames, 1, 1)), height, width)
     if camera == "static":
         return still, np.ones(clip.num_frames)
     chain = homographies(motion, ~hidden_THW)
-    moving = canvas_of(chain.to_middle_T33, height, width)
-    for _ in range(_REFINEMENTS):
-        moving = refined(moving, frames_THWC, hidden_THW)
+    try:
+        moving = canvas_of(chain.to_middle_T33, height, width)
+        for _ in range(_REFINEMENTS):
+            moving = refined(moving, frames_THWC, hidden_THW)
+    except DataError as error:
+        raise DataError(f"{error} Where the camera stands still, choose the static camera.") from error
     if camera == "auto":
         errors = [_registration_error(canvas, frames_THWC, hidden_THW) for canvas in (still, moving)]
         if errors[0] <= STILL_ERROR * errors[1]:

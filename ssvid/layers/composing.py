@@ -5,7 +5,7 @@ All is on arrays: backgrounds uint8 (T, H, W, 3), layers in a list with that in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from ssvid.errors import DataError, did_you_mean
 from ssvid.layers.motion import Canvas
+from ssvid.layers.time_maps import lasting
 from ssvid.video.optical_flow import one_thread, require_opencv, resized
 
+BACKGROUND = "background"
 _GRAY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
@@ -142,7 +144,7 @@ def retimed(
     cv2: Any = require_opencv()
     num_frames, height, width = layer.rgba_THW4.shape[:3]
     if views_N is None:
-        views_N = np.arange(len(frames_N)).clip(max=num_frames - 1)
+        views_N = lasting(np.arange(num_frames), len(frames_N))
     pictures = []
     for frame, view in zip(frames_N, views_N, strict=True):
         if frame < 0:
@@ -153,6 +155,38 @@ def retimed(
             there = np.linalg.inv(canvas.to_canvas_T33[view]) @ canvas.to_canvas_T33[frame]
             pictures.append(_moved(cv2, layer.rgba_THW4[frame], there, height, width))
     return replace(layer, rgba_THW4=np.stack(pictures))
+
+
+def played(
+    background_THWC: np.ndarray,
+    layers: Sequence[Layer],
+    maps: Mapping[str, np.ndarray],
+    canvas: Canvas | None = None,
+) -> np.ndarray:
+    """The video with a time of its own for each layer: as many pictures as the longest map has, uint8 NHWC.
+
+    Args:
+        maps: of ``ssvid.layers.time_maps``, by the names of layers, and ``background``, whose map moves the camera. What has no map keeps
+            its own time, and what ends earlier holds its last frame. canvas: as of ``retimed``.
+
+    Raises:
+        DataError: there is no such layer, or the background is not there in some picture.
+    """
+    for name in maps:
+        if name != BACKGROUND:
+            find_layer(layers, name)
+    own_T = np.arange(len(background_THWC))
+    num_pictures = max((len(frames_N) for frames_N in maps.values()), default=len(own_T))
+    full = {
+        name: lasting(maps.get(name, own_T), num_pictures) for name in (BACKGROUND, *(layer.name for layer in layers))
+    }
+    views_N = full[BACKGROUND]
+    if (views_N < 0).any():
+        raise DataError(
+            f"the time of the background leaves it out of picture {int(np.argmax(views_N < 0))}. A background is always there: take none "
+            "out of its time, or lay the layers over another one."
+        )
+    return composite(background_THWC[views_N], [retimed(layer, full[layer.name], canvas, views_N) for layer in layers])
 
 
 def trail(

@@ -222,8 +222,8 @@ def followers(seed: int, *, num_frames: int = 20) -> EffectScene:
     t = np.linspace(0, 1, num_frames)
     path_T2 = np.stack([12 + 72 * t, 12 + 2.5 * np.sin(2 * np.pi * (1.5 * t + rng.uniform()))], axis=1)
     size, strength = (7.0, 5.0), 0.5
-    steps_T2 = _smooth_walk(rng, num_frames)
-    own_T2 = np.stack([48 + 30 * steps_T2[:, 0], 55 + 2 * steps_T2[:, 1]], axis=1)
+    steps_T2 = _wander(rng, num_frames)
+    own_T2 = np.stack([48 + 38 * steps_T2[:, 0], 55 + 3 * steps_T2[:, 1]], axis=1)
     effects = (
         Effect("near", path_T2 + np.array([0.0, 10.0]), size, strength),
         Effect("far", path_T2 + np.array([0.0, 28.0]), size, strength),
@@ -233,8 +233,8 @@ def followers(seed: int, *, num_frames: int = 20) -> EffectScene:
     return EffectScene((actor,), _texture(rng, 60.0, 0.2), np.zeros((num_frames, 2)), height, width, seed)
 
 
-def _smooth_walk(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    """A wander in [-1, 1] in both directions, (T, 2): a few knots drawn at random, gone through evenly."""
-    knots = rng.uniform(-1, 1, (7, 2))
-    at_T = np.linspace(0, len(knots) - 1, num_frames)
+def _wander(rng: np.random.Generator, num_frames: int) -> np.ndarray:
+    """A wander in [-1, 1] in both directions, (T, 2): to another place drawn at random in every second frame."""
+    knots = rng.uniform(-1, 1, (num_frames // 2 + 1, 2))
+    at_T = np.arange(num_frames) / 2
     return np.stack([np.interp(at_T, np.arange(len(knots)), knots[:, axis]) for axis in (0, 1)], axis=1)

@@ -115,5 +115,5 @@ def test_a_lost_camera_is_told():
     motion = measure_motion(np.stack([frames[0], frames[0]]))
     motion.forward_THW2[..., 0] = 40 * np.arange(60)[None, None]
     motion.backward_THW2[..., 0] = 40 * np.arange(60)[None, None]
-    with pytest.raises(DataError, match="canvas of the background"):
+    with pytest.raises(DataError, match=r"canvas of the background .* choose the static camera"):
         camera_canvas(clip, motion, "moving")

@@ -13,6 +13,7 @@ from ssvid.layers.composing import (
     faded,
     find_layer,
     grayed,
+    played,
     retimed,
     standing,
     trail,
@@ -136,6 +137,32 @@ def test_a_picture_on_the_ground_goes_with_it():
     for t, left in enumerate((3, 2, 0)):
         assert found[t, 1:3, left : left + 2, 3].min() == 255
         assert found[t, ..., 3].astype(int).sum() == 4 * 255
+
+
+def test_every_layer_has_a_time_of_its_own():
+    one, two, behind = random_layer(0, "one"), random_layer(1, "two"), ground()
+    found = played(behind, [one, two], {"one": np.array([2, 1, 0, 0, -1])})
+    for n, (of_one, of_two) in enumerate([(2, 0), (1, 1), (0, 2), (0, 2), (-1, 2)]):
+        layers = [Layer("two", two.rgba_THW4[[of_two]])]
+        if of_one >= 0:
+            layers.insert(0, Layer("one", one.rgba_THW4[[of_one]]))
+        assert (found[n] == composite(behind[[min(n, 2)]], layers)[0]).all()
+    assert (played(behind, [one, two], {}) == composite(behind, [one, two])).all()
+
+
+def test_the_camera_has_a_time_too():
+    behind = ground()
+    found = played(
+        behind, [box(0, 1, 5)], {"background": np.array([2, 2]), "box": np.array([0, 0])}, sliding([0, 1, 3])
+    )
+    assert (found == composite(behind[[2, 2]], [Layer("box", box(0, 1, 2).rgba_THW4[[0, 0]])])).all()
+
+
+def test_what_cannot_be_played_is_refused():
+    with pytest.raises(DataError, match="there is no layer 'wolker'"):
+        played(ground(), [random_layer(0)], {"wolker": np.arange(3)})
+    with pytest.raises(DataError, match="out of picture 1"):
+        played(ground(), [random_layer(0)], {"background": np.array([0, -1, 2])})
 
 
 @pytest.mark.parametrize("pan_px", [0.0, 30.0])

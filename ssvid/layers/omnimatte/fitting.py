@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,7 +46,7 @@ def fit_omnimatte(
             that has ended, the model is back at once.
 
     Raises:
-        DataError: there is one frame only, the camera was lost, or the state is of another fit.
+        DataError: there is one frame only, the camera was lost, nothing is seen of the background, or the state is of another fit.
     """
     if clip.num_frames < 2:
         raise DataError(
@@ -84,6 +85,7 @@ class _Fit:
             ]
         )
         self.schedule = MaskSchedule(config.mask_weight, config.mask_target)
+        self.identity = _identity(clip, config, seed)
         self.model = OmnimatteModel(clip, inputs, config, network, canvas_1CHW, self._state)
 
     def step(self) -> None:
@@ -136,7 +138,7 @@ class _Fit:
         """A copy of all that changes, as tensors and plain types."""
         return {
             "step": self.model.step,
-            "identity": self._identity(),
+            "identity": self.identity,
             "network": {name: value.detach().clone() for name, value in self.model.network.state_dict().items()},
             "canvas": self.model.canvas_1CHW.detach().clone(),
             "optimizer": _copied(self.optimizer.state_dict()),
@@ -144,15 +146,11 @@ class _Fit:
             "losses": dict(self.model.losses),
         }
 
-    def _identity(self) -> list[int]:
-        return [self.seed, *self.inputs_NTCHW.shape, *self.model.canvas_1CHW.shape[2:], self.config.iterations]
-
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        if list(state["identity"]) != self._identity():
+        if state["identity"] != self.identity:
             raise DataError(
-                f"the fit that should go on was of (seed, objects, frames, channels, height, width, canvas, steps) {list(state['identity'])}, "
-                f"and this one is of {self._identity()}. Give the same video, masks and settings again, or begin anew."
+                "the fit that should go on was of other frames, masks, settings or another seed. Give the same again, or begin anew."
             )
         self.model.network.load_state_dict(state["network"])
         with torch.no_grad():
@@ -167,6 +165,14 @@ def rate_times(step: int, config: OmnimatteConfig) -> float:
     begin = config.constant_share * config.iterations
     along = max(0.0, (step - begin) / max(config.iterations - begin, 1))
     return config.final_rate_times + (1 - config.final_rate_times) * (1 + math.cos(math.pi * along)) / 2
+
+
+def _identity(clip: LayerClip, config: OmnimatteConfig, seed: int) -> str:
+    """Known by it: what is fitted, and how."""
+    told = hashlib.sha256(repr((clip.frames_THWC.shape, clip.names, config, seed)).encode())
+    for array in (clip.frames_THWC, clip.masks_NTHW):
+        told.update(np.ascontiguousarray(array).data)
+    return told.hexdigest()
 
 
 def _copied(value: Any) -> Any:

@@ -40,7 +40,7 @@ def fit_inputs(clip: LayerClip, motion: ClipMotion, config: OmnimatteConfig, see
     """What a fit starts from.
 
     Raises:
-        DataError: the camera was lost.
+        DataError: the camera was lost, or nothing is seen of the background.
     """
     canvas, inliers_T = camera_canvas(clip, motion, config.camera, config.grown_px)
     hidden_THW = grown(np.any(clip.masks_NTHW, axis=0), config.grown_px)

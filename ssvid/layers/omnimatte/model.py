@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssvid.layers.background import at_size, grown, inpainted, masked_median, views
 from ssvid.layers.clip import LayerClip
-from ssvid.layers.composing import Layer, composite
+from ssvid.layers.composing import Layer, composite, dropped
 from ssvid.layers.motion import Canvas
 from ssvid.layers.omnimatte.config import OmnimatteConfig
 from ssvid.layers.omnimatte.inputs import FitInputs
@@ -42,6 +42,7 @@ class OmnimatteModel:
         self.network, self.canvas_1CHW = network, canvas_1CHW
         self.step, self.losses = 0, dict[str, float]()
         self.state = state
+        self._raw: tuple[int, np.ndarray] | None = None
         self._clip, self._inputs, self._config = clip, inputs, config
 
     @property
@@ -65,6 +66,11 @@ class OmnimatteModel:
 
     def raw_layers(self) -> np.ndarray:
         """As the network gives them: RGBA in [0, 1], float32 (N, T, H, W, 4) at the size of the fit, that in front first."""
+        if self._raw is None or self._raw[0] != self.step:
+            self._raw = (self.step, self._asked())
+        return self._raw[1]
+
+    def _asked(self) -> np.ndarray:
         self.network.eval()
         device = self.canvas_1CHW.device
         with torch.inference_mode():
@@ -85,20 +91,21 @@ class OmnimatteModel:
         found = []
         for name, raw_THW4, sure_THW in zip(self.names, raw_NTHW4, sure_NTHW, strict=True):
             rgba_THW4 = tightened(raw_THW4, behind_THWC, sure_THW)
-            found.append(Layer(name, _bytes(_rgba_at(rgba_THW4, height, width))))
+            found.append(Layer(name, np.stack([_bytes(_rgba_at(one, height, width)) for one in rgba_THW4])))
         return found[::-1]
 
-    def detailed_layers(self, frames_THWC: np.ndarray) -> list[Layer]:
+    def detailed_layers(self, frames_THWC: np.ndarray, behind_THWC: np.ndarray | None = None) -> list[Layer]:
         """The layers at the size of the original frames, with all that the fit left out of them: details, sharp edges.
 
         Lu et al. (CVPR 2021), section 3.4: what the reconstruction lacks is added to each layer by as much as is seen of it.
 
         Args:
-            frames_THWC: uint8, those that were fitted, at any size.
+            frames_THWC: uint8, those that were fitted, at any size. behind_THWC: ``full_background`` of them, where it is there already.
         """
         height, width = frames_THWC.shape[1:3]
         layers = self.layers(height, width)
-        lacking_THWC = frames_THWC.astype(np.float32) - composite(self.full_background(frames_THWC), layers)
+        behind_THWC = self.full_background(frames_THWC) if behind_THWC is None else behind_THWC
+        lacking_THWC = frames_THWC.astype(np.float32) - composite(behind_THWC, layers)
         clear_THW1 = np.ones((*frames_THWC.shape[:3], 1), np.float32)
         detailed = []
         for layer in reversed(layers):
@@ -140,14 +147,19 @@ class OmnimatteModel:
 
         Args:
             frames_THWC: uint8, those that were fitted, at any size.
+
+        Raises:
+            DataError: there is no such object.
         """
         height, width = frames_THWC.shape[1:3]
-        rest = [layer for layer in self.detailed_layers(frames_THWC) if layer.name != name]
-        clean_THWC = composite(self.full_background(frames_THWC), rest)
+        behind_THWC = self.full_background(frames_THWC)
+        clean_THWC = composite(behind_THWC, dropped(self.detailed_layers(frames_THWC, behind_THWC), name))
         alpha_THW = self.raw_layers()[self.names.index(name), ..., 3]
-        share_THW1 = np.stack([_soft_edge(one_HW, height, width) for one_HW in alpha_THW])[..., None]
-        mixed_THWC = share_THW1 * clean_THWC + (1 - share_THW1) * frames_THWC
-        return mixed_THWC.round().clip(0, 255).astype(np.uint8)
+        pictures = []
+        for frame_HWC, clean_HWC, alpha_HW in zip(frames_THWC, clean_THWC, alpha_THW, strict=True):
+            share_HW1 = _soft_edge(alpha_HW, height, width)[..., None]
+            pictures.append((share_HW1 * clean_HWC + (1 - share_HW1) * frame_HWC).round().astype(np.uint8))
+        return np.stack(pictures)
 
 
 def _soft_edge(alpha_HW: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -156,13 +168,13 @@ def _soft_edge(alpha_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized(where_HW.astype(np.float32), height, width)
 
 
-def _rgba_at(rgba_THW4: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Layers at another size; colors are weighed by their alpha, so that what lies beside an object does not leak in."""
-    if rgba_THW4.shape[1:3] == (height, width):
-        return rgba_THW4
-    weighed = np.concatenate([rgba_THW4[..., :3] * rgba_THW4[..., 3:], rgba_THW4[..., 3:]], axis=3)
-    large = np.stack([resized(one, height, width) for one in weighed])
-    return np.concatenate([large[..., :3] / large[..., 3:].clip(min=1e-4), large[..., 3:]], axis=3)
+def _rgba_at(rgba_HW4: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A layer at another size; colors are weighed by their alpha, so that what lies beside an object does not leak in."""
+    if rgba_HW4.shape[:2] == (height, width):
+        return rgba_HW4
+    weighed = np.concatenate([rgba_HW4[..., :3] * rgba_HW4[..., 3:], rgba_HW4[..., 3:]], axis=2)
+    large = resized(weighed, height, width)
+    return np.concatenate([large[..., :3] / large[..., 3:].clip(min=1e-4), large[..., 3:]], axis=2)
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

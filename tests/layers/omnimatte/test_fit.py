@@ -1,6 +1,7 @@
 """A few steps of a tiny fit: finite, the same each time, resumed bit for bit; and what a model gives at every size."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import composite
 from ssvid.layers.motion import ClipMotion, measure_motion
 from ssvid.layers.omnimatte.config import OmnimatteConfig, fit_size
-from ssvid.layers.omnimatte.fitting import fit_omnimatte
+from ssvid.layers.omnimatte.fitting import fit_omnimatte, rate_times
 from ssvid.layers.omnimatte.inputs import fit_inputs, onward
 from ssvid.video.synthetic_effects import walkers
 
@@ -75,8 +76,12 @@ def test_a_fit_that_was_stopped_goes_on_as_if_it_had_not_been(clip, motion):
 
 def test_a_state_of_another_fit_is_refused(clip, motion):
     state = fit_omnimatte(clip, motion, CONFIG, seed=0).state()
-    with pytest.raises(DataError, match="Give the same video, masks and settings again"):
-        fit_omnimatte(clip, motion, CONFIG, seed=1, state=state)
+    brighter = LayerClip(clip.frames_THWC // 2, clip.masks_NTHW, clip.names, 10.0)
+    for other in ((clip, CONFIG, 1), (clip, replace(CONFIG, band_px=5), 0), (brighter, CONFIG, 0)):
+        with pytest.raises(DataError, match="Give the same again, or begin anew"):
+            fit_omnimatte(other[0], motion, other[1], seed=other[2], state=state)
+    same_again = fit_omnimatte(clip, motion, CONFIG, seed=0, state=state)
+    assert (same_again.state()["canvas"] == state["canvas"]).all()  # it had ended: nothing more is done
 
 
 def test_one_frame_is_refused(clip, motion):
@@ -85,11 +90,25 @@ def test_one_frame_is_refused(clip, motion):
         fit_omnimatte(one, motion, CONFIG, seed=0)
 
 
+def test_an_object_that_hides_everything_is_refused(clip, motion):
+    whole = LayerClip(clip.frames_THWC, np.ones_like(clip.masks_NTHW), clip.names, 10.0)
+    with pytest.raises(DataError, match="nothing is seen of the background"):
+        fit_omnimatte(whole, motion, CONFIG, seed=0)
+
+
 def test_settings_have_bounds():
     with pytest.raises(RecipeError, match=r"camera .*must be one of auto, static, moving"):
         OmnimatteConfig(camera="handheld")
     with pytest.raises(RecipeError, match="iterations"):
         OmnimatteConfig(iterations=0)
+
+
+def test_rates_stay_and_then_fall():
+    config = OmnimatteConfig(iterations=100, constant_share=0.5, final_rate_times=0.1)
+    assert [rate_times(step, config) for step in (0, 25, 50)] == [1, 1, 1]
+    assert rate_times(75, config) == pytest.approx(0.55)
+    assert rate_times(100, config) == pytest.approx(0.1)
+    assert rate_times(3, OmnimatteConfig(iterations=4, constant_share=1.0)) == 1
 
 
 def test_the_size_of_a_fit():
@@ -130,6 +149,12 @@ def test_what_a_model_gives(clip, motion, scene):
     picture, seen = model.full_canvas(large)
     assert picture.shape == (64, 96, 3) and seen.shape == (64, 96)
     assert model.without("walker", large).shape == large.shape
+
+
+def test_who_is_not_there_cannot_go(clip, motion, scene):
+    model = fit_omnimatte(clip, motion, CONFIG, seed=0)
+    with pytest.raises(DataError, match=r"there is no layer 'wolker'. Did you mean 'walker'"):
+        model.without("wolker", scene.frames())
 
 
 def test_what_is_no_layer_is_not_touched(clip, motion, scene):
