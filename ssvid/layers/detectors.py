@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssvid.errors import DataError
+from ssvid.layers.atlas.quality import alpha_iou
 from ssvid.layers.masks.propagation import warped
 from ssvid.layers.motion import Canvas, ClipMotion, apply, grid_px
 
@@ -30,12 +31,16 @@ OBJECT_ALPHA = 0.25  # a pixel with more is of a layer
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure of a fit. name: what of. text: the figure as it is read. warning: what is wrong and what helps; "" where nothing is."""
+    """A figure of a fit. name: what of. text: the figure as it is read. warning: what is wrong and what helps; "" where nothing is.
+
+    beside: the same figure of what takes no model; "" where there is none.
+    """
 
     name: str
     value: float
     text: str
     warning: str = ""
+    beside: str = ""
 
 
 # ---- masks
@@ -180,12 +185,6 @@ def find_camera(inliers_T: np.ndarray) -> Finding:
 
 
 # ---- what was fitted
-
-
-def alpha_iou(alphas_THW: np.ndarray, masks_THW: np.ndarray) -> float:
-    """Intersection over union of where an alpha is at least a half and of the mask, over all frames."""
-    found = alphas_THW >= 0.5
-    return float((found & masks_THW).sum() / max((found | masks_THW).sum(), 1))
 
 
 def stray_share(alphas_THW: np.ndarray, masks_THW: np.ndarray) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ssvid.errors import DataError
+from ssvid.layers.atlas.quality import alpha_iou
 from ssvid.layers.detectors import (
-    alpha_iou,
     find_alpha,
     find_background,
     find_camera,
@@ -19,7 +19,6 @@ from ssvid.layers.detectors import (
     travel_widths,
     uncovered_share,
 )
-from ssvid.layers.long_tracks import address_errors, long_tracks
 from ssvid.layers.motion import Canvas, ClipMotion, canvas_of, grid_px, measure_motion
 
 H, W = 20, 40
@@ -141,27 +140,6 @@ def sliding():
         frames.append(frame)
         masks.append(mask)
     return np.stack(frames), np.stack(masks)
-
-
-def test_points_are_followed_and_judge_an_atlas(sliding):
-    frames, masks = sliding
-    points, valid = long_tracks(frames, masks[3], 3)
-    assert points.shape[0] == 6 and valid[3].all() and valid[0].sum() >= 5
-    truth = points[3][None] + 2 * (np.arange(6) - 3)[:, None, None] * np.array([1, 0])
-    assert np.median(np.abs(points - truth)[valid]) < 0.3  # near its edge a point follows the ground in part
-    grid, weights = grid_px(*frames.shape[1:3]), masks.astype(np.float32)
-    right = np.stack([4 * (grid - (2 * t, 0)) for t in range(6)])  # an atlas of 4 px for each of the frame
-    assert np.median(address_errors(points, valid, right, weights, 3)) < 0.5
-    frozen = np.stack([4 * grid] * 6)
-    assert np.median(address_errors(points, valid, frozen, weights, 3)) == pytest.approx(4, abs=1.5)  # 2, 4 or 6 px
-    assert len(address_errors(points, valid, right, 0 * weights, 3)) == 0
-
-
-def test_nothing_to_follow_is_no_error(sliding):
-    frames, masks = sliding
-    points, valid = long_tracks(0 * frames, masks[3], 3)
-    assert points.shape == (6, 0, 2) and valid.shape == (6, 0)
-    assert len(address_errors(points, valid, np.zeros((6, *masks.shape[1:], 2)), masks, 3)) == 0
 
 
 def test_real_flow_keeps_masks_steady(sliding):
