@@ -239,7 +239,11 @@ def find_background(outside_db: float) -> Finding:
 def find_correspondence(name: str, errors_px: Sequence[float]) -> Finding:
     """Whether a place of an atlas is the same thing in all frames. errors_px: of tracks that no loss has seen, px of the fit."""
     if len(errors_px) == 0:
-        return Finding(f"{name}: error of its tracks", float("nan"), "no point of it could be tracked")
+        return Finding(
+            f"{name}: error of its tracks",
+            float("nan"),
+            "none: no place of it could be tracked, it is too small or too smooth",
+        )
     median, high = (float(np.percentile(errors_px, share)) for share in (50, 90))
     return Finding(
         f"{name}: error of its tracks",

@@ -58,9 +58,9 @@ def edit_layers(folder: str | Path, edits: Edits, out: str | Path) -> Film:
     for name, painted_HW4 in _painted(edits, model, opened, frames_THWC):
         before += 1
         exported_HW4 = model.atlas_rgba(name)
+        frames_THWC = apply_edit(frames_THWC, model, name, exported_HW4, painted_HW4)
         if not difference(exported_HW4, painted_HW4)[..., 3].any():
             notes.append(f"edit {before}, of {name}, changes nothing: the picture is as it was exported")
-        frames_THWC = apply_edit(frames_THWC, model, name, exported_HW4, painted_HW4)
     if not before:
         raise RecipeError(
             f"no edit is given. Paint on a picture in {opened.path / 'atlas'} and give --atlas NAME=FILE; or give --frame, --style or --texture."

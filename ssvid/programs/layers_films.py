@@ -16,13 +16,14 @@ from ssvid.programs.layers_folder import ids_of_masks
 from ssvid.programs.speed_films import page_size
 
 _SHEET_FRAMES, _SHEET_PX = 12, 320
+_FEW_GIVEN = 3
 _CHECK_PX, _LIGHT, _DARK = 8, 205, 160
 _GAP_PX = 4
 
 
 def mask_sheet(clip: LayerClip, given: Sequence[int] = ()) -> np.ndarray:
-    """Frames with their masks on them, uint8 HWC. given: frames whose masks were not carried; a few of them are among the frames."""
-    shown = key_frames(clip.num_frames, _SHEET_FRAMES, list(given)[:3])
+    """Frames with their masks on them, uint8 HWC. given: frames whose masks were not carried; a few are all shown."""
+    shown = key_frames(clip.num_frames, _SHEET_FRAMES, given if len(given) <= _FEW_GIVEN else ())
     pictures = []
     for t in shown:
         number = clip.first_frame + t * clip.stride_frames

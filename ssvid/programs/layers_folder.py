@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssvid.errors import DataError
 from ssvid.evals.label_propagation.saving import write_labels
-from ssvid.files import expanded, read_json_object, write_atomic, write_json, write_picture
+from ssvid.files import expanded, read_json_object, write_atomic, write_json
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import Layer
 from ssvid.layers.motion import Canvas
@@ -214,11 +214,11 @@ def ids_of_masks(masks_NHW: np.ndarray) -> np.ndarray:
     return ids_HW
 
 
-def write_pictures(folder: Path, pictures: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Pictures as 00000.png and so on."""
+def write_pictures(folder: Path, pictures: Iterable[np.ndarray]) -> None:
+    """Pictures as 00000.png and so on, into a folder that nobody sees before it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
-        write_picture(folder / f"{number:05d}.png", picture)
+        Image.fromarray(picture).save(folder / f"{number:05d}.png")
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from ssvid.files import write_atomic, write_picture
 from ssvid.layers.atlas import AtlasModel
@@ -31,6 +32,7 @@ from ssvid.programs.layers_folder import write_pictures
 from ssvid.video.optical_flow import resized
 
 _MOST_TRACKS = 200
+_WINDOW_HALF_PX = 7  # of the tracker
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def write_atlas(folder: Path, model: AtlasModel, clip: LayerClip, small: LayerCl
         files[f"atlas/{name}.png"] = f"the atlas of {name}: paint on it"
     write_picture(folder / "background.png", model.atlas_rgba("background")[..., :3])
     recomposed_THWC = model.recompose(*size, times_T)
-    findings = _atlas_findings(model, small, alphas_NTHW, recomposed_THWC)
+    findings = _atlas_findings(model, clip, small, alphas_NTHW, recomposed_THWC)
     large_THWC = np.stack([resized(one_HWC, *clip.size) for one_HWC in recomposed_THWC])
     return Written(layers, background_THWC, large_THWC, at_size(canvas, size, clip.size), findings, files)
 
@@ -164,13 +166,15 @@ def _omnimatte_findings(model: OmnimatteModel, small: LayerClip) -> list[Finding
                 )
             )
     free_THW = ~masks_THW & ~_anywhere(alphas_NTHW >= OBJECT_ALPHA)
-    return [*findings, find_background(psnr(behind_THWC, frames_THWC, free_THW))]
+    if free_THW.any():
+        findings.append(find_background(psnr(behind_THWC, frames_THWC, free_THW)))
+    return findings
 
 
 def _atlas_findings(
-    model: AtlasModel, small: LayerClip, alphas_NTHW: np.ndarray, recomposed_THWC: np.ndarray
+    model: AtlasModel, clip: LayerClip, small: LayerClip, alphas_NTHW: np.ndarray, recomposed_THWC: np.ndarray
 ) -> list[Finding]:
-    """At the size of the fit."""
+    """At the size of the fit; tracks at that of the video."""
     frames_THWC, times_T, middle = small.frames_THWC, range(small.num_frames), small.num_frames // 2
     findings = [
         _recomposed(
@@ -180,33 +184,41 @@ def _atlas_findings(
         )
     ]
     weights_LTHW = model.weights(*small.size, times_T)
-    outside_THW = ~_anywhere(small.masks_NTHW)
     for number, name in enumerate(model.names):
         uv_px_THW2, weights_THW = model.uv_px(name, *small.size, times_T), weights_LTHW[number]
         is_object = name != "background"
-        where_THW = small.masks_NTHW[number] if is_object else outside_THW
         if is_object:
+            where_THW = small.masks_NTHW[number]
             findings.append(find_alpha(name, alphas_NTHW[number], where_THW, has_effects=False))
             cell_px = 4.0 * model.config.export_scale
             kept_T = kept_shares(uv_px_THW2, weights_THW, cell_px)
             findings.append(find_copies(name, kept_T, _anywhere(where_THW.reshape(len(where_THW), -1).T)))
-        errors = _errors_of_tracks(frames_THWC, where_THW[middle], uv_px_THW2, weights_THW)
+        own_NTHW = clip.masks_NTHW[[number]] if is_object else clip.masks_NTHW
+        at_HW = _anywhere(own_NTHW[:, middle])
+        errors = _errors_of_tracks(clip, at_HW if is_object else ~at_HW, uv_px_THW2, weights_THW)
         findings.append(find_correspondence(name, errors))
     return findings
 
 
 def _errors_of_tracks(
-    frames_THWC: np.ndarray, where_HW: np.ndarray, uv_px_THW2: np.ndarray, weights_THW: np.ndarray
+    clip: LayerClip, where_HW: np.ndarray, uv_px_THW2: np.ndarray, weights_THW: np.ndarray
 ) -> list[float]:
-    """Of points of the middle frame, followed by what no loss has seen, in px; those that the tracker believes."""
-    middle = len(frames_THWC) // 2
-    corners_N2 = corners_in(frames_THWC[middle], where_HW, _MOST_TRACKS)
-    ends = [lucas_kanade(frames_THWC, middle, t, corners_N2) for t in range(len(frames_THWC)) if t != middle]
-    ends_TN2 = np.stack([np.where(one.found_N[:, None], one.end_N2, np.nan) for one in ends])
-    others = np.arange(len(frames_THWC)) != middle
-    known_TN2 = np.full((len(frames_THWC), *corners_N2.shape), np.nan)
-    known_TN2[others] = ends_TN2
-    errors_TN = track_errors(uv_px_THW2, weights_THW, middle, corners_N2, known_TN2)
+    """Of points of the middle frame, followed at the size of the video by what no loss has seen: px of the fit.
+
+    Args:
+        clip: at the size of the video. where_HW: where points may lie in its middle frame; the window of the tracker must lie there.
+    """
+    frames_THWC, middle = clip.frames_THWC, clip.num_frames // 2
+    inner_HW = minimum_filter(where_HW, 2 * _WINDOW_HALF_PX + 1, mode="constant", cval=1)
+    corners_N2 = corners_in(frames_THWC[middle], inner_HW, _MOST_TRACKS)
+    known_TN2 = np.full((clip.num_frames, *corners_N2.shape), np.nan)
+    for t in range(clip.num_frames):
+        if t != middle:
+            tracks = lucas_kanade(frames_THWC, middle, t, corners_N2)
+            known_TN2[t] = np.where(tracks.found_N[:, None], tracks.end_N2, np.nan)
+    to_fit = np.array(uv_px_THW2.shape[2:0:-1]) / np.array(clip.size[::-1])
+    starts_N2, known_TN2 = ((places + 0.5) * to_fit - 0.5 for places in (corners_N2, known_TN2))
+    errors_TN = track_errors(uv_px_THW2, weights_THW, middle, starts_N2, known_TN2)
     found: list[float] = errors_TN[np.isfinite(errors_TN)].tolist()
     return found
 

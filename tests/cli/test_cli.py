@@ -17,7 +17,7 @@ from ssvid.protocols.named import is_protocol
 from ssvid.recipe.find import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed", "embed", "export", "data", "show", "diff", "recipes",
+    "demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed", "layers", "embed", "export", "data", "show", "diff", "recipes",
     "protocols", "tasks", "backbones", "evaluations", "doctor",
 ]  # fmt: skip
 
