@@ -1,10 +1,10 @@
 """Atlases on scenes whose layers are known, the ablation of their losses, and two clips of DAVIS beside a tracker that no loss uses.
 
-Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out DIR [--seeds 3] [--parts known bending ablation real] [--real DIR]
+Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out DIR [--seeds 3] [--parts PART ...] [--real DIR]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out build/atlas --real data/real
 
 known: a rigid body, the settings "fast", 600 iterations. bending: waves run through it; beside, its mapping left where it begins. between: every
-second frame is fitted, and those between are compared. ablation: the settings "published", 800 iterations, one thing left out at a time. real:
+second frame is fitted, and those between are compared. two: two bodies, one of which passes behind the other. ablation: the settings "published", 800 iterations, one thing left out at a time. real:
 blackswan and car-shadow, 24 frames of 160 x 90, 1,000 iterations; correspondence against Lucas and Kanade at full size.
 
 Writes a file for each fit, of real clips the model too, so that the command can be stopped and given again, and atlas.md with all that is there: each figure beside its
@@ -47,6 +47,7 @@ from ssvid.video.synthetic_layers import KnownLayers, LayeredScene, draw_layered
 NUM_POINTS, DOT_PX = 60, 5
 REAL_SIZE, REAL_FRAMES = (90, 160), 24
 OTHER_FRAMES = (0, 4, 8, 16, 20, 23)  # of real clips, seen from the one in the middle
+SHORT = {"background": "bg", "blackswan": "fg", "car-shadow": "fg"}
 Figures = dict[str, float]
 
 
@@ -76,6 +77,7 @@ def fits() -> list[Fit]:
         Fit("known", "fast", "rigid", known),
         Fit("bending", "fast", "bending", known),
         Fit("bending", "mapping frozen", "bending", replace(known, learn_mapping=False)),
+        Fit("two", "fast", "two bodies", known),
         Fit("between", "every second frame", "between", known),
         *(Fit("ablation", name, "rigid", config) for name, config in ablation.items()),
         *(Fit("real", clip, clip, replace(FAST, iterations=1000)) for clip in ("blackswan", "car-shadow")),
@@ -87,25 +89,28 @@ def fits() -> list[Fit]:
 
 def drawn(kind: str, seed: int) -> tuple[LayeredScene, KnownLayers]:
     bending_px, num_frames = 2.0 if kind == "bending" else 0.0, 39 if kind == "between" else 20
-    scene = draw_layered_scene(seed, bending_px=bending_px, num_frames=num_frames)
+    num_bodies = 2 if kind == "two bodies" else 1
+    scene = draw_layered_scene(seed, num_bodies=num_bodies, bending_px=bending_px, num_frames=num_frames)
     return scene, render_layers(scene)
 
 
 def measure_known(fit: Fit, seed: int, out: Path) -> Figures:
     scene, known = drawn(fit.scene, seed)
-    clip = LayerClip(known.frames_THWC, known.masks(), ("body",), 25.0)
+    names = ("fg", "fg2")[: len(scene.bodies)]
+    clip = LayerClip(known.frames_THWC, known.masks(), names, 25.0)
     model, seconds = timed_fit(clip, fit.config, seed)
     times = range(scene.num_frames)
     shown = model.recompose(scene.height, scene.width, times)
-    uv_THW2 = model.uv_px("body", scene.height, scene.width, times)
+    seen_NTHW = model.weights(scene.height, scene.width, times)[:-1]
+    uv_THW2 = model.uv_px(names[0], scene.height, scene.width, times)
     body_THW = known.weights()[0] > 0.9
     shape = shape_of(uv_THW2, body_THW, fit.config.export_scale)
     picture(model, shown, clip, out / f"{fit.file(out, seed).stem}.png")
     return {
         "cpu_seconds": seconds,
         "psnr": psnr(shown, known.frames_THWC),
-        "psnr_object": psnr(shown, known.frames_THWC, known.masks()[0]),
-        "alpha_iou": alpha_iou(model.alphas(scene.height, scene.width, times)[0], known.masks()[0]),
+        "psnr_object": psnr(shown, known.frames_THWC, known.masks().any(axis=0)),
+        "alpha_iou": min(alpha_iou(*both) for both in zip(seen_NTHW, known.masks(), strict=True)),
         **tracked(model, scene, known),
         **edited(model, scene, known),
         "stretch": shape.stretch,
@@ -124,8 +129,8 @@ def tracked(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> Figur
     """Points of the middle frame in eight others, each layer by itself."""
     middle, figures = scene.num_frames // 2, {}
     others = np.unique(np.linspace(0, scene.num_frames - 1, 9).round().astype(int))
-    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
-        seen_THW = known.weights()[layer] > 0.9
+    for layer, name in enumerate(model.names):
+        short, seen_THW = SHORT.get(name, name), known.weights()[layer] > 0.9
         rng = np.random.default_rng(layer)
         inside = np.argwhere(seen_THW[middle])[:, ::-1]
         start_N2 = inside[rng.integers(0, len(inside), NUM_POINTS)].astype(float)
@@ -147,8 +152,8 @@ def edited(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> Figure
     """A dot painted on each atlas: how far its middle lies from where it truly is, the most over all frames that show it whole."""
     middle, figures = scene.num_frames // 2, {}
     xy_P2 = grid_px(scene.height, scene.width).reshape(-1, 2).astype(float)
-    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
-        seen_THW = known.weights()[layer] > 0.99
+    for layer, name in enumerate(model.names):
+        short, seen_THW = SHORT.get(name, name), known.weights()[layer] > 0.99
         start = whole_place(scene, seen_THW, layer, middle)
         uv_THW2 = model.uv_px(name, scene.height, scene.width, range(scene.num_frames))
         exported, painted = (model.atlas_rgba(name) for _ in range(2))
@@ -207,7 +212,7 @@ def energy(model: AtlasModel, uv_THW2: np.ndarray) -> float:
 def measure_between(fit: Fit, seed: int, out: Path) -> Figures:
     """Frames that were not fitted, beside the mean of their neighbors."""
     scene, known = drawn(fit.scene, seed)
-    clip = LayerClip(known.frames_THWC[::2], known.masks()[:, ::2], ("body",), 25.0)
+    clip = LayerClip(known.frames_THWC[::2], known.masks()[:, ::2], ("fg",), 25.0)
     model, seconds = timed_fit(clip, fit.config, seed)
     shown = model.recompose(scene.height, scene.width, np.arange(clip.num_frames - 1) + 0.5)
     true, fitted = known.frames_THWC[1::2], clip.frames_THWC.astype(float)
@@ -241,7 +246,8 @@ def measure_real(fit: Fit, seed: int, out: Path, folder: Path) -> Figures:
         "psnr_object": psnr(shown, clip.frames_THWC, clip.masks_NTHW[0]),
         "alpha_iou": alpha_iou(model.alphas(*REAL_SIZE, times)[0], clip.masks_NTHW[0]),
     }
-    for layer, (name, short) in enumerate(zip(model.names, ("fg", "bg"), strict=True)):
+    for layer, name in enumerate(model.names):
+        short = SHORT[name]
         gaps = real_gaps(model, whole, layer, name)
         figures |= {f"lk_{short}_median": float(np.median(gaps)), f"lk_{short}_p90": float(np.percentile(gaps, 90))}
         figures[f"lk_{short}_points"] = float(len(gaps))
@@ -349,7 +355,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", default=["known", "bending", "between", "ablation", "real"])
+    parser.add_argument("--parts", nargs="+", default=list(dict.fromkeys(fit.part for fit in fits())))
     parser.add_argument(
         "--real", type=Path, help="folder that holds davis/DAVIS2016; without it the part real is left out"
     )
