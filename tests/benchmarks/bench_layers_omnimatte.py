@@ -1,10 +1,10 @@
 """Omnimatte against scenes whose layers are known, in which order effects are learned, and two real clips for the eye.
 
-    OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.bench_layers_omnimatte --out build/omnimatte [--seeds 0 1 2] [--only two pan order car walker]
+    OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.bench_layers_omnimatte --out build/omnimatte [--seeds 0 1 2] [--only KIND ...]
 
 Two objects with a shadow each, a panning camera and the order of learning are fitted once for each seed; DAVIS car-shadow and a walker of
-Weizmann once, where SSVID_REAL_DATA is set. Each fit is kept as JSON in OUT and not done again, so that the command can be stopped and
-given again. Writes omnimatte.md with every figure beside its floor, and the pictures and films of the real clips.
+Weizmann once, where SSVID_REAL_DATA is set. Figures and fits are kept in OUT/fits and not done again, so that the command can be stopped
+and given again. Writes omnimatte.md with every figure beside its floor, and the pictures and films of the real clips.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ from ssvid.video.writer import write_video
 
 EFFECTS = ("near", "far", "own")
 ASKED_EVERY = 25
+ORDERS: dict[str, dict[str, Any]] = {
+    "order": {},
+    "order-no-flow": {"flow": False},
+    "order-mask-alone": {"flow": False, "noise_channels": 0},
+}
+REAL = ("car", "walker")
 # figure -> (at least or at most, floor)
 FLOORS: dict[str, dict[str, tuple[str, float]]] = {
     "two": {
@@ -65,6 +72,8 @@ FLOORS: dict[str, dict[str, tuple[str, float]]] = {
     },
     "pan": {"removal within the region, dB": (">=", 33), "IoU with object and shadow": (">=", 0.75)},
     "order": {"near before far before own motion": (">=", 1)},
+    "order-no-flow": {"near before far before own motion": (">=", 1)},
+    "order-mask-alone": {"near before far before own motion": (">=", 1)},
     "car": {"CPU seconds": ("<=", 90)},
     "walker": {"CPU seconds": ("<=", 90)},
 }
@@ -72,6 +81,8 @@ TITLES = {
     "two": "Two objects, each with its shadow",
     "pan": "One object, the camera pans 44 px",
     "order": "What is learned first: iteration at which half of an effect is reconstructed",
+    "order-no-flow": "The same without flow in the input",
+    "order-mask-alone": "The same with the mask as the only input: no flow, no noise",
     "car": "DAVIS car-shadow, 24 frames; removed at 480p",
     "walker": "Weizmann, daria_walk, 28 frames",
 }
@@ -80,21 +91,34 @@ TITLES = {
 # ---- fits
 
 
-def fitted(clip: LayerClip, config: OmnimatteConfig, seed: int, on_step: Any = None) -> tuple[OmnimatteModel, float]:
-    """A model, and the CPU seconds of flow, camera and fit."""
+def fitted(
+    clip: LayerClip, config: OmnimatteConfig, seed: int, file: Path, on_step: Any = None
+) -> tuple[OmnimatteModel, float]:
+    """A model, and the CPU seconds of flow, camera and fit; kept in ``file`` every 100 steps, and gone on from there."""
+    kept = torch.load(file, weights_only=True) if file.is_file() else {"state": None, "seconds": 0.0}
     started = time.process_time()
-    model = fit_omnimatte(clip, measure_motion(clip.frames_THWC), config, seed=seed, on_step=on_step)
-    return model, time.process_time() - started
+
+    def keep(model: OmnimatteModel, losses: Mapping[str, float]) -> None:
+        if on_step is not None:
+            on_step(model, losses)
+        elif model.step % 100 == 0:
+            spent = kept["seconds"] + time.process_time() - started
+            write_atomic(file, lambda opened: torch.save({"state": model.state(), "seconds": spent}, opened))
+
+    motion = measure_motion(clip.frames_THWC)
+    model = fit_omnimatte(clip, motion, config, seed=seed, on_step=keep, state=kept["state"])
+    ended = kept["state"] is not None and kept["state"]["step"] == model.step
+    return model, kept["seconds"] + (0.0 if ended else time.process_time() - started)
 
 
 def clip_of(scene: EffectScene) -> LayerClip:
     return LayerClip(scene.frames(), scene.masks(), scene.names, 10.0)
 
 
-def known(scene: EffectScene, seed: int, config: OmnimatteConfig) -> dict[str, float]:
+def known(scene: EffectScene, seed: int, config: OmnimatteConfig, file: Path) -> dict[str, float]:
     """All figures of a scene with shadows; of several objects, the worst one's."""
     clip = clip_of(scene)
-    model, seconds = fitted(clip, config, seed)
+    model, seconds = fitted(clip, config, seed, file)
     figures = {"CPU seconds": seconds, "memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     layers, behind = model.layers(*clip.size), model.background_frames(*clip.size)
     figures["clean background, dB"] = psnr(behind, to_bytes(scene.background()))
@@ -175,7 +199,7 @@ def mark(width: int, height: int, text: str = "") -> np.ndarray:
     return np.asarray(image)
 
 
-def order_of_learning(seed: int, config: OmnimatteConfig) -> dict[str, Any]:
+def order_of_learning(seed: int, config: OmnimatteConfig, file: Path) -> dict[str, Any]:
     scene = followers(seed)
     clip, clean = clip_of(scene), to_bytes(scene.background())
     regions = {name: scene.effect_mask("walker", name) for name in EFFECTS}
@@ -190,7 +214,7 @@ def order_of_learning(seed: int, config: OmnimatteConfig) -> dict[str, Any]:
             for name, region in regions.items():
                 curves[name].append(explained(found, clip.frames_THWC, clean, region))
 
-    _, seconds = fitted(clip, config, seed, ask)
+    _, seconds = fitted(clip, config, seed, file, ask)
     halves = {name: half_step(steps, curves[name]) for name in EFFECTS}
     return {
         **{f"half of {name}, iteration": halves[name] for name in EFFECTS},
@@ -208,7 +232,7 @@ def real_data() -> Path | None:
     return Path(os.environ["SSVID_REAL_DATA"]) if "SSVID_REAL_DATA" in os.environ else None
 
 
-def car(seed: int, out: Path) -> dict[str, float]:
+def car(seed: int, out: Path, file: Path) -> dict[str, float]:
     """Fitted small, removed from the frames of 480p."""
     davis = real_data() / "davis" / "DAVIS2016"  # type: ignore[operator]
     frames = np.stack(
@@ -217,8 +241,8 @@ def car(seed: int, out: Path) -> dict[str, float]:
     masks = np.stack([np.asarray(Image.open(davis / f"Annotations/480p/car-shadow/{t:05d}.png")) for t in range(24)])
     masks = (masks if masks.ndim == 3 else masks[..., 0]) > 0
     large = LayerClip(frames, masks[None], ("car",), 24.0)
-    small = large.resized(*fit_size(*large.size, 90))
-    model, seconds = fitted(small, OmnimatteConfig(), seed)
+    small = large.resized(*fit_size(*large.size, OmnimatteConfig().short_side_px))
+    model, seconds = fitted(small, OmnimatteConfig(), seed, file)
     started = time.process_time()
     removed = model.without("car", frames)
     full_seconds = time.process_time() - started
@@ -242,7 +266,7 @@ def car(seed: int, out: Path) -> dict[str, float]:
     }
 
 
-def walker(seed: int, out: Path) -> dict[str, float]:
+def walker(seed: int, out: Path, file: Path) -> dict[str, float]:
     """Masks without a network, then all that can be done with a walker."""
     root = real_data()
     with open_video(root / "weizmann" / "walk" / "daria_walk.avi") as reader:  # type: ignore[operator]
@@ -253,12 +277,12 @@ def walker(seed: int, out: Path) -> dict[str, float]:
     frames, masks = every[chosen], masks_T[chosen]
     large = LayerClip(frames, masks[None], ("walker",), 12.5)
     small = large.resized(*fit_size(*large.size, 96))
-    model, seconds = fitted(small, OmnimatteConfig(iterations=400), seed)
+    model, seconds = fitted(small, OmnimatteConfig(iterations=400), seed, file)
     layers, behind = model.detailed_layers(frames), model.full_background(frames)
     height, width = large.size
     camera = model.camera(height, width)
-    swan = np.asarray(
-        Image.open(root / "davis/DAVIS2016/JPEGImages/480p/blackswan/00000.jpg").convert("RGB")  # type: ignore[operator]
+    street = np.asarray(
+        Image.open(root / "davis/DAVIS2016/JPEGImages/480p/car-shadow/00039.jpg").convert("RGB")  # type: ignore[operator]
     )
     logo = standing(mark(70, 26, "ssvid"), (60, 92), camera, 0, (height, width))
     still = [retimed(layer, np.full(len(frames), 14), camera) for layer in layers]
@@ -267,7 +291,7 @@ def walker(seed: int, out: Path) -> dict[str, float]:
         "layer": on_checks(layers[0]),
         "removed": model.without("walker", frames),
         "logo": composite(behind, [logo, *layers]),
-        "new_background": composite(as_background(swan, len(frames), height, width), layers),
+        "new_background": composite(as_background(street, len(frames), height, width), layers),
         "color_pop": composite(grayed(behind), layers),
         "frozen_twin": composite(behind, [*still, *layers]),
         "trail": composite(behind, trail(layers[0], 5, 3, canvas=camera)),
@@ -333,22 +357,17 @@ def save(path: Path, picture_HWC: np.ndarray) -> None:
 # ---- words
 
 
-def jobs(seeds: Sequence[int], out: Path) -> dict[str, dict[int, Callable[[], dict[str, Any]]]]:
-    """Kind -> seed -> what is done."""
-    found: dict[str, dict[int, Callable[[], dict[str, Any]]]] = {
-        "two": {seed: lambda seed=seed: known(walkers(seed), seed, OmnimatteConfig()) for seed in seeds},
-        "pan": {
-            seed: lambda seed=seed: known(
-                walkers(seed, num_objects=1, pan_px=44.0), seed, OmnimatteConfig(iterations=400)
-            )
-            for seed in seeds
-        },
-        "order": {seed: lambda seed=seed: order_of_learning(seed, OmnimatteConfig()) for seed in seeds},
-    }
-    if real_data() is not None:
-        found["car"] = {seeds[0]: lambda: car(seeds[0], out)}
-        found["walker"] = {seeds[0]: lambda: walker(seeds[0], out)}
-    return found
+def job(kind: str, seed: int, out: Path) -> dict[str, Any]:
+    """Figures of one fit."""
+    file, config = out / "fits" / f"{kind}-{seed}.pt", OmnimatteConfig()
+    if kind == "two":
+        return known(walkers(seed), seed, config, file)
+    if kind == "pan":
+        scene = walkers(seed, num_objects=1, pan_px=44.0)
+        return known(scene, seed, replace(config, iterations=400), file)
+    if kind in ORDERS:
+        return order_of_learning(seed, replace(config, **ORDERS[kind]), file)
+    return (car if kind == "car" else walker)(seed, out, file)
 
 
 def table(kind: str, results: Mapping[int, Mapping[str, Any]]) -> str:
@@ -377,12 +396,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     parts = ["# Omnimatte"]
-    for kind, by_seed in jobs(args.seeds, args.out).items():
+    for kind in TITLES:
         results = {}
-        for seed, job in by_seed.items():
+        for seed in args.seeds if kind not in REAL else args.seeds[:1]:
             file = args.out / "fits" / f"{kind}-{seed}.json"
-            if not file.is_file() and kind in args.only:
-                found = json.dumps(job(), indent=1)
+            if not file.is_file() and kind in args.only and (kind not in REAL or real_data() is not None):
+                found = json.dumps(job(kind, seed, args.out), indent=1)
                 write_atomic(file, lambda opened, found=found: opened.write(found.encode()))
                 print(kind, seed, found, flush=True)
             if file.is_file():

@@ -19,7 +19,7 @@ from ssvid.layers.omnimatte.network import LayerNet
 from ssvid.layers.omnimatte.tightening import tightened
 from ssvid.video.optical_flow import resized
 
-HIDDEN_ALPHA = 0.1  # a pixel of a frame with more alpha of any layer says nothing of the background
+SEEN_CHANGE = 0.03  # a layer is seen where it changes the picture by more, of the full range
 _FRAMES_AT_ONCE = 8
 
 
@@ -114,6 +114,17 @@ class OmnimatteModel:
             clear_THW1 = clear_THW1 * (1 - layer.rgba_THW4[..., 3:] / np.float32(255))
         return detailed[::-1]
 
+    def footprints(self) -> np.ndarray:
+        """Where each object is seen with its effects: bool NTHW at the size of the fit, that in front first.
+
+        On its mask, where it changes the background by more than ``SEEN_CHANGE``, and a pixel around. Thin alpha in the color of the background
+        is everywhere in a real video; it is no trace of an object.
+        """
+        raw_NTHW4 = self.raw_layers()
+        behind_THWC = self.background_frames(*self.size).astype(np.float32) / 255
+        change_NTHW = (raw_NTHW4[..., 3:] * np.abs(raw_NTHW4[..., :3] - behind_THWC)).max(axis=-1)
+        return grown((change_NTHW > SEEN_CHANGE) | self._clip.masks_NTHW, 1)
+
     def background_frames(self, height: int, width: int) -> np.ndarray:
         """What lies behind all layers in each frame, uint8 (T, H, W, 3); blurred where the size is above that of the fit."""
         camera = self.camera(height, width)
@@ -122,7 +133,7 @@ class OmnimatteModel:
     def full_canvas(self, frames_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The background as one picture at the size of the original frames, as sharp as they are.
 
-        The median of what all layers leave free, by alphas of the fit, grown.
+        The median of what the footprints of all layers leave free.
 
         Args:
             frames_THWC: uint8, those that were fitted, at any size.
@@ -131,9 +142,8 @@ class OmnimatteModel:
             picture_HWC: uint8, filled from around where nothing was ever seen. seen_HW: bool, where something was.
         """
         height, width = frames_THWC.shape[1:3]
-        alphas_NTHW = self.raw_layers()[..., 3]
-        hidden_THW = grown(np.any(alphas_NTHW > HIDDEN_ALPHA, axis=0), 1)
-        hidden_THW = np.stack([resized(one.astype(np.float32), height, width) > 0 for one in hidden_THW])
+        small_THW: np.ndarray = np.any(self.footprints(), axis=0).astype(np.float32)
+        hidden_THW = np.stack([resized(one_HW, height, width) > 0 for one_HW in small_THW])
         median_HWC, seen_HW = masked_median(frames_THWC, hidden_THW, self.camera(height, width))
         return inpainted(median_HWC, seen_HW), seen_HW
 
@@ -154,18 +164,12 @@ class OmnimatteModel:
         height, width = frames_THWC.shape[1:3]
         behind_THWC = self.full_background(frames_THWC)
         clean_THWC = composite(behind_THWC, dropped(self.detailed_layers(frames_THWC, behind_THWC), name))
-        alpha_THW = self.raw_layers()[self.names.index(name), ..., 3]
+        share_THW = self.footprints()[self.names.index(name)].astype(np.float32)
         pictures = []
-        for frame_HWC, clean_HWC, alpha_HW in zip(frames_THWC, clean_THWC, alpha_THW, strict=True):
-            share_HW1 = _soft_edge(alpha_HW, height, width)[..., None]
+        for frame_HWC, clean_HWC, share_HW in zip(frames_THWC, clean_THWC, share_THW, strict=True):
+            share_HW1 = resized(share_HW, height, width)[..., None]
             pictures.append((share_HW1 * clean_HWC + (1 - share_HW1) * frame_HWC).round().astype(np.uint8))
         return np.stack(pictures)
-
-
-def _soft_edge(alpha_HW: np.ndarray, height: int, width: int) -> np.ndarray:
-    """1 wherever a layer is, with an edge a pixel of the fit wide."""
-    where_HW = grown((alpha_HW > HIDDEN_ALPHA)[None], 1)[0]
-    return resized(where_HW.astype(np.float32), height, width)
 
 
 def _rgba_at(rgba_HW4: np.ndarray, height: int, width: int) -> np.ndarray:

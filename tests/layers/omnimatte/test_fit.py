@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ssvid.errors import DataError, RecipeError
+from ssvid.layers.background import grown
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import composite
 from ssvid.layers.motion import ClipMotion, measure_motion
@@ -171,3 +172,16 @@ def test_what_is_no_layer_is_not_touched(clip, motion, scene):
     opaque = np.stack([layer.rgba_THW4[..., 3] == 255 for layer in model.detailed_layers(frames)]).any(axis=0)
     assert opaque.any()
     assert np.abs(rebuilt.astype(int) - frames)[opaque].max() <= 1  # details make the reconstruction exact
+
+
+def test_a_footprint_is_where_a_layer_changes_the_picture(clip, motion):
+    model = fit_omnimatte(clip, motion, CONFIG, seed=0)
+    behind = model.background_frames(32, 48).astype(np.float32) / 255
+    layers = np.zeros((2, 5, 32, 48, 4), np.float32)
+    layers[..., :3] = behind
+    layers[..., 3] = 0.3  # a haze in the color of the ground
+    layers[0, 2, 28:30, 5:9, :3] = 0  # and a shadow
+    model.raw_layers = lambda: layers
+    expected = clip.masks_NTHW.copy()
+    expected[0, 2, 28:30, 5:9] = True
+    assert (model.footprints() == grown(expected, 1)).all()
