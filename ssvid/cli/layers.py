@@ -13,12 +13,12 @@ from ssvid.cli.parser import UsageError, Verbs, whole
 _ABOUT = "take a short video apart into layers: remove, edit and retime objects with their shadows"
 _FIT = """\
 Fits layers to a short clip, at most 70 frames, without any training data. Either objects with their shadows and
-reflections in front of a clean background (omnimatte, the default), or pictures of an object and of the background that
-all frames are looked up in, so that what is painted on them sticks (atlas).
+reflections in front of a clean background (omnimatte, the default), or pictures of an object and of the background
+that all frames are looked up in, so that what is painted on them sticks (atlas).
 
-The object is given by one to three painted masks, which are carried to the other frames; by a mask of every frame; or by
-boxes. The contact sheet masks.png is written before the fit: look at it. The folder gets layers as PNGs with alpha,
-atlases, films, a page and a report with figures and warnings. Ctrl-C keeps what was done; --resume goes on.
+The object is given by one to three painted masks, which are carried to the other frames; by a mask of every frame;
+or by boxes. The contact sheet masks.png is written before the fit: look at it. The folder gets layers as PNGs with
+alpha, atlases, films, a page and a report with figures and warnings. Ctrl-C keeps what was done; --resume goes on.
 """
 _FIT_EPILOG = """\
 examples:

@@ -16,7 +16,7 @@ from ssvid.layers.detectors import (
     kept_shares,
     steadiness,
     stray_share,
-    travel_widths,
+    travel_sizes,
     uncovered_share,
 )
 from ssvid.layers.motion import Canvas, ClipMotion, canvas_of, grid_px, measure_motion
@@ -58,19 +58,19 @@ def test_what_is_seen_free_is_counted_on_the_canvas():
     assert uncovered_share(boxes([20, 10, 0]), panned(3, 10)) == 0.0  # it stands on the ground
 
 
-def test_the_way_is_measured_in_widths_on_the_canvas():
-    assert travel_widths(boxes([0, 10, 20]), still(3)) == pytest.approx(2.0)
-    assert travel_widths(boxes([20, 0, None, 10]), still(4)) == pytest.approx(2.0)
-    assert travel_widths(boxes([20, 10, 0]), panned(3, 10)) == pytest.approx(0.0)
+def test_the_way_is_measured_in_sizes_on_the_canvas():
+    assert travel_sizes(boxes([0, 10, 20]), still(3)) == pytest.approx(20 / np.sqrt(80))
+    assert travel_sizes(boxes([20, 0, None, 10]), still(4)) == pytest.approx(20 / np.sqrt(80))
+    assert travel_sizes(boxes([20, 10, 0]), panned(3, 10)) == pytest.approx(0.0)
 
 
 def test_what_never_moves_is_refused_and_what_moves_little_is_told():
     with pytest.raises(DataError, match=r"what lies behind car is seen in no frame \(0 % .*--stride"):
         find_movement("car", boxes([5, 5, 5]), still(3), needs_background=True)
     share, travel = find_movement("car", boxes([5, 5, 5]), still(3), needs_background=False)
-    assert "only 0 % of the places" in share.warning and "0.0 times its own width" in travel.warning
+    assert "only 0 % of the places" in share.warning and "0.0 times its own size" in travel.warning
     share, travel = find_movement("car", boxes([0, 10, 20]), still(3), needs_background=True)
-    assert (share.warning, travel.warning, share.text, travel.text) == ("", "", "100 %", "2.0 times its width")
+    assert (share.warning, travel.warning, share.text, travel.text) == ("", "", "100 %", "2.2 times its size")
 
 
 def test_masks_that_break_are_named():
