@@ -15,6 +15,7 @@ from ssvid.video.optical_flow import one_thread, require_opencv, resized
 
 _SAME_LEVELS = 2  # what saving a picture again may change
 _COVERED = 0.5
+_NOT_SEEN = 0.1  # a layer that is seen by less is not seen, and one by as much less than 1 is seen as a whole
 
 
 def apply_edit(
@@ -42,10 +43,16 @@ def apply_edit(
     height, width = frames_THWC.shape[1:3]
     number, edited = model.number(name), np.empty_like(frames_THWC)
     for t, frame_HWC in enumerate(frames_THWC):
-        weight_HW1 = model.weights(height, width, [t])[number, 0, ..., None]
+        weight_HW1 = cleaned(model.weights(height, width, [t])[number, 0, ..., None])
         laid_HW4 = weight_HW1 * sampled(brush_HW4, model.uv_px(name, height, width, [t])[0])
         edited[t] = to_bytes(frame_HWC / np.float32(255) * (1 - laid_HW4[..., 3:]) + laid_HW4[..., :3])
     return edited
+
+
+def cleaned(weights: np.ndarray) -> np.ndarray:
+    """How much is seen of a layer without the traces that a fit leaves where nothing is: an edit would tint the whole frame."""
+    clean: np.ndarray = ((weights - _NOT_SEEN) / (1 - 2 * _NOT_SEEN)).clip(0, 1)
+    return clean
 
 
 def difference(exported_HW4: np.ndarray, painted_HW4: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def lay_out(clip: LayerClip, motion: ClipMotion, start: str) -> Layout:
         motion: measured on the frames of ``clip``. start: ``identity`` or ``chain``, as of ``AtlasConfig``.
 
     Raises:
-        DataError: there is one frame alone; the motion is of other frames; an object is called like the background; an atlas would be more
+        DataError: there is one frame alone, or no object; the motion is of other frames; an object is called like the background; an atlas would be more
             than ``LARGEST_CANVAS`` times as large as a frame.
     """
     _check(clip, motion)
@@ -114,6 +114,8 @@ def lay_out(clip: LayerClip, motion: ClipMotion, start: str) -> Layout:
 def _check(clip: LayerClip, motion: ClipMotion) -> None:
     if clip.num_frames < 2:
         raise DataError("an atlas needs at least 2 frames, and the clip has 1. Take more of the video.")
+    if not clip.names:
+        raise DataError("no object has a mask, so that there is nothing to take apart. Give the mask of one at least.")
     want = (clip.num_frames - 1, *clip.size, 2)
     if motion.forward_THW2.shape != want:
         raise DataError(

@@ -56,7 +56,7 @@ def encode(points_PD: Tensor, num_frequencies: int) -> Tensor:
 def perceptron(num_in: int, num_out: int, width: int, num_layers: int) -> nn.Sequential:
     """``num_layers`` hidden layers with ReLU, and a linear one."""
     widths = [num_in, *[width] * num_layers]
-    hidden = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+    hidden = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU(inplace=True))]
     return nn.Sequential(*hidden, nn.Linear(width, num_out))
 
 
@@ -67,7 +67,7 @@ class Mapping(nn.Module):
 
     def __init__(self, chain_T23: Tensor, config: AtlasConfig) -> None:
         super().__init__()
-        self.register_buffer("chain_T23", chain_T23)
+        self.register_buffer("chain_T23", chain_T23.clone())
         self.residual = perceptron(3, 2, config.mapping_width, config.mapping_layers)
         last = self.residual[-1]
         assert isinstance(last, nn.Linear)
@@ -137,7 +137,7 @@ class AtlasNetwork(nn.Module):
     def __init__(self, box_22: Tensor, config: AtlasConfig) -> None:
         super().__init__()
         self.num_frequencies = config.atlas_frequencies
-        self.register_buffer("box_22", box_22)
+        self.register_buffer("box_22", box_22.clone())
         self.network = perceptron(4 * config.atlas_frequencies, 3, config.atlas_width, config.atlas_layers)
 
     def forward(self, uv_P2: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class AtlasGrid(nn.Module):
 
     def __init__(self, box_22: Tensor, half_px: float, texels_per_px: float) -> None:
         super().__init__()
-        self.register_buffer("box_22", box_22)
+        self.register_buffer("box_22", box_22.clone())
         finest_2 = (box_22[1] - box_22[0]) * half_px * texels_per_px
         longest = math.ceil(float(finest_2.max()))
         powers = range(int(math.log2(_COARSEST_PX)), 31)

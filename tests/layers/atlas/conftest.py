@@ -46,7 +46,7 @@ def known(scene):
 
 @pytest.fixture(scope="session")
 def clip_motion(scene):
-    return filmed(scene, ("blob",))
+    return filmed(scene, ("fg",))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssvid.errors import DataError
-from ssvid.layers.atlas.editing import STYLES, apply_edit, difference, stylized, textured
+from ssvid.layers.atlas.editing import STYLES, apply_edit, cleaned, difference, stylized, textured
 from ssvid.layers.motion import grid_px
 from tests.layers.atlas.conftest import H, T, W
 
@@ -47,6 +47,10 @@ def test_nothing_painted_changes_nothing(begun, clip_motion):
         assert np.array_equal(apply_edit(frames, begun, name, exported, erased), frames)
 
 
+def test_traces_of_a_layer_are_not_painted():
+    assert cleaned(np.array([0.0, 0.09, 0.1, 0.5, 0.9, 0.95])) == pytest.approx([0, 0, 0, 0.5, 1, 1])
+
+
 def test_paint_is_seen_where_its_layer_is(begun, clip_motion, known):
     clip = clip_motion[0]
     exported = begun.atlas_rgba("background")
@@ -54,22 +58,21 @@ def test_paint_is_seen_where_its_layer_is(begun, clip_motion, known):
     black[..., :3] = 0
     edited = apply_edit(clip.frames_THWC, begun, "background", exported, black)
     inner = known.weights()[1] == 1
-    inner &= begun.weights(H, W, range(T))[1] > 0.9
-    assert edited[inner].max() <= 0.1 * 255 + 1
-    untouched = begun.weights(H, W, range(T))[0] > 0.999
-    assert np.array_equal(edited[untouched], clip.frames_THWC[untouched])
+    assert edited[inner & (begun.weights(H, W, range(T))[1] > 0.9)].max() == 0
+    untouched = begun.weights(H, W, range(T))[0] > 0.9
+    assert untouched.any() and np.array_equal(edited[untouched], clip.frames_THWC[untouched])
 
 
 def test_a_dot_follows_the_body(scene, begun, clip_motion):
-    exported = begun.atlas_rgba("blob")
+    exported = begun.atlas_rgba("fg")
     start = begun.layout.num_frames // 2
     height, width = exported.shape[:2]
     middle = np.array([(np.flatnonzero((exported[..., 3] > 128).any(axis=axis))[[0, -1]].mean()) for axis in (0, 1)])
     dotted = exported.copy()
     dotted[np.hypot(*(grid_px(height, width) - middle).T).T < 10] = (255, 255, 255, 255)
-    edited = apply_edit(clip_motion[0].frames_THWC, begun, "blob", exported, dotted).astype(float)
+    edited = apply_edit(clip_motion[0].frames_THWC, begun, "fg", exported, dotted).astype(float)
     change = np.abs(edited - clip_motion[0].frames_THWC).sum(axis=-1)
-    uv = begun.uv_px("blob", H, W, range(T))
+    uv = begun.uv_px("fg", H, W, range(T))
     places = [grid_px(H, W)[np.hypot(*(uv[t] - middle).T).T < 10].mean(axis=0) for t in range(T)]
     truly = [scene.moved(0, np.array([places[start]], dtype=float), start, t)[0] for t in range(T)]
     for t in range(T):
@@ -79,11 +82,11 @@ def test_a_dot_follows_the_body(scene, begun, clip_motion):
 
 
 def test_what_does_not_belong_together_is_told(begun, clip_motion):
-    frames, exported = clip_motion[0].frames_THWC, begun.atlas_rgba("blob")
+    frames, exported = clip_motion[0].frames_THWC, begun.atlas_rgba("fg")
     with pytest.raises(DataError, match="there are 4 frames"):
-        apply_edit(frames[:4], begun, "blob", exported, exported)
-    with pytest.raises(DataError, match=r"the painted atlas of blob has shape .* keep its size"):
-        apply_edit(frames, begun, "blob", exported, exported[1:])
+        apply_edit(frames[:4], begun, "fg", exported, exported)
+    with pytest.raises(DataError, match=r"the painted atlas of fg has shape .* keep its size"):
+        apply_edit(frames, begun, "fg", exported, exported[1:])
 
 
 def test_a_picture_fills_what_is_seen():
@@ -110,4 +113,4 @@ def test_styles_keep_size_and_alpha(style, begun):
 
 def test_an_unknown_style_is_told(begun):
     with pytest.raises(DataError, match="Take one of: watercolor, pencil, poster"):
-        stylized(begun.atlas_rgba("blob"), "oil")
+        stylized(begun.atlas_rgba("fg"), "oil")

@@ -57,11 +57,13 @@ def test_what_has_no_atlas_is_refused(clip_motion):
     one = dataclasses.replace(clip, frames_THWC=clip.frames_THWC[:1], masks_NTHW=clip.masks_NTHW[:, :1])
     with pytest.raises(DataError, match="at least 2 frames"):
         lay_out(one, motion, "chain")
+    with pytest.raises(DataError, match="no object has a mask"):
+        lay_out(dataclasses.replace(clip, names=(), masks_NTHW=clip.masks_NTHW[:0]), motion, "chain")
     with pytest.raises(DataError, match="Measure it on the frames that are fitted"):
         lay_out(clip.resized(H // 2, W // 2), motion, "chain")
     with pytest.raises(DataError, match="Call it otherwise"):
         lay_out(dataclasses.replace(clip, names=("background",)), motion, "chain")
-    with pytest.raises(DataError, match=r"the atlas of (blob|background) would be"):
+    with pytest.raises(DataError, match=r"the atlas of (fg|background) would be"):
         lay_out(clip, shifted(motion, 200), "chain")
 
 

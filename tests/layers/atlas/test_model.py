@@ -34,9 +34,9 @@ def test_places_in_large_frames_are_those_of_the_mapping(begun):
         begins = begun.network.mappings[0](model.layout.frame_points(5 * H, 4 * W, 1.0)) - low
     to_px = model.layout.half_px * model.config.export_scale
     assert (directly - begins).abs().max() * to_px > 1
-    found = model.uv_px("blob", 5 * H, 4 * W, [1])[0]
+    found = model.uv_px("fg", 5 * H, 4 * W, [1])[0]
     assert found == pytest.approx((directly * to_px).reshape(5 * H, 4 * W, 2).numpy(), abs=0.1)
-    large, small = model.uv_px("blob", 3 * H, 3 * W, [2])[0], model.uv_px("blob", H, W, [2])[0]
+    large, small = model.uv_px("fg", 3 * H, 3 * W, [2])[0], model.uv_px("fg", H, W, [2])[0]
     assert large[1::3, 1::3] == pytest.approx(small, abs=1e-3)
 
 
@@ -46,7 +46,7 @@ def test_between_frames_lies_between_them(begun):
 
 
 def test_an_unknown_layer_is_told(begun):
-    with pytest.raises(DataError, match=r"there is no layer 'car'. Take one of: blob, background"):
+    with pytest.raises(DataError, match=r"there is no layer 'car'. Take one of: fg, background"):
         begun.uv_px("car", H, W, [0])
 
 
@@ -86,9 +86,9 @@ def test_paint_on_a_frame_comes_back_to_its_place(begun, known):
     painted = np.zeros((2 * H, 2 * W, 4), np.uint8)
     distance = np.hypot(*(grid_px(2 * H, 2 * W) - [2 * x + 0.5, 2 * y + 0.5]).T).T
     painted[distance < 6] = (250, 20, 30, 255)
-    brought = begun.from_frame("blob", painted, 1)
-    assert brought.shape == (*begun.atlas_size("blob"), 4)
-    back = sampled(brought.astype(np.float32), begun.uv_px("blob", 2 * H, 2 * W, [1])[0])
+    brought = begun.from_frame("fg", painted, 1)
+    assert brought.shape == (*begun.atlas_size("fg"), 4)
+    back = sampled(brought.astype(np.float32), begun.uv_px("fg", 2 * H, 2 * W, [1])[0])
     assert np.abs(back[distance < 4.5] - [250, 20, 30, 255]).max() < 12
     assert back[distance > 8][..., 3].max() < 12
 
@@ -96,5 +96,5 @@ def test_paint_on_a_frame_comes_back_to_its_place(begun, known):
 def test_paint_beside_an_object_does_not_stick_to_it(begun, known):
     painted = np.zeros((H, W, 4), np.uint8)
     painted[~(known.alphas_NTHW[0, 0] > 0)] = 255
-    assert (begun.from_frame("blob", painted, 0)[..., 3] > 128).mean() < 0.02
+    assert (begun.from_frame("fg", painted, 0)[..., 3] > 128).mean() < 0.02
     assert (begun.from_frame("background", painted, 0)[..., 3] > 128).mean() > 0.2
