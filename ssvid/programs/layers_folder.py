@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +201,10 @@ class LayersFolder:
     def finish(self, staged: Path, more: Mapping[str, Any]) -> LayersFolder:
         """Move what was written into the folder, and note that the fit has ended."""
         for entry in sorted(staged.iterdir()):
-            os.replace(entry, self.path / entry.name)
+            place = self.path / entry.name
+            if place.is_dir():  # of a time before, when the end was interrupted
+                shutil.rmtree(place)
+            os.replace(entry, place)
         facts = {**self.facts, **more, "finished": True}
         write_json(self.path / FACTS, facts)
         return LayersFolder(self.path, facts)

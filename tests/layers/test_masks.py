@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ssvid.errors import DataError
-from ssvid.layers.masks.cutting import cut_by_box, cut_by_mask
+from ssvid.layers.masks.cutting import cut_by_box, cut_by_mask, without_specks
 from ssvid.layers.masks.propagation import propagate, warped
 from ssvid.layers.masks.reading import as_objects, read_mask, read_mask_folder
 from ssvid.layers.motion import grid_px
@@ -174,6 +174,15 @@ def test_a_rough_mask_is_cut_at_the_edge():
     empty = np.zeros_like(rough)
     assert not cut_by_mask(frames[0], empty, 4).any()
     assert cut_by_mask(frames[0], ~empty, 4).all()  # no background to learn from
+
+
+def test_specks_go_and_parts_stay():
+    mask = np.zeros((20, 30), bool)
+    mask[2:12, 2:12], mask[5:15, 20:22], mask[18, 2:5] = True, True, True  # 100, 20 and 3 px
+    kept = mask.copy()
+    kept[18] = False
+    assert np.array_equal(without_specks(mask), kept)
+    assert not without_specks(np.zeros_like(mask)).any()
 
 
 def test_a_box_is_cut_or_refused():

@@ -160,6 +160,21 @@ def test_a_fit_that_was_stopped_goes_on_bit_for_bit(made, scene, kind, tmp_path,
         ssvid.resume_layers(tmp_path / "half", show_progress=False)
 
 
+def test_an_end_that_was_interrupted_is_made_again(scene, tmp_path, monkeypatch):
+    """Some results were moved into the folder, and layers.json does not know of them."""
+
+    def interrupted(self, staged, more):
+        (staged / "layers").rename(self.path / "layers")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LayersFolder, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            fitted(scene, tmp_path / "run", "omnimatte", steps=1)
+    result = ssvid.resume_layers(tmp_path / "run", show_progress=False)
+    assert len(LayersFolder.open(result.folder).layers()) == 2
+
+
 def test_ctrl_c_says_how_to_go_on(scene, tmp_path, monkeypatch, capsys):
     def interrupt(self, model, losses):
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from ssvid.errors import DataError
 from ssvid.video.optical_flow import one_thread, require_opencv
@@ -12,6 +13,7 @@ from ssvid.video.optical_flow import one_thread, require_opencv
 Box = tuple[int, int, int, int]  # x, y, width, height in px
 _ROUNDS_MASK, _ROUNDS_BOX = 4, 5
 _LEAST_KEPT = 0.4  # of a rough mask; where less is left, colors did not tell the object
+_LEAST_PART = 0.05
 _SURE_BACK, _SURE_OBJECT, _MAYBE_BACK, _MAYBE_OBJECT = 0, 1, 2, 3  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
 
 
@@ -34,8 +36,17 @@ def cut_by_mask(frame_HWC: np.ndarray, rough_HW: np.ndarray, band_px: int) -> np
     said_HW[inside_HW], said_HW[~near_HW] = _SURE_OBJECT, _SURE_BACK
     if not (said_HW == _SURE_BACK).any():
         return rough_HW.copy()
-    found_HW = _grab_cut(cv2, frame_HWC, said_HW, _ROUNDS_MASK)
+    found_HW = without_specks(_grab_cut(cv2, frame_HWC, said_HW, _ROUNDS_MASK))
     return found_HW if found_HW.sum() >= _LEAST_KEPT * rough_HW.sum() else rough_HW.copy()
+
+
+def without_specks(mask_HW: np.ndarray) -> np.ndarray:
+    """The mask without parts that are smaller than ``_LEAST_PART`` of it, bool HW: something of its color beside an object."""
+    labels_HW, count = ndimage.label(mask_HW, np.ones((3, 3)))
+    areas = np.bincount(labels_HW.ravel(), minlength=count + 1)
+    areas[0] = 0
+    kept: np.ndarray = (areas >= _LEAST_PART * mask_HW.sum())[labels_HW] & mask_HW
+    return kept
 
 
 def cut_by_box(frame_HWC: np.ndarray, box: Box) -> np.ndarray:
