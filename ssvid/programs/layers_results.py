@@ -14,7 +14,7 @@ from scipy.ndimage import minimum_filter
 from ssvid.files import write_atomic, write_picture
 from ssvid.layers.atlas import AtlasModel
 from ssvid.layers.atlas.quality import corners_in, lucas_kanade, psnr, track_errors
-from ssvid.layers.background import at_size
+from ssvid.layers.background import at_size, views
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import Layer, composite
 from ssvid.layers.detectors import (
@@ -65,9 +65,12 @@ def write_omnimatte(folder: Path, model: OmnimatteModel, clip: LayerClip, small:
         clip: at the size of the video. small: that which was fitted.
     """
     height, width = clip.size
-    layers, canvas = model.detailed_layers(clip.frames_THWC), model.camera(height, width)
+    canvas = model.camera(height, width)
     picture_HWC, seen_HW = model.full_canvas(clip.frames_THWC)
-    background_THWC = model.full_background(clip.frames_THWC)
+    # What was filmed stays as sharp as it was: the median of other frames stands in only where a layer is.
+    covered_THW = _anywhere(model.footprints())
+    background_THWC = uncovered_frames(clip.frames_THWC, views(picture_HWC, canvas, height, width), covered_THW)
+    layers = model.detailed_layers(clip.frames_THWC, background_THWC)
     _write_layers(folder, layers, background_THWC)
     write_picture(folder / "background.png", picture_HWC)
     findings = [*_omnimatte_findings(model, small), _filled(seen_HW)]
@@ -88,7 +91,7 @@ def write_atlas(folder: Path, model: AtlasModel, clip: LayerClip, small: LayerCl
         for name, alpha_THW in zip(small.names, alphas_NTHW, strict=True)
     ][::-1]
     behind_THWC = _bytes(model.colors("background", *size, times_T))
-    background_THWC = _behind(clip.frames_THWC, behind_THWC, 1 - np.prod(1 - alphas_NTHW, axis=0))
+    background_THWC = uncovered_frames(clip.frames_THWC, behind_THWC, 1 - np.prod(1 - alphas_NTHW, axis=0))
     _write_layers(folder, layers, background_THWC)
     files = {}
     for name in model.names:
@@ -114,8 +117,12 @@ def _cut_out(frames_THWC: np.ndarray, alpha_THW: np.ndarray) -> np.ndarray:
     return np.concatenate([frames_THWC, _bytes(np.stack(large))[..., None]], axis=3)
 
 
-def _behind(frames_THWC: np.ndarray, behind_THWC: np.ndarray, covered_THW: np.ndarray) -> np.ndarray:
-    """The video where no object is, and what an atlas shows behind objects."""
+def uncovered_frames(frames_THWC: np.ndarray, behind_THWC: np.ndarray, covered_THW: np.ndarray) -> np.ndarray:
+    """The video where no object is, and what was found behind objects.
+
+    Args:
+        behind_THWC, covered_THW: at any size; how much of each pixel an object covers.
+    """
     pictures = []
     for frame_HWC, small_HWC, covered_HW in zip(frames_THWC, behind_THWC, covered_THW, strict=True):
         height, width = frame_HWC.shape[:2]

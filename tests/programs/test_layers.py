@@ -17,6 +17,7 @@ from ssvid.layers.masks.reading import read_mask_folder
 from ssvid.programs import layers_fit
 from ssvid.programs.layers_folder import LayersFolder
 from ssvid.programs.layers_footage import LayerFootage, object_names, open_layer_footage
+from ssvid.programs.layers_results import uncovered_frames
 from ssvid.programs.layers_scene import write_scene
 from ssvid.stopping import Stopped
 from tests.browser import find_browser, open_browser
@@ -84,6 +85,17 @@ def test_all_is_written_and_read_again(made, scene, kind):
         "video.mp4", "red.mp4", "blue.mp4", "background.mp4", "recomposed.mp4",
     }  # fmt: skip
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["names"] == ["red", "blue"]
+
+
+def test_where_no_layer_is_the_background_is_the_video():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3)).astype(np.uint8)
+    behind = np.full((2, 8, 12, 3), 77, np.uint8)
+    covered = np.zeros((2, 8, 12))
+    covered[0, :, 6:] = 1
+    found = uncovered_frames(frames, behind, covered)
+    assert np.array_equal(found[1], frames[1])
+    assert np.array_equal(found[0, :, :11], frames[0, :, :11])
+    assert (found[0, :, 13:] == 77).all()
 
 
 def test_figures_stand_beside_what_takes_no_model(made):
