@@ -76,9 +76,8 @@ def ablated(
 ) -> Ablated:
     """Fit one line of ``ABLATION`` to the scene of a seed, and watch it.
 
-    Differs: scene, networks and number of iterations are small; the lecture tells PSNR alone (29.85 dB; without rigidity 29.63, flow 27.74,
-    sparsity 28.80). Here flow and rigidity go the same way, and sparsity costs some PSNR: what it is for is an atlas that is empty where
-    nobody sees it.
+    Differs: scene, networks and number of iterations are small. The lecture tells PSNR alone (29.85 dB; without rigidity 29.63, flow 27.74,
+    sparsity 28.80); here each line has all figures, and is judged by the one of ``SHOWS``.
 
     Args:
         name: of ``ABLATION``. seed: of scene and fit. every: after how many steps the curves have a point. on_step: told the number of the
