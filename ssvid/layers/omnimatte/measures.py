@@ -16,7 +16,7 @@ def psnr(found: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) 
     """Peak signal-to-noise ratio in dB, of all pixels or of those where ``where`` (without the axis of colors) is true."""
     squared = (found.astype(np.float64) - truth.astype(np.float64)) ** 2
     error = float(squared.mean() if where is None else squared[where].mean())
-    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def mean_alpha(alphas: np.ndarray, where: np.ndarray) -> float:

@@ -19,7 +19,11 @@ from ssvid.layers.omnimatte.network import LayerNet
 from ssvid.layers.omnimatte.tightening import tightened
 from ssvid.video.optical_flow import resized
 
-SEEN_CHANGE = 0.03  # a layer is seen where it changes the picture by more, of the full range
+SEEN_ALPHA, SEEN_CHANGE = (
+    0.25,
+    0.03,
+)  # a layer is seen where it has more alpha and changes the picture by more, of the full range
+_FOOTPRINT_PX = 2  # by which it is grown, for soft edges
 _FRAMES_AT_ONCE = 8
 
 
@@ -117,13 +121,14 @@ class OmnimatteModel:
     def footprints(self) -> np.ndarray:
         """Where each object is seen with its effects: bool NTHW at the size of the fit, that in front first.
 
-        On its mask, where it changes the background by more than ``SEEN_CHANGE``, and a pixel around. Thin alpha in the color of the background
-        is everywhere in a real video; it is no trace of an object.
+        On its mask, where its layer has some alpha and changes the background, and a little around. Thin alpha is everywhere in a real video,
+        in the place of what a canvas cannot show; it is no trace of an object.
         """
         raw_NTHW4 = self.raw_layers()
         behind_THWC = self.background_frames(*self.size).astype(np.float32) / 255
         change_NTHW = (raw_NTHW4[..., 3:] * np.abs(raw_NTHW4[..., :3] - behind_THWC)).max(axis=-1)
-        return grown((change_NTHW > SEEN_CHANGE) | self._clip.masks_NTHW, 1)
+        seen_NTHW = (raw_NTHW4[..., 3] > SEEN_ALPHA) & (change_NTHW > SEEN_CHANGE)
+        return grown(seen_NTHW | self._clip.masks_NTHW, _FOOTPRINT_PX)
 
     def background_frames(self, height: int, width: int) -> np.ndarray:
         """What lies behind all layers in each frame, uint8 (T, H, W, 3); blurred where the size is above that of the fit."""

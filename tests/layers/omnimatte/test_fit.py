@@ -179,9 +179,10 @@ def test_a_footprint_is_where_a_layer_changes_the_picture(clip, motion):
     behind = model.background_frames(32, 48).astype(np.float32) / 255
     layers = np.zeros((2, 5, 32, 48, 4), np.float32)
     layers[..., :3] = behind
-    layers[..., 3] = 0.3  # a haze in the color of the ground
-    layers[0, 2, 28:30, 5:9, :3] = 0  # and a shadow
+    layers[..., 3] = 0.3  # in the color of the ground
+    layers[1, 0, ..., :3], layers[1, 0, ..., 3] = 0, 0.2  # a haze
+    layers[0, 2, 28:30, 5:9, :3] = 0  # a shadow
     model.raw_layers = lambda: layers
     expected = clip.masks_NTHW.copy()
     expected[0, 2, 28:30, 5:9] = True
-    assert (model.footprints() == grown(expected, 1)).all()
+    assert (model.footprints() == grown(expected, 2)).all()
