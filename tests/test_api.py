@@ -34,6 +34,8 @@ VERBS = {
 }
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
 OTHERS |= {"from_pretrained", "push_to_hub", "track_video", "Footage", "speed_curve", "speed_up"}
+OTHERS |= {"fit_layers", "resume_layers", "preview_masks", "edit_layers", "compose_layers"}
+OTHERS |= {"LayerFootage", "LayerSettings", "Composition", "Edits"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
 # ``ssvid track --video`` is a function of its own: its options are the fields of ``Footage``, and a protocol.
 OF_FOOTAGE = {"video", "mask", "points", "truth", "decoder"}
@@ -70,7 +72,15 @@ def test_no_import_of_a_room_hides_a_function():
 
 
 def test_a_verb_that_makes_a_result_is_a_function():
-    listings = {"data", "recipes", "tasks", "backbones", "evaluations", "doctor"}  # list_*, or an errand of the shell
+    listings = {
+        "data",
+        "layers",
+        "recipes",
+        "tasks",
+        "backbones",
+        "evaluations",
+        "doctor",
+    }  # list_*, or an errand of the shell
     assert set(verbs()) - listings >= VERBS
     assert VERBS <= set(verbs())
 

@@ -129,7 +129,7 @@ def test_every_setting_is_one_that_the_recipe_takes(words):
     from ssvid.recipe.load import load_recipe
 
     args = parse(build_parser(), words)
-    if args.recipe in {known.name for known in list_recipes()}:
+    if getattr(args, "recipe", None) in {known.name for known in list_recipes()}:
         load_recipe(args.recipe, args.overrides, allow_missing=True)
 
 

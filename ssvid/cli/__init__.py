@@ -27,7 +27,7 @@ OK, OURS, YOURS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 # The file of each verb (``listings`` has several), in the order in which --help lists them: from the first try to the last detail.
 _FILES = (
-    *("demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed"),
+    *("demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed", "layers"),
     *("embed", "export", "data", "show", "diff", "listings", "doctor"),
 )
 

@@ -14,18 +14,22 @@ A few minutes on two CPU cores; nothing is downloaded.
 
 With "speed" a network learns speediness and then watches a video whose speed changes on a known schedule: its curve
 beside the truth, a film that is sped up by it, a page that plays both.
+
+With "layers" a rendered scene of two walkers is taken apart into layers and put together again in other ways, beside
+what is known of it; about a minute, nothing is trained.
 """
 _EPILOG = """\
 examples:
   ssvid demo --out runs/demo
   ssvid demo speed
+  ssvid demo layers
 """
 
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add("demo", run, "pretrain, score and export on synthetic videos, in minutes", _DESCRIPTION, _EPILOG)
-    parser.add_argument("what", metavar="WHAT", nargs="?", help="speed, or nothing for the whole way")
+    parser.add_argument("what", metavar="WHAT", nargs="?", help="speed or layers, or nothing for the whole way")
     parser.add_argument("--out", metavar="DIR", help="new folder to write (default: runs/demo, numbered)")
     parser.add_argument(
         "--seed", metavar="N", type=whole(0), default=0, help="of the weights and of training (default: 0)"

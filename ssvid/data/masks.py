@@ -157,7 +157,7 @@ class Masks:
         if mode == "1":
             return stored.astype(np.uint8)
         if mode == "RGB":
-            return _ids_of_colors(stored, self._name(frame))
+            return ids_of_colors(stored, self._name(frame))
         if mode == "L" and self._is_binary:
             between = _values(stored) - {_BACKGROUND, VOID}
             if between:
@@ -216,8 +216,15 @@ def _opened_palette(path: Path) -> bytes | None:
     return bytes(palette).ljust(768, b"\0") if palette else None
 
 
-def _ids_of_colors(picture_HWC: np.ndarray, name: str) -> np.ndarray:
-    """The ids of a picture in the colors under which DAVIS stores them."""
+def ids_of_colors(picture_HWC: np.ndarray, name: str) -> np.ndarray:
+    """The ids of a picture in the colors under which DAVIS stores them, uint8 HW.
+
+    Args:
+        picture_HWC: uint8 RGB. name: of it, for errors.
+
+    Raises:
+        DataError: a color that is none of these.
+    """
     from ssvid.pictures import voc_colors  # here: it brings torch, and most masks have a palette
 
     weights = np.array([1 << 16, 1 << 8, 1])

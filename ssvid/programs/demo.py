@@ -20,6 +20,7 @@ from ssvid.errors import SsvidError, did_you_mean
 from ssvid.evals.contract import LabeledData, Tools
 from ssvid.exports import export, load_backbone
 from ssvid.files import takes_paths
+from ssvid.programs.demo_layers import LayersDemoResult, run_layers_demo
 from ssvid.programs.demo_speed import SpeedDemoResult, run_speed_demo
 from ssvid.programs.evaluate import score
 from ssvid.programs.pretrain import PretrainResult
@@ -35,7 +36,7 @@ PRETRAIN, PROBE = "demo/speediness", "demo/probe"
 NUM_TRAIN, NUM_TEST, SECONDS, SIZE_PX = 400, 200, 3.0, 64
 ARMS = {"pretrained": (), "placebo": ("task.placebo=true",)}
 POLL_SECONDS = 2.0
-OTHERS = ("speed",)
+OTHERS = ("speed", "layers")
 
 
 @dataclass
@@ -86,12 +87,13 @@ Your own videos:    ssvid pretrain pretrain/speediness_tiny data.root=FOLDER"""
 @takes_paths("out")
 def demo(
     out: str | Path | None = None, *, what: str | None = None, seed: int = 0, show_progress: bool = True
-) -> DemoResult | SpeedDemoResult:
+) -> DemoResult | SpeedDemoResult | LayersDemoResult:
     """Run the demo in a new folder (``runs/demo``, numbered, where ``out`` is None).
 
     Args:
         what: None is the whole way from videos to an exported network; ``speed`` has a network watch a video whose speed changes
-            on a known schedule, and shows what ``ssvid speed`` makes of it.
+            on a known schedule, and shows what ``ssvid speed`` makes of it; ``layers`` takes a rendered scene apart, beside what is
+            known of it.
 
     Raises:
         SsvidError: ``out`` exists, or a part failed.
@@ -104,6 +106,8 @@ def demo(
         raise SsvidError(f"demo folder {folder} exists; it is never overwritten. Choose another with --out.")
     if what == "speed":
         return run_speed_demo(folder, seed, say, show_progress)
+    if what == "layers":
+        return run_layers_demo(folder, seed, say, show_progress)
     return _whole_way(folder, seed, say)
 
 

@@ -17,7 +17,7 @@ from ssvid.protocols.named import is_protocol
 from ssvid.recipe.find import find_recipe
 
 VERBS = [
-    "demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed", "embed", "export", "data", "show", "diff", "recipes",
+    "demo", "pretrain", "probe", "finetune", "retrieve", "track", "evaluate", "report", "audit", "speed", "layers", "embed", "export", "data", "show", "diff", "recipes",
     "protocols", "tasks", "backbones", "evaluations", "doctor",
 ]  # fmt: skip
 
@@ -168,7 +168,8 @@ def test_version(capsys):
 
 def test_every_parser_has_help_and_an_example():
     parsers = all_parsers()
-    assert len(parsers) == 1 + len(VERBS) + 6  # below data: synth, download, join-frames, tapvid, flow, index
+    # Below data: synth, download, join-frames, tapvid, flow, index; below layers: fit, masks, edit, compose, scene.
+    assert len(parsers) == 1 + len(VERBS) + 6 + 5
     for parser in parsers:
         text = parser.format_help()
         assert len(parser.description) > 20
@@ -191,7 +192,7 @@ def test_the_examples_in_the_help_parse_and_name_recipes_that_exist():
 
 def test_numbers_can_be_had_as_json():
     without = [p.prog for p in all_parsers() if "--json" not in p.option_names()]
-    assert without == ["ssvid", "ssvid data"]
+    assert without == ["ssvid", "ssvid layers", "ssvid data"]
 
 
 # ---- what is imported
