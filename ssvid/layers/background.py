@@ -44,9 +44,7 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
         return still, np.ones(clip.num_frames)
     chain = homographies(motion, ~hidden_THW)
     try:
-        moving = canvas_of(chain.to_middle_T33, height, width)
-        for _ in range(_REFINEMENTS):
-            moving = refined(moving, frames_THWC, hidden_THW)
+        moving = _best_of_moving(canvas_of(chain.to_middle_T33, height, width), frames_THWC, hidden_THW)
     except DataError as error:
         raise DataError(f"{error} Where the camera stands still, choose the static camera.") from error
     if camera == "auto":
@@ -56,12 +54,20 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
     return moving, chain.inliers_T
 
 
+def _best_of_moving(chained: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> Canvas:
+    """The chain as it is, or refined: whichever the frames lie on best."""
+    canvases = [chained]
+    for _ in range(_REFINEMENTS):
+        canvases.append(refined(canvases[-1], frames_THWC, hidden_THW))
+    return min(canvases, key=lambda canvas: _registration_error(canvas, frames_THWC, hidden_THW))
+
+
 def refined(canvas: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> Canvas:
     """The canvas with each frame moved to where the median of all shows it best: what a chain has gathered of errors goes.
 
     By flow from what the canvas shows in the place of a frame to the frame, and RANSAC on it where nothing is hidden.
     """
-    search, (height, width) = Dis(), frames_THWC.shape[1:3]
+    search, (height, width) = Dis(every_px=True), frames_THWC.shape[1:3]
     median_HWC, seen_HW = masked_median(frames_THWC, hidden_THW, canvas)
     expected_THWC = views(inpainted(median_HWC, seen_HW), canvas, height, width)
     known_THW = views(seen_HW.astype(np.uint8), canvas, height, width) > 0
