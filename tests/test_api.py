@@ -250,4 +250,4 @@ def test_what_the_demo_returns_is_json(tmp_path):
     difference = {"pretrained - random": Difference(0.1, (0.0, 0.2), 2)}
     result = DemoResult([row], difference, tmp_path, {"pretrained": {"accuracy": 0.9}}, {"videos": 1.0})
     assert is_json(result)["rows"][0]["value"] == 0.5
-    assert inspect.signature(ssvid.demo).return_annotation == "DemoResult | SpeedDemoResult"
+    assert inspect.signature(ssvid.demo).return_annotation == "DemoResult | SpeedDemoResult | LayersDemoResult"
