@@ -174,8 +174,7 @@ class MaskedPixels(PretextTask):
         kind: dict[str, Any] = {
             "asked_std": _ASKED_STD,
             "bias": False,
-            "flat": True,
-            "near": config.decoder_start == "near",
+            "positions": "near" if config.decoder_start == "near" else "flat",
         }
         self.decoder = TokenDecoder(last.channels, num_values, self.grid, variant, **kind)
 

@@ -20,10 +20,10 @@ class TokenDecoder(nn.Module):
     Args:
         width_in, width_out: of what is seen, and of what is said. grid: cells T', H', W'. variant: width, depth and heads.
         num_kinds: of questions. asked_std: spread of
-            their tokens at first, 0 at 0. bias: whether the first layer has one. flat: the table is that of the number of a cell (VideoMAE),
-            else that of three axes.
-        near: the table is that of three axes less its mean, which says nothing, brought to a mean square of 1, so that it outweighs
-            what is seen; and each block begins with attention to what lies near (``look_near``). For short training.
+            their tokens at first, 0 at 0. bias: whether the first layer has one. positions:
+            ``flat``: the table is that of the number of a cell (VideoMAE); ``axes``: that of three axes; ``near``: the same less its mean, which
+            says nothing, brought to a mean square of 1, so that it outweighs what is seen, and each block begins with attention to what
+            lies near (``look_near``), for short training.
     """
 
     positions_ND: Tensor
@@ -38,8 +38,7 @@ class TokenDecoder(nn.Module):
         num_kinds: int = 1,
         asked_std: float = 0.0,
         bias: bool = True,
-        flat: bool = False,
-        near: bool = False,
+        positions: str = "axes",
     ) -> None:
         super().__init__()
         self.enter = nn.Linear(width_in, variant.width, bias=bias)
@@ -51,8 +50,8 @@ class TokenDecoder(nn.Module):
         initialize_transformer(self, blocks)
         if asked_std:
             nn.init.trunc_normal_(self.asked, std=asked_std)
-        table_ND = (sincos_flat if flat and not near else sincos_3d)(tuple(grid), variant.width).flatten(1).T
-        if near:
+        table_ND = (sincos_flat if positions == "flat" else sincos_3d)(tuple(grid), variant.width).flatten(1).T
+        if positions == "near":
             table_ND = table_ND - table_ND.mean(dim=0)
             table_ND = table_ND / table_ND.square().mean().sqrt()
             for block in blocks:

@@ -27,7 +27,7 @@ def test_attention_that_looks_near_hands_over_what_stands_where_it_looks():
 def test_a_decoder_that_starts_near_takes_most_from_the_cells_around():
     """Tokens of cells that lie near are alike: the fewer steps from cell to cell, the more."""
     grid = (4, 6, 6)
-    table = TokenDecoder(96, 96, grid, Variant(48, 1, 1), near=True).positions_ND.double()
+    table = TokenDecoder(96, 96, grid, Variant(48, 1, 1), positions="near").positions_ND.double()
     assert table.mean(dim=0).abs().max() < 1e-6 and float(table.square().mean()) == pytest.approx(1.0)
     cells = torch.tensor(list(itertools.product(*(range(n) for n in grid))))
     steps = (cells[:, None] - cells[None]).abs().sum(dim=2)
@@ -44,7 +44,9 @@ def test_a_decoder_that_starts_near_learns_early_to_copy_what_stays(near, least,
     """What stands still is seen at another moment, but for one time in 8. Its mean square is 1."""
     torch.manual_seed(0)
     decoder, num_cells = (
-        TokenDecoder(8, 8, (4, 4, 4), Variant(48, 1, 1), bias=False, flat=True, near=near, asked_std=0.02),
+        TokenDecoder(
+            8, 8, (4, 4, 4), Variant(48, 1, 1), bias=False, positions="near" if near else "flat", asked_std=0.02
+        ),
         64,
     )
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3, betas=(0.9, 0.95))
