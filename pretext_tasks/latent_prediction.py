@@ -24,16 +24,15 @@ from ssvid.contrast import collecting
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
-from ssvid.token_decoder import TokenDecoder, heads_of
+from ssvid.token_decoder import FLAT, TokenDecoder, explained, heads_of
 from ssvid.token_masks import Blocks, multi_block_masks
 from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_area, square
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
-from ssvid.video.sampling import clip_indices, clip_span
+from ssvid.video.sampling import clip_span, random_clip
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-FLAT = 1e-6  # mean errors below it are nothing to explain
 _HEAD_WIDTH = 32  # of the predictor's attention
 _MEASURED = 32  # values of each token that squares are counted of, evenly spaced
 _PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
@@ -84,9 +83,7 @@ class WholeClips(CutFirst):
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
         """A clip anywhere in the video."""
-        c = self.config
-        start = int(rng.integers(video.num_frames - self.min_frames + 1))
-        return ClipPlan((clip_indices(start, c.num_frames, c.stride_frames),))
+        return ClipPlan((random_clip(rng, video.num_frames, self.config.num_frames, self.config.stride_frames),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
@@ -111,11 +108,6 @@ def normalized(tokens_BND: Tensor) -> Tensor:
 def prediction_errors(said_BMD: Tensor, target_BMD: Tensor, power: float) -> Tensor:
     """|z - h|^p / p, mean over the values of each token: (B, M), float32 (Bardes et al. 2024, eq. 2, with p = 1)."""
     return (said_BMD.float() - target_BMD.float()).abs().pow(power).mean(dim=2) / power
-
-
-def explained(errors: Tensor, of_guess: Tensor) -> Tensor:
-    """1 - L / L(guess): the share of a guess's error that an answer saves; 0 where the guess makes none."""
-    return torch.where(of_guess > FLAT, 1 - errors / of_guess.clamp_min(FLAT), torch.zeros_like(errors))
 
 
 def squares_left(target_MND: Tensor, counts_MN: Tensor, errors_MN: Tensor) -> tuple[float, float, float]:

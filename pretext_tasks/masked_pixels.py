@@ -21,14 +21,14 @@ from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Inside, OneOf, Share, check_options
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
-from ssvid.token_decoder import TokenDecoder, heads_of
+from ssvid.token_decoder import TokenDecoder, explained, heads_of
 from ssvid.token_masks import random_mask, running_cells, tube_mask
 from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_at_random
 from ssvid.types import ClipPlan, TaskOutput, VideoInfo
-from ssvid.video.sampling import clip_indices, clip_span
+from ssvid.video.sampling import clip_span, random_clip
 
+_EPSILON = 1e-6  # added to the standard deviation of a cube
 MASKS = {"tube": tube_mask, "random": random_mask}
-FLAT = 1e-6  # added to the standard deviation of a cube; mean squares below it are nothing to explain
 _HEAD_WIDTH, _ASKED_STD = 64, 0.02  # of the decoder's attention; spread of the token that stands for a hidden cube
 _PICTURES, _MOMENTS, _TILE_PX, _GRAY = 2, 4, 80, 0.5
 
@@ -77,9 +77,7 @@ class MaskedClips(CutFirst):
 
     def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
         """A clip anywhere in the video."""
-        c = self.config
-        start = int(rng.integers(video.num_frames - self.min_frames + 1))
-        return ClipPlan((clip_indices(start, c.num_frames, c.stride_frames),))
+        return ClipPlan((random_clip(rng, video.num_frames, self.config.num_frames, self.config.stride_frames),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
@@ -119,18 +117,13 @@ def clips_of(cubes_BNPC: Tensor, cube: Sequence[int], grid: Sequence[int]) -> Te
 def normalized(cubes_BNPC: Tensor) -> Tensor:
     """x -> (x - mean) / (s + 1e-6) of each cube and channel, P - 1 in the denominator of s (Tong et al. 2022, 4.1)."""
     centered = cubes_BNPC - cubes_BNPC.mean(dim=2, keepdim=True)
-    return centered / (cubes_BNPC.std(dim=2, keepdim=True) + FLAT)
+    return centered / (cubes_BNPC.std(dim=2, keepdim=True) + _EPSILON)
 
 
 def mean_squared_errors(said_BMD: Tensor, target_BMD: Tensor, counts_BM: Tensor) -> Tensor:
     """Mean of (said - target)^2 over all numbers of the cubes that count, clip by clip, (B,); in float32."""
     errors_BM = (said_BMD.float() - target_BMD.float()).square().mean(dim=2)
     return (errors_BM * counts_BM).sum(dim=1) / counts_BM.sum(dim=1).clamp_min(1)
-
-
-def explained(errors_B: Tensor, of_nothing_B: Tensor) -> Tensor:
-    """1 - MSE / MSE(0): the share of the squares that an answer explains; 0 where there is nothing to explain."""
-    return torch.where(of_nothing_B > FLAT, 1 - errors_B / of_nothing_B.clamp_min(FLAT), torch.zeros_like(errors_B))
 
 
 def nearest_seen(grid: Sequence[int], mask_BN: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ssvid.backbones.attention import NORM_EPS, Block, SelfAttention, Variant, initialize_transformer
 from ssvid.backbones.positions import sincos_3d, sincos_flat
 
+FLAT = 1e-6  # errors of a guess below it are nothing to explain
+
 
 class TokenDecoder(nn.Module):
     """A linear layer to its own width; one learned token for each kind of question stands for each cell that is asked for; to
@@ -89,3 +91,8 @@ def look_near(attention: SelfAttention) -> None:
 def heads_of(width: int, head_width: int) -> int:
     """So many heads that each is near ``head_width`` wide, and that divide the width."""
     return next(heads for heads in range(max(1, width // head_width), 0, -1) if width % heads == 0)
+
+
+def explained(errors: Tensor, of_guess: Tensor) -> Tensor:
+    """1 - L / L(guess): the share of a guess's error that an answer saves; 0 where the guess makes none."""
+    return torch.where(of_guess > FLAT, 1 - errors / of_guess.clamp_min(FLAT), torch.zeros_like(errors))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvid.cli import terminal
-from ssvid.cli.parser import UsageError, Verbs, whole
+from ssvid.cli.parser import UsageError, Verbs, positive, whole
 
 _ABOUT = "take a short video apart into layers: remove, edit and retime objects with their shadows"
 _FIT = """\
@@ -198,7 +198,7 @@ def _add_compose(verbs: Verbs) -> None:
     )
     parser.add_argument("--checkpoint", metavar="PATH", help="a run of the task speediness, for --time NAME=speediness")
     parser.add_argument(
-        "--speed-up", metavar="X", type=_factor, default=2.0, help="of --time NAME=speediness (default: 2)"
+        "--speed-up", metavar="X", type=positive, default=2.0, help="of --time NAME=speediness (default: 2)"
     )
     parser.add_argument("--out", metavar="FILE", required=True, help="new film to write, .mp4")
 
@@ -315,12 +315,6 @@ def _two_numbers(text: str, rule: str) -> tuple[str, tuple[float, float]]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} must be {rule}") from None
     return name, (first, second)
-
-
-def _factor(text: str) -> float:
-    from ssvid.cli.parser import positive
-
-    return positive(text)
 
 
 # ---- running

@@ -44,22 +44,22 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
         return still, np.ones(clip.num_frames)
     chain = homographies(motion, ~hidden_THW)
     try:
-        moving = _best_of_moving(canvas_of(chain.to_middle_T33, height, width), frames_THWC, hidden_THW)
+        moving, moving_error = _best_of_moving(canvas_of(chain.to_middle_T33, height, width), frames_THWC, hidden_THW)
     except DataError as error:
         raise DataError(f"{error} Where the camera stands still, choose the static camera.") from error
-    if camera == "auto":
-        errors = [_registration_error(canvas, frames_THWC, hidden_THW) for canvas in (still, moving)]
-        if errors[0] <= STILL_ERROR * errors[1]:
-            return still, np.ones(clip.num_frames)
+    if camera == "auto" and _registration_error(still, frames_THWC, hidden_THW) <= STILL_ERROR * moving_error:
+        return still, np.ones(clip.num_frames)
     return moving, chain.inliers_T
 
 
-def _best_of_moving(chained: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> Canvas:
-    """The chain as it is, or refined: whichever the frames lie on best."""
+def _best_of_moving(chained: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> tuple[Canvas, float]:
+    """The chain as it is, or refined: whichever the frames lie on best, and its registration error."""
     canvases = [chained]
     for _ in range(_REFINEMENTS):
         canvases.append(refined(canvases[-1], frames_THWC, hidden_THW))
-    return min(canvases, key=lambda canvas: _registration_error(canvas, frames_THWC, hidden_THW))
+    errors = [_registration_error(canvas, frames_THWC, hidden_THW) for canvas in canvases]
+    best = int(np.argmin(errors))
+    return canvases[best], errors[best]
 
 
 def refined(canvas: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> Canvas:

@@ -27,21 +27,12 @@ from ssvid.recipe.load import load_recipe
 from ssvid.results.curves import Panel
 from ssvid.results.rows import ResultRow, read_results
 from ssvid.results.summaries import summarize, summarize_difference
-from tests.benchmarks.bench_all_tasks import Job, train_all
+from tests.benchmarks.bench_all_tasks import FEATURES, Job, train_all
 from tests.benchmarks.bench_correspondence import cell
 from tests.benchmarks.bench_smoke import ARMS, measure_run, signals_of
 from tests.benchmarks.curves import draw_sheet
 
 METRICS = ("probe_top1", "knn5_top1")
-FEATURES = {
-    "num_frames": 16,
-    "num_clips": 2,
-    "resize_px": 64,
-    "crop_px": 56,
-    "stages": "all",
-    "pool": "avgmax",
-    "workers": 1,
-}
 LENGTHS = {"as it is": 1, "4 times as long": 4, "16 times as long": 16}
 MORE = 4  # times as many videos
 
