@@ -10,14 +10,17 @@ the command can be stopped and given again, for some rows or for all. Writes all
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import resource
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 import ssvid
 from ssvid.data.collection import load_manifest
@@ -126,29 +129,25 @@ def jobs_of(lines: Sequence[str], videos: Path, out: Path, seeds: int) -> list[J
 
 
 def train_all(jobs: Sequence[Job], at_once: int) -> None:
-    """Each run in a process of its own, so many at once; CPU seconds of all its processes go into cpu_seconds beside it."""
+    """The runs that are not there yet, so many at once, each begun or gone on with; its CPU seconds go into cpu_seconds."""
     waiting = [job for job in jobs if not (job.run / "results.json").is_file()]
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            job = waiting.pop(0)
-            resume = (
-                [str(job.run), "--resume"]
-                if job.run.is_dir()
-                else [job.recipe, *job.overrides, "--run-dir", str(job.run)]
-            )
-            with open(f"{job.run}.log", "ab") as log:
-                started = subprocess.Popen([sys.executable, "-m", "ssvid", "pretrain", *resume], stdout=log, stderr=log)
-            running[started.pid] = (job, started)
-        pid, status, used = os.wait3(0)
-        if pid not in running:  # a process that had scanned videos, and has ended
-            continue
-        job, process = running.pop(pid)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{job.run} ended with code {process.returncode}; see {job.run}.log")
-        (job.run / "cpu_seconds").write_text(f"{used.ru_utime + used.ru_stime:.1f}")
-        print(f"{time.strftime('%H:%M:%S')} {job.run.name}: {used.ru_utime + used.ru_stime:.0f} CPU s", flush=True)
+    with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(train_one, job) for job in waiting]):
+            print(f"{time.strftime('%H:%M:%S')} {done.result()}", flush=True)
+
+
+def train_one(job: Job) -> str:
+    """What it took, those processes included that read the videos; started anew for no run, an import is not counted."""
+    began = cpu_seconds()
+    ssvid.pretrain(job.recipe, *job.overrides, run_dir=job.run, resume=True, show_progress=False)
+    (job.run / "cpu_seconds").write_text(f"{cpu_seconds() - began:.1f}")
+    return f"{job.run.name}: {cpu_seconds() - began:.0f} CPU s"
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def probe_recipe(data: dict[str, Any]) -> dict[str, Any]:
@@ -207,8 +206,8 @@ def audited(line: str, arm: str, out: Path) -> str:
     run = run_of(line, arm, 0, out)
     folder = out / f"audit-{run.name}"
     if not (folder / "audit.json").is_file():
-        words = ["audit", "--checkpoint", str(run), "--split", "test", "--only", CUES, "--num-clips", str(NUM_AUDITED)]
-        subprocess.run([sys.executable, "-m", "ssvid", *words, "--out", str(folder)], check=True)
+        words: dict[str, Any] = {"only": CUES, "num_clips": NUM_AUDITED, "workers": 1, "device": "cpu"}
+        ssvid.audit(checkpoint=run, split="test", **words, out=folder, show_progress=False)
     found = json.loads((folder / "audit.json").read_text())
     low, high = found["clean_interval"]
     score = f"{found['metric']} {100 * found['clean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -230,12 +229,12 @@ def tables(question: Question) -> Iterator[str]:
 
 
 def cost(line: str, out: Path, seeds: int) -> str:
-    """CPU minutes of one run, the cheapest and the dearest, and what it trains."""
+    """CPU minutes of one run, the median over seeds and arms, and what it trains."""
     runs = [run_of(line, arm, seed, out) for arm in ARMS for seed in range(seeds)]
     spent = [float((run / "cpu_seconds").read_text()) / 60 for run in runs if (run / "cpu_seconds").is_file()]
     backbone: Any = load_recipe(recipe_of(line, out), allow_missing=True).recipe.backbone  # type: ignore[union-attr]
     network = ", ".join([backbone.name, *(f"{k} {v}" for k, v in (backbone.options or {}).items())])
-    return f"{min(spent):.1f} to {max(spent):.1f}; {network}" if spent else f"not known; {network}"
+    return f"{np.median(spent):.1f}; {network}" if spent else f"not known; {network}"
 
 
 def whole_table(lines: Sequence[str], out: Path, seeds: int, folds: Sequence[dict[str, Any]]) -> str:
