@@ -60,12 +60,18 @@ def explained(found_THWC: np.ndarray, frames_THWC: np.ndarray, clean_THWC: np.nd
     return float((effect * reached).sum() / (effect**2).sum())
 
 
-def half_step(steps: Sequence[int], shares: Sequence[float]) -> int | None:
-    """The first of the steps at which at least half of an effect was reconstructed; None if never."""
-    return next((step for step, share in zip(steps, shares, strict=True) if share >= 0.5), None)
+def half_step(steps: Sequence[int], shares: Sequence[float]) -> float | None:
+    """The step at which half of an effect is reconstructed for the first time, on a straight line between the steps that were asked; None
+    if never.
+    """
+    found = next((place for place, share in enumerate(shares) if share >= 0.5), None)
+    if not found:
+        return None if found is None else float(steps[0])
+    around = slice(found - 1, found + 1)
+    return float(np.interp(0.5, shares[around], steps[around]))
 
 
-def is_in_order(halves: Mapping[str, int | None], order: Sequence[str]) -> bool:
+def is_in_order(halves: Mapping[str, float | None], order: Sequence[str]) -> bool:
     """Whether effects were half reconstructed one after the other; what never was comes last, once."""
     reached = [np.inf if halves[name] is None else float(halves[name]) for name in order]  # type: ignore[arg-type]
     return all(before < after for before, after in zip(reached, reached[1:], strict=False))

@@ -43,6 +43,8 @@ def test_the_share_of_an_effect():
     for share in (0.0, 0.3, 1.0):
         assert explained(clean + share * (frames - clean), frames, clean, where) == pytest.approx(share)
     assert half_step([25, 50, 75], [0.1, 0.5, 0.4]) == 50
+    assert half_step([25, 50, 75], [0.1, 0.3, 0.7]) == 62.5
+    assert half_step([25, 50], [0.6, 0.7]) == 25
     assert half_step([25, 50], [0.1, 0.2]) is None
 
 
