@@ -58,7 +58,13 @@ class Setting(NamedTuple):
     def as_overrides(self) -> tuple[str, ...]:
         """Validated once, at the end: what it draws and measures in each epoch costs more than the training."""
         schedule = (f"optim.epochs={self.epochs}", f"optim.warmup_epochs={self.warmup_epochs:g}")
-        return (*schedule, f"trainer.val_every_epochs={self.epochs}", "trainer.pictures=false", *self.overrides)
+        return (
+            *schedule,
+            f"trainer.val_every_epochs={self.epochs}",
+            "trainer.pictures=false",
+            "loader.workers_per_device=0",
+            *self.overrides,
+        )
 
 
 def settings_of(recipe: str, changed: Sequence[str]) -> dict[str, Setting]:
