@@ -39,7 +39,8 @@ class AtlasConfig:
     start: where the mappings begin: ``identity``, every frame as it is, as published; ``chain``, similarities found in the flow of the
     object and of the background. alpha: ``mlp`` as published, or ``grid``, a value for every pixel of every frame. atlas: ``mlp`` as
     published, or ``grid``, pictures from 8 px up to ``texels_per_px`` texels for each px of a frame, added. learn_mapping: False leaves the
-    mappings where they begin.
+    mappings where they begin. mapping_frequencies: of the positional encoding that mappings see beside x, y and t, so that a body may bend;
+    0 is none, as published.
 
     iterations: steps of Adam. num_patches, patch_px: squares of pixels in each; half of them lie on objects. global_rigidity_px: how far apart
     pixels are for it. global_rigidity_share, bootstrap_share: the share of the iterations in which these losses count.
@@ -55,6 +56,7 @@ class AtlasConfig:
     learn_mapping: bool = True
     mapping_layers: Annotated[int, AtLeast(1)] = 3
     mapping_width: Annotated[int, AtLeast(1)] = 64
+    mapping_frequencies: Annotated[int, AtLeast(0)] = 2
     alpha_layers: Annotated[int, AtLeast(1)] = 4
     alpha_width: Annotated[int, AtLeast(1)] = 64
     alpha_frequencies: Annotated[int, AtLeast(1)] = 5
@@ -88,7 +90,12 @@ class AtlasConfig:
 
 FAST: Final = AtlasConfig()
 PUBLISHED: Final = AtlasConfig(
-    start="identity", alpha="mlp", atlas="mlp", iterations=800, weights=LossWeights(mask=0.0)
+    start="identity",
+    alpha="mlp",
+    atlas="mlp",
+    mapping_frequencies=0,
+    iterations=800,
+    weights=LossWeights(mask=0.0),
 )
 # "published": the structure of the paper, made smaller. "fast": what fits in seconds on one core.
 PRESETS: Final[Mapping[str, AtlasConfig]] = MappingProxyType({"fast": FAST, "published": PUBLISHED})

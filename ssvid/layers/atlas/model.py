@@ -18,7 +18,7 @@ from ssvid.layers.atlas.networks import LayeredAtlases
 from ssvid.layers.atlas.pictures import covered, inverted, sampled, to_bytes
 from ssvid.layers.motion import grid_px
 
-_FORMAT = 1
+_FORMAT = 2
 _POINTS_AT_ONCE = 1 << 16
 _BETAS = (0.9, 0.99)
 

@@ -68,7 +68,9 @@ class Mapping(nn.Module):
     def __init__(self, chain_T23: Tensor, config: AtlasConfig) -> None:
         super().__init__()
         self.register_buffer("chain_T23", chain_T23.clone())
-        self.residual = perceptron(3, 2, config.mapping_width, config.mapping_layers)
+        self.num_frequencies = config.mapping_frequencies
+        num_in = 3 + 6 * config.mapping_frequencies
+        self.residual = perceptron(num_in, 2, config.mapping_width, config.mapping_layers)
         last = self.residual[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -83,7 +85,8 @@ class Mapping(nn.Module):
         share_P = (place_P - below_P)[:, None, None]
         matrices_P23 = torch.lerp(self.chain_T23[below_P], self.chain_T23[below_P + 1], share_P)
         begun_P2 = (matrices_P23[:, :, :2] * xyt_P3[:, None, :2]).sum(dim=2) + matrices_P23[:, :, 2]
-        return begun_P2 + self.residual(xyt_P3)
+        seen_PD = torch.cat([xyt_P3, encode(xyt_P3, self.num_frequencies)], dim=1)
+        return begun_P2 + self.residual(seen_PD)
 
 
 class AlphaNetwork(nn.Module):
