@@ -180,6 +180,7 @@ def test_an_end_that_was_interrupted_is_made_again(scene, tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr("ssvid.layers.omnimatte.inputs.camera_canvas", None)  # the camera was found before the fit
         patch.setattr(LayersFolder, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             fitted(scene, tmp_path / "run", "omnimatte", steps=1)
