@@ -12,6 +12,8 @@ from PIL import Image
 
 import ssvid
 from ssvid.cli import main
+from ssvid.data.manifest import VideoRow
+from ssvid.data.truth import read_truth
 from ssvid.errors import DataError, RecipeError
 from ssvid.layers.masks.reading import read_mask_folder
 from ssvid.programs import layers_fit
@@ -20,6 +22,7 @@ from ssvid.programs.layers_footage import LayerFootage, object_names, open_layer
 from ssvid.programs.layers_results import uncovered_frames
 from ssvid.programs.layers_scene import write_scene
 from ssvid.stopping import Stopped
+from ssvid.video.synthetic_scenes import draw_known_scene
 from tests.browser import find_browser, open_browser
 from tests.cli.test_cli import told
 from tests.results.test_page import Page
@@ -207,6 +210,22 @@ def test_ctrl_c_says_how_to_go_on(scene, tmp_path, monkeypatch, capsys):
     assert main([*words, "--out", str(tmp_path / "run")]) == 130
     assert f"ssvid layers fit {tmp_path / 'run'} --resume" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "run" / "masks.png").is_file()
+
+
+# ---- a scene that is known
+
+
+def test_a_scene_of_bodies_says_where_its_points_are(tmp_path, capsys):
+    assert main(["layers", "scene", str(tmp_path / "scene"), "--kind", "bending", "--frames", "3"]) == 0
+    assert "--names body other --frames 3" in capsys.readouterr().out
+    known = draw_known_scene("bending", 0, num_frames=3)
+    assert np.array_equal(pictures(tmp_path / "scene" / "video"), known.frames_THWC)
+    assert np.array_equal(pictures(tmp_path / "scene" / "masks"), known.ids())
+    assert pictures(tmp_path / "scene" / "truth" / "other").shape == (3, 72, 128, 4)
+    row = VideoRow("video", num_frames=3, fps=12.0, height=72, width=128, truth="truth/points.npz")
+    truth = read_truth(tmp_path / "scene", row)
+    np.testing.assert_allclose(truth.tracks.points_TQ2, known.points.xy_TP2, atol=1e-4)
+    assert np.array_equal(truth.masks.at(2), known.ids()[2])
 
 
 # ---- composition
