@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 import ssvid
 from ssvid.cli import main
@@ -21,6 +22,7 @@ from ssvid.programs.layers_folder import LayersFolder
 from ssvid.programs.layers_footage import LayerFootage, object_names, open_layer_footage
 from ssvid.programs.layers_results import uncovered_frames
 from ssvid.programs.layers_scene import write_scene
+from ssvid.programs.speed_curves import speed_up
 from ssvid.stopping import Stopped
 from ssvid.video.synthetic_scenes import draw_known_scene
 from tests.browser import find_browser, open_browser
@@ -283,6 +285,41 @@ def test_backgrounds_pictures_clones_and_trails(made, tmp_path):
     assert more.shape == gray.shape
 
 
+def test_a_trained_network_gives_an_object_its_time(made, speediness_run, tmp_path, capsys):
+    """All of it, with a network of two steps, which knows nothing: its length is as asked, it is told so, and others go on."""
+    words = ["--time", "red=speediness", "--checkpoint", str(speediness_run), "--speed-up", "2"]
+    film = composed(made, tmp_path, *words, "--time", "background=all")
+    assert len(film) == FRAMES
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: red: " in said and f"times in the mean, {FRAMES // 2} pictures" in said
+    (tmp_path / "film.mp4").unlink()
+    plain = composed(made, tmp_path)
+    masks = pictures(made["omnimatte"].folder / "masks")
+    blue = (masks == 2) & ~ndimage.binary_dilation(masks == 1, iterations=12)
+    assert np.abs(film - plain)[blue].mean() < 6, "blue goes on as it was"
+    last = FRAMES - 1
+    assert np.abs(film[FRAMES // 2 - 1] - plain[last])[masks[last] == 1].mean() < 12, (
+        "red has arrived by half of the time"
+    )
+
+
+def test_mistakes_of_a_time_by_speediness(made, speediness_run, tmp_path, capsys):
+    folder, out = str(made["omnimatte"].folder), str(tmp_path / "film.mp4")
+    asked = ["--checkpoint", str(speediness_run)]
+    for words, answer in (
+        (asked, "is asked for nothing: no layer's time is speediness. Say which: --time red=speediness"),
+        ([*asked, "--time", "red=speediness", "--speed-up", "0.5"], "nothing is slowed down. Ask for at least 1"),
+        ([*asked, "--time", "red=speediness", "--speed-up", "9"], "it must have at least 2"),
+        (["--checkpoint", str(tmp_path / "no"), "--time", "red=speediness"], "is not a file. Name a .ckpt"),
+        (["--time", "rad=speediness"], "there is no layer 'rad' to be retimed"),
+    ):
+        assert answer in told(capsys, "layers", "compose", folder, *words, "--out", out), words
+    with pytest.raises(
+        DataError, match=r"has 7 frames, and the network judges windows of 8\. Take more frames, or a network"
+    ):
+        speed_up(np.zeros((7, 32, 32, 3), np.uint8), checkpoint=speediness_run, factor=2, show_progress=False)
+
+
 def test_an_object_gets_its_own_time_by_speediness(made, tmp_path, monkeypatch):
     """Which frames a trained network would keep is tested with it; here that they become the time of the layer."""
     from ssvid.programs import layers_compose
@@ -291,7 +328,9 @@ def test_an_object_gets_its_own_time_by_speediness(made, tmp_path, monkeypatch):
 
     def speed_up(frames, **options):
         asked.update(options, shape=frames.shape)
-        return type("Sped", (), {"film_frames": np.array([0, 3, FRAMES - 1])})()
+        curve = type("Curve", (), {"notes": ()})()
+        told = {"speeds_N": np.ones(3), "factor": 2.5, "curve": curve}
+        return type("Sped", (), {"film_frames": np.array([0, 3, FRAMES - 1]), **told})()
 
     monkeypatch.setattr(layers_compose, "speed_up", speed_up)
     film = composed(
