@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.bench_layers_detectors --out build/detectors [--real FOLDER] [--only PART ...]
 
 masks: overlap of two masks in turn. places: the share of an atlas's places that frames show. free: places that are seen free in some frame, and
-what the background is worth there. stray: parts of a layer away from its object. Only ``stray`` fits anything, two Omnimattes of 400 steps (about 40
+what the background is worth there. stray: parts of a layer away from its object. Only ``stray`` fits anything, two Omnimattes of 300 steps (about 25
 CPU seconds). FOLDER holds davis/DAVIS2016. Writes detectors.md.
 """
 
@@ -38,7 +38,7 @@ from tests.benchmarks.bench_layers_atlas import davis
 SEEDS = (0, 1, 2)
 CLIPS = ("blackswan", "car-shadow", "libby", "motocross-jump")
 TRAVELS_PX = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 40.0, 70.0)
-STEPS = 400
+STEPS = 300
 
 
 class Line(NamedTuple):
