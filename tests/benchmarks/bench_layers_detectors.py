@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.bench_layers_detectors --out build/detectors [--real FOLDER] [--only PART ...]
 
 masks: overlap of two masks in turn. places: the share of an atlas's places that frames show. free: places that are seen free in some frame, and
-what the background is worth there. stray: parts of a layer away from its object. Only ``stray`` fits anything, two Omnimattes of 300 steps (about 25
+what the background is worth there. stray: parts of a layer away from its object. Only ``stray`` fits anything, two Omnimattes of 300 steps (about 50
 CPU seconds). FOLDER holds davis/DAVIS2016. Writes detectors.md.
 """
 
