@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -226,6 +226,15 @@ def write_picture(path: str | Path, picture_HWC: np.ndarray) -> None:
     from PIL import Image  # here: few who write files write pictures
 
     write_atomic(path, lambda file: Image.fromarray(picture_HWC).save(file, "PNG"))
+
+
+def write_pictures(folder: str | Path, pictures: Iterable[np.ndarray]) -> None:
+    """Write uint8 pictures as 00000.png and so on, into a folder that nobody sees before it is whole."""
+    from PIL import Image
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(Path(folder) / f"{number:05d}.png")
 
 
 def append_line(path: str | Path, line: str) -> None:

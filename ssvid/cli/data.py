@@ -77,10 +77,10 @@ def _add_synth(verbs: Verbs) -> None:
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
     parser.add_argument(
         "--motions",
-        choices=("everyday", "directions", "irreversible", "actions"),
+        choices=("everyday", "directions", "irreversible", "actions", "layers"),
         default="everyday",
         help="the classes: ten everyday motions (default); eight directions, of which no single frame tells; six motions that "
-        "cannot run backward; or four actions with known phases",
+        "cannot run backward; four actions with known phases; or five scenes whose layers are known",
     )
     parser.add_argument(
         "--tempo", metavar="X", type=positive, default=1.0, help="everything moves X times as fast (default: 1)"

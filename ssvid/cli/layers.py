@@ -59,7 +59,8 @@ examples:
   ssvid layers edit runs/swan --style background=watercolor --texture swan=gold.jpg --out edited.mp4
 """
 _SCENE = """\
-Renders a scene whose layers are known: its frames, masks, and what each layer and the background truly are.
+Renders a scene whose layers are known: its frames, masks, what each layer and the background truly are, and points
+that stick to what is seen. Many such scenes, encoded: ssvid data synth --motions layers.
 """
 _SCENE_EPILOG = """\
 examples:
@@ -247,9 +248,10 @@ def _add_scene(verbs: Verbs) -> None:
     parser.add_argument("out", metavar="OUT", help="new folder to write")
     parser.add_argument(
         "--kind",
-        choices=("walkers", "walker", "panning"),
+        choices=("walkers", "walker", "panning", "bodies", "bending"),
         default="walkers",
-        help="two objects with shadows, one, or one while the camera pans (default: walkers)",
+        help="two objects with shadows, one, one while the camera pans; two bodies that turn and grow, or bend too, before a ground that "
+        "pans (default: walkers)",
     )
     parser.add_argument("--frames", metavar="N", type=whole(2), default=20, help="default: 20")
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")

@@ -3,6 +3,7 @@
     OUT/manifest.csv
     OUT/train/<motion>/<motion>_00000.mp4     OUT/test/<motion>/...
     OUT/truth/train/<motion>/<motion>_00000.npz
+    OUT/layers/train/<scene>/<scene>_00000/...           of scenes whose layers are known
 
 A video is a function of (seed, split, index) alone: neither the number of videos nor the number of workers changes it.
 The splits never share a scene, because the split is part of every scene's seed.
@@ -14,18 +15,20 @@ import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
+from ssvid.data.synth_layers import SCENES, KnownScene, draw_known_scene, layer_seed, truth_arrays, write_layers
 from ssvid.errors import DataError, did_you_mean
-from ssvid.files import require_empty_folder, takes_paths
+from ssvid.files import require_empty_folder, takes_paths, write_pictures
 from ssvid.machine import num_cores
 from ssvid.progress import Progress
 from ssvid.video.identity import content_id, quick_id
@@ -43,6 +46,10 @@ PRESET = "superfast"
 GOP = 1
 MIN_SIZE_PX = 32
 MIN_FRAMES = 2
+LAYERS = "layers"
+SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**CLASSES, LAYERS: SCENES}
+)  # of motions, or of scenes -> its classes
 NUM_SCANNED = 2  # videos of each split that all decoders are tried on; a scan costs as much as two videos
 
 
@@ -52,9 +59,10 @@ class SyntheticVideos:
 
     seconds, fps: length and rate of every video. size_px: height and width, even. seed: another one gives other videos.
     motions: which classes, "everyday" (``MOTIONS``), "directions" (``DIRECTIONS``, of which no single frame tells the class),
-        "irreversible" (``IRREVERSIBLE``, which cannot run backward) or "actions" (``ACTIONS``, each done once in four parts, of which
-        each frame's is known; they take 3 seconds).
-    tempo: everything moves so many times as fast.
+        "irreversible" (``IRREVERSIBLE``, which cannot run backward), "actions" (``ACTIONS``, each done once in four parts, of which
+        each frame's is known; they take 3 seconds) or "layers" (``SCENES``, objects that cross the picture once in the whole video, and
+        whose layers with alpha, effects and background are known).
+    tempo: everything moves so many times as fast; of layers it is 1.
     """
 
     num_train: int = 400
@@ -78,10 +86,13 @@ class SyntheticVideos:
                 raise DataError(f"{name} ({getattr(self, name)}) must be 0 or more.")
         if self.num_train + self.num_test == 0:
             raise DataError("num_train (0) and num_test (0) must not both be 0. Ask for at least one video.")
-        if self.motions not in CLASSES:
-            raise DataError(f"motions ({self.motions!r}) is unknown. {did_you_mean(self.motions, tuple(CLASSES))}")
+        if self.motions not in SETS:
+            raise DataError(f"motions ({self.motions!r}) is unknown. {did_you_mean(self.motions, tuple(SETS))}")
         if not 0 < self.tempo < math.inf:
             raise DataError(f"tempo ({self.tempo}) must be above 0 and finite. 1 is the usual speed.")
+        if self.motions == LAYERS and self.tempo != 1:
+            rule = "must be 1 of scenes of layers: their objects cross the picture once in the whole video"
+            raise DataError(f"tempo ({self.tempo}) {rule}. Change how fast they are by seconds.")
         if not 0 < self.fps <= 1000:
             raise DataError(f"fps ({self.fps}) must be above 0 and at most 1000.")
         if not MIN_FRAMES <= self.seconds * self.fps < math.inf:  # NaN fails too
@@ -140,7 +151,7 @@ def synthesize(
         manifest = Manifest(out, tuple(rows))
         manifest.save(out / "manifest.csv")
     except BaseException:  # also an interrupt: a half-written data set would be refused at the next try
-        for name in (*SPLITS, "truth"):
+        for name in (*SPLITS, "truth", LAYERS):
             shutil.rmtree(out / name, ignore_errors=True)
         raise
     return manifest
@@ -151,9 +162,15 @@ def scene_of(seed: int, split: str, index: int, size_px: int = 128, motions: str
     return draw_scene(class_of(index, motions), (seed, SPLITS.index(split), index), size_px)
 
 
+def layers_of(seed: int, split: str, index: int, num_frames: int, size_px: int = 128) -> KnownScene:
+    """The scene of a video of the data set "layers", drawn again."""
+    address = layer_seed(seed, SPLITS.index(split), index)
+    return draw_known_scene(class_of(index, LAYERS), address, num_frames=num_frames, size=(size_px, size_px))
+
+
 def class_of(index: int, motions: str = "everyday") -> str:
     """The class of the video of this number."""
-    return CLASSES[motions][index % len(CLASSES[motions])]
+    return SETS[motions][index % len(SETS[motions])]
 
 
 def truth_path(row_path: str) -> str:
@@ -188,27 +205,44 @@ def _results(jobs: list[_Job], workers: int) -> Iterator[VideoRow]:
 def _make_video(job: _Job) -> VideoRow:
     """Render and encode one video and write its truth; returns its row, scanned for a few videos only."""
     made, path = job.videos, job.out / f"{job.name}.mp4"
-    scene = scene_of(made.seed, job.split, job.index, made.size_px, made.motions)
-    scene = replace(scene, speed=made.tempo * scene.speed)
-    rendering = render(scene, np.arange(made.num_frames) / made.fps)
-    write_video(path, rendering.frames_THWC, made.fps, crf=CRF, preset=PRESET, gop=GOP)
-    _write_truth(job.out / truth_path(f"{job.name}.mp4"), scene, rendering)
+    frames_THWC, truth = (_draw_layers if made.motions == LAYERS else _draw_motion)(job)
+    write_video(path, frames_THWC, made.fps, crf=CRF, preset=PRESET, gop=GOP)
+    truth_file = job.out / truth_path(f"{job.name}.mp4")
+    truth_file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(truth_file, **truth)
     # All files come from one encoder with one setting, so a scan of a few of them tells of all.
     decoders = scan_video(path).decoders_ok if job.index < NUM_SCANNED else ()
     return VideoRow(
         path=f"{job.name}.mp4", num_frames=made.num_frames, fps=float(made.fps), height=made.size_px, width=made.size_px,
-        label=scene.motion, split=job.split, decoders_ok=decoders, content_id=content_id(path),
+        label=class_of(job.index, made.motions), split=job.split, decoders_ok=decoders, content_id=content_id(path),
         quick_id=quick_id(path), truth=truth_path(f"{job.name}.mp4"),
     )  # fmt: skip
 
 
-def _write_truth(path: Path, scene: Scene, rendering: Rendering) -> None:
+def _draw_motion(job: _Job) -> tuple[np.ndarray, dict[str, Any]]:
+    """Frames, and the arrays of what is known of them."""
+    made = job.videos
+    scene = scene_of(made.seed, job.split, job.index, made.size_px, made.motions)
+    scene = replace(scene, speed=made.tempo * scene.speed)
+    rendering = render(scene, np.arange(made.num_frames) / made.fps)
+    return rendering.frames_THWC, _motion_truth(scene, rendering)
+
+
+def _draw_layers(job: _Job) -> tuple[np.ndarray, dict[str, Any]]:
+    """The same of a scene whose layers are known, which are written."""
+    made, folder = job.videos, job.out / LAYERS / job.name
+    scene = layers_of(made.seed, job.split, job.index, made.num_frames, made.size_px)
+    write_pictures(folder / "masks", scene.ids())
+    write_layers(folder, scene)
+    return scene.frames_THWC, {"names": np.array(scene.names), **truth_arrays(scene)}
+
+
+def _motion_truth(scene: Scene, rendering: Rendering) -> dict[str, Any]:
     poses, acted = rendering.poses, dict[str, Any]()
     if rendering.progress_T is not None:
         acted = {"phase": phase_numbers(rendering.progress_T), "progress": rendering.progress_T}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        path, motion=scene.motion, speed=scene.speed, direction=scene.direction, turn=scene.turn, start=scene.start,
+    return dict(
+        motion=scene.motion, speed=scene.speed, direction=scene.direction, turn=scene.turn, start=scene.start,
         size_px=scene.size_px, seed=np.asarray(scene.seed), times=rendering.times, x=poses.x, y=poses.y,
         angle=poses.angle, scale=poses.scale, affine=poses.affine_ST23.astype(np.float32), camera=poses.camera_T2,
         masks=np.packbits(rendering.masks_STHW, axis=-1), tracks=rendering.tracks_TP2.astype(np.float32),

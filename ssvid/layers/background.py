@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,19 @@ _UNSEEN = 256
 _STRIP_ROWS = 64
 
 
-def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: int = 2) -> tuple[Canvas, np.ndarray]:
+class CameraCanvas(NamedTuple):
+    """Where each frame lies on the background. inliers_T: share of the flow that the camera explains, 1 of one that stands still."""
+
+    canvas: Canvas
+    inliers_T: np.ndarray
+
+
+def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: int = 2) -> CameraCanvas:
     """Where each frame lies on the background.
 
     Args:
         motion: of the frames of the clip. camera: ``static``, ``moving``, or ``auto``, which takes a camera for still where the frames differ
             from their median no more than ``STILL_ERROR`` times as much as when the camera moves. grown_px: by how much masks are grown.
-
-    Returns:
-        the canvas; inliers_T, the share of flow that a moving camera explains, 1 of a still one.
 
     Raises:
         DataError: the canvas is much larger than a frame, or masks hide all of every frame.
@@ -41,15 +45,15 @@ def camera_canvas(clip: LayerClip, motion: ClipMotion, camera: str, grown_px: in
         )
     still = canvas_of(np.tile(np.eye(3), (clip.num_frames, 1, 1)), height, width)
     if camera == "static":
-        return still, np.ones(clip.num_frames)
+        return CameraCanvas(still, np.ones(clip.num_frames))
     chain = homographies(motion, ~hidden_THW)
     try:
         moving, moving_error = _best_of_moving(canvas_of(chain.to_middle_T33, height, width), frames_THWC, hidden_THW)
     except DataError as error:
         raise DataError(f"{error} Where the camera stands still, choose the static camera.") from error
     if camera == "auto" and _registration_error(still, frames_THWC, hidden_THW) <= STILL_ERROR * moving_error:
-        return still, np.ones(clip.num_frames)
-    return moving, chain.inliers_T
+        return CameraCanvas(still, np.ones(clip.num_frames))
+    return CameraCanvas(moving, chain.inliers_T)
 
 
 def _best_of_moving(chained: Canvas, frames_THWC: np.ndarray, hidden_THW: np.ndarray) -> tuple[Canvas, float]:

@@ -15,9 +15,9 @@ from ssvid.programs.layers_compose import Composition, compose_layers
 from ssvid.programs.layers_fit import LayerSettings, LayersResult, fit_layers
 from ssvid.programs.layers_folder import LayersFolder
 from ssvid.programs.layers_footage import LayerFootage
-from ssvid.programs.layers_scene import FPS, draw_layer_scene, write_scene
+from ssvid.programs.layers_scene import FPS, write_scene
 from ssvid.progress import Say
-from ssvid.video.synthetic_effects import EffectScene, to_bytes
+from ssvid.video.synthetic_effects import EffectScene, to_bytes, walkers
 from ssvid.video.writer import write_video
 
 KIND, NUM_FRAMES, STEPS = "walkers", 20, 200
@@ -64,7 +64,7 @@ class LayersDemoResult:
 def run_layers_demo(folder: Path, seed: int, say: Say, show_progress: bool) -> LayersDemoResult:
     """All of it, in a folder that is empty or not there."""
     say("1/3 rendering a scene of two walkers with shadows")
-    scene = draw_layer_scene(KIND, NUM_FRAMES, seed)
+    scene = walkers(seed, num_frames=NUM_FRAMES)
     write_scene(folder / "scene", KIND, num_frames=NUM_FRAMES, seed=seed)
     write_video(folder / "scene.mp4", scene.frames(), FPS, crf=12)
     say("2/3 taking it apart")

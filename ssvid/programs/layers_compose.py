@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -28,7 +28,7 @@ from ssvid.layers.motion import Canvas
 from ssvid.layers.time_maps import lasting, parse_time_map
 from ssvid.programs.layers_folder import LayersFolder
 from ssvid.programs.layers_footage import BACKGROUND
-from ssvid.programs.speed_curves import speed_up
+from ssvid.programs.speed_curves import SpeedUp, speed_up
 
 SPEEDINESS = "speediness"
 
@@ -96,15 +96,21 @@ def compose_layers(folder: str | Path, composition: Composition, out: str | Path
     names = [layer.name for layer in layers]
     for name in (*composition.drop, *(c[0] for c in composition.clones), *(c[0] for c in composition.trails)):
         find_layer(layers, name)  # before anything is computed
-    background_THWC = _background(composition, background_THWC)
-    maps = {
-        name: _time_map(name, text, layers, background_THWC, composition, opened.fps)
-        for name, text in composition.times.items()
-    }
-    if unknown := [name for name in maps if name not in (*names, BACKGROUND)]:
+    if unknown := [name for name in composition.times if name not in (*names, BACKGROUND)]:
         raise DataError(
             f"there is no layer {unknown[0]!r} to be retimed. {did_you_mean(unknown[0], [*names, BACKGROUND])}"
         )
+    if composition.speediness is not None and SPEEDINESS not in composition.times.values():
+        raise RecipeError(
+            f"--checkpoint ({composition.speediness.checkpoint}) is asked for nothing: no layer's time is {SPEEDINESS}. Say which: --time "
+            f"{names[-1]}={SPEEDINESS}, or leave it out."
+        )
+    background_THWC = _background(composition, background_THWC)
+    times = {
+        name: _time(name, text, layers, background_THWC, composition, opened.fps)
+        for name, text in composition.times.items()
+    }
+    maps = {name: time.map_N for name, time in times.items()}
     num_pictures = max([len(one) for one in maps.values()], default=opened.num_frames)
     views_N = np.arange(num_pictures).clip(max=opened.num_frames - 1)
     if BACKGROUND in maps:
@@ -115,7 +121,8 @@ def compose_layers(folder: str | Path, composition: Composition, out: str | Path
     shown = [*placed, *_repeated(shown, composition, canvas)]
     pictures = composite(background_THWC[views_N], shown)
     write_film(path, pictures, opened.fps)
-    return Film(path, len(pictures), opened.fps, _notes(opened, composition))
+    doubts = [f"{name}: {note}" for name, time in times.items() for note in time.notes]
+    return Film(path, len(pictures), opened.fps, (*_notes(opened, composition), *doubts))
 
 
 def new_film(out: str | Path) -> Path:
@@ -159,12 +166,18 @@ def _background(composition: Composition, background_THWC: np.ndarray) -> np.nda
     return grayed(background_THWC) if composition.gray_background else background_THWC
 
 
-def _time_map(
+class _Time(NamedTuple):
+    """Which frame of a layer each picture shows, and what is to be said of it."""
+
+    map_N: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def _time(
     name: str, text: str, layers: Sequence[Layer], background_THWC: np.ndarray, composition: Composition, fps: float
-) -> np.ndarray:
-    """Which frame of a layer each picture shows."""
+) -> _Time:
     if text != SPEEDINESS:
-        return parse_time_map(text, len(background_THWC))
+        return _Time(parse_time_map(text, len(background_THWC)))
     if composition.speediness is None:
         raise RecipeError(
             f"--time {name}={SPEEDINESS} asks a trained network. Name a run of it: --checkpoint runs/mine"
@@ -172,7 +185,13 @@ def _time_map(
     alone_THWC = background_THWC if name == BACKGROUND else composite(background_THWC, [find_layer(layers, name)])
     asked = composition.speediness
     sped = speed_up(alone_THWC, checkpoint=asked.checkpoint, factor=asked.factor, array_fps=fps, show_progress=False)
-    return sped.film_frames
+    return _Time(sped.film_frames, (_told(sped), *sped.curve.notes))
+
+
+def _told(sped: SpeedUp) -> str:
+    """How fast it became, and where the most."""
+    least, most = float(sped.speeds_N.min()), float(sped.speeds_N.max())
+    return f"{least:.2f} to {most:.2f} times as fast, {sped.factor:.2f} times in the mean, {len(sped.film_frames)} pictures"
 
 
 def _in_time(layer: Layer, maps: Mapping[str, np.ndarray], canvas: Canvas, views_N: np.ndarray) -> Layer:

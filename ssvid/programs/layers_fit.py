@@ -15,10 +15,10 @@ from ssvid.errors import DataError
 from ssvid.evals.label_propagation.saving import write_labels
 from ssvid.files import folder_appearing_whole, folder_beside, require_empty_folder, takes_paths, write_picture
 from ssvid.layers.atlas import PRESETS, AtlasModel, fit_atlas
-from ssvid.layers.background import camera_canvas
+from ssvid.layers.background import CameraCanvas, camera_canvas
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.detectors import Finding, find_camera, find_mask_breaks, find_movement
-from ssvid.layers.motion import Canvas, ClipMotion, measure_motion
+from ssvid.layers.motion import ClipMotion, measure_motion
 from ssvid.layers.omnimatte.config import OmnimatteConfig, fit_size
 from ssvid.layers.omnimatte.fitting import fit_omnimatte
 from ssvid.layers.omnimatte.model import OmnimatteModel
@@ -194,7 +194,7 @@ class _Prepared:
     clip: LayerClip
     small: LayerClip
     motion: ClipMotion
-    canvas: Canvas
+    camera: CameraCanvas
     settings: LayerSettings
     findings: tuple[Finding, ...]
 
@@ -210,11 +210,11 @@ class _Prepared:
         findings: list[Finding] = []
         for name, masks_THW in zip(small.names, small.masks_NTHW, strict=True):
             findings += find_mask_breaks(name, masks_THW, motion)
-        canvas, inliers_T = camera_canvas(small, motion, settings.camera)
-        findings.append(find_camera(inliers_T))
+        camera = camera_canvas(small, motion, settings.camera)
+        findings.append(find_camera(camera.inliers_T))
         for name, masks_THW in zip(small.names, small.masks_NTHW, strict=True):
-            findings += find_movement(name, masks_THW, canvas, needs_background=settings.kind == "omnimatte")
-        return cls(clip, small, motion, canvas, settings, tuple(findings))
+            findings += find_movement(name, masks_THW, camera.canvas, needs_background=settings.kind == "omnimatte")
+        return cls(clip, small, motion, camera, settings, tuple(findings))
 
     def fit(self, state: Mapping[str, Any] | None, keeper: _Keeper) -> Model:
         """The model; it goes on from a state where there is one."""
@@ -227,12 +227,13 @@ class _Prepared:
         omnimatte = OmnimatteConfig(camera=settings.camera, short_side_px=settings.size_px)
         omnimatte = replace(omnimatte, iterations=settings.iterations or omnimatte.iterations)
         keeper.total = omnimatte.iterations
-        return fit_omnimatte(self.small, self.motion, omnimatte, on_step=keeper, state=state, **options)  # type: ignore[arg-type]
+        kept = {"on_step": keeper, "state": state, "camera": self.camera}
+        return fit_omnimatte(self.small, self.motion, omnimatte, **kept, **options)  # type: ignore[arg-type]
 
     def write(self, folder: Path, model: Model) -> Written:
         """All that is made of the model."""
         if isinstance(model, AtlasModel):
-            return write_atlas(folder, model, self.clip, self.small, self.canvas)
+            return write_atlas(folder, model, self.clip, self.small, self.camera.canvas)
         return write_omnimatte(folder, model, self.clip, self.small)
 
 

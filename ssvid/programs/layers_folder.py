@@ -14,7 +14,7 @@ import io
 import os
 import pickle
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,6 @@ def ids_of_masks(masks_NHW: np.ndarray) -> np.ndarray:
     for number, mask_HW in reversed(list(enumerate(masks_NHW, start=1))):
         ids_HW[mask_HW] = number
     return ids_HW
-
-
-def write_pictures(folder: Path, pictures: Iterable[np.ndarray]) -> None:
-    """Pictures as 00000.png and so on, into a folder that nobody sees before it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{number:05d}.png")
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import minimum_filter
 
-from ssvid.files import write_atomic, write_picture
+from ssvid.files import write_atomic, write_picture, write_pictures
 from ssvid.layers.atlas import AtlasModel
 from ssvid.layers.atlas.quality import corners_in, lucas_kanade, psnr, track_errors
 from ssvid.layers.background import at_size, views
@@ -28,7 +28,6 @@ from ssvid.layers.detectors import (
 )
 from ssvid.layers.motion import Canvas
 from ssvid.layers.omnimatte.model import OmnimatteModel
-from ssvid.programs.layers_folder import write_pictures
 from ssvid.video.optical_flow import resized
 
 _MOST_TRACKS = 200

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ssvid.errors import RecipeError, did_you_mean
+from ssvid.data.synth_layers import KnownScene, draw_known_scene, truth_arrays, write_layers
 from ssvid.evals.label_propagation.saving import write_labels
-from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths
-from ssvid.programs.layers_folder import ids_of_masks, write_pictures
-from ssvid.video.synthetic_effects import EffectScene, to_bytes, walkers
+from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths, write_pictures
 
-SCENES = ("walkers", "walker", "panning")
 FPS = 12.0
-_PAN_PX = 44.0
 
 
 @dataclass(frozen=True)
@@ -39,40 +35,32 @@ class WrittenScene:
         )
 
 
-def draw_layer_scene(kind: str, num_frames: int, seed: int) -> EffectScene:
-    """One of the ``SCENES``.
-
-    Raises:
-        RecipeError: there is no such kind.
-    """
-    if kind not in SCENES:
-        raise RecipeError(f"kind ({kind!r}) is no scene. {did_you_mean(kind, SCENES)}")
-    count = 2 if kind == "walkers" else 1
-    return walkers(seed, num_objects=count, num_frames=num_frames, pan_px=_PAN_PX if kind == "panning" else 0.0)
-
-
 @takes_paths("out")
 def write_scene(out: str | Path, kind: str = "walkers", *, num_frames: int = 20, seed: int = 0) -> WrittenScene:
     """Render a scene into a new folder.
 
     ``video/`` holds its frames and ``masks/`` the numbers of its objects, both as ``ssvid layers fit`` takes them; ``truth/background/`` what stands
-    behind, ``truth/without_NAME/`` the scene without an object and its shadow, ``truth/NAME/`` its layer with alpha.
+    behind, ``truth/without_NAME/`` the scene without an object and its effects, ``truth/NAME/`` its layer with alpha; ``truth/points.npz``, as
+    ``ssvid.data.truth`` reads it, points that stick to what is seen.
+
+    Args:
+        kind: one of ``ssvid.video.synthetic_scenes.SCENES``.
 
     Raises:
-        RecipeError: there is no such kind. DataError: the folder is not empty.
+        DataError: there is no such kind, or the folder is not empty.
     """
     folder = Path(out)
     require_empty_folder(folder)
-    scene = draw_layer_scene(kind, num_frames, seed)
+    scene = draw_known_scene(kind, seed, num_frames=num_frames)
     with folder_appearing_whole(folder) as staged:
-        write_pictures(staged / "video", scene.frames())
-        (staged / "masks").mkdir()
-        for t, masks_NHW in enumerate(np.moveaxis(scene.masks(), 1, 0)):
-            write_labels(staged / "masks" / f"{t:05d}.png", ids_of_masks(masks_NHW))
-        write_pictures(staged / "truth" / "background", to_bytes(scene.background()))
-        for actor in scene.actors:
-            others = {other.name: range(num_frames) for other in scene.actors if other is not actor}
-            write_pictures(staged / "truth" / f"without_{actor.name}", to_bytes(scene.shown(others)))
-            layer = np.stack([scene.layer(actor, t, t) for t in range(num_frames)])
-            write_pictures(staged / "truth" / actor.name, to_bytes(layer))
+        _write(staged, scene)
     return WrittenScene(folder, scene.names, num_frames)
+
+
+def _write(folder: Path, scene: KnownScene) -> None:
+    write_pictures(folder / "video", scene.frames_THWC)
+    (folder / "masks").mkdir()
+    for t, ids_HW in enumerate(scene.ids()):
+        write_labels(folder / "masks" / f"{t:05d}.png", ids_HW)
+    write_layers(folder / "truth", scene)
+    np.savez_compressed(folder / "truth" / "points.npz", **truth_arrays(scene))

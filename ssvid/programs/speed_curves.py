@@ -369,9 +369,13 @@ class Asked:
         if len(shown) < asker.window:
             told = f" at {shown.fps:g} per second" if settings.fps else ""
             least = max(2, asker.backbone.info.min_frames)
-            way = f", or a shorter window, --window {len(shown)}" if len(shown) >= least else ""
+            way = (
+                f"Name a longer video{f', or a shorter window, --window {len(shown)}' if len(shown) >= least else ''}."
+            )
+            if isinstance(video, ArrayVideo):
+                way = "Take more frames, or a network that judges shorter windows."
             raise DataError(
-                f"the video has {len(shown)} frames{told}, and the network judges windows of {asker.window}. Name a longer video{way}."
+                f"the video has {len(shown)} frames{told}, and the network judges windows of {asker.window}. {way}"
             )
         return cls(video, asker, settings, shown, film, seconds_T, tuple(notes))
 

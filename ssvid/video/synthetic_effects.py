@@ -139,6 +139,28 @@ class EffectScene:
             hidden |= bodies
         return np.stack(masks)
 
+    def to_frame(self, layer: int, canonical_N2: np.ndarray, time: int) -> np.ndarray:
+        """Where points of a layer are seen in a frame, (N, 2).
+
+        Args:
+            layer: number of an actor, or how many actors there are for the ground. canonical_N2: px from the middle of the actor, or places of
+                the world.
+        """
+        return canonical_N2 + self._origin(layer, time)
+
+    def to_canonical(self, layer: int, xy_N2: np.ndarray, time: int) -> np.ndarray:
+        """Which points of a layer are at places of a frame, (N, 2): the way back."""
+        return xy_N2 - self._origin(layer, time)
+
+    def opacity(self, body: int, xy_N2: np.ndarray, time: int) -> np.ndarray:
+        """Alpha of an actor without its effects at places of a frame, (N,)."""
+        return _body_alpha(self.actors[body], time, *(xy_N2 + self.camera_T2[time]).T)
+
+    def _origin(self, layer: int, time: int) -> np.ndarray:
+        """Where a layer's (0, 0) is seen."""
+        corner_2 = self.camera_T2[time]
+        return -corner_2 if layer == len(self.actors) else self.actors[layer].path_T2[time] - corner_2
+
     def effect_mask(self, name: str, effect_name: str) -> np.ndarray:
         """Where an effect has at least half of its strength and no actor stands before it: bool THW."""
         actor = next(actor for actor in self.actors if actor.name == name)
@@ -192,14 +214,22 @@ def _texture(
 
 
 def walkers(
-    seed: int, *, num_objects: int = 2, num_frames: int = 20, travel_px: float = 70.0, pan_px: float = 0.0
+    seed: int,
+    *,
+    num_objects: int = 2,
+    num_frames: int = 20,
+    travel_px: float = 70.0,
+    pan_px: float = 0.0,
+    size: tuple[int, int] = (64, 96),
 ) -> EffectScene:
-    """Objects that cross the picture in turn to the right and to the left, each with its shadow: 96 x 64 px.
+    """Objects that cross the picture in turn to the right and to the left, each with its shadow.
 
     Args:
-        num_objects: 1 or 2. travel_px: how far each goes within the frame. pan_px: how far the camera goes.
+        num_objects: 1 or 2. travel_px: how far each goes within the frame. pan_px: how far the camera goes. size: height and width; objects
+            and shadows are as large as the height has them, what is seen on them stays as fine.
     """
-    height, width, radius_px = 64, 96, 7.5
+    (height, width), times = size, size[0] / 64
+    radius_px = 7.5 * times
     rng = np.random.default_rng([seed, 0])
     t = np.linspace(0, 1, num_frames)
     camera_T2 = np.stack([pan_px * t, np.zeros_like(t)], axis=1)
@@ -207,10 +237,11 @@ def walkers(
     for number, name in enumerate(("walker", "other")[:num_objects]):
         heading = 1 if number == 0 else -1
         middle_y = height * (0.25 + 0.42 * number) + rng.uniform(-1, 1)
-        bob_T = rng.uniform(1.0, 2.5) * np.sin(2 * np.pi * (rng.uniform(1.0, 2.0) * t + rng.uniform()))
+        bob_T = times * rng.uniform(1.0, 2.5) * np.sin(2 * np.pi * (rng.uniform(1.0, 2.0) * t + rng.uniform()))
         seen_T2 = np.stack([(width - 1) / 2 + heading * travel_px * (t - 0.5), middle_y + bob_T], axis=1)
         path_T2 = seen_T2 + camera_T2
-        shadow = Effect("shadow", path_T2 + np.array(_SHADOW_OFFSET_PX), (radius_px + 1.5, radius_px), _SHADOW_STRENGTH)
+        shadow_T2 = path_T2 + times * np.array(_SHADOW_OFFSET_PX)
+        shadow = Effect("shadow", shadow_T2, (radius_px + 1.5 * times, radius_px), _SHADOW_STRENGTH)
         actors.append(Actor(name, _texture(rng, 30.0, 0.25, (0.2, 0.9)), path_T2, radius_px, (shadow,)))
     return EffectScene(tuple(actors), _texture(rng, 60.0, 0.2), camera_T2, height, width, seed)
 

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssvid.data.manifest import Manifest
-from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, scene_of, synthesize, truth_path
+from ssvid.data.synth import CRF, GOP, PRESET, SPLITS, SyntheticVideos, layers_of, scene_of, synthesize, truth_path
 from ssvid.data.truth import read_truth
 from ssvid.errors import DataError
 from ssvid.video import open_video, scan_video, write_video
 from ssvid.video.synthetic import actor_path, render, scene_progress
 from ssvid.video.synthetic_actions import ACTIONS
 from ssvid.video.synthetic_motions import DIRECTIONS, IRREVERSIBLE, MOTIONS
+from ssvid.video.synthetic_scenes import SCENES
 from tests.benchmarks.bench_tracking import load_truth
 
 SMALL = {"num_train": 12, "num_test": 10, "seconds": 0.4, "size_px": 32, "seed": 3}
@@ -196,6 +198,37 @@ def test_actions_are_done_once_and_the_phase_of_every_frame_is_known(tmp_path):
         np.testing.assert_array_equal(known.cut(5, 9).phases.number_T, phase[5:9])
 
 
+def test_scenes_come_with_their_layers_and_with_truth_that_evaluations_read(tmp_path):
+    made = SyntheticVideos(num_train=5, num_test=1, seconds=0.24, size_px=32, seed=4, motions="layers")
+    manifest = synthesize(tmp_path, made, workers=1)
+    assert manifest.labels() == tuple(sorted(SCENES)) and {row.split for row in manifest.rows} == set(SPLITS)
+    for number, row in enumerate(manifest.rows[:5]):
+        scene, truth = layers_of(4, "train", number, 6, 32), read_truth(tmp_path, row)
+        assert (row.label, row.num_frames, row.height) == (SCENES[number], 6, 32)
+        folder = tmp_path / "layers" / Path(row.path).with_suffix("")
+        pictures = {one.name: load_pictures(one) for one in folder.iterdir()}
+        without = {f"without_{name}" for name in scene.names}
+        assert set(pictures) == {"background", "masks", *scene.names, *without}
+        assert np.array_equal(pictures["masks"], scene.ids())
+        assert np.array_equal(np.stack([truth.masks.at(t) for t in range(6)]), scene.ids())
+        np.testing.assert_allclose(truth.tracks.points_TQ2, scene.points.xy_TP2, atol=1e-5)
+        assert np.array_equal(truth.tracks.visible_TQ, scene.points.visible_TP)
+        assert np.array_equal(pictures[scene.names[0]], np.rint(255 * scene.layers_NTHW4[0]).astype(np.uint8))
+        front, behind = pictures[scene.names[0]].astype(float), pictures[f"without_{scene.names[0]}"]
+        alpha = front[..., 3:] / 255
+        with open_video(manifest.path_of(row), "pyav") as reader:
+            decoded = reader.frames_at(np.arange(6)).permute(0, 2, 3, 1).numpy()
+        shown = alpha * front[..., :3] + (1 - alpha) * behind
+        error = np.abs((shown - decoded).mean(axis=-1))  # of light: H.264 keeps a quarter of the colors
+        assert error.mean() < 6.0 < np.abs((shown[::-1] - decoded).mean(axis=-1)).mean()
+    train, test = (layers_of(4, split, 0, 2, 32).frames_THWC for split in SPLITS)
+    assert (train != test).mean() > 0.9
+
+
+def load_pictures(folder):
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+
+
 def test_an_action_takes_other_times_in_other_videos_and_passes_the_same_poses():
     """At equal progress the actor of two scenes is in the same place, but for where the action as a whole takes place."""
     times, found = np.linspace(0, 3, 61), []
@@ -214,6 +247,7 @@ def test_an_action_takes_other_times_in_other_videos_and_passes_the_same_poses()
     [
         ({"motions": "direction"}, r"motions \('direction'\) is unknown. Did you mean 'directions'"),
         ({"tempo": 0.0}, r"tempo \(0.0\) must be above 0 and finite"),
+        ({"tempo": 2.0, "motions": "layers"}, r"tempo \(2.0\) must be 1 of scenes of layers.*by seconds"),
     ],
 )
 def test_unknown_motions_and_a_tempo_of_nothing_are_refused(wrong, words, tmp_path):

@@ -65,8 +65,10 @@ def test_the_way_is_measured_in_sizes_on_the_canvas():
 
 
 def test_what_never_moves_is_refused_and_what_moves_little_is_told():
-    with pytest.raises(DataError, match=r"what lies behind car is seen in no frame \(0 % .*--stride"):
+    with pytest.raises(DataError, match=r"what lies behind car is hardly seen in any frame: 0 % .*--stride"):
         find_movement("car", boxes([5, 5, 5]), still(3), needs_background=True)
+    with pytest.raises(DataError, match="33 % of its places are ever free, and at least 40 % must be"):
+        find_movement("car", boxes([5, 7]), still(2), needs_background=True)  # 4 of 12 columns
     share, travel = find_movement("car", boxes([5, 5, 5]), still(3), needs_background=False)
     assert "only 0 % of the places" in share.warning and "0.0 times its own size" in travel.warning
     share, travel = find_movement("car", boxes([0, 10, 20]), still(3), needs_background=True)

@@ -7,8 +7,7 @@ import pytest
 
 import ssvid
 from ssvid.programs import demo_layers
-from ssvid.programs.layers_scene import draw_layer_scene
-from ssvid.video.synthetic_effects import to_bytes
+from ssvid.video.synthetic_effects import to_bytes, walkers
 
 
 def test_it_leaves_layers_films_and_what_removal_is_worth(tmp_path, monkeypatch):
@@ -18,7 +17,7 @@ def test_it_leaves_layers_films_and_what_removal_is_worth(tmp_path, monkeypatch)
     names = {"scene", "scene.mp4", "layers", "without_walker.mp4", "retimed.mp4", "trail.mp4", "results.json"}
     assert {path.name for path in result.folder.iterdir()} == names
     assert json.loads((result.folder / "results.json").read_text())["removed_db"] == result.removed
-    scene = draw_layer_scene("walkers", 8, 0)
+    scene = walkers(0, num_frames=8)
     truth = to_bytes(scene.shown({"other": range(8)})).astype(float)
     walker = next(actor for actor in scene.actors if actor.name == "walker")
     region = np.stack([scene.layer(walker, t, t)[..., 3] > 0.25 for t in range(8)])

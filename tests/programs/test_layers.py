@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 import ssvid
 from ssvid.cli import main
+from ssvid.data.manifest import VideoRow
+from ssvid.data.truth import read_truth
 from ssvid.errors import DataError, RecipeError
 from ssvid.layers.masks.reading import read_mask_folder
 from ssvid.programs import layers_fit
@@ -19,7 +22,9 @@ from ssvid.programs.layers_folder import LayersFolder
 from ssvid.programs.layers_footage import LayerFootage, object_names, open_layer_footage
 from ssvid.programs.layers_results import uncovered_frames
 from ssvid.programs.layers_scene import write_scene
+from ssvid.programs.speed_curves import speed_up
 from ssvid.stopping import Stopped
+from ssvid.video.synthetic_scenes import draw_known_scene
 from tests.browser import find_browser, open_browser
 from tests.cli.test_cli import told
 from tests.results.test_page import Page
@@ -180,6 +185,7 @@ def test_an_end_that_was_interrupted_is_made_again(scene, tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr("ssvid.layers.omnimatte.inputs.camera_canvas", None)  # the camera was found before the fit
         patch.setattr(LayersFolder, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             fitted(scene, tmp_path / "run", "omnimatte", steps=1)
@@ -206,6 +212,22 @@ def test_ctrl_c_says_how_to_go_on(scene, tmp_path, monkeypatch, capsys):
     assert main([*words, "--out", str(tmp_path / "run")]) == 130
     assert f"ssvid layers fit {tmp_path / 'run'} --resume" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "run" / "masks.png").is_file()
+
+
+# ---- a scene that is known
+
+
+def test_a_scene_of_bodies_says_where_its_points_are(tmp_path, capsys):
+    assert main(["layers", "scene", str(tmp_path / "scene"), "--kind", "bending", "--frames", "3"]) == 0
+    assert "--names body other --frames 3" in capsys.readouterr().out
+    known = draw_known_scene("bending", 0, num_frames=3)
+    assert np.array_equal(pictures(tmp_path / "scene" / "video"), known.frames_THWC)
+    assert np.array_equal(pictures(tmp_path / "scene" / "masks"), known.ids())
+    assert pictures(tmp_path / "scene" / "truth" / "other").shape == (3, 72, 128, 4)
+    row = VideoRow("video", num_frames=3, fps=12.0, height=72, width=128, truth="truth/points.npz")
+    truth = read_truth(tmp_path / "scene", row)
+    np.testing.assert_allclose(truth.tracks.points_TQ2, known.points.xy_TP2, atol=1e-4)
+    assert np.array_equal(truth.masks.at(2), known.ids()[2])
 
 
 # ---- composition
@@ -263,6 +285,41 @@ def test_backgrounds_pictures_clones_and_trails(made, tmp_path):
     assert more.shape == gray.shape
 
 
+def test_a_trained_network_gives_an_object_its_time(made, speediness_run, tmp_path, capsys):
+    """All of it, with a network of two steps, which knows nothing: its length is as asked, it is told so, and others go on."""
+    words = ["--time", "red=speediness", "--checkpoint", str(speediness_run), "--speed-up", "2"]
+    film = composed(made, tmp_path, *words, "--time", "background=all")
+    assert len(film) == FRAMES
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: red: " in said and f"times in the mean, {FRAMES // 2} pictures" in said
+    (tmp_path / "film.mp4").unlink()
+    plain = composed(made, tmp_path)
+    masks = pictures(made["omnimatte"].folder / "masks")
+    blue = (masks == 2) & ~ndimage.binary_dilation(masks == 1, iterations=12)
+    assert np.abs(film - plain)[blue].mean() < 6, "blue goes on as it was"
+    last = FRAMES - 1
+    assert np.abs(film[FRAMES // 2 - 1] - plain[last])[masks[last] == 1].mean() < 12, (
+        "red has arrived by half of the time"
+    )
+
+
+def test_mistakes_of_a_time_by_speediness(made, speediness_run, tmp_path, capsys):
+    folder, out = str(made["omnimatte"].folder), str(tmp_path / "film.mp4")
+    asked = ["--checkpoint", str(speediness_run)]
+    for words, answer in (
+        (asked, "is asked for nothing: no layer's time is speediness. Say which: --time red=speediness"),
+        ([*asked, "--time", "red=speediness", "--speed-up", "0.5"], "nothing is slowed down. Ask for at least 1"),
+        ([*asked, "--time", "red=speediness", "--speed-up", "9"], "it must have at least 2"),
+        (["--checkpoint", str(tmp_path / "no"), "--time", "red=speediness"], "is not a file. Name a .ckpt"),
+        (["--time", "rad=speediness"], "there is no layer 'rad' to be retimed"),
+    ):
+        assert answer in told(capsys, "layers", "compose", folder, *words, "--out", out), words
+    with pytest.raises(
+        DataError, match=r"has 7 frames, and the network judges windows of 8\. Take more frames, or a network"
+    ):
+        speed_up(np.zeros((7, 32, 32, 3), np.uint8), checkpoint=speediness_run, factor=2, show_progress=False)
+
+
 def test_an_object_gets_its_own_time_by_speediness(made, tmp_path, monkeypatch):
     """Which frames a trained network would keep is tested with it; here that they become the time of the layer."""
     from ssvid.programs import layers_compose
@@ -271,7 +328,9 @@ def test_an_object_gets_its_own_time_by_speediness(made, tmp_path, monkeypatch):
 
     def speed_up(frames, **options):
         asked.update(options, shape=frames.shape)
-        return type("Sped", (), {"film_frames": np.array([0, 3, FRAMES - 1])})()
+        curve = type("Curve", (), {"notes": ()})()
+        told = {"speeds_N": np.ones(3), "factor": 2.5, "curve": curve}
+        return type("Sped", (), {"film_frames": np.array([0, 3, FRAMES - 1]), **told})()
 
     monkeypatch.setattr(layers_compose, "speed_up", speed_up)
     film = composed(
@@ -405,7 +464,7 @@ def test_mistakes_are_told_before_anything_is_written(scene, tmp_path, capsys):
         ([video, "--masks", masks, "--frames", "71"], "frames (71) must be at most 70"),
         ([video, "--masks", masks, "--start", "7"], "has 8 frames, and from frame 7 on"),
         ([video, "--masks", masks, "--names", "one"], "names (one) must be 2"),
-        ([video, "--masks", str(still), "--frames", "8"], "what lies behind object1 is seen in no frame"),
+        ([video, "--masks", str(still), "--frames", "8"], "what lies behind object1 is hardly seen in any frame"),
         ([str(tmp_path / "no.mp4"), "--masks", masks], "does not exist. Name a video"),
         ([video, "--masks", masks, "--kind", "atlass"], "unknown value 'atlass'"),
         ([str(tmp_path), "--resume"], "is no folder of ssvid layers fit"),

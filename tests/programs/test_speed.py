@@ -20,7 +20,6 @@ from ssvid.tasks import ClipQuestion, PretextTask
 from ssvid.video import write_video
 from ssvid.video.synthetic import draw_scene, render
 from ssvid.video.synthetic_motions import MOTIONS
-from tests.audits import planted
 from tests.browser import find_browser, open_browser
 from tests.cli.test_cli import told
 from tests.results.test_page import Page
@@ -48,14 +47,9 @@ def numbers_in(path):
         return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A network of two steps of speediness."""
-    folder = tmp_path_factory.mktemp("speediness")
-    manifest = planted.write_videos(folder / "videos", planted.moving, count=12)
-    recipe = planted.recipe(manifest.root, epochs=2) | {"trainer": {"accelerator": "cpu", "max_steps": 2}}
-    ssvid.pretrain(recipe, run_dir=folder / "run", show_progress=False)
-    return folder / "run"
+@pytest.fixture(scope="module")
+def run(speediness_run):
+    return speediness_run
 
 
 @pytest.fixture(scope="module")

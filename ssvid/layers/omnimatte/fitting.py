@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssvid.errors import DataError
+from ssvid.layers.background import CameraCanvas
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.motion import ClipMotion
 from ssvid.layers.omnimatte.config import OmnimatteConfig
@@ -33,6 +34,7 @@ def fit_omnimatte(
     device: str = "cpu",
     on_step: OnStep | None = None,
     state: Mapping[str, Any] | None = None,
+    camera: CameraCanvas | None = None,
 ) -> OmnimatteModel:
     """Take a video apart into a background and a layer for each object, with the effects that move as the object does.
 
@@ -43,7 +45,8 @@ def fit_omnimatte(
     Args:
         clip: at the size of the fit, see ``fit_size``. motion: of its frames. seed: of the network, the noise and the order of frames.
         on_step: called after each step. state: ``OmnimatteModel.state()`` of a fit of the same clip, settings and seed, to go on from; of one
-            that has ended, the model is back at once.
+            that has ended, the model is back at once. camera: what ``camera_canvas`` found of this clip with the settings' ``camera`` and
+            ``grown_px``, where it is known; None looks for it.
 
     Raises:
         DataError: there is one frame only, the camera was lost, nothing is seen of the background, or the state is of another fit.
@@ -53,7 +56,7 @@ def fit_omnimatte(
             f"the clip has {clip.num_frames} frame; layers are told apart by how they move, so there must be at least 2. Take more frames."
         )
     config = config or OmnimatteConfig()
-    fit = _Fit(clip, fit_inputs(clip, motion, config, seed), config, seed, device)
+    fit = _Fit(clip, fit_inputs(clip, motion, config, seed, camera), config, seed, device)
     if state is not None:
         fit.load(state)
     while fit.model.step < config.iterations:

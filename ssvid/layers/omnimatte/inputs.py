@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssvid.layers.background import camera_canvas, grown, inpainted, masked_median
+from ssvid.layers.background import CameraCanvas, camera_canvas, grown, inpainted, masked_median
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.motion import Canvas, ClipMotion, apply, grid_px
 from ssvid.layers.omnimatte.config import OmnimatteConfig
@@ -36,13 +36,18 @@ class FitInputs:
     inliers_T: np.ndarray
 
 
-def fit_inputs(clip: LayerClip, motion: ClipMotion, config: OmnimatteConfig, seed: int) -> FitInputs:
+def fit_inputs(
+    clip: LayerClip, motion: ClipMotion, config: OmnimatteConfig, seed: int, camera: CameraCanvas | None = None
+) -> FitInputs:
     """What a fit starts from.
+
+    Args:
+        camera: what ``camera_canvas`` found of this clip; None looks for it.
 
     Raises:
         DataError: the camera was lost, or nothing is seen of the background.
     """
-    canvas, inliers_T = camera_canvas(clip, motion, config.camera, config.grown_px)
+    canvas, inliers_T = camera or camera_canvas(clip, motion, config.camera, config.grown_px)
     hidden_THW = grown(np.any(clip.masks_NTHW, axis=0), config.grown_px)
     median_HWC, seen_HW = masked_median(clip.frames_THWC, hidden_THW, canvas)
     masks_NTHW = torch.from_numpy(clip.masks_NTHW).float()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssvid.errors import DataError, RecipeError
-from ssvid.layers.background import grown
+from ssvid.layers.background import camera_canvas, grown
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.composing import composite
 from ssvid.layers.motion import ClipMotion, measure_motion
@@ -56,6 +56,13 @@ def test_the_same_each_time_and_another_with_another_seed(clip, motion):
     assert all(np.isfinite(list(first.losses.values())))
     other = fit_omnimatte(clip, motion, CONFIG, seed=1)
     assert not (first.raw_layers() == other.raw_layers()).all()
+
+
+def test_a_camera_that_is_known_is_not_looked_for_again(clip, motion, monkeypatch):
+    looked_for = fit_omnimatte(clip, motion, CONFIG, seed=0)
+    camera = camera_canvas(clip, motion, CONFIG.camera, CONFIG.grown_px)
+    monkeypatch.setattr("ssvid.layers.omnimatte.inputs.camera_canvas", None)
+    same(looked_for, fit_omnimatte(clip, motion, CONFIG, seed=0, camera=camera))
 
 
 def test_a_fit_that_was_stopped_goes_on_as_if_it_had_not_been(clip, motion):
