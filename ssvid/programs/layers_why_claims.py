@@ -111,7 +111,7 @@ def _of_atlas(records: Records) -> Iterator[Claim]:
             yield Claim(
                 "atlas",
                 "lecture",
-                f"{name}: PSNR falls from {before} to {said} dB",
+                f"{name}: PSNR falls from {before:.2f} to {said:.2f} dB",
                 here,
                 figures["psnr"] < whole["psnr"],
             )
@@ -119,7 +119,9 @@ def _of_atlas(records: Records) -> Iterator[Claim]:
         key, times = atlas.SHOWS[name]
         ratio = figures[key] / whole[key] if whole[key] else math.inf
         here = f"{figures[key]:.3g}, complete {whole[key]:.3g}: {ratio:.3g} times"
-        yield Claim("atlas", "purpose", f"{name}: {FIGURES[key]}, at least {times:g} times", here, ratio >= times)
+        yield Claim(
+            "atlas", "purpose", f"{name}: {FIGURES[key]}, is at least {times:g} times as large", here, ratio >= times
+        )
     if "grid atlas" in lines:
         grid = lines["grid atlas"]["psnr"]
         here = f"{whole['psnr']:.2f} to {grid:.2f} dB"

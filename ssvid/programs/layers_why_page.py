@@ -139,12 +139,12 @@ def _shadows(records: Records) -> Contents:
     (record,) = records.values()
     rows = _baselines(record["figures"]) | {"complete": _cells(record["figures"], _HEADS)}
     table = Table("The worse of the two objects, at the end", list(_HEADS.values()), rows)
-    return [_shadow_panel("alpha in shadows", record)], table, []
+    return [_shadow_panel("complete: alpha in own and other's shadow", record)], table, []
 
 
 def _shadow_panel(title: str, record: Mapping[str, Any]) -> Panel:
-    lines = {f"{name} in its own": values for name, values in record["own"].items()}
-    lines |= {f"{name} in the other's": values for name, values in record["other"].items()}
+    lines = {f"{name}, own": values for name, values in record["own"].items()}
+    lines |= {f"{name}, other's": values for name, values in record["other"].items()}
     return _panel(title, record, lines, truth=record["figures"][TRUTH])
 
 
@@ -173,7 +173,7 @@ def _cells(figures: Mapping[str, float | None], heads: Mapping[str, str]) -> lis
 def _omnimatte(records: Records) -> Contents:
     figures = next(iter(records.values()))["figures"]
     rows = _baselines(figures) | {fit.name: _cells(one["figures"], _HEADS) for fit, one in records.items()}
-    panels = [_shadow_panel(f"{fit.name}: alpha in shadows", one) for fit, one in records.items()]
+    panels = [_shadow_panel(f"{fit.name}: alpha in own and other's shadow", one) for fit, one in records.items()]
     return panels, Table("The worse of the two objects, at the end", list(_HEADS.values()), rows), []
 
 
