@@ -67,9 +67,9 @@ examples:
   ssvid layers fit scene/video --masks scene/masks --out runs/scene
 """
 _WHY = """\
-Why layers come out: fits to rendered scenes whose layers are known, as a page with curves. What is learned first, whose
-shadow goes where, and what each part of an Omnimatte and of atlases is for, beside what the lecture says of it. About
-ten minutes of a core's time. Each fit that has ended is kept: a command that was stopped goes on when it is given again.
+Why layers come out: fits to rendered scenes whose layers are known, as a page with curves. What is learned first,
+whose shadow goes where, and what each part of an Omnimatte and of atlases is for, beside what the lecture says. About
+twelve minutes of a core's time. Each fit that has ended is kept: the same command goes on where it was stopped.
 """
 _WHY_EPILOG = """\
 examples:
