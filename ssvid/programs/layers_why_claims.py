@@ -9,7 +9,7 @@ from typing import Final
 
 from ssvid.layers.atlas import known as atlas
 from ssvid.layers.omnimatte import known as omnimatte
-from ssvid.programs.layers_why_fits import Record, WhyFit
+from ssvid.programs.layers_why_fits import ORDER, ORDER_BLIND, SHADOWS, Record, WhyFit
 
 Records = Mapping[WhyFit, Record]
 FIGURES: Final = {
@@ -49,7 +49,7 @@ def told_step(step: int | None) -> str:
 
 
 def _of_effects(records: Records) -> Iterator[Claim]:
-    record = records.get(WhyFit("followers", "complete"))
+    record = records.get(ORDER)
     if record is None:
         return
     halves = record["halves"]
@@ -72,7 +72,7 @@ def _of_effects(records: Records) -> Iterator[Claim]:
 
 
 def _of_shadows(records: Records) -> Iterator[Claim]:
-    record = records.get(WhyFit("walkers", "complete"))
+    record = records.get(SHADOWS)
     if record is None:
         return
     own, other, truth = (record["figures"][name] for name in (OWN, OTHER, TRUTH))
@@ -86,7 +86,7 @@ def _of_shadows(records: Records) -> Iterator[Claim]:
 
 
 def _of_omnimatte(records: Records) -> Iterator[Claim]:
-    complete = records.get(WhyFit("walkers", "complete"))
+    complete = records.get(SHADOWS)
     for name, (figure, least, purpose) in omnimatte.SHOWS.items():
         record = records.get(WhyFit("walkers", name))
         if record is None or complete is None:
@@ -95,6 +95,15 @@ def _of_omnimatte(records: Records) -> Iterator[Claim]:
         worse = without - with_it if figure in omnimatte.LESS_IS_BETTER else with_it - without
         here = f"{figure}: {without:.3g}, complete {with_it:.3g}"
         yield Claim("omnimatte", "purpose", f"{name}: {purpose}", here, worse >= least)
+    if ORDER in records and ORDER_BLIND in records:
+        with_it, without = (records[fit]["halves"]["own"] for fit in (ORDER, ORDER_BLIND))
+        yield Claim(
+            "omnimatte",
+            "purpose",
+            f"{ORDER_BLIND.name}, three ellipses: flow and noise let a layer show what does not follow from its mask",
+            f"half of own motion: {told_step(without)}, complete {told_step(with_it)}",
+            with_it is not None and (without is None or without > with_it),
+        )
 
 
 def _of_atlas(records: Records) -> Iterator[Claim]:

@@ -83,12 +83,15 @@ class WhyFit:
         return {"cpu_seconds": round(time.process_time() - started, 1), **record}, picture
 
 
+ORDER: Final = WhyFit("followers", "complete")
+ORDER_BLIND: Final = WhyFit("followers", "mask alone as input")
+SHADOWS: Final = WhyFit("walkers", "complete")
 # part -> its fits; two parts may share one.
 PARTS: Final[Mapping[str, tuple[WhyFit, ...]]] = MappingProxyType(
     {
-        "effects": tuple(WhyFit("followers", name) for name in omnimatte.LEARNING),
-        "shadows": (WhyFit("walkers", "complete"),),
-        "omnimatte": tuple(WhyFit("walkers", name) for name in omnimatte.ABLATION),
+        "effects": (ORDER,),
+        "shadows": (SHADOWS,),
+        "omnimatte": (*(WhyFit("walkers", name) for name in omnimatte.ABLATION), ORDER_BLIND),
         "atlas": tuple(WhyFit("layered", name) for name in atlas.ABLATION),
     }
 )

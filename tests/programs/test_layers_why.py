@@ -14,7 +14,7 @@ from ssvid.layers.omnimatte import known
 from ssvid.layers.omnimatte.known import ABLATION, EFFECTS
 from ssvid.programs import layers_why, layers_why_fits
 from ssvid.programs.layers_why_claims import claims_of
-from ssvid.programs.layers_why_fits import PARTS, WhyFit, WhyFolder, WhySettings, fits_of
+from ssvid.programs.layers_why_fits import ORDER, ORDER_BLIND, PARTS, SHADOWS, WhyFit, WhyFolder, WhySettings, fits_of
 from ssvid.stopping import Stopped
 from ssvid.video.synthetic_effects import walkers
 from tests.cli.test_cli import told
@@ -52,8 +52,7 @@ def atlas(**changed):
 
 def records():
     """Of every fit, as they are kept."""
-    found = {WhyFit("followers", name): effects(100, 175, 275) for name in ("complete", "no flow in the input")}
-    found[WhyFit("followers", "mask alone as input")] = effects(75, 275, None)
+    found = {ORDER: effects(100, 175, 275), ORDER_BLIND: effects(75, 275, None)}
     found |= {WhyFit("walkers", name): shadows() for name in ABLATION}
     found[WhyFit("walkers", "mask loss to the end")] = shadows(**{"alpha in its own shadow": 0.1})
     lines = {
@@ -97,26 +96,26 @@ def test_what_is_said_is_judged_by_figures():
         "no flow in the input": False,
         "mask alone as input": False,
         "no sparsity": True,  # of an atlas, told after that of an Omnimatte
+        "sparsity ten times as strong": False,
         "no mask loss": False,
         "mask loss to the end": True,
     }
+    assert found[("purpose", "mask alone as input, three ellipses")]
     assert not found[("purpose", "no rigidity")] and found[("purpose", "no flow")]
 
 
 def test_what_never_came_is_last_and_a_tie_is_no_order():
-    complete = WhyFit("followers", "complete")
-    together, near = claims_of({complete: effects(75, 275, 275)})
+    together, near = claims_of({ORDER: effects(75, 275, 275)})
     assert not together.agrees and near.agrees
     assert together.here == "half of near after 75 steps, half of far after 275 steps, half of own after 275 steps"
-    together, near = claims_of({complete: effects(75, None, None)})
+    together, near = claims_of({ORDER: effects(75, None, None)})
     assert not together.agrees and near.agrees
-    together, near = claims_of({complete: effects(None, None, None)})
+    together, near = claims_of({ORDER: effects(None, None, None)})
     assert not together.agrees and not near.agrees
 
 
 def test_a_shadow_in_both_layers_is_nobodys_own():
-    fit = WhyFit("walkers", "complete")
-    (claim,) = claims_of({fit: shadows(**{"alpha in the other's shadow": 0.3})})
+    (claim,) = claims_of({SHADOWS: shadows(**{"alpha in the other's shadow": 0.3})})
     assert not claim.agrees and claim.verdict == "does not agree"
     assert claim.here == "alpha in the own shadow at least 0.63, in the other's at most 0.30; truly 0.41 and 0"
 
@@ -140,11 +139,12 @@ def test_all_parts_on_one_page(tmp_path):
     assert not page.wrong and not page.open
     assert not page.all("script") and not page.all("link")[1:]
     assert all(image["src"].startswith("data:") for image in page.all("img"))
-    assert len(page.all("svg")) == 3 + 1 + 6 + 8
-    assert len(page.all("img")) == 3 + 1 + 6 + 5
+    assert len(page.all("svg")) == 1 + 1 + 8 + 8
+    assert len(page.all("img")) == 1 + 1 + 8 + 5
     words = " ".join(" ".join(page.texts).split())
     for sentence in (
-        "Near before far before own motion: in 3 of 3 fits",
+        "2 of 7 show.",
+        "half of own motion: never, complete after 275 steps shows",
         "no sparsity: PSNR falls from 29.85 to 28.80 dB",
         "20.00 to 22.00 dB does not agree",
         "video untouched - 10.8",
@@ -169,7 +169,7 @@ def test_a_part_is_fitted_once_and_shown_with_what_was_there(tmp_path, capsys, m
     assert "Not fitted yet: What each part of an Omnimatte is for; What each loss of an atlas is for." in text
     assert "Every fit had 2 steps only" in text
     before = {path: path.stat().st_mtime_ns for path in (out / "fits").iterdir()}
-    assert len(before) == 2 * 4
+    assert len(before) == 2 * 3
     again = ssvid.explain_layers(out, only=["shadows"], iterations=2)
     assert "1 of 1 fits are there" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (out / "fits").iterdir()} == before

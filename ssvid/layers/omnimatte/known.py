@@ -33,6 +33,7 @@ ABLATION: Final[Mapping[str, OmnimatteConfig]] = MappingProxyType(
         "no flow in the input": OmnimatteConfig(flow=False),
         "mask alone as input": _BLIND,
         "no sparsity": OmnimatteConfig(alpha_l1_weight=0, alpha_l0_weight=0),
+        "sparsity ten times as strong": OmnimatteConfig(alpha_l1_weight=0.1, alpha_l0_weight=0.05),
         "no mask loss": OmnimatteConfig(mask_weight=0),
         "mask loss to the end": OmnimatteConfig(mask_target=1e-9),
     }
@@ -47,6 +48,7 @@ SHOWS: Final[Mapping[str, tuple[str, float, str]]] = MappingProxyType(
             "flow and noise tell the network places and motions",
         ),
         "no sparsity": ("alpha where nothing of it is", 0.1, "it keeps layers empty where they have nothing to show"),
+        "sparsity ten times as strong": ("IoU with object and shadow", 0.1, "it is weak, so that shadows stay"),
         "no mask loss": ("IoU with object and shadow", 0.1, "it says in the beginning whose object is whose"),
         "mask loss to the end": ("alpha in its own shadow", 0.1, "letting go of the masks lets shadows in"),
     }
