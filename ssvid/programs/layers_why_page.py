@@ -136,20 +136,20 @@ def _panel(title: str, record: Mapping[str, Any], lines: Mapping[str, Sequence[f
 
 def _effects(records: Records) -> Contents:
     rows = {fit.name: [told_step(one["halves"][name]) for name in EFFECTS] for fit, one in records.items()}
-    return [_order_panel(fit, one) for fit, one in records.items()], Table(
+    return [_order_panel("share of an effect that is reconstructed", one) for one in records.values()], Table(
         "When half of an effect is reconstructed", EFFECTS, rows
     )
 
 
-def _order_panel(fit: WhyFit, record: Mapping[str, Any]) -> Panel:
-    return _panel(f"{fit.name}: share of an effect reconstructed", record, record["shares"], half=0.5)
+def _order_panel(title: str, record: Mapping[str, Any]) -> Panel:
+    return _panel(title, record, record["shares"], half=0.5)
 
 
 def _shadows(records: Records) -> Contents:
     (record,) = records.values()
     rows = _baselines(record["figures"]) | {"complete": _cells(record["figures"], _HEADS)}
     table = Table("Two objects: the worse one, at the end", list(_HEADS.values()), rows)
-    return [_shadow_panel("complete: alpha in own and other's shadow", record)], table
+    return [_shadow_panel("alpha in own and other's shadow", record)], table
 
 
 def _shadow_panel(title: str, record: Mapping[str, Any]) -> Panel:
@@ -186,7 +186,7 @@ def _omnimatte(records: Records) -> Contents:
         fit.name: _cells(one["figures"], _HEADS) for fit, one in lines.items()
     }
     panels = [_shadow_panel(f"{fit.name}: alpha in own and other's shadow", one) for fit, one in lines.items()]
-    panels.append(_order_panel(ORDER_BLIND, records[ORDER_BLIND]))
+    panels.append(_order_panel(f"ellipses, {ORDER_BLIND.name}: share reconstructed", records[ORDER_BLIND]))
     return panels, Table("Two objects: the worse one, at the end", list(_HEADS.values()), rows)
 
 

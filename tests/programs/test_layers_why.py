@@ -54,7 +54,7 @@ def records():
     """Of every fit, as they are kept."""
     found = {ORDER: effects(100, 175, 275), ORDER_BLIND: effects(75, 275, None)}
     found |= {WhyFit("walkers", name): shadows() for name in ABLATION}
-    found[WhyFit("walkers", "mask loss to the end")] = shadows(**{"alpha in its own shadow": 0.1})
+    found[WhyFit("walkers", "mask loss to the end")] = shadows(**{"IoU with object and shadow": 0.55})
     lines = {
         "complete": atlas(),
         "no flow": atlas(track_fg=7.0, psnr=19.0),
@@ -124,7 +124,7 @@ def test_a_figure_is_told_beside_that_of_the_complete_model():
     here = {(claim.part, claim.says.split(":")[0], claim.source): claim.here for claim in claims_of(records())}
     assert here[("atlas", "no flow", "purpose")] == "7, complete 0.2: 35 times"
     assert here[("atlas", "no sparsity", "lecture")] == "20.00 to 22.00 dB"
-    assert here[("omnimatte", "mask loss to the end", "purpose")] == "alpha in its own shadow: 0.1, complete 0.63"
+    assert here[("omnimatte", "mask loss to the end", "purpose")] == "IoU with object and shadow: 0.55, complete 0.92"
 
 
 # ---- the folder and the page

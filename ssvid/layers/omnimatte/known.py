@@ -50,7 +50,7 @@ SHOWS: Final[Mapping[str, tuple[str, float, str]]] = MappingProxyType(
         "no sparsity": ("alpha where nothing of it is", 0.1, "it keeps layers empty where they have nothing to show"),
         "sparsity ten times as strong": ("IoU with object and shadow", 0.1, "it is weak, so that shadows stay"),
         "no mask loss": ("IoU with object and shadow", 0.1, "it says in the beginning whose object is whose"),
-        "mask loss to the end": ("alpha in its own shadow", 0.1, "letting go of the masks lets shadows in"),
+        "mask loss to the end": ("IoU with object and shadow", 0.1, "letting go of the masks lets shadows in"),
     }
 )
 ABLATION_STEPS: Final = 300  # by then whose shadow is whose has been decided
