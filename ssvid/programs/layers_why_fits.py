@@ -142,9 +142,20 @@ class WhyFolder:
         return _read(file) if file.is_file() else None
 
     def picture(self, fit: WhyFit) -> np.ndarray:
-        """What it shows."""
-        with Image.open(self._file(fit, "png")) as picture:
-            return np.asarray(picture)
+        """What it shows.
+
+        Raises:
+            DataError: the file is gone, or damaged.
+        """
+        file = self._file(fit, "png")
+        try:
+            with Image.open(file) as picture:
+                return np.asarray(picture)
+        except OSError as error:
+            figures = self._file(fit, "json")
+            raise DataError(
+                f"{file} cannot be read ({type(error).__name__}). Remove {figures} too, and give the command again: this fit is done anew."
+            ) from error
 
     def keep(self, fit: WhyFit, record: Record, picture: np.ndarray) -> None:
         """Write both; the figures last, for they say that the fit has ended."""

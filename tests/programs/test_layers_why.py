@@ -214,7 +214,12 @@ def test_mistakes_are_one_paragraph(tmp_path, capsys):
     (other / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match=r"is no folder of ssvid layers why.*Nothing is overwritten"):
         ssvid.explain_layers(other)
-    (out / "fits").mkdir(exist_ok=True)
+    kept(out, {SHADOWS: shadows()})
+    (out / "fits" / "walkers-complete.png").unlink()
+    with pytest.raises(
+        DataError, match=r"complete\.png cannot be read \(FileNotFoundError\)\. Remove .*complete\.json too"
+    ):
+        ssvid.explain_layers(out, only=["shadows"], show_progress=False)
     (out / "fits" / "walkers-complete.json").write_text("{")
     with pytest.raises(DataError, match=r"is damaged .*Remove it, and give the command again"):
         ssvid.explain_layers(out, only=["shadows"], show_progress=False)
