@@ -30,7 +30,7 @@ _ABOUT: Final = {
     "is, over the steps of the fit.",
     "omnimatte": "The scene of two objects, fitted with one part left out at a time, and at the end that of the three ellipses with the mask as the "
     "only input. Each part is judged by one figure, that of the worse of the two objects: it shows where an alpha or an IoU is worse by 0.1, a "
-    "PSNR by 3 dB. What does not show is done by the rest: a small network that sees where an object is.",
+    "PSNR by 3 dB. What does not show can be changed without harm on this scene.",
     "atlas": "A textured body crosses the picture, turns and grows before a ground that pans; the structure of the paper, made smaller, fitted with "
     "one thing left out at a time. PSNR tells how frames are shown; tracks tell whether a place of the atlas is one place of the object, as "
     "an edit needs. The texture is fine on purpose: where it has coarse parts too, colors alone pull the mapping into place, and "
@@ -77,7 +77,7 @@ class Section:
     def sentence(self) -> str:
         """How many of them show."""
         shown = sum(claim.agrees for claim in self.purposes)
-        return f"{shown} of {len(self.purposes)} show." if self.purposes else ""
+        return f"{shown} of {len(self.purposes)} show here." if self.purposes else ""
 
 
 def render_why_page(folder: WhyFolder, records: Records, parts: Sequence[str], claims: Sequence[Claim]) -> str:
@@ -185,7 +185,7 @@ def _omnimatte(records: Records) -> Contents:
     rows = _baselines(lines[SHADOWS]["figures"]) | {
         fit.name: _cells(one["figures"], _HEADS) for fit, one in lines.items()
     }
-    panels = [_shadow_panel(f"{fit.name}: alpha in own and other's shadow", one) for fit, one in lines.items()]
+    panels = [_shadow_panel(f"{fit.name}: alpha in shadows", one) for fit, one in lines.items()]
     panels.append(_order_panel(f"ellipses, {ORDER_BLIND.name}: share reconstructed", records[ORDER_BLIND]))
     return panels, Table("Two objects: the worse one, at the end", list(_HEADS.values()), rows)
 

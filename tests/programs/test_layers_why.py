@@ -143,7 +143,7 @@ def test_all_parts_on_one_page(tmp_path):
     assert len(page.all("img")) == 1 + 1 + 8 + 5
     words = " ".join(" ".join(page.texts).split())
     for sentence in (
-        "2 of 7 show.",
+        "2 of 7 show here.",
         "half of own motion: never, complete after 275 steps shows",
         "no sparsity: PSNR falls from 29.85 to 28.80 dB",
         "20.00 to 22.00 dB does not agree",
