@@ -31,6 +31,7 @@ _PUBLIC = {
     "preview_masks": "ssvid.programs.layers_fit",
     "edit_layers": "ssvid.programs.layers_edit",
     "compose_layers": "ssvid.programs.layers_compose",
+    "explain_layers": "ssvid.programs.layers_why",
     "LayerFootage": "ssvid.programs.layers_footage",
     "LayerSettings": "ssvid.programs.layers_fit",
     "Composition": "ssvid.programs.layers_compose",

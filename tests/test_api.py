@@ -34,7 +34,7 @@ VERBS = {
 }
 OTHERS = {"load_backbone", "create_backbone", "list_backbones", "list_tasks", "list_recipes"}
 OTHERS |= {"from_pretrained", "push_to_hub", "track_video", "Footage", "speed_curve", "speed_up"}
-OTHERS |= {"fit_layers", "resume_layers", "preview_masks", "edit_layers", "compose_layers"}
+OTHERS |= {"fit_layers", "resume_layers", "preview_masks", "edit_layers", "compose_layers", "explain_layers"}
 OTHERS |= {"LayerFootage", "LayerSettings", "Composition", "Edits"}
 NOT_OPTIONS = {"help", "debug", "json"}  # how a result is shown; in Python it is an object
 # ``ssvid track --video`` is a function of its own: its options are the fields of ``Footage``, and a protocol.

@@ -67,6 +67,16 @@ examples:
   ssvid layers scene scene --kind walkers
   ssvid layers fit scene/video --masks scene/masks --out runs/scene
 """
+_WHY = """\
+Why layers come out: fits to rendered scenes whose layers are known, as a page with curves. What is learned first,
+whose shadow goes where, and what each part of an Omnimatte and of atlases is for, beside what the lecture says. About
+twelve minutes of a core's time. Each fit that has ended is kept: the same command goes on where it was stopped.
+"""
+_WHY_EPILOG = """\
+examples:
+  ssvid layers why --out why
+  ssvid layers why --out why1 --only effects shadows --seed 1
+"""
 
 
 def add(verbs: Verbs) -> None:
@@ -86,6 +96,7 @@ def add(verbs: Verbs) -> None:
     _add_edit(below)
     _add_compose(below)
     _add_scene(below)
+    _add_why(below)
     parser.set_defaults(parser=parser)
 
 
@@ -257,6 +268,24 @@ def _add_scene(verbs: Verbs) -> None:
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="default: 0")
 
 
+def _add_why(verbs: Verbs) -> None:
+    parser = verbs.add("why", _why, "why it works: cases and ablations as a page", _WHY, _WHY_EPILOG)
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="new folder, or one that was begun; why.html is the page"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("effects", "shadows", "omnimatte", "atlas"),
+        default=[],
+        help="parts of the page: what is learned first, whose shadow goes where, the ablation of an Omnimatte, that of atlases (default: all)",
+    )
+    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="of scenes and fits (default: 0)")
+    parser.add_argument(
+        "--iterations", metavar="N", type=whole(0), default=0, help="steps of every fit, for a try (default: as usual)"
+    )
+
+
 # ---- types
 
 
@@ -388,4 +417,11 @@ def _scene(args: argparse.Namespace) -> None:
     from ssvid.programs.layers_scene import write_scene
 
     result = write_scene(Path(args.out), args.kind, num_frames=args.frames, seed=args.seed)
+    terminal.print_result(result, as_json=args.json)
+
+
+def _why(args: argparse.Namespace) -> None:
+    from ssvid.programs.layers_why import explain_layers
+
+    result = explain_layers(args.out, only=args.only, seed=args.seed, iterations=args.iterations)
     terminal.print_result(result, as_json=args.json)

@@ -13,17 +13,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 _TEXELS = 4  # of a texture, for each px
-_NOISE_PX = (16.0, 7.0, 4.0)  # the sizes of what is seen in a texture
-_LIGHT, _COLOR = 0.13, 0.07  # how much light and each color vary in each size
 _WAVE_PX = 24.0  # the length of a wave through a body that bends
 _INVERSIONS = 30
 _REACH = 1.5  # of the texture of a body, in radii
+
+
+@dataclass(frozen=True)
+class Grain:
+    """What is seen in a texture: colored noise of several sizes, added.
+
+    cells_px: how far apart the values of each size lie; what is less than about 4 px across cannot be followed. light, color: how much
+    brightness and each color vary in each size, as standard deviations of colors in [0, 1].
+    """
+
+    cells_px: tuple[float, ...] = (16.0, 7.0, 4.0)
+    light: float = 0.13
+    color: float = 0.07
+
+
+MIXED_GRAIN: Final = Grain()
 
 
 @dataclass(frozen=True)
@@ -150,11 +165,13 @@ def draw_layered_scene(
     height: int = 72,
     width: int = 128,
     num_frames: int = 20,
+    grain: Grain = MIXED_GRAIN,
 ) -> LayeredScene:
     """A scene with bodies that cross the picture, turning by 50 degrees and growing by 15 percent, before a ground that pans.
 
     Args:
         num_bodies: 1 or 2; the second goes the other way, behind the first. bending_px: how far waves run through them.
+        grain: of the textures of bodies and ground.
 
     Raises:
         ValueError: another number of bodies.
@@ -163,16 +180,23 @@ def draw_layered_scene(
         raise ValueError(f"num_bodies ({num_bodies}) must be 1 or 2.")
     rng = np.random.default_rng([seed, 11])
     pan_px = (-0.28 * width, 0.03 * height)
-    ground = smooth_texture(rng, 1.2 * height, 1.2 * width + abs(pan_px[0]))
+    ground = smooth_texture(rng, 1.2 * height, 1.2 * width + abs(pan_px[0]), grain)
     radius_px = height * (0.236 if num_bodies == 1 else 0.18)
     bodies = [
-        _drawn_body(rng, number, num_bodies, radius_px, bending_px, (height, width)) for number in range(num_bodies)
+        _drawn_body(rng, number, num_bodies, radius_px, bending_px, (height, width), grain)
+        for number in range(num_bodies)
     ]
     return LayeredScene(height, width, num_frames, tuple(bodies), ground, pan_px)
 
 
 def _drawn_body(
-    rng: np.random.Generator, number: int, num_bodies: int, radius_px: float, bending_px: float, size: tuple[int, int]
+    rng: np.random.Generator,
+    number: int,
+    num_bodies: int,
+    radius_px: float,
+    bending_px: float,
+    size: tuple[int, int],
+    grain: Grain,
 ) -> Body:
     height, width = size
     side = 1 if number == 0 else -1
@@ -186,25 +210,21 @@ def _drawn_body(
         growth=0.15,
         radius_px=radius_px,
         lobes=lobes,
-        texture_HW3=smooth_texture(rng, 2 * _REACH * radius_px, 2 * _REACH * radius_px),
+        texture_HW3=smooth_texture(rng, 2 * _REACH * radius_px, 2 * _REACH * radius_px, grain),
         wave_px=bending_px,
     )
 
 
 def smooth_texture(
-    rng: np.random.Generator, height_px: float, width_px: float, cells_px: Sequence[float] = _NOISE_PX
+    rng: np.random.Generator, height_px: float, width_px: float, grain: Grain = MIXED_GRAIN
 ) -> np.ndarray:
-    """Colored noise of several sizes over a color drawn at random: float32 HW3 in [0, 1], 4 texels for each px.
-
-    Args:
-        cells_px: how far apart the values of each octave lie; what is less than about 4 px across cannot be followed.
-    """
+    """A grain over a color drawn at random: float32 HW3 in [0, 1], 4 texels for each px."""
     sides = [math.ceil(side * _TEXELS) + 1 for side in (height_px, width_px)]
     noise = torch.zeros(1, 3, *sides)
-    for cell in cells_px:
+    for cell in grain.cells_px:
         cells = [max(2, round(side / cell) + 1) for side in (height_px, width_px)]
         light, color = (rng.standard_normal((1, channels, *cells), dtype=np.float32) for channels in (1, 3))
-        values = torch.from_numpy(_LIGHT * light + _COLOR * color)
+        values = torch.from_numpy(grain.light * light + grain.color * color)
         noise += F.interpolate(values, sides, mode="bicubic", align_corners=True)
     base = rng.uniform(0.35, 0.65, 3).astype(np.float32)
     texture: np.ndarray = base + noise[0].permute(1, 2, 0).numpy()

@@ -30,7 +30,6 @@ from ssvid.layers.composing import (
     Layer,
     as_background,
     composite,
-    dropped,
     grayed,
     played,
     retimed,
@@ -40,21 +39,20 @@ from ssvid.layers.composing import (
 from ssvid.layers.motion import measure_motion
 from ssvid.layers.omnimatte.config import OmnimatteConfig, fit_size
 from ssvid.layers.omnimatte.fitting import fit_omnimatte
-from ssvid.layers.omnimatte.measures import explained, half_step, iou, is_in_order, mean_alpha, psnr, removal_psnr
+from ssvid.layers.omnimatte.known import EFFECTS, filmed, known_figures, learned
+from ssvid.layers.omnimatte.measures import iou, is_in_order, psnr
 from ssvid.layers.omnimatte.model import OmnimatteModel
 from ssvid.machine import environment
 from ssvid.pictures import row, sheet
 from ssvid.video import open_video, read_clips
 from ssvid.video.optical_flow import require_opencv
-from ssvid.video.synthetic_effects import EffectScene, followers, over, to_bytes, walkers
+from ssvid.video.synthetic_effects import EffectScene, over, to_bytes, walkers
 from ssvid.video.writer import write_video
 
-EFFECTS = ("near", "far", "own")
-ASKED_EVERY = 25
-ORDERS: dict[str, dict[str, Any]] = {
-    "order": {},
-    "order-no-flow": {"flow": False},
-    "order-mask-alone": {"flow": False, "noise_channels": 0},
+ORDERS = {
+    "order": "complete",
+    "order-no-flow": "no flow in the input",
+    "order-mask-alone": "mask alone as input",
 }
 REAL = ("car", "walker")
 # figure -> (at least or at most, floor)
@@ -91,17 +89,13 @@ TITLES = {
 # ---- fits
 
 
-def fitted(
-    clip: LayerClip, config: OmnimatteConfig, seed: int, file: Path, on_step: Any = None
-) -> tuple[OmnimatteModel, float]:
+def fitted(clip: LayerClip, config: OmnimatteConfig, seed: int, file: Path) -> tuple[OmnimatteModel, float]:
     """A model, and the CPU seconds of flow, camera and fit; kept in ``file`` every 100 steps, and gone on from there."""
     kept = torch.load(file, weights_only=True) if file.is_file() else {"state": None, "seconds": 0.0}
     started = time.process_time()
 
     def keep(model: OmnimatteModel, losses: Mapping[str, float]) -> None:
-        if on_step is not None:
-            on_step(model, losses)
-        elif model.step % 100 == 0:
+        if model.step % 100 == 0:
             spent = kept["seconds"] + time.process_time() - started
             write_atomic(file, lambda opened: torch.save({"state": model.state(), "seconds": spent}, opened))
 
@@ -111,52 +105,13 @@ def fitted(
     return model, kept["seconds"] + (0.0 if ended else time.process_time() - started)
 
 
-def clip_of(scene: EffectScene) -> LayerClip:
-    return LayerClip(scene.frames(), scene.masks(), scene.names, 10.0)
-
-
 def known(scene: EffectScene, seed: int, config: OmnimatteConfig, file: Path) -> dict[str, float]:
     """All figures of a scene with shadows; of several objects, the worst one's."""
-    clip = clip_of(scene)
+    clip = filmed(scene)
     model, seconds = fitted(clip, config, seed, file)
     figures = {"CPU seconds": seconds, "memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     layers, behind = model.layers(*clip.size), model.background_frames(*clip.size)
-    figures["clean background, dB"] = psnr(behind, to_bytes(scene.background()))
-    figures["full background, dB"] = psnr(model.full_background(clip.frames_THWC), to_bytes(scene.background()))
-    figures["reconstruction, dB"] = psnr(composite(behind, layers), clip.frames_THWC)
-    per_object = [of_object(scene, clip, model, number, layers, behind) for number in range(len(scene.names))]
-    for name in per_object[0]:
-        worst = max if name.startswith("alpha in the other") else min
-        figures[name] = worst(own[name] for own in per_object)
-    return figures | edited(scene, model, layers, behind)
-
-
-def of_object(
-    scene: EffectScene, clip: LayerClip, model: OmnimatteModel, number: int, layers: Sequence[Layer], behind: np.ndarray
-) -> dict[str, float]:
-    name, raw_NTHW4 = scene.names[number], model.raw_layers()
-    shadow = scene.effect_mask(name, "shadow")
-    region = clip.masks_NTHW[number] | shadow
-    everyone = range(scene.num_frames)
-    truth = to_bytes(scene.shown({other: everyone for other in scene.names if other != name}))
-    removal = removal_psnr(
-        composite(behind, dropped(layers, name)), truth, clip.frames_THWC, clip.masks_NTHW[number], region
-    )
-    tight = next(layer for layer in layers if layer.name == name).rgba_THW4[..., 3] / 255
-    true_alpha = np.stack([scene.layer(scene.actors[number], t, t)[..., 3] for t in everyone])
-    others = [raw_NTHW4[k, ..., 3] for k in range(len(scene.names)) if k != number]
-    return {
-        "alpha in its own shadow": mean_alpha(raw_NTHW4[number, ..., 3], shadow),
-        "alpha in its own shadow, tightened": mean_alpha(tight, shadow),
-        "alpha in its own shadow, truth": mean_alpha(true_alpha, shadow),
-        **({"alpha in the other's shadow": max(mean_alpha(other, shadow) for other in others)} if others else {}),
-        "IoU with object and shadow": iou(raw_NTHW4[number, ..., 3], region),
-        "IoU of the mask alone": iou(clip.masks_NTHW[number].astype(float), region),
-        "removal within the region, dB": removal["removal"],
-        "the same over the original frames, dB": psnr(model.without(name, clip.frames_THWC), truth, region),
-        "video untouched, dB": removal["untouched"],
-        "mask alone replaced by the truth, dB": removal["mask_only"],
-    }
+    return figures | known_figures(model, scene, clip) | edited(scene, model, layers, behind)
 
 
 def edited(scene: EffectScene, model: OmnimatteModel, layers: Sequence[Layer], behind: np.ndarray) -> dict[str, float]:
@@ -199,29 +154,15 @@ def mark(width: int, height: int, text: str = "") -> np.ndarray:
     return np.asarray(image)
 
 
-def order_of_learning(seed: int, config: OmnimatteConfig, file: Path) -> dict[str, Any]:
-    scene = followers(seed)
-    clip, clean = clip_of(scene), to_bytes(scene.background())
-    regions = {name: scene.effect_mask("walker", name) for name in EFFECTS}
-    steps: list[int] = []
-    curves: dict[str, list[float]] = {name: [] for name in EFFECTS}
-
-    def ask(model: OmnimatteModel, losses: Mapping[str, float]) -> None:
-        if model.step % ASKED_EVERY == 0:
-            steps.append(model.step)
-            layer = Layer("walker", to_bytes(model.raw_layers()[0]))
-            found = composite(model.background_frames(*clip.size), [layer])
-            for name, region in regions.items():
-                curves[name].append(explained(found, clip.frames_THWC, clean, region))
-
-    _, seconds = fitted(clip, config, seed, file, ask)
-    halves = {name: half_step(steps, curves[name]) for name in EFFECTS}
+def order_of_learning(name: str, seed: int) -> dict[str, Any]:
+    started = time.process_time()
+    found = learned(name, seed)
     return {
-        **{f"half of {name}, iteration": halves[name] for name in EFFECTS},
-        "near before far before own motion": int(is_in_order(halves, EFFECTS)),
-        "CPU seconds": seconds,
-        "steps": steps,
-        "curves": {name: [round(share, 4) for share in curve] for name, curve in curves.items()},
+        **{f"half of {effect}, iteration": found.halves[effect] for effect in EFFECTS},
+        "near before far before own motion": int(is_in_order(found.halves, EFFECTS)),
+        "CPU seconds": time.process_time() - started,
+        "steps": list(found.steps),
+        "curves": {effect: [round(share, 4) for share in shares] for effect, shares in found.shares.items()},
     }
 
 
@@ -366,7 +307,7 @@ def job(kind: str, seed: int, out: Path) -> dict[str, Any]:
         scene = walkers(seed, num_objects=1, pan_px=44.0)
         return known(scene, seed, replace(config, iterations=400), file)
     if kind in ORDERS:
-        return order_of_learning(seed, replace(config, **ORDERS[kind]), file)
+        return order_of_learning(ORDERS[kind], seed)
     return (car if kind == "car" else walker)(seed, out, file)
 
 

@@ -168,8 +168,8 @@ def test_version(capsys):
 
 def test_every_parser_has_help_and_an_example():
     parsers = all_parsers()
-    # Below data: synth, download, join-frames, tapvid, flow, index; below layers: fit, masks, edit, compose, scene.
-    assert len(parsers) == 1 + len(VERBS) + 6 + 5
+    # Below data: synth, download, join-frames, tapvid, flow, index; below layers: fit, masks, edit, compose, scene, why.
+    assert len(parsers) == 1 + len(VERBS) + 6 + 6
     for parser in parsers:
         text = parser.format_help()
         assert len(parser.description) > 20

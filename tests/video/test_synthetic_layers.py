@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssvid.video.synthetic_layers import draw_layered_scene, render_layers, smooth_texture
+from ssvid.video.synthetic_layers import Grain, draw_layered_scene, render_layers, smooth_texture
 
 SIZE = {"height": 36, "width": 64, "num_frames": 5}
 
@@ -71,3 +71,36 @@ def test_textures_have_four_texels_for_each_px():
 def test_another_number_of_bodies_is_refused():
     with pytest.raises(ValueError, match=r"num_bodies \(3\) must be 1 or 2"):
         draw_layered_scene(0, num_bodies=3)
+
+
+def test_the_usual_grain_is_that_of_three_sizes(scene):
+    """Scenes that figures were measured on stay as they are, bit for bit."""
+    usual = Grain(cells_px=(16.0, 7.0, 4.0), light=0.13, color=0.07)
+    bending_px = scene.bodies[0].wave_px
+    again = draw_layered_scene(3, num_bodies=2, bending_px=bending_px, grain=usual, **SIZE)
+    assert np.array_equal(again.ground_HW3, scene.ground_HW3)
+    assert np.array_equal(render_layers(again, [1]).frames_THWC, render_layers(scene, [1]).frames_THWC)
+    fine = draw_layered_scene(3, num_bodies=2, bending_px=bending_px, grain=Grain((8.0, 4.0)), **SIZE)
+    assert not np.array_equal(fine.ground_HW3, scene.ground_HW3)
+    for before, after in zip(scene.bodies, fine.bodies, strict=True):
+        assert not np.array_equal(before.texture_HW3, after.texture_HW3)
+        assert (before.start_px, before.way_px, before.radius_px) == (after.start_px, after.way_px, after.radius_px)
+
+
+def test_a_stronger_grain_varies_as_much_more():
+    plain, weak, twice = (
+        smooth_texture(np.random.default_rng(0), 24, 24, Grain((8.0, 4.0), light=0.01 * times, color=0.005 * times))
+        for times in (0, 1, 2)
+    )
+    assert np.ptp(plain, axis=(0, 1)) == pytest.approx(0)
+    assert twice - plain == pytest.approx(2 * (weak - plain), abs=1e-6)
+    assert (weak - plain).std() > 0.005
+
+
+def test_smaller_cells_change_within_fewer_px():
+    steep = []
+    for cell in (16.0, 8.0, 4.0):
+        texture = smooth_texture(np.random.default_rng(0), 96, 96, Grain((cell,), light=0.05, color=0.02))
+        steep.append(np.abs(np.diff(texture, axis=1)).mean() / texture.std(axis=(0, 1)).mean())
+    assert steep[1] / steep[0] == pytest.approx(2, abs=0.5)
+    assert steep[2] / steep[1] == pytest.approx(2, abs=0.5)

@@ -1,12 +1,19 @@
 """Figures of a scene that is known, where they can be told beforehand; the ablation and its curves."""
 
-from functools import partial
-
 import pytest
 
 from ssvid.layers.atlas import PUBLISHED, AtlasModel
 from ssvid.layers.atlas import known as known_scenes
-from ssvid.layers.atlas.known import ABLATION, SHOWS, ablated, edit_figures, known_figures, track_figures
+from ssvid.layers.atlas.known import (
+    ABLATION,
+    FINE_GRAIN,
+    LECTURE_PSNR,
+    SHOWS,
+    ablated,
+    edit_figures,
+    known_figures,
+    track_figures,
+)
 from ssvid.video.synthetic_layers import draw_layered_scene
 from tests.layers.atlas.conftest import H, T, W
 
@@ -32,16 +39,22 @@ def test_a_mapping_that_stands_still_is_found_out(begun, scene, known):
 def test_every_ablation_leaves_out_one_thing_and_has_a_figure():
     assert ABLATION["complete"] is PUBLISHED
     assert set(SHOWS) == set(ABLATION) - {"complete"}
+    assert set(LECTURE_PSNR) <= set(ABLATION)
     assert all(config != PUBLISHED for name, config in ABLATION.items() if name != "complete")
 
 
 def test_an_ablation_is_watched(monkeypatch):
-    monkeypatch.setattr(
-        known_scenes, "draw_layered_scene", partial(draw_layered_scene, height=H, width=W, num_frames=T)
-    )
-    steps = []
+    asked, steps = {}, []
+
+    def draw(seed, **options):
+        asked.update(options)
+        return draw_layered_scene(seed, height=H, width=W, num_frames=T, **options)
+
+    monkeypatch.setattr(known_scenes, "draw_layered_scene", draw)
     found = ablated("no flow", 0, iterations=5, every=2, on_step=steps.append)
+    assert asked == {"grain": FINE_GRAIN}
     assert steps == [1, 2, 3, 4, 5]
     assert found.steps == (2, 4, 5)
     assert len(found.psnr) == len(found.track_px) == 3
+    assert found.model.step == 5
     assert found.track_px[-1] == pytest.approx(found.figures["track_fg"])
