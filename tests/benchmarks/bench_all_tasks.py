@@ -59,7 +59,7 @@ FEATURES = {
 ANCHORS = {"histograms": True, "single_frame": False, "shuffled_frames": False}
 NUM_TRACKED = 10  # videos in which masks and points are followed; bench_correspondence takes 100
 NUM_ALIGNED = 30  # videos of each split whose moments are aligned
-NUM_AUDITED = 300  # clips; ssvid audit takes 1000
+NUM_AUDITED = 200  # clips; ssvid audit takes 1000
 CUES = "static,noise,shuffled,foreign,shifted,reencoded,border"  # those of the audit that say most for their minutes
 
 
