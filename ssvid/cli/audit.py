@@ -33,7 +33,11 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--checkpoint", metavar="PATH", required=True, help="a run folder or a checkpoint")
     parser.add_argument(
-        "--num-clips", metavar="N", type=whole(1), default=1000, help="at least so many clips (default: 1000)"
+        "--num-clips",
+        metavar="N",
+        type=whole(1),
+        default=1000,
+        help="at least so many clips, of at most so many videos (default: 1000)",
     )
     parser.add_argument("--only", metavar="NAMES", default="", help="counterfactuals, with commas (default: all)")
     parser.add_argument("--metric", metavar="NAME", default="", help="of the task (default: its first)")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssvid.audits.counterfactuals import NAMES, Counterfactual, chosen_counterfactuals
 from ssvid.audits.intervals import Resampler
 from ssvid.audits.measuring import (
@@ -87,7 +89,8 @@ def audit(
         recipe: the pretraining recipe, by shipped name, path or mapping; None is that of the checkpoint.
             overrides, nested: as for ``pretrain``; the network and the task must stay those of the checkpoint.
         checkpoint: a run folder or a checkpoint file.
-        num_clips: at least so many; where there are fewer videos, several clips of each.
+        num_clips: at least so many; where there are fewer videos, several clips of each; where there are more, of so many videos, spread
+            evenly over the table.
         only: names of counterfactuals, joined by commas; "" is all.
         metric: of the task; "" is the first that has a chance level.
         split: of the manifest, or ``all``; "" is the videos that the recipe holds out.
@@ -115,7 +118,7 @@ def audit(
     backbone, task = trained_networks(config, trained)
     metric = _metric_of(task, metric)
     manifest = load_manifest(config.data, say)
-    rows = _rows(manifest, config, split, task)
+    rows = _spread(_rows(manifest, config, split, task), num_clips)
     questions = Questions(manifest, rows, num_clips, batch_size, replace(config.loader, workers_per_device=workers))
     subject = Subject(backbone.to(device), task.to(device), metric, config.seed, device)
     found = without_replaced(_measured(subject, questions, counterfactuals, device, workers, _lines(say)))
@@ -176,6 +179,13 @@ def _rows(manifest: Manifest, config: PretrainRecipe, split: str, task: PretextT
             f"none of {len(chosen)} videos is readable and has the {needed} frames that the task needs. Use longer videos."
         )
     return rows
+
+
+def _spread(rows: list[VideoRow], most: int) -> list[VideoRow]:
+    """All, or so many of them, evenly from the first to the last."""
+    if len(rows) <= most:
+        return rows
+    return [rows[place] for place in np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
 
 # ---- measuring and telling -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """``ssvid audit`` from end to end: the same numbers whatever the workers, files, JSON, and every mistake in one paragraph."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ssvid.cli import main
 from ssvid.cli.audit import recipe_and_overrides
 from ssvid.data.manifest import Manifest
 from ssvid.errors import CheckpointError
+from ssvid.programs.audit import _spread
 from tests.cli.test_cli import told
 
 from . import planted
@@ -32,6 +34,15 @@ def run(tmp_path_factory):
 
 def numbers(result):
     return [(row.label, row.measured, row.difference, row.difference_interval) for row in result.report.all_rows]
+
+
+def test_of_more_videos_than_clips_so_many_are_read_evenly(run, tmp_path):
+    asked = {**QUICK, "num_clips": 3, "only": "static", "split": "all", "out": tmp_path / "few"}
+    written = json.loads(ssvid.audit(checkpoint=run, **asked).path.read_text())
+    assert (written["num_videos"], written["num_clips"]) == (3, 3)
+    rows = [SimpleNamespace(path=str(i)) for i in range(12)]
+    assert [row.path for row in _spread(rows, 3)] == ["0", "6", "11"]
+    assert _spread(rows, 12) == rows
 
 
 def test_everything_is_measured_and_written(run):
