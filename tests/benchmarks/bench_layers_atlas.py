@@ -13,6 +13,7 @@ floor. --real is the folder that holds davis/DAVIS2016.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -187,8 +188,13 @@ def found_in(out: Path) -> dict[tuple[str, str], dict[int, Figures]]:
     found: dict[tuple[str, str], dict[int, Figures]] = {}
     for fit in fits():
         for path in sorted(out.glob(f"{fit.file(out, 0).stem[:-2]}-*.json")):
-            found.setdefault((fit.part, fit.name), {})[int(path.stem.rpartition("-")[2])] = json.loads(path.read_text())
+            found.setdefault((fit.part, fit.name), {})[int(path.stem.rpartition("-")[2])] = figures_in(path)
     return found
+
+
+def figures_in(path: Path) -> Figures:
+    """Of a file; what is not finite, such as the place of an edit that a frame does not show, is written as null."""
+    return {key: math.inf if value is None else value for key, value in json.loads(path.read_text()).items()}
 
 
 def lines(out: Path) -> Iterator[str]:
