@@ -138,7 +138,7 @@ def test_all_clips_are_asked_about_evenly():
 
 
 def test_the_command_takes_its_recipe_from_the_checkpoint(run, capsys, tmp_path):
-    options = ["--num-clips", "8", "--only", "gray", "--workers", "0", "--device", "cpu", "--out", str(tmp_path)]
+    options = ["--num-clips", "12", "--only", "gray", "--workers", "0", "--device", "cpu", "--out", str(tmp_path)]
     assert (
         main(["audit", "--checkpoint", str(run), "data.segment_seconds=20", *options, "--split", "all", "--json"]) == 0
     )
