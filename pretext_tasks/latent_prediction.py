@@ -21,14 +21,14 @@ from ssvid.backbones.attention import Variant
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Between, Inside, Positive, Rising, Share, check_options
 from ssvid.contrast import collecting
+from ssvid.data.one_clip import OneClip
 from ssvid.momentum import MomentumCopy
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
 from ssvid.token_decoder import FLAT, TokenDecoder, explained, heads_of
-from ssvid.token_masks import Blocks, multi_block_masks
-from ssvid.transforms import Cut, CutFirst, Cuts, center_square, flip_at_random, random_area, square
-from ssvid.types import ClipPlan, TaskOutput, VideoInfo
-from ssvid.video.sampling import clip_span, random_clip
+from ssvid.token_masks import Blocks, multi_block_masks, no_tokens, part_cubes
+from ssvid.transforms import Cut, Cuts, center_square, flip_at_random, random_area, square
+from ssvid.types import ClipPlan, TaskOutput
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -70,20 +70,12 @@ class LatentPredictionConfig:
     predictor_depth: Annotated[int, AtLeast(1)] = 12
 
 
-class WholeClips(CutFirst):
+class WholeClips(OneClip):
     """Worker side: one clip, and one rectangle of it."""
 
     def __init__(self, config: LatentPredictionConfig, training: bool) -> None:
+        super().__init__(config.num_frames, config.stride_frames)
         self.config, self.training = config, training
-
-    @property
-    def min_frames(self) -> int:
-        """Of the clip, from its first to its last frame."""
-        return clip_span(self.config.num_frames, self.config.stride_frames)
-
-    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
-        """A clip anywhere in the video."""
-        return ClipPlan((random_clip(rng, video.num_frames, self.config.num_frames, self.config.stride_frames),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
@@ -191,7 +183,7 @@ class LatentPrediction(PretextTask):
     def setup(self, backbone: Backbone) -> None:
         """The teacher: a copy of the network, which gets no gradient."""
         if not backbone.drops_tokens:
-            check_options("latent_prediction", self.config, [_no_tokens(backbone.info)])
+            check_options("latent_prediction", self.config, [no_tokens("cells", backbone.info)])
         self.teacher = MomentumCopy({"backbone": backbone})
 
     def after_step(self, backbone: Backbone, global_step: int) -> None:
@@ -302,19 +294,9 @@ def _measured(tokens_BND: Tensor) -> Tensor:
     return tokens_BND[..., :: max(1, tokens_BND.shape[-1] // _MEASURED)]
 
 
-def _no_tokens(backbone: BackboneInfo) -> str:
-    return (
-        f"cells are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take one that has, such as "
-        "vit"
-    )
-
-
 def _problems(config: LatentPredictionConfig, backbone: BackboneInfo) -> Iterable[str]:
     last = backbone.stage()
-    for name, stride in (("num_frames", last.stride_time), ("frame_px", last.stride_space)):
-        value = getattr(config, name)
-        if value % stride:
-            yield f"{name} ({value}) must be a multiple of {stride}, the side of a cube of backbone {backbone.name}"
+    yield from part_cubes(config.num_frames, config.frame_px, backbone)
     if config.frame_px == last.stride_space:
         least = 2 * last.stride_space
         yield f"frame_px ({config.frame_px}) must be at least {least}: with one cell to a frame there is none to see and one to hide"

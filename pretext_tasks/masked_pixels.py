@@ -19,13 +19,13 @@ from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.backbones.attention import Variant
 from ssvid.backbones.tokens import kept_places, take_tokens, tokens_of_map
 from ssvid.bounds import AtLeast, Inside, OneOf, Share, check_options
+from ssvid.data.one_clip import OneClip
 from ssvid.pictures import LIGHT, row, sheet, tiles, words
 from ssvid.tasks import BatchRandom, PretextTask, permute_targets, register_task
 from ssvid.token_decoder import TokenDecoder, explained, heads_of
-from ssvid.token_masks import random_mask, running_cells, tube_mask
-from ssvid.transforms import Box, Cut, CutFirst, Cuts, center_square, flip_at_random
-from ssvid.types import ClipPlan, TaskOutput, VideoInfo
-from ssvid.video.sampling import clip_span, random_clip
+from ssvid.token_masks import no_tokens, part_cubes, random_mask, running_cells, tube_mask
+from ssvid.transforms import Box, Cut, Cuts, center_square, flip_at_random
+from ssvid.types import ClipPlan, TaskOutput
 
 _EPSILON = 1e-6  # added to the standard deviation of a cube
 MASKS = {"tube": tube_mask, "random": random_mask}
@@ -64,20 +64,12 @@ class MaskedPixelsConfig:
     decoder_start: Annotated[str, OneOf("random", "near")] = "random"
 
 
-class MaskedClips(CutFirst):
+class MaskedClips(OneClip):
     """Worker side: one clip, and squares of it."""
 
     def __init__(self, config: MaskedPixelsConfig, training: bool) -> None:
+        super().__init__(config.num_frames, config.stride_frames)
         self.config, self.training = config, training
-
-    @property
-    def min_frames(self) -> int:
-        """Of the clip, from its first to its last frame."""
-        return clip_span(self.config.num_frames, self.config.stride_frames)
-
-    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
-        """A clip anywhere in the video."""
-        return ClipPlan((random_clip(rng, video.num_frames, self.config.num_frames, self.config.stride_frames),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator
@@ -180,7 +172,7 @@ class MaskedPixels(PretextTask):
 
     def setup(self, backbone: Backbone) -> None:
         if not backbone.drops_tokens:
-            check_options("masked_pixels", self.config, [_no_tokens(backbone.info)])
+            check_options("masked_pixels", self.config, [no_tokens("cubes", backbone.info)])
 
     def augment(self, batch: dict[str, Any], rng: BatchRandom) -> dict[str, Any]:
         """``clips`` become float (B, V, C, T, H, W), ``target`` is the same; ``mask`` bool (B, V, N), ``cells`` those
@@ -270,19 +262,9 @@ class MaskedPixels(PretextTask):
         return seen, told
 
 
-def _no_tokens(backbone: BackboneInfo) -> str:
-    return (
-        f"cubes are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take "
-        "one that has, such as vit"
-    )
-
-
 def _problems(config: MaskedPixelsConfig, backbone: BackboneInfo) -> Iterable[str]:
     last = backbone.stage()
-    for name, stride in (("num_frames", last.stride_time), ("frame_px", last.stride_space)):
-        value = getattr(config, name)
-        if value % stride:
-            yield f"{name} ({value}) must be a multiple of {stride}, the side of a cube of backbone {backbone.name}"
+    yield from part_cubes(config.num_frames, config.frame_px, backbone)
     side = config.frame_px // last.stride_space
     cells = side**2 * (1 if config.mask == "tube" else config.num_frames // last.stride_time)
     if cells and 0 < config.ratio < 1 and not 0 < int(config.ratio * cells) < cells:

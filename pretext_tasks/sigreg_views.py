@@ -18,6 +18,7 @@ from ssvid.backbones import Backbone, BackboneInfo
 from ssvid.backbones.tokens import tokens_of_map
 from ssvid.bounds import AtLeast, BelowOne, Between, OneOf, Pair, Positive, Rising, Share, check_options
 from ssvid.contrast import ahead_of_others, collecting
+from ssvid.data.one_clip import OneClip
 from ssvid.errors import DataError
 from ssvid.gaussianity import distance_of_normal, random_directions, sigreg
 from ssvid.pictures import LIGHT, RIGHT, WRONG, row, sheet, tiles, words
@@ -25,10 +26,9 @@ from ssvid.projector import NORMS, Projector
 from ssvid.ranks import num_training
 from ssvid.tasks import BatchRandom, PretextTask, register_task, videos_of
 from ssvid.token_masks import random_mask
-from ssvid.transforms import Cut, CutFirst, Cuts, random_area
+from ssvid.transforms import Cut, Cuts, random_area
 from ssvid.transforms.color import Jitter, jitter_clip, random_jitter
-from ssvid.types import ClipPlan, TaskOutput, VideoInfo
-from ssvid.video.sampling import clip_span, random_clip
+from ssvid.types import ClipPlan, TaskOutput
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -81,20 +81,12 @@ class SigregViewsConfig:
     stage: str = ""
 
 
-class Views(CutFirst):
-    """Worker side: one clip, and rectangles of it."""
+class Views(OneClip):
+    """Worker side: one clip, and rectangles of it: all views share it."""
 
     def __init__(self, config: SigregViewsConfig) -> None:
+        super().__init__(config.num_frames, config.stride_frames)
         self.config = config
-
-    @property
-    def min_frames(self) -> int:
-        """Of the clip, from its first to its last frame."""
-        return clip_span(self.config.num_frames, self.config.stride_frames)
-
-    def plan(self, video: VideoInfo, rng: np.random.Generator, batch_rng: np.random.Generator) -> ClipPlan:
-        """A clip anywhere in the video: all views share it."""
-        return ClipPlan((random_clip(rng, video.num_frames, self.config.num_frames, self.config.stride_frames),))
 
     def cuts(
         self, height: int, width: int, plan: ClipPlan, rng: np.random.Generator, batch_rng: np.random.Generator

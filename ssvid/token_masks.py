@@ -7,10 +7,12 @@ one grid and one setting it always hides equally many, so that shapes do not dep
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from ssvid.backbones import BackboneInfo
 
 _RUNNING = (True, True, False, False)  # of the four cells of a square, in turn
 _TRIES = 16  # draws of the places of blocks: of the batch, and of a sample until one is as the batch's
@@ -123,3 +125,25 @@ def keep_some(mask_N: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
     kept_N = np.zeros_like(mask_N)
     kept_N[rng.permutation(np.flatnonzero(mask_N))[:count]] = True
     return kept_N
+
+
+# ---- networks whose tokens can be left out
+
+
+def no_tokens(hidden: str, backbone: BackboneInfo) -> str:
+    """Why a network cannot be used that has no tokens to leave out, without a way out, as ``OptionError`` takes it. hidden: what is hidden."""
+    return (
+        f"{hidden} are hidden by leaving their tokens out, and backbone {backbone.name} has no tokens to leave out; take "
+        "one that has, such as vit"
+    )
+
+
+def part_cubes(num_frames: int, frame_px: int, backbone: BackboneInfo) -> Iterator[str]:
+    """What is wrong with clips that the network's cubes do not fill: a problem for each option, as ``check_options`` takes them."""
+    last = backbone.stage()
+    for name, value, stride in (
+        ("num_frames", num_frames, last.stride_time),
+        ("frame_px", frame_px, last.stride_space),
+    ):
+        if value % stride:
+            yield f"{name} ({value}) must be a multiple of {stride}, the side of a cube of backbone {backbone.name}"

@@ -1,18 +1,16 @@
 """Queue of keys, losses against loops in float64, and the same loss and gradients on one and on two processes."""
 
 import math
-import multiprocessing
-import traceback
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from ssvid.contrast import NOBODY, KeyQueue, collecting, nearer_than_others, nt_xent
 from ssvid.momentum import MomentumCopy
 from ssvid.ranks import mean_of_all, rows_of_all
+from tests.two_ranks import averaged, on_two_ranks
 
 VIDEOS = torch.tensor([3, 5, 3, 8])  # the first and the third clip are of one video
 
@@ -117,18 +115,10 @@ def global_loss(weight, x, videos):
     return nt_xent(one, two, videos, 0.5) + mean_of_all(one.mean()).square() + rows_of_all(two).std()
 
 
-def on_rank(rank, store, queue):
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-        weight, x = inputs()
-        global_loss(weight, x[2 * rank : 2 * rank + 2], VIDEOS[2 * rank : 2 * rank + 2]).backward()
-        dist.all_reduce(weight.grad)  # data-parallel training averages gradients
-        queue.put((weight.grad / 2).tolist())
-        dist.barrier()
-        dist.destroy_process_group()
-    except BaseException:
-        queue.put(traceback.format_exc())
+def on_rank(rank):
+    weight, x = inputs()
+    global_loss(weight, x[2 * rank : 2 * rank + 2], VIDEOS[2 * rank : 2 * rank + 2]).backward()
+    return averaged([weight.grad])
 
 
 def inputs():
@@ -139,13 +129,5 @@ def inputs():
 def test_two_processes_get_the_gradient_of_one(tmp_path):
     weight, x = inputs()
     global_loss(weight, x, VIDEOS).backward()
-    context = multiprocessing.get_context("fork")  # a process that starts afresh imports for several seconds
-    queue = context.Queue()
-    processes = [context.Process(target=on_rank, args=(r, tmp_path / "store", queue), daemon=True) for r in range(2)]
-    for process in processes:
-        process.start()
-    for found in [queue.get() for _ in processes]:
-        assert not isinstance(found, str), found
+    for (found,) in on_two_ranks(on_rank, tmp_path):
         assert torch.allclose(torch.tensor(found), weight.grad, atol=1e-6)
-    for process in processes:
-        process.join()

@@ -1,18 +1,16 @@
 """SIGReg: the values that its quadrature gives for known distributions, a float64 loop, its gradient, one process and two."""
 
 import math
-import multiprocessing
-import traceback
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from scipy.stats import norm
 from torch import nn
 
 from ssvid.gaussianity import distance_of_normal, knots, normal_distance, random_directions, sigreg
 from ssvid.projector import BatchNormOfAll, Projector
+from tests.two_ranks import averaged, on_two_ranks
 
 QUANTILES = torch.from_numpy(norm.ppf((np.arange(20000) + 0.5) / 20000)).unsqueeze(
     1
@@ -146,18 +144,9 @@ def outcome(norm_name, rank=0, world=1):
     return [loss.detach(), *(p.grad for p in projector.parameters())], list(projector.buffers())
 
 
-def on_rank(rank, store, queue, norm_name):
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-        averaged, buffers = outcome(norm_name, rank, 2)
-        for value in averaged:  # as data-parallel training does with gradients
-            dist.all_reduce(value)
-        queue.put([(value / 2).tolist() for value in averaged] + [buffer.tolist() for buffer in buffers])
-        dist.barrier()
-        dist.destroy_process_group()
-    except BaseException:
-        queue.put(traceback.format_exc())
+def on_rank(rank, norm_name):
+    values, buffers = outcome(norm_name, rank, 2)
+    return averaged(values) + [buffer.tolist() for buffer in buffers]
 
 
 @pytest.mark.parametrize("norm_name", ["batch", "layer"])
@@ -165,18 +154,9 @@ def test_two_processes_get_the_loss_gradient_and_statistics_of_one(norm_name, tm
     values, buffers = outcome(norm_name)
     expected = [*values, *buffers]
     assert len(expected) == (9 if norm_name == "batch" else 6)
-    context = multiprocessing.get_context("fork")  # a process that starts afresh imports for several seconds
-    queue = context.Queue()
-    arguments = [(rank, tmp_path / "store", queue, norm_name) for rank in range(2)]
-    processes = [context.Process(target=on_rank, args=one, daemon=True) for one in arguments]
-    for process in processes:
-        process.start()
-    for found in [queue.get() for _ in processes]:
-        assert not isinstance(found, str), found
+    for found in on_two_ranks(on_rank, tmp_path, norm_name):
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(torch.tensor(one).double(), other.double(), atol=1e-5)
-    for process in processes:
-        process.join()
 
 
 def test_alone_it_is_torchs_batch_normalization():

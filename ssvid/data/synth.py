@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ssvid.data.manifest import Manifest, VideoRow
-from ssvid.data.synth_layers import SCENES, KnownScene, draw_known_scene, layer_seed, truth_arrays, write_layers
+from ssvid.data.synth_layers import layer_seed, truth_arrays, write_layers
 from ssvid.errors import DataError, did_you_mean
 from ssvid.files import require_empty_folder, takes_paths, write_pictures
 from ssvid.machine import num_cores
@@ -36,6 +36,7 @@ from ssvid.video.scan import scan_video
 from ssvid.video.synthetic import Rendering, Scene, draw_scene, render
 from ssvid.video.synthetic_actions import phase_numbers
 from ssvid.video.synthetic_motions import CLASSES
+from ssvid.video.synthetic_scenes import SCENES, KnownScene, draw_known_scene
 from ssvid.video.writer import write_video
 
 SPLITS = ("train", "test")  # the position is part of every scene's seed, so the order never changes
@@ -47,9 +48,8 @@ GOP = 1
 MIN_SIZE_PX = 32
 MIN_FRAMES = 2
 LAYERS = "layers"
-SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {**CLASSES, LAYERS: SCENES}
-)  # of motions, or of scenes -> its classes
+# Of motions, or of scenes -> its classes.
+SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({**CLASSES, LAYERS: SCENES})
 NUM_SCANNED = 2  # videos of each split that all decoders are tried on; a scan costs as much as two videos
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from ssvid.files import write_pictures
 from ssvid.video.synthetic_effects import to_bytes
-from ssvid.video.synthetic_scenes import SCENES, KnownScene, draw_known_scene
-
-__all__ = ["SCENES", "KnownScene", "draw_known_scene", "layer_seed", "truth_arrays", "write_layers"]
+from ssvid.video.synthetic_scenes import KnownScene
 
 
 def layer_seed(*address: int) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ssvid.data.synth_layers import KnownScene, draw_known_scene, truth_arrays, write_layers
+from ssvid.data.synth_layers import truth_arrays, write_layers
 from ssvid.evals.label_propagation.saving import write_labels
 from ssvid.files import folder_appearing_whole, require_empty_folder, takes_paths, write_pictures
+from ssvid.video.synthetic_scenes import KnownScene, draw_known_scene
 
 FPS = 12.0
 

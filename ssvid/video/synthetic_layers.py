@@ -240,11 +240,15 @@ def _looked_up(texture_HW3: np.ndarray, canonical_N2: np.ndarray) -> np.ndarray:
     return found[0, :, 0].T.numpy()
 
 
+def pixels_of(height: int, width: int) -> np.ndarray:
+    """The middles of all pixels of a frame, x and y, row by row: float64 (P, 2)."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(float)
+
+
 def render_layers(scene: LayeredScene, times_T: Sequence[float] | None = None) -> KnownLayers:
     """Draw a scene at times, numbers of frames with fractions; at all its frames where they are None."""
     times_T = range(scene.num_frames) if times_T is None else times_T
-    x_HW, y_HW = np.meshgrid(np.arange(scene.width, dtype=float), np.arange(scene.height, dtype=float))
-    xy_P2 = np.stack([x_HW.ravel(), y_HW.ravel()], axis=1)
+    xy_P2 = pixels_of(scene.height, scene.width)
     frames, alphas = [], []
     for time in times_T:
         own_NP = np.stack([scene.opacity(body, xy_P2, time) for body in range(len(scene.bodies))])

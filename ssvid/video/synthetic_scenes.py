@@ -16,7 +16,7 @@ import numpy as np
 
 from ssvid.errors import DataError, did_you_mean
 from ssvid.video.synthetic_effects import EffectScene, over, walkers
-from ssvid.video.synthetic_layers import LayeredScene, draw_layered_scene, render_layers
+from ssvid.video.synthetic_layers import LayeredScene, draw_layered_scene, pixels_of, render_layers
 
 _POINTS_PER_OBJECT, _GROUND_POINTS = 8, 16
 _SURE = 0.99  # how much of an object is seen where its points lie
@@ -136,10 +136,8 @@ def _bodies(seed: int, num_frames: int, size: Size | None, *, bending_px: float 
 
 def _seen(scene: LayeredScene, layer: int, alpha_THW: np.ndarray) -> np.ndarray:
     """A layer by itself, float32 THW4, black where its alpha is 0."""
-    pixels_P2, found_TP4 = (
-        _pixels(scene.height, scene.width),
-        np.zeros((len(alpha_THW), alpha_THW[0].size, 4), np.float32),
-    )
+    pixels_P2 = pixels_of(scene.height, scene.width)
+    found_TP4 = np.zeros((len(alpha_THW), len(pixels_P2), 4), np.float32)
     for t, alpha_P in enumerate(alpha_THW.reshape(len(alpha_THW), -1)):
         there_P = alpha_P > 0
         found_TP4[t, :, 3] = alpha_P
@@ -147,14 +145,10 @@ def _seen(scene: LayeredScene, layer: int, alpha_THW: np.ndarray) -> np.ndarray:
     return found_TP4.reshape(*alpha_THW.shape, 4)
 
 
-def _pixels(height: int, width: int) -> np.ndarray:
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(float)
-
-
 def _points(scene: Placed, num_objects: int, num_frames: int, size: Size, seed: int) -> StuckPoints:
     """Points drawn on each object and on the ground in the middle frame, in all frames."""
     rng, (height, width), middle = np.random.default_rng([seed, 21]), size, num_frames // 2
-    pixels_P2, starts = _pixels(height, width), []
+    pixels_P2, starts = pixels_of(height, width), []
     for number in range(num_objects):
         own_P2 = pixels_P2[scene.opacity(number, pixels_P2, middle) > _SURE]
         starts.append(own_P2[rng.integers(0, len(own_P2), _POINTS_PER_OBJECT)])

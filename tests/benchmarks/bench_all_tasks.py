@@ -137,10 +137,9 @@ def train_all(jobs: Sequence[Job], at_once: int) -> None:
 
 
 def train_one(job: Job) -> str:
-    """What it took, those processes included that read the videos; started anew for no run, an import is not counted."""
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # readers that import everything again take as long as an epoch
+    """Train, and say what it took, the processes included that read the videos; imports, done once for many runs, are not counted."""
+    # Readers that import everything again would take as long as an epoch.
+    multiprocessing.set_start_method("fork", force=True)
     began = cpu_seconds()
     ssvid.pretrain(job.recipe, *job.overrides, run_dir=job.run, resume=True, show_progress=False)
     (job.run / "cpu_seconds").write_text(f"{cpu_seconds() - began:.1f}")

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import ssvid
 from pretext_tasks.clip_contrast import (
     ClipContrast,
     ClipContrastConfig,
@@ -29,7 +28,7 @@ from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.train.spread import effective_rank
 from ssvid.types import Ticket, VideoInfo
-from ssvid.weights.checkpoints import read_checkpoint
+from tests.pretext_tasks.torn import whole_and_torn
 
 MOCO = ClipContrastConfig(
     num_frames=4,
@@ -312,35 +311,8 @@ def test_the_slower_network_is_the_stated_moving_average():
     "options", [("method=moco", "queue=24"), ("method=byol", "head_norm=batch", "predictor_width=16")]
 )
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_keys_and_queue(tmp_path, monkeypatch, options):
-    from tests.golden.losses import OVERRIDES, RECIPES, make_videos  # here: it imports the trainer
-
-    (tmp_path / "videos").mkdir()
-    videos = make_videos(tmp_path / "videos")
     words = [f"task.options.{option}" for option in (*options, "momentum_steps=10")]
-    words = [*OVERRIDES, "trainer.max_steps=9", "trainer.save_every_steps=5", *words]
-
-    def train(run, **more):
-        recipe = RECIPES / "clip_contrast.yaml"
-        return ssvid.pretrain(
-            recipe, f"data.root={videos}", *words, run_dir=tmp_path / run, show_progress=False, **more
-        )
-
-    class Stopped(Exception):
-        pass
-
-    def stop_after_the_seventh(self, backbone, global_step):
-        follow(self, backbone, global_step)
-        if global_step == 7:
-            raise Stopped
-
-    train("whole")
-    follow = ClipContrast.after_step
-    with monkeypatch.context() as patched:
-        patched.setattr(ClipContrast, "after_step", stop_after_the_seventh)
-        with pytest.raises(Stopped):
-            train("torn")
-    train("torn", resume=True)
-    whole, torn = (read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "torn"))
+    whole, torn = whole_and_torn("clip_contrast", ClipContrast, tmp_path, monkeypatch, *words)
     assert any(name.startswith("slower.") for name in whole.task_state)
     for one, other in ((whole.task_state, torn.task_state), (whole.backbone_state, torn.backbone_state)):
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import ssvid
 from pretext_tasks.relative_speed import (
     RelativeSpeed,
     RelativeSpeedConfig,
@@ -24,7 +23,7 @@ from ssvid.recipe.options import make_task_config
 from ssvid.tasks import BatchRandom
 from ssvid.testing import check_task
 from ssvid.types import Ticket, VideoInfo
-from ssvid.weights.checkpoints import read_checkpoint
+from tests.pretext_tasks.torn import whole_and_torn
 
 SMALL = RelativeSpeedConfig(num_frames=6, frame_px=24, queue=16, embed_channels=8, momentum=0.5, jitter_prob=0.0)
 PACE = replace(SMALL, motion="pace", speeds=(1, 2, 3, 4))
@@ -271,34 +270,7 @@ def test_the_key_encoder_follows_weights_and_statistics():
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_keys_and_queue(tmp_path, monkeypatch):
-    from tests.golden.losses import OVERRIDES, RECIPES, make_videos  # here: it imports the trainer
-
-    (tmp_path / "videos").mkdir()
-    videos = make_videos(tmp_path / "videos")
-    options = [*OVERRIDES, "trainer.max_steps=9", "trainer.save_every_steps=5", "task.options.queue=24"]
-
-    def train(run, **more):
-        recipe = RECIPES / "relative_speed.yaml"
-        return ssvid.pretrain(
-            recipe, f"data.root={videos}", *options, run_dir=tmp_path / run, show_progress=False, **more
-        )
-
-    class Stopped(Exception):
-        pass
-
-    def stop_after_the_seventh(self, backbone, global_step):
-        follow(self, backbone, global_step)
-        if global_step == 7:
-            raise Stopped
-
-    train("whole")
-    follow = RelativeSpeed.after_step
-    with monkeypatch.context() as patched:
-        patched.setattr(RelativeSpeed, "after_step", stop_after_the_seventh)
-        with pytest.raises(Stopped):
-            train("torn")
-    train("torn", resume=True)
-    whole, torn = (read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "torn"))
+    whole, torn = whole_and_torn("relative_speed", RelativeSpeed, tmp_path, monkeypatch, "task.options.queue=24")
     assert int(whole.task_state["queue.place"]) == 36 % 24
     for one, other in ((whole.task_state, torn.task_state), (whole.backbone_state, torn.backbone_state)):
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

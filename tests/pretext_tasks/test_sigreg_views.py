@@ -1,13 +1,10 @@
 """Views with SIGReg: the loss against float64 loops, one process and two, kept tokens, the placebo, collapse, mistakes."""
 
-import multiprocessing
-import traceback
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from pretext_tasks.sigreg_views import (
     SigregViews,
@@ -31,6 +28,7 @@ from ssvid.train.monitors import COLLAPSE_RANK
 from ssvid.train.spread import effective_rank
 from ssvid.types import Ticket, VideoInfo
 from tests.test_gaussianity import by_loops
+from tests.two_ranks import averaged, on_two_ranks
 
 SMALL = SigregViewsConfig(
     num_frames=4,
@@ -155,36 +153,18 @@ def outcome(config, rank=0, world=1):
     return [output.loss.detach(), *(p.grad for p in parameters)], output.metrics["sigreg"][0]
 
 
-def on_rank(rank, store, queue, config):
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-        values, statistic = outcome(config, rank, 2)
-        for value in values:  # as data-parallel training does with gradients
-            dist.all_reduce(value)
-        queue.put(([(value / 2).tolist() for value in values], float(statistic)))
-        dist.barrier()
-        dist.destroy_process_group()
-    except BaseException:
-        queue.put(traceback.format_exc())
+def on_rank(rank, config):
+    values, statistic = outcome(config, rank, 2)
+    return averaged(values), float(statistic)
 
 
 @pytest.mark.parametrize("config", [SMALL, TWO])
 def test_two_processes_get_the_loss_and_gradient_of_one(config, tmp_path):
     values, statistic = outcome(config)
-    context = multiprocessing.get_context("fork")  # a process that starts afresh imports for several seconds
-    queue = context.Queue()
-    arguments = [(rank, tmp_path / "store", queue, config) for rank in range(2)]
-    processes = [context.Process(target=on_rank, args=one, daemon=True) for one in arguments]
-    for process in processes:
-        process.start()
-    for found in [queue.get() for _ in processes]:
-        assert not isinstance(found, str), found
+    for found in on_two_ranks(on_rank, tmp_path, config):
         assert found[1] == pytest.approx(float(statistic), rel=1e-5)
         for one, other in zip(found[0], values, strict=True):
             assert torch.allclose(torch.tensor(one), other, atol=1e-5, rtol=1e-4)
-    for process in processes:
-        process.join()
 
 
 # ---- views and kept tokens

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, grey_closing
 
+from ssvid.layers.motion import grid_px
 from ssvid.video.optical_flow import one_thread, require_opencv
 
 _NEWTON_STEPS, _FARTHEST_STEP_PX = 6, 2.0
@@ -56,7 +57,7 @@ def inverted(
     """
     frame_height, frame_width = uv_px_HW2.shape[:2]
     xy_P2 = _nearest_pixels(uv_px_HW2, height, width)
-    wanted_P2 = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(np.float64)
+    wanted_P2 = grid_px(height, width).reshape(-1, 2).astype(np.float64)
     for _ in range(_NEWTON_STEPS):
         here_P2 = mapping(xy_P2)
         columns = [(mapping(xy_P2 + shift) - here_P2) / _DERIVATIVE_PX for shift in _DERIVATIVE_PX * np.eye(2)]
