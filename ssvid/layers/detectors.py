@@ -5,6 +5,7 @@ Limits stand where good scenes and bad ones were told apart: scenes and clips of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssvid.errors import DataError
-from ssvid.layers.atlas.quality import alpha_iou
+from ssvid.layers.atlas.quality import alpha_iou, centroids
 from ssvid.layers.masks.propagation import warped
 from ssvid.layers.motion import Canvas, ClipMotion, apply, grid_px
 
@@ -22,7 +23,7 @@ LEAST_TRAVEL_SIZES = 1.5  # good scenes 5, car-shadow 2.1, blackswan 0.9
 LEAST_INLIERS = 0.5  # .77 to .88 where the camera was found, .21 where it was lost
 LEAST_ALPHA_IOU = 0.9
 MOST_STRAY = 0.2  # of the area of an object: .01 of good fits, 1.1 and more where another object was swallowed
-LEAST_STEADY_IOU = 0.55  # .63 to .95 of right masks, 0 to .53 of wrong ones, but for one scene with .24
+LEAST_STEADY_IOU = 0.6  # .63 to .95 of right masks, 0 to .56 of wrong ones
 MOST_TRACK_P90_PX = 1.0  # 0.2 to 1.0 where atlases were right, 6.9 with masks that were wrong
 LEAST_OUTSIDE_DB = 25.0  # 28.3 where the camera turns alone, 23.7 with parallax
 LEAST_KEPT = 0.35  # .40 to 1.0 where places were right, 0 to .33 where an object was twice in its atlas
@@ -52,14 +53,24 @@ def missing_frames(masks_THW: np.ndarray) -> list[int]:
 
 
 def steadiness(masks_THW: np.ndarray, motion: ClipMotion) -> np.ndarray:
-    """IoU of each mask but the first with the one before it, brought along by flow: float64 (T - 1,), NaN where both are empty."""
+    """IoU of each mask but the first with the one before it, brought along: float64 (T - 1,), NaN where both are empty.
+
+    It is brought along by flow, or as the middle of the mask moved from the frame before; what fits better counts, for the flow of a small
+    object is often that of what lies behind it.
+    """
     grid_HW2 = grid_px(*masks_THW.shape[1:])
-    found = []
-    for before_HW, now_HW, flow_HW2 in zip(masks_THW[:-1], masks_THW[1:], motion.backward_THW2, strict=True):
-        brought_HW = warped(before_HW, grid_HW2 + flow_HW2) >= 0.5
-        either = (brought_HW | now_HW).sum()
-        found.append((brought_HW & now_HW).sum() / either if either else np.nan)
-    return np.array(found)
+    steps_T2 = np.diff(centroids(masks_THW), axis=0)
+    found = np.full(len(masks_THW) - 1, np.nan)
+    for t, (before_HW, now_HW) in enumerate(itertools.pairwise(masks_THW)):
+        if before_HW.any() or now_HW.any():
+            found[t] = _overlap(warped(before_HW, grid_HW2 + motion.backward_THW2[t]) >= 0.5, now_HW)
+        if t and np.isfinite(steps_T2[t - 1]).all():
+            found[t] = max(found[t], _overlap(warped(before_HW, grid_HW2 - steps_T2[t - 1].astype(np.float32)) >= 0.5, now_HW))
+    return found
+
+
+def _overlap(one_HW: np.ndarray, other_HW: np.ndarray) -> float:
+    return float((one_HW & other_HW).sum() / max((one_HW | other_HW).sum(), 1))
 
 
 def find_mask_breaks(name: str, masks_THW: np.ndarray, motion: ClipMotion) -> list[Finding]:

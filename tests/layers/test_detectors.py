@@ -87,6 +87,12 @@ def test_masks_that_break_are_named():
         find_mask_breaks("car", boxes([None, 3, None]), flow(3, 3))
 
 
+def test_a_mask_that_goes_on_as_it_went_is_no_break_where_the_flow_is_that_of_the_ground():
+    assert steadiness(boxes([0, 4, 8, 12]), flow(4, 0)) == pytest.approx([6 / 14, 1, 1])
+    assert steadiness(boxes([0, 4, 8, 24, 40]), flow(5, 0))[2] == 0
+    assert steadiness(boxes([0, 4, 30, 12, 16]), flow(5, 4)) == pytest.approx([1, 0, 0, 1])
+
+
 def test_a_lost_camera_is_told_with_its_frame():
     assert find_camera(np.array([0.8, 1.0, 0.77])).warning == ""
     assert "only 21 % of the background moves as one in frame 2" in find_camera(np.array([0.8, 1.0, 0.21])).warning
