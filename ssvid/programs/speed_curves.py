@@ -215,11 +215,11 @@ def load_asker(checkpoint: str | Path, settings: CurveConfig, device: str = "aut
     Raises:
         CheckpointError: it cannot be read, or its task does not answer clip by clip. RecipeError: the window does not fit it.
     """
-    trained = read_checkpoint(checkpoint_file(checkpoint, "ssvid speed"))
+    trained = read_checkpoint(checkpoint_file(checkpoint, "A curve over time"))
     config: PretrainRecipe = load_recipe(recipe_of(trained), (), kind="pretrain").recipe  # type: ignore[assignment]
     if config.data.modality != RGB:
         raise CheckpointError(
-            f"{trained.path} was trained on {config.data.modality}, and ssvid speed shows pictures to the network. Take a network "
+            f"{trained.path} was trained on {config.data.modality}, and here it is shown pictures. Take a network "
             f"that was trained on pictures (data.modality={RGB})."
         )
     backbone, task = trained_networks(config, trained)
@@ -263,8 +263,8 @@ def asked_task(task: PretextTask, name: str, path: Any) -> PretextTask:
     answering = {label: one for label, one in members.items() if one.clip_question() is not None}
     if not answering:
         raise CheckpointError(
-            f"the network in {path} was trained on a task that does not answer clip by clip ({', '.join(members)}), and ssvid "
-            "speed asks of every clip whether it is sped up. Name a run of such a task: ssvid pretrain "
+            f"the network in {path} was trained on a task that does not answer clip by clip ({', '.join(members)}), and here "
+            "it is asked of every clip of a video. Name a run of such a task: ssvid pretrain "
             "pretrain/speediness_tiny data.root=FOLDER makes one."
         )
     if name and isinstance(task, CompositeTask):
@@ -284,8 +284,8 @@ def require_speed(asker: Asker) -> None:
     """
     if not asker.question.is_speed:
         raise CheckpointError(
-            f"the network tells whether a clip is {asker.question.says}, not how fast it is played, and no film can be sped up by "
-            "that. Leave --speed-up and --seconds out, or name a run of the task speediness."
+            f"the network tells whether a clip is {asker.question.says}, not how fast it is played, and nothing can be sped up or "
+            "slowed down by that. Name a run of the task speediness; of this one ssvid speed draws the curve, without --speed-up and --seconds."
         )
 
 
