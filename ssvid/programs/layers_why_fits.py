@@ -30,7 +30,7 @@ from ssvid.layers.omnimatte.model import OmnimatteModel
 from ssvid.programs.layers_films import on_checks
 from ssvid.programs.layers_fit import plain
 from ssvid.video.synthetic_effects import walkers
-from ssvid.video.synthetic_layers import draw_layered_scene, render_layers
+from ssvid.video.synthetic_layers import render_layers
 
 FACTS: Final = "why.json"
 _MOST_PICTURES = 8  # of a row
@@ -217,7 +217,7 @@ def _atlas(name: str, seed: int, iterations: int, on_step: OnStep) -> tuple[Reco
         "psnr": list(found.psnr),
         "track_px": list(found.track_px),
     }
-    scene = draw_layered_scene(seed, grain=atlas.FINE_GRAIN)
+    scene = atlas.scene_of_ablation(seed)
     middle, own = scene.num_frames // 2, found.model.names[0]
     pictures = {
         "as filmed": render_layers(scene, [middle]).frames_THWC[0],

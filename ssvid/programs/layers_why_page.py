@@ -33,8 +33,8 @@ _ABOUT: Final = {
     "PSNR by 3 dB. What does not show can be changed without harm on this scene.",
     "atlas": "A textured body crosses the picture, turns and grows before a ground that pans; the structure of the paper, made smaller, fitted with "
     "one thing left out at a time. PSNR tells how frames are shown; tracks tell whether a place of the atlas is one place of the object, as "
-    "an edit needs. The texture is fine on purpose: where it has coarse parts too, colors alone pull the mapping into place, and "
-    "neither flow nor the kind of the atlas is seen in the tracks.",
+    "an edit needs. The texture is fine on purpose, and the body goes farther from frame to frame than its colors are alike: else colors "
+    "alone pull the mapping into place, and neither flow nor the kind of the atlas is seen in the tracks.",
 }
 _HEADS: Final = {
     "clean background, dB": "clean background, dB",

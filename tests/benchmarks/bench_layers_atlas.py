@@ -1,11 +1,11 @@
 """Atlases on scenes whose layers are known, the ablation of their losses, and two clips of DAVIS beside a tracker that no loss uses.
 
-Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out DIR [--seeds 3] [--parts PART ...] [--real DIR]
+Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out DIR [--seeds 0 1 2] [--parts PART ...] [--real DIR]
 Example: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_layers_atlas --out build/atlas --real data/real
 
 known: a rigid body, the settings "fast", 600 iterations. bending: waves run through it; beside, its mapping left where it begins. between: every
 second frame is fitted, and those between are compared. two: two bodies, one of which passes behind the other. ablation: the settings "published",
-800 iterations, one thing left out at a time, on a scene of fine grain. real: blackswan and car-shadow, 24 frames of 160 x 90, 1,000 iterations; correspondence against Lucas and Kanade at full size.
+800 iterations, one thing left out at a time, on a scene of 12 frames and fine grain. real: blackswan and car-shadow, 24 frames of 160 x 90, 1,000 iterations; correspondence against Lucas and Kanade at full size.
 
 Writes a file for each fit, of real clips the model too, so that the command can be stopped and given again, and atlas.md with all that is there: each figure beside its
 floor. --real is the folder that holds davis/DAVIS2016.
@@ -26,12 +26,12 @@ from PIL import Image
 
 from ssvid.files import write_json, write_picture, write_text
 from ssvid.layers.atlas import FAST, AtlasConfig, AtlasModel, fit_atlas
-from ssvid.layers.atlas.known import ABLATION, FINE_GRAIN, KNOWN, SHOWS, Figures, filmed, known_figures
+from ssvid.layers.atlas.known import ABLATION, KNOWN, SHOWS, Figures, filmed, known_figures, scene_of_ablation
 from ssvid.layers.atlas.quality import alpha_iou, between_pixels, corners_in, lucas_kanade, places_of, psnr
 from ssvid.layers.clip import LayerClip
 from ssvid.layers.motion import measure_motion
 from ssvid.machine import environment
-from ssvid.video.synthetic_layers import MIXED_GRAIN, KnownLayers, LayeredScene, draw_layered_scene, render_layers
+from ssvid.video.synthetic_layers import KnownLayers, LayeredScene, draw_layered_scene, render_layers
 
 REAL_SIZE, REAL_FRAMES = (90, 160), 24
 OTHER_FRAMES = (0, 4, 8, 16, 20, 23)  # of real clips, seen from the one in the middle
@@ -56,7 +56,7 @@ def fits() -> list[Fit]:
         Fit("bending", "mapping frozen", "bending", replace(KNOWN, learn_mapping=False)),
         Fit("two", "fast", "two bodies", KNOWN),
         Fit("between", "every second frame", "between", KNOWN),
-        *(Fit("ablation", name, "fine grain", config) for name, config in ABLATION.items()),
+        *(Fit("ablation", name, "ablation", config) for name, config in ABLATION.items()),
         *(Fit("real", clip, clip, replace(FAST, iterations=1000)) for clip in ("blackswan", "car-shadow")),
     ]
 
@@ -65,10 +65,12 @@ def fits() -> list[Fit]:
 
 
 def drawn(kind: str, seed: int) -> tuple[LayeredScene, KnownLayers]:
+    if kind == "ablation":
+        scene = scene_of_ablation(seed)
+        return scene, render_layers(scene)
     bending_px, num_frames = 2.0 if kind == "bending" else 0.0, 39 if kind == "between" else 20
     num_bodies = 2 if kind == "two bodies" else 1
-    grain = FINE_GRAIN if kind == "fine grain" else MIXED_GRAIN
-    scene = draw_layered_scene(seed, num_bodies=num_bodies, bending_px=bending_px, num_frames=num_frames, grain=grain)
+    scene = draw_layered_scene(seed, num_bodies=num_bodies, bending_px=bending_px, num_frames=num_frames)
     return scene, render_layers(scene)
 
 
@@ -231,7 +233,7 @@ def floor_line(name: str, key: str, way: str, floor: float, values: list[float])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--parts", nargs="+", default=list(dict.fromkeys(fit.part for fit in fits())))
     parser.add_argument(
         "--real", type=Path, help="folder that holds davis/DAVIS2016; without it the part real is left out"
@@ -242,7 +244,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     todo = [
         (fit, seed)
-        for seed in range(args.seeds)
+        for seed in args.seeds
         for fit in fits()
         if fit.part in args.parts and (fit.part != "real" or args.real) and not fit.file(args.out, seed).exists()
     ]

@@ -1,17 +1,18 @@
 """Figures of a scene that is known, where they can be told beforehand; the ablation and its curves."""
 
+import numpy as np
 import pytest
 
 from ssvid.layers.atlas import PUBLISHED, AtlasModel
 from ssvid.layers.atlas import known as known_scenes
 from ssvid.layers.atlas.known import (
     ABLATION,
-    FINE_GRAIN,
     LECTURE_PSNR,
     SHOWS,
     ablated,
     edit_figures,
     known_figures,
+    scene_of_ablation,
     track_figures,
 )
 from ssvid.video.synthetic_layers import draw_layered_scene
@@ -44,17 +45,22 @@ def test_every_ablation_leaves_out_one_thing_and_has_a_figure():
 
 
 def test_an_ablation_is_watched(monkeypatch):
-    asked, steps = {}, []
-
-    def draw(seed, **options):
-        asked.update(options)
-        return draw_layered_scene(seed, height=H, width=W, num_frames=T, **options)
-
-    monkeypatch.setattr(known_scenes, "draw_layered_scene", draw)
+    steps = []
+    monkeypatch.setattr(
+        known_scenes, "scene_of_ablation", lambda seed: draw_layered_scene(seed, height=H, width=W, num_frames=T)
+    )
     found = ablated("no flow", 0, iterations=5, every=2, on_step=steps.append)
-    assert asked == {"grain": FINE_GRAIN}
     assert steps == [1, 2, 3, 4, 5]
     assert found.steps == (2, 4, 5)
     assert len(found.psnr) == len(found.track_px) == 3
     assert found.model.step == 5
     assert found.track_px[-1] == pytest.approx(found.figures["track_fg"])
+
+
+def test_in_the_scene_of_the_ablation_a_body_goes_farther_than_its_colors_are_alike():
+    scene = scene_of_ablation(0)
+    moved_px = np.linalg.norm(scene.to_frame(0, np.zeros((1, 2)), 1) - scene.to_frame(0, np.zeros((1, 2)), 0))
+    places_N2 = np.stack(np.meshgrid(*2 * [np.arange(-15.0, 15.0)]), axis=-1).reshape(-1, 2)
+    here, there = (scene.color(0, places_N2 + np.array([shift, 0.0])).mean(axis=1) for shift in (0.0, moved_px))
+    assert 4.5 < moved_px < 6
+    assert np.corrcoef(here, there)[0, 1] < 0.5
