@@ -65,7 +65,9 @@ def steadiness(masks_THW: np.ndarray, motion: ClipMotion) -> np.ndarray:
         if before_HW.any() or now_HW.any():
             found[t] = _overlap(warped(before_HW, grid_HW2 + motion.backward_THW2[t]) >= 0.5, now_HW)
         if t and np.isfinite(steps_T2[t - 1]).all():
-            found[t] = max(found[t], _overlap(warped(before_HW, grid_HW2 - steps_T2[t - 1].astype(np.float32)) >= 0.5, now_HW))
+            found[t] = max(
+                found[t], _overlap(warped(before_HW, grid_HW2 - steps_T2[t - 1].astype(np.float32)) >= 0.5, now_HW)
+            )
     return found
 
 
