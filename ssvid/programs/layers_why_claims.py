@@ -13,7 +13,7 @@ from ssvid.programs.layers_why_fits import ORDER, ORDER_BLIND, SHADOWS, Record, 
 
 Records = Mapping[WhyFit, Record]
 FIGURES: Final = {
-    "track_fg": "mean error of tracks on the object, px",
+    "track_worst": "mean error of tracks, of object or background, px",
     "stretch": "stretch of the object's mapping",
     "unseen_energy": "what the object's atlas holds unseen",
 }

@@ -32,7 +32,7 @@ _ABOUT: Final = {
     "only input. Each part is judged by one figure, that of the worse of the two objects: it shows where an alpha or an IoU is worse by 0.1, a "
     "PSNR by 3 dB. What does not show can be changed without harm on this scene.",
     "atlas": "A textured body crosses the picture, turns and grows before a ground that pans; the structure of the paper, made smaller, fitted with "
-    "one thing left out at a time. PSNR tells how frames are shown; tracks tell whether a place of the atlas is one place of the object, as "
+    "one thing left out at a time. PSNR tells how frames are shown; tracks tell whether a place of the atlas is one place of object or background, as "
     "an edit needs. The texture is fine on purpose, and the body goes farther from frame to frame than its colors are alike: else colors "
     "alone pull the mapping into place, and neither flow nor the kind of the atlas is seen in the tracks.",
 }
@@ -198,7 +198,7 @@ def _atlas(records: Records) -> Contents:
     panels = []
     for fit, one in records.items():
         if one is not complete:
-            for key, title in (("psnr", "PSNR, dB"), ("track_px", "error of tracks, px")):
+            for key, title in (("psnr", "PSNR, dB"), ("track_px", "error of tracks, px, of the worse layer")):
                 lines = {"complete": complete[key], fit.name: one[key]}
                 panels.append(_panel(f"{fit.name}: {title}", one, lines))
     return panels, Table("At the end", heads, rows)

@@ -33,7 +33,14 @@ COMPLETE = {
     "video untouched, dB": 10.8,
     "mask alone replaced by the truth, dB": 15.2,
 }
-ATLAS = {"psnr": 20.0, "psnr_object": 29.0, "track_fg": 0.2, "stretch": 0.1, "unseen_energy": 0.001, "alpha_iou": 0.9}
+ATLAS = {
+    "psnr": 20.0,
+    "psnr_object": 29.0,
+    "track_worst": 0.2,
+    "stretch": 0.1,
+    "unseen_energy": 0.001,
+    "alpha_iou": 0.9,
+}
 
 
 def effects(near, far, own):
@@ -57,10 +64,10 @@ def records():
     found[WhyFit("walkers", "mask loss to the end")] = shadows(**{"IoU with object and shadow": 0.55})
     lines = {
         "complete": atlas(),
-        "no flow": atlas(track_fg=7.0, psnr=19.0),
+        "no flow": atlas(track_worst=7.0, psnr=19.0),
         "no rigidity": atlas(stretch=0.2, psnr=19.9),
         "no sparsity": atlas(unseen_energy=0.3, psnr=22.0),
-        "grid atlas": atlas(track_fg=12.0, psnr=27.0),
+        "grid atlas": atlas(track_worst=12.0, psnr=27.0),
     }
     found |= {WhyFit("layered", name): line for name, line in lines.items()}
     assert set(found) == set(fits_of(list(PARTS)))

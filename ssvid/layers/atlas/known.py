@@ -42,10 +42,10 @@ ABLATION: Final[Mapping[str, AtlasConfig]] = MappingProxyType(
 # Of each ablation, the figure that it is seen in, and how many times that of the complete model it is at least.
 SHOWS: Final[Mapping[str, tuple[str, float]]] = MappingProxyType(
     {
-        "no flow": ("track_fg", 3.0),
+        "no flow": ("track_worst", 3.0),
         "no rigidity": ("stretch", 3.0),
         "no sparsity": ("unseen_energy", 10.0),
-        "grid atlas": ("track_fg", 3.0),
+        "grid atlas": ("track_worst", 3.0),
     }
 )
 LECTURE_PSNR: Final[Mapping[str, float]] = MappingProxyType(  # of the lecture's table, in dB
@@ -57,7 +57,7 @@ Figures = dict[str, float]
 @dataclass(frozen=True)
 class Ablated:
     """One line of the ablation. figures: as ``known_figures``. steps: after how many steps the curves are known; psnr: of the first, middle and last
-    frame; track_px: the mean error of points of the object. model: at the end.
+    frame; track_px: ``track_worst``. model: at the end.
     """
 
     name: str
@@ -74,13 +74,13 @@ def filmed(scene: LayeredScene, known: KnownLayers) -> LayerClip:
 
 
 def scene_of_ablation(seed: int) -> LayeredScene:
-    """12 frames of a texture with cells of 5 px.
+    """12 frames of a texture with cells of 5 px, less strong than is usual.
 
     From frame to frame the body goes 5 px, farther than its colors are alike. Where it goes half as far, or its texture has coarse octaves
     too, colors alone pull a mapping that begins as the identity into place, and tracks show neither flow nor the kind of the atlas; where the
     texture is stronger, colors hold it in place, and rigidity is not seen.
     """
-    return draw_layered_scene(seed, num_frames=12, grain=Grain((5.0,)))
+    return draw_layered_scene(seed, num_frames=12, grain=Grain((5.0,), light=0.09, color=0.05))
 
 
 def ablated(
@@ -106,7 +106,7 @@ def ablated(
 
     def watch(model: AtlasModel, losses: Mapping[str, float]) -> None:
         if model.step % every == 0 or model.step == iterations:
-            points.append((model.step, _few_frames(model, clip), track_figures(model, scene, known, 0)["track_fg"]))
+            points.append((model.step, _few_frames(model, clip), worst_track(model, scene, known)))
         if on_step is not None:
             on_step(model.step)
 
@@ -125,8 +125,8 @@ def known_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers) ->
     """All that can be said of a model of ``filmed``.
 
     psnr, psnr_object: in dB. alpha_iou: of the worst object. track_NAME, track_NAME_p95: mean and 95th percentile of the errors of points
-    of the middle frame, looked up in eight others, in px. edit_NAME_max: how far a dot that is painted on the atlas lies from where it should,
-    the most over all frames that show it whole, in px; edit_NAME_frames: how many do. stretch, folded, unseen_energy: of the first object,
+    of the middle frame, looked up in eight others, in px; track_worst: the mean of the layer where it is largest. edit_NAME_max: how far a
+    dot that is painted on the atlas lies from where it should, the most over all frames that show it whole, in px; edit_NAME_frames: how many do. stretch, folded, unseen_energy: of the first object,
     see ``ssvid.layers.atlas.quality``.
     """
     size, times = (scene.height, scene.width), range(scene.num_frames)
@@ -144,7 +144,7 @@ def known_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers) ->
     }
     for layer in range(scene.num_layers):
         figures |= track_figures(model, scene, known, layer) | edit_figures(model, scene, known, layer)
-    return figures
+    return figures | {"track_worst": max(figures[f"track_{name}"] for name in model.names)}
 
 
 def track_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, layer: int) -> Figures:
@@ -166,6 +166,11 @@ def track_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, la
         model.uv_px(name, *size, times), model.weights(*size, times)[layer], middle, start_N2, ends_TN2
     )
     return {f"track_{name}": float(np.nanmean(errors)), f"track_{name}_p95": float(np.nanpercentile(errors, 95))}
+
+
+def worst_track(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> float:
+    """``track_worst`` of ``known_figures``."""
+    return max(track_figures(model, scene, known, n)[f"track_{name}"] for n, name in enumerate(model.names))
 
 
 def edit_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, layer: int) -> Figures:

@@ -22,6 +22,7 @@ from tests.layers.atlas.conftest import H, T, W
 def test_mappings_that_follow_the_truth_make_no_error(begun, scene, known):
     figures = known_figures(begun, scene, known)
     assert figures["track_fg_p95"] < 0.2 and figures["track_background_p95"] < 0.2
+    assert figures["track_worst"] == max(figures["track_fg"], figures["track_background"])
     assert figures["edit_fg_max"] < 0.5 and figures["edit_background_max"] < 0.5
     assert figures["edit_fg_frames"] == T
     assert figures["alpha_iou"] == 1
@@ -54,7 +55,7 @@ def test_an_ablation_is_watched(monkeypatch):
     assert found.steps == (2, 4, 5)
     assert len(found.psnr) == len(found.track_px) == 3
     assert found.model.step == 5
-    assert found.track_px[-1] == pytest.approx(found.figures["track_fg"])
+    assert found.track_px[-1] == pytest.approx(found.figures["track_worst"])
 
 
 def test_in_the_scene_of_the_ablation_a_body_goes_farther_than_its_colors_are_alike():
