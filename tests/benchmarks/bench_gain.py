@@ -116,7 +116,7 @@ def own_metrics(name: str, out: Path, seeds: int) -> dict[str, list[dict[str, fl
 
 def probed(name: str, out: Path, seeds: int) -> list[ResultRow]:
     """All seeds beside their placebos and random networks; read where it is there."""
-    folder = out / f"probe-{run_of(name, '', 0, out).name}"
+    folder = out / f"probe-{run_of(name, '', seeds, out).name}-seeds"
     if (folder / "results.json").is_file():
         return read_results(folder / "results.json")
     recipe = {
@@ -150,7 +150,8 @@ def mean_and_error(values: Sequence[float]) -> str:
 def report(recipe: str, names: Sequence[str], out: Path, seeds: int) -> str:
     """A table for each metric: rows, and the paired differences."""
     found = {name: (own_metrics(name, out, seeds), probed(name, out, seeds)) for name in names}
-    metric = next(iter(found[names[0]][0]["pretrained"][0]))
+    known = found[names[0]][0]["pretrained"][0]
+    metric = "accuracy" if "accuracy" in known else next(iter(known))
     lines = [f"\n**{metric}**, on {NUM_TEST} unseen videos; ± is the standard error over {seeds} seeds\n"]
     lines += ["| what is changed | pretrained | placebo | - placebo |", "|---|---|---|---|"]
     for name, (own, _) in found.items():
