@@ -166,13 +166,12 @@ def draw_layered_scene(
     width: int = 128,
     num_frames: int = 20,
     grain: Grain = MIXED_GRAIN,
-    turn_degrees: float = 50.0,
 ) -> LayeredScene:
-    """A scene with bodies that cross the picture, turning as they go and growing by 15 percent, before a ground that pans.
+    """A scene with bodies that cross the picture, turning by 50 degrees and growing by 15 percent, before a ground that pans.
 
     Args:
         num_bodies: 1 or 2; the second goes the other way, behind the first. bending_px: how far waves run through them.
-        grain: of the textures of bodies and ground. turn_degrees: by how much bodies turn in all, the second the other way.
+        grain: of the textures of bodies and ground.
 
     Raises:
         ValueError: another number of bodies.
@@ -184,7 +183,7 @@ def draw_layered_scene(
     ground = smooth_texture(rng, 1.2 * height, 1.2 * width + abs(pan_px[0]), grain)
     radius_px = height * (0.236 if num_bodies == 1 else 0.18)
     bodies = [
-        _drawn_body(rng, number, num_bodies, radius_px, bending_px, (height, width), grain, turn_degrees)
+        _drawn_body(rng, number, num_bodies, radius_px, bending_px, (height, width), grain)
         for number in range(num_bodies)
     ]
     return LayeredScene(height, width, num_frames, tuple(bodies), ground, pan_px)
@@ -198,7 +197,6 @@ def _drawn_body(
     bending_px: float,
     size: tuple[int, int],
     grain: Grain,
-    turn_degrees: float,
 ) -> Body:
     height, width = size
     side = 1 if number == 0 else -1
@@ -208,7 +206,7 @@ def _drawn_body(
         start_px=((0.5 - side * 0.21) * width, level * height),
         way_px=(side * 0.42 * width, 0.04 * height),
         bow_px=0.05 * height,
-        turn=side * math.radians(turn_degrees),
+        turn=side * math.radians(50),
         growth=0.15,
         radius_px=radius_px,
         lobes=lobes,

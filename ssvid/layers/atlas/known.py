@@ -74,13 +74,13 @@ def filmed(scene: LayeredScene, known: KnownLayers) -> LayerClip:
 
 
 def scene_of_ablation(seed: int) -> LayeredScene:
-    """12 frames of a texture with cells of 5 px, in which the body turns by 90 degrees.
+    """12 frames of a texture with cells of 5 px.
 
-    From frame to frame it goes 5 px, farther than its colors are alike. Where it goes half as far, turns less, or its texture has coarse
-    octaves too, colors alone pull a mapping that begins as the identity into place, in some seeds or in all, and tracks show neither flow nor
-    the kind of the atlas; where the texture is stronger, colors hold it in place, and rigidity is not seen.
+    From frame to frame the body goes 5 px, farther than its colors are alike. Where it goes half as far, or its texture has coarse octaves
+    too, colors alone pull a mapping that begins as the identity into place, and tracks show neither flow nor the kind of the atlas; where the
+    texture is stronger, colors hold it in place, and rigidity is not seen; where the body turns by 90 degrees, the complete model loses it too.
     """
-    return draw_layered_scene(seed, num_frames=12, grain=Grain((5.0,)), turn_degrees=90)
+    return draw_layered_scene(seed, num_frames=12, grain=Grain((5.0,)))
 
 
 def ablated(
