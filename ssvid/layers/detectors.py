@@ -59,20 +59,16 @@ def steadiness(masks_THW: np.ndarray, motion: ClipMotion) -> np.ndarray:
     object is often that of what lies behind it.
     """
     grid_HW2 = grid_px(*masks_THW.shape[1:])
-    steps_T2 = np.diff(centroids(masks_THW), axis=0)
+    steps_T2 = np.diff(centroids(masks_THW), axis=0).astype(np.float32)
     found = np.full(len(masks_THW) - 1, np.nan)
     for t, (before_HW, now_HW) in enumerate(itertools.pairwise(masks_THW)):
-        if before_HW.any() or now_HW.any():
-            found[t] = _overlap(warped(before_HW, grid_HW2 + motion.backward_THW2[t]) >= 0.5, now_HW)
+        if not (before_HW.any() or now_HW.any()):
+            continue
+        ways = [motion.backward_THW2[t]]
         if t and np.isfinite(steps_T2[t - 1]).all():
-            found[t] = max(
-                found[t], _overlap(warped(before_HW, grid_HW2 - steps_T2[t - 1].astype(np.float32)) >= 0.5, now_HW)
-            )
+            ways.append(-steps_T2[t - 1])
+        found[t] = max(alpha_iou(warped(before_HW, grid_HW2 + way) >= 0.5, now_HW) for way in ways)
     return found
-
-
-def _overlap(one_HW: np.ndarray, other_HW: np.ndarray) -> float:
-    return float((one_HW & other_HW).sum() / max((one_HW | other_HW).sum(), 1))
 
 
 def find_mask_breaks(name: str, masks_THW: np.ndarray, motion: ClipMotion) -> list[Finding]:
@@ -133,15 +129,15 @@ def uncovered_share(masks_THW: np.ndarray, canvas: Canvas) -> float:
 
 def travel_sizes(masks_THW: np.ndarray, canvas: Canvas) -> float:
     """The longest way between two places of an object's middle on the canvas, in sizes of the object, each the root of its area."""
-    middles, sizes = [], []
-    for mask_HW, matrix_33 in zip(masks_THW, canvas.to_canvas_T33, strict=True):
-        if mask_HW.any():
-            y, x = np.nonzero(mask_HW)
-            middles.append(apply(matrix_33, np.array([[x.mean(), y.mean()]]))[0])
-            sizes.append(np.sqrt(len(x)))
-    middles_T2 = np.array(middles)
+    shown_T = masks_THW.any(axis=(1, 2))
+    middles_T2 = np.stack(
+        [
+            apply(matrix_33, middle_2[None])[0]
+            for matrix_33, middle_2 in zip(canvas.to_canvas_T33[shown_T], centroids(masks_THW[shown_T]), strict=True)
+        ]
+    )
     ways_TT = np.linalg.norm(middles_T2[:, None] - middles_T2[None], axis=2)
-    return float(ways_TT.max() / np.mean(sizes))
+    return float(ways_TT.max() / np.sqrt(masks_THW[shown_T].sum(axis=(1, 2))).mean())
 
 
 def find_movement(name: str, masks_THW: np.ndarray, canvas: Canvas, needs_background: bool) -> list[Finding]:

@@ -67,10 +67,10 @@ def fits() -> list[Fit]:
 def drawn(kind: str, seed: int) -> tuple[LayeredScene, KnownLayers]:
     if kind == "ablation":
         scene = scene_of_ablation(seed)
-        return scene, render_layers(scene)
-    bending_px, num_frames = 2.0 if kind == "bending" else 0.0, 39 if kind == "between" else 20
-    num_bodies = 2 if kind == "two bodies" else 1
-    scene = draw_layered_scene(seed, num_bodies=num_bodies, bending_px=bending_px, num_frames=num_frames)
+    else:
+        bending_px, num_frames = 2.0 if kind == "bending" else 0.0, 39 if kind == "between" else 20
+        num_bodies = 2 if kind == "two bodies" else 1
+        scene = draw_layered_scene(seed, num_bodies=num_bodies, bending_px=bending_px, num_frames=num_frames)
     return scene, render_layers(scene)
 
 

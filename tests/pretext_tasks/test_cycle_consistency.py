@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import ssvid
 from pretext_tasks.cycle_consistency import (
     ConvLocalizer,
     CycleClips,
@@ -25,7 +24,7 @@ from ssvid.transforms.correspondence import affinity, cut_patch
 from ssvid.transforms.moving import window_motion
 from ssvid.transforms.warp import alignment_loss, cells_apart, degrees_apart, fit_square, keep_inside, make_placement
 from ssvid.types import ClipPlan, Ticket, VideoInfo
-from ssvid.weights.checkpoints import read_checkpoint
+from tests.pretext_tasks.torn import whole_and_torn
 from tests.transforms.test_correspondence import features
 from tests.transforms.test_warp import placed
 
@@ -481,35 +480,9 @@ def test_the_schedule_travels_in_the_state():
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_in_the_midst_of_its_schedules_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    from tests.golden.losses import OVERRIDES, RECIPES, make_videos  # here: it imports the trainer
-
-    (tmp_path / "videos").mkdir()
-    videos = make_videos(tmp_path / "videos")
-    schedules = ["task.options.curriculum_steps=9", "task.options.freeze_steps=7", "trainer.save_every_steps=5"]
-    options = [*OVERRIDES, "optim.epochs=2", "trainer.max_steps=12", *schedules]
-
-    def train(run, **more):
-        recipe = RECIPES / "cycle_consistency.yaml"
-        return ssvid.pretrain(
-            recipe, f"data.root={videos}", *options, run_dir=tmp_path / run, show_progress=False, **more
-        )
-
-    class Stopped(Exception):
-        pass
-
-    def stop_after_the_seventh(self, backbone, global_step):
-        count(self, backbone, global_step)
-        if int(self.steps_done) == 7:
-            raise Stopped
-
-    train("whole")
-    count = CycleConsistency.after_step
-    with monkeypatch.context() as patched:
-        patched.setattr(CycleConsistency, "after_step", stop_after_the_seventh)
-        with pytest.raises(Stopped):
-            train("torn")
-    train("torn", resume=True)
-    whole, torn = (read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "torn"))
+    schedules = ["task.options.curriculum_steps=9", "task.options.freeze_steps=7"]
+    options = ["optim.epochs=2", "trainer.max_steps=12", *schedules]
+    whole, torn = whole_and_torn("cycle_consistency", CycleConsistency, tmp_path, monkeypatch, *options)
     assert int(whole.task_state["steps_done"]) == 12
     for one, other in ((whole.task_state, torn.task_state), (whole.backbone_state, torn.backbone_state)):
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -7,7 +7,7 @@ from ssvid.weights.checkpoints import read_checkpoint
 
 
 def whole_and_torn(recipe, kind, folder, monkeypatch, *words):
-    """The last checkpoints of both: nine steps of the golden recipe of a task, torn off after the seventh, kept after the fifth.
+    """The last checkpoints of both: nine steps, or as words say, of the golden recipe of a task, torn off after the seventh, kept after the fifth.
 
     recipe: its name. kind: class of the task. words: changes of the recipe.
     """

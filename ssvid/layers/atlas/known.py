@@ -34,9 +34,8 @@ ABLATION: Final[Mapping[str, AtlasConfig]] = MappingProxyType(
         "no flow": replace(PUBLISHED, weights=replace(_WEIGHTS, flow=0)),
         "no rigidity": replace(PUBLISHED, weights=replace(_WEIGHTS, rigidity=0, global_rigidity=0)),
         "no sparsity": replace(PUBLISHED, weights=replace(_WEIGHTS, sparsity=0)),
-        "grid atlas": replace(
-            PUBLISHED, atlas="grid", texels_per_px=PUBLISHED.export_scale
-        ),  # as fine as what is exported
+        # As fine as what is exported.
+        "grid atlas": replace(PUBLISHED, atlas="grid", texels_per_px=PUBLISHED.export_scale),
     }
 )
 # Of each ablation, the figure that it is seen in, and how many times that of the complete model it is at least.
@@ -106,7 +105,7 @@ def ablated(
 
     def watch(model: AtlasModel, losses: Mapping[str, float]) -> None:
         if model.step % every == 0 or model.step == iterations:
-            points.append((model.step, _few_frames(model, clip), worst_track(model, scene, known)))
+            points.append((model.step, _few_frames(model, clip), all_tracks(model, scene, known)["track_worst"]))
         if on_step is not None:
             on_step(model.step)
 
@@ -126,8 +125,8 @@ def known_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers) ->
 
     psnr, psnr_object: in dB. alpha_iou: of the worst object. track_NAME, track_NAME_p95: mean and 95th percentile of the errors of points
     of the middle frame, looked up in eight others, in px; track_worst: the mean of the layer where it is largest. edit_NAME_max: how far a
-    dot that is painted on the atlas lies from where it should, the most over all frames that show it whole, in px; edit_NAME_frames: how many do. stretch, folded, unseen_energy: of the first object,
-    see ``ssvid.layers.atlas.quality``.
+    dot that is painted on the atlas lies from where it should, the most over all frames that show it whole, in px; edit_NAME_frames: how
+    many do. stretch, folded, unseen_energy: of the first object, see ``ssvid.layers.atlas.quality``.
     """
     size, times = (scene.height, scene.width), range(scene.num_frames)
     shown, masks = model.recompose(*size, times), known.masks()
@@ -142,9 +141,10 @@ def known_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers) ->
         "folded": shape.folded,
         "unseen_energy": _energy(model, uv_THW2),
     }
+    figures |= all_tracks(model, scene, known)
     for layer in range(scene.num_layers):
-        figures |= track_figures(model, scene, known, layer) | edit_figures(model, scene, known, layer)
-    return figures | {"track_worst": max(figures[f"track_{name}"] for name in model.names)}
+        figures |= edit_figures(model, scene, known, layer)
+    return figures
 
 
 def track_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, layer: int) -> Figures:
@@ -168,9 +168,12 @@ def track_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, la
     return {f"track_{name}": float(np.nanmean(errors)), f"track_{name}_p95": float(np.nanpercentile(errors, 95))}
 
 
-def worst_track(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> float:
-    """``track_worst`` of ``known_figures``."""
-    return max(track_figures(model, scene, known, n)[f"track_{name}"] for n, name in enumerate(model.names))
+def all_tracks(model: AtlasModel, scene: LayeredScene, known: KnownLayers) -> Figures:
+    """``track_figures`` of every layer, and ``track_worst``."""
+    figures: Figures = {}
+    for layer in range(scene.num_layers):
+        figures |= track_figures(model, scene, known, layer)
+    return figures | {"track_worst": max(figures[f"track_{name}"] for name in model.names)}
 
 
 def edit_figures(model: AtlasModel, scene: LayeredScene, known: KnownLayers, layer: int) -> Figures:
